@@ -1,0 +1,77 @@
+"""The activations that may stand between two Linears of a site, in each of their three spellings.
+
+| activation | module         | function                | method   | Lipschitz constant                    |
+|------------|----------------|-------------------------|----------|---------------------------------------|
+| ReLU       | `nn.ReLU`      | `F.relu`, `torch.relu`  | `relu`   | 1                                     |
+| Tanh       | `nn.Tanh`      | `F.tanh`, `torch.tanh`  | `tanh`   | 1                                     |
+| GELU       | `nn.GELU`      | `F.gelu`                |          | 1.129 (both forms)                    |
+| SiLU       | `nn.SiLU`      | `F.silu`                |          | 1.1                                   |
+| Hardswish  | `nn.Hardswish` | `F.hardswish`           |          | 1.5                                   |
+
+The constants are the largest absolute slopes, rounded up; `tests/test_activations.py` checks them on a dense grid.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+LIPSCHITZ: dict[type[nn.Module], float] = {
+    nn.ReLU: 1.0,
+    nn.Tanh: 1.0,
+    nn.GELU: 1.129,
+    nn.SiLU: 1.1,
+    nn.Hardswish: 1.5,
+}
+
+_FUNCTIONS: dict[object, type[nn.Module]] = {
+    F.relu: nn.ReLU,
+    F.relu_: nn.ReLU,
+    torch.relu: nn.ReLU,
+    torch.relu_: nn.ReLU,
+    F.tanh: nn.Tanh,
+    torch.tanh: nn.Tanh,
+    F.gelu: nn.GELU,
+    F.silu: nn.SiLU,
+    F.hardswish: nn.Hardswish,
+}
+_METHODS: dict[object, type[nn.Module]] = {"relu": nn.ReLU, "relu_": nn.ReLU, "tanh": nn.Tanh, "tanh_": nn.Tanh}
+
+
+def activation_of(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
+    """The activation that a graph node applies, as a module without side effects.
+
+    Args:
+        node: any node of a traced graph.
+        modules: the graph module's submodules by name.
+
+    Returns:
+        A new module such as `nn.GELU(approximate="tanh")`, or None when the node is not a known activation.
+
+    Example:
+        >>> activation_of(node, dict(gm.named_modules()))   # for the node  F.gelu(fc1)
+        GELU(approximate='none')
+    """
+    if node.op == "call_module":
+        module = modules[str(node.target)]
+        kind = type(module) if type(module) in LIPSCHITZ else None
+        approximate = getattr(module, "approximate", "none")
+    else:
+        table = _FUNCTIONS if node.op == "call_function" else _METHODS if node.op == "call_method" else {}
+        kind = table.get(node.target)
+        approximate = node.kwargs.get("approximate", "none")
+    if kind is None:
+        return None
+    return nn.GELU(approximate=str(approximate)) if kind is nn.GELU else kind()
+
+
+def is_transparent(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a node hands its input on unchanged: Identity, and Dropout in eval mode."""
+    if node.op == "call_module":
+        module = modules[str(node.target)]
+        return isinstance(module, nn.Identity) or (type(module) is nn.Dropout and not module.training)
+    if node.op == "call_function" and node.target is F.dropout:
+        training = node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True)
+        return training is False
+    return False

@@ -1,0 +1,19 @@
+"""Gates: how a row's need for the full branch is estimated. One file per gate, the controls together."""
+
+from dendrofx.gates.controls import AlwaysFull, AlwaysLight, OracleGate, RandomGate
+from dendrofx.gates.energy import EnergyGate
+from dendrofx.gates.form import GateForm, SiteRows
+from dendrofx.gates.learned import LearnedGate
+from dendrofx.gates.residual import ResidualGate
+
+__all__ = [
+    "GateForm",
+    "SiteRows",
+    "ResidualGate",
+    "EnergyGate",
+    "LearnedGate",
+    "AlwaysFull",
+    "AlwaysLight",
+    "RandomGate",
+    "OracleGate",
+]

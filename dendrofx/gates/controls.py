@@ -1,0 +1,62 @@
+"""Controls: gates that no one would deploy, against which the others are measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import nn
+
+from dendrofx.errors import InputError
+from dendrofx.gates.form import GateForm, SiteRows
+from dendrofx.gates.scores import ConstantScore, OracleScore, RandomScore
+
+
+@dataclass(frozen=True)
+class AlwaysFull(GateForm):
+    """Every row takes the full branch, at every tolerance."""
+
+    def fit(self, site: SiteRows) -> nn.Module:
+        """See `GateForm.fit`."""
+        return ConstantScore(math.inf)
+
+
+@dataclass(frozen=True)
+class AlwaysLight(GateForm):
+    """Every row takes the light branch at every tolerance above 0: the static approximation, without routing."""
+
+    def fit(self, site: SiteRows) -> nn.Module:
+        """See `GateForm.fit`."""
+        return ConstantScore(0.0)
+
+
+@dataclass(frozen=True)
+class RandomGate(GateForm):
+    """A share `rate` of the rows takes the full branch, chosen by a seeded hash of the row's own bits.
+
+    Args:
+        rate: expected share of hard rows, in [0, 1], at every tolerance above 0.
+        seed: another seed, another choice.
+    """
+
+    rate: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate <= 1:
+            raise InputError(f"rate must be in [0, 1], got {self.rate}")
+
+    def fit(self, site: SiteRows) -> nn.Module:
+        """See `GateForm.fit`."""
+        return RandomScore(self.rate, self.seed)
+
+
+@dataclass(frozen=True)
+class OracleGate(GateForm):
+    """The true error as the score: what a perfect gate would do. It runs both branches, so it has no speed."""
+
+    reads = "light"
+
+    def fit(self, site: SiteRows) -> nn.Module:
+        """See `GateForm.fit`."""
+        return OracleScore(site.block)

@@ -1,0 +1,73 @@
+"""What a gate is.
+
+A *form* is a frozen configuration, such as `LearnedGate()`. Its `fit` returns the gate: an `nn.Module` that scripts and
+gives each row a score, an estimate of
+
+    ||f_light(x) - f_full(x)|| / ||f_full(x)||        of the site's own output row,
+
+from that row alone. A row is hard, and takes the full branch, where `~(score < tolerance)`.
+
+    score 0 .. 1e30    the estimate; tolerance 0 sends every row to full, tolerance infinity every such row to light
+    1e30               no estimate: outside the features seen in calibration, or no finite bound
+    inf, NaN           the row (or its light output) is not finite: full at every tolerance
+
+`margin` is how far, relative to itself, a score may move when the same row is computed in another batch (the last bits of
+a matrix product depend on the number of rows). A row keeps its route in any batch unless its score is within that
+margin of the tolerance; `forward_counted` counts such rows as `near_rows`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from dendrofx.errors import InputError
+
+Reads = Literal["input", "light", "evidence"]
+
+
+@dataclass(frozen=True)
+class SiteRows:
+    """What gates are fitted on: a site's rows and what its two branches make of them.
+
+    Attributes:
+        block: the full branch.
+        light: the light branch.
+        rows: f32[N, in], or None without data.
+        error: f32[N], relative error of the light branch on those rows, or None without data.
+    """
+
+    block: nn.Sequential
+    light: nn.Module
+    rows: Tensor | None = None
+    error: Tensor | None = None
+
+
+class GateForm(ABC):
+    """Base of the gate forms. Subclasses are frozen dataclasses: their fields are the whole configuration.
+
+    Attributes:
+        reads: "input": the gate takes `forward(rows)` and runs before any branch. "light": `forward(rows, light)`, the
+            light branch has run on every row. "evidence": the same, and the light branch reports its row norms.
+        needs_rows: whether `fit` needs calibration rows.
+    """
+
+    reads: Reads = "input"
+    needs_rows: bool = False
+
+    @abstractmethod
+    def fit(self, site: SiteRows) -> nn.Module:
+        """Build the gate of one site.
+
+        Raises:
+            InputError: rows are needed and missing, or the light branch does not offer what the gate reads.
+        """
+
+    def required(self, site: SiteRows) -> tuple[Tensor, Tensor]:
+        """The site's rows and errors, or an error that asks for them."""
+        if site.rows is None or site.error is None:
+            raise InputError(f"{self} is fitted on calibration rows: pass calibration= to transform")
+        return site.rows, site.error

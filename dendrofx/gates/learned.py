@@ -1,0 +1,61 @@
+"""The learned gate: ridge regression on cheap features of a row, in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dendrofx.errors import InputError
+from dendrofx.gates.form import GateForm, SiteRows
+from dendrofx.gates.scores import LearnedScore
+from dendrofx.light.low_rank import principal_directions
+
+SMALLEST_ERROR = 1e-7  # about float32's own noise: below it, one error is as good as another
+
+
+@dataclass(frozen=True)
+class LearnedGate(GateForm):
+    """Predicts the log of a row's error from its norm, its crest and its code in a few principal directions.
+
+    The weights are the ridge solution `w = (Z'Z + ridge n I)^-1 Z' log(error)` over the standardised features Z of n
+    calibration rows (Hoerl and Kennard, 1970): no iteration, no randomness. Rows with a feature outside its calibrated
+    range are not judged (score 1e30).
+
+    Args:
+        directions: principal directions of the calibration rows in the code, at most the block's input width.
+        ridge: penalty relative to the number of rows.
+    """
+
+    directions: int = 8
+    ridge: float = 1e-2
+    needs_rows = True
+
+    def __post_init__(self) -> None:
+        if self.directions < 1:
+            raise InputError(f"directions must be >= 1, got {self.directions}")
+        if not self.ridge > 0:
+            raise InputError(f"ridge must be > 0, got {self.ridge}")
+
+    @torch.no_grad()
+    def fit(self, site: SiteRows) -> nn.Module:
+        """Solve for the weights; see `GateForm.fit`."""
+        rows, error = self.required(site)
+        gate = LearnedScore(principal_directions(rows, min(self.directions, rows.size(1))).t())
+        features = gate.features(rows)
+        usable = features.isfinite().all(1)  # zero rows have no direction: they stay unjudged
+        features = features[usable]
+        if len(features) == 0:
+            gate.high.fill_(-float("inf"))
+            return gate
+        gate.low.copy_(features.amin(0))
+        gate.high.copy_(features.amax(0))
+        f, target = features.double(), error[usable].double().clamp_min(SMALLEST_ERROR).log()
+        mean, scale = f.mean(0), f.std(0, correction=0).clamp_min(1e-9)
+        z = (f - mean) / scale
+        gram = z.t() @ z + self.ridge * len(z) * torch.eye(z.size(1), dtype=z.dtype)
+        weight = torch.linalg.solve(gram, z.t() @ (target - target.mean())) / scale
+        gate.weight.copy_(weight)
+        gate.offset.copy_(target.mean() - weight @ mean)
+        return gate

@@ -1,0 +1,163 @@
+"""The run-time modules of the gates: each maps rows to scores and scripts.
+
+This file is read by TorchScript: no postponed annotations, plain types.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# A score that no tolerance but infinity accepts: "this row cannot be judged". TorchScript reads no globals, so the modules
+# keep it as an attribute.
+UNJUDGED = 1e30
+
+
+class LightRows(NamedTuple):
+    """What a light branch hands on: its output rows, and the evidence that some gates read (else empty)."""
+
+    out: Tensor
+    evidence: Tensor
+
+
+class ConstantScore(nn.Module):
+    """The same score for every row: 0 is always light (at any tolerance above 0), infinity always full."""
+
+    def __init__(self, score: float) -> None:
+        super().__init__()
+        self.score = score
+        self.margin = 0.0
+        self.macs = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[N, in] -> f32[N]."""
+        return torch.full([x.size(0)], self.score)
+
+
+class RandomScore(nn.Module):
+    """Infinity for a pseudo-random share `rate` of the rows, 0 for the others, by a hash of the row's own bits.
+
+    The bits (of at most 256 values, evenly spaced) are summed as integers, so the hash depends neither on the order of
+    summation nor on the batch.
+    """
+
+    def __init__(self, rate: float, seed: int) -> None:
+        super().__init__()
+        self.rate = rate
+        self.seed = seed
+        self.margin = 0.0
+        self.macs = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[N, in] -> f32[N]."""
+        # TorchScript cannot view floats as integers: mantissas, scaled to whole numbers, and exponents hold the same bits
+        mantissa, exponent = torch.frexp(x[:, :: 1 + x.size(1) // 256].nan_to_num())
+        h = ((mantissa * 16777216.0).to(torch.int64) * 31 + exponent).sum(1) + self.seed * 2654435761
+        for _ in range(3):  # multiply and xor-shift rounds: neighbouring sums must not get neighbouring hashes
+            h = (h ^ (h >> 15)) * 2246822519
+            h = (h ^ (h >> 13)) & 0x7FFFFFFF
+        hard = h.to(torch.float64) / 2147483648.0 < self.rate
+        return torch.zeros(x.size(0)).masked_fill_(hard, float("inf"))
+
+
+class OracleScore(nn.Module):
+    """The true error, by running the full block on every row: a yardstick, it saves nothing."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+        self.margin = 1e-3
+        self.macs = 0
+
+    def forward(self, x: Tensor, light: LightRows) -> Tensor:
+        """f32[N, in] and the light rows -> f32[N]."""
+        full = self.block(x)
+        error = torch.linalg.vector_norm(light.out - full, 2, 1) / torch.linalg.vector_norm(full, 2, 1)
+        return torch.nan_to_num(error, nan=float("inf"), posinf=float("inf"))
+
+
+class EnergyScore(nn.Module):
+    """`exp(offset + slope * log mean|x|)` inside the calibrated range of mean|x|."""
+
+    def __init__(self, offset: float, slope: float, low: float, high: float) -> None:
+        super().__init__()
+        self.offset, self.slope, self.low, self.high = offset, slope, low, high
+        self.margin = 1e-4
+        self.unjudged = UNJUDGED
+        self.macs = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[N, in] -> f32[N]."""
+        energy = torch.linalg.vector_norm(x, 1, 1) / x.size(1)
+        score = torch.exp(self.offset + self.slope * energy.log()).clamp(0.0, self.unjudged)
+        inside = (energy >= self.low) & (energy <= self.high)
+        score = torch.where(inside, score, self.unjudged)
+        return score.masked_fill(~energy.isfinite(), float("inf"))
+
+
+class LearnedScore(nn.Module):
+    """`exp(offset + weight . features)` where every feature lies in its calibrated range [low, high].
+
+    Features of a row x with norm n and code c = directions x: `log n`, `log(max|x| / n)`, `c / n`, and
+    `log(1 - ||c||^2 / n^2)`, the share of the row outside the code.
+    """
+
+    def __init__(self, directions: Tensor) -> None:
+        super().__init__()
+        features = directions.size(0) + 3
+        self.register_buffer("directions", directions.contiguous())
+        self.register_buffer("weight", torch.zeros(features))
+        self.register_buffer("offset", torch.zeros(()))
+        self.register_buffer("low", torch.full([features], -float("inf")))
+        self.register_buffer("high", torch.full([features], float("inf")))
+        self.margin = 1e-3
+        self.unjudged = UNJUDGED
+        self.macs = int(directions.numel() + features)
+
+    @torch.jit.export
+    def features(self, x: Tensor) -> Tensor:
+        """f32[N, in] -> f32[N, features]."""
+        norm = torch.linalg.vector_norm(x, 2, 1, keepdim=True)
+        crest = x.abs().amax(1, keepdim=True) / norm
+        code = F.linear(x, self.directions) / norm
+        outside = (1.0 - code.square().sum(1, keepdim=True)).clamp_min(1e-6)
+        return torch.cat([norm.log(), crest.log(), outside.log(), code], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[N, in] -> f32[N]."""
+        features = self.features(x)
+        score = (torch.mv(features, self.weight) + self.offset).exp().clamp(0.0, self.unjudged)
+        inside = ((features >= self.low) & (features <= self.high)).all(1)
+        finite = features[:, 0] < float("inf")  # NaN compares false
+        return torch.where(inside, score, torch.where(finite, self.unjudged, float("inf")))
+
+
+class ResidualScore(nn.Module):
+    """`B / (||y_light|| - B)`, B the bound of `ResidualGate`; 1e30 where B >= ||y_light||.
+
+    Args:
+        terms: f32[linears, 7], the constants of each Linear, in the order of `ResidualGate`'s docstring.
+        rounding: relative rounding error of the norm of the output row.
+    """
+
+    def __init__(self, terms: Tensor, rounding: float) -> None:
+        super().__init__()
+        self.register_buffer("terms", terms)
+        self.rounding = rounding
+        self.margin = 1e-2
+        self.unjudged = UNJUDGED
+        self.macs = 0
+
+    def forward(self, x: Tensor, light: LightRows) -> Tensor:
+        """The rows and what the light branch made of them -> f32[N]."""
+        bound = torch.zeros(x.size(0))
+        for i in range(self.terms.size(0)):
+            grow, miss, seen, slack, tiny, rounding, constant = self.terms[i].unbind()
+            norm, code = light.evidence[:, 2 * i], light.evidence[:, 2 * i + 1]
+            missed = ((norm - code).clamp_min(0.0) * (norm + code) + slack * norm.square() + tiny).sqrt()
+            bound = grow * bound + miss * missed + seen * code + rounding * norm + constant
+        size = torch.linalg.vector_norm(light.out, 2, 1) * (1.0 - self.rounding)
+        judged = (size > bound) & size.isfinite()
+        score = torch.where(judged, bound / (size - bound), self.unjudged).clamp(0.0, self.unjudged)
+        return score.masked_fill(~(size.isfinite() & (light.evidence.sum(1) < float("inf"))), float("inf"))

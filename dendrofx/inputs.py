@@ -1,0 +1,107 @@
+"""One call's inputs, and the tensors of one call's outputs, whatever form the caller gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dendrofx.errors import InputError
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Positional and keyword inputs of one call.
+
+    Example:
+        >>> Inputs.of({"x": torch.zeros(8, 64)})
+        (x=float32[8, 64])
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: tuple[tuple[str, Any], ...] = ()
+
+    @staticmethod
+    def of(batch: Any) -> Inputs:  # noqa: ANN401  (a tensor, tuple, list or dict: anything else is refused here)
+        """From one batch as users write it: a tensor, a tuple or list of positional inputs, or a dict of named ones.
+
+        Raises:
+            InputError: anything else.
+        """
+        if isinstance(batch, Inputs):
+            return batch
+        if isinstance(batch, Tensor):
+            return Inputs((batch,))
+        if isinstance(batch, Mapping):
+            return Inputs((), tuple(batch.items()))
+        if isinstance(batch, tuple | list):
+            return Inputs(tuple(batch))
+        raise InputError(f"a batch is a tensor, a tuple or a dict of tensors, got {type(batch).__name__}")
+
+    def call(self, module: nn.Module) -> Any:  # noqa: ANN401
+        """The module's output on these inputs."""
+        return module(*self.args, **dict(self.kwargs))
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The tensors among the inputs."""
+        return [v for v in (*self.args, *(v for _, v in self.kwargs)) if isinstance(v, Tensor)]
+
+    @property
+    def samples(self) -> int:
+        """The leading size that all tensor inputs share, or 1 when they share none."""
+        sizes = {t.size(0) if t.dim() > 0 else -1 for t in self.tensors}
+        return sizes.pop() if len(sizes) == 1 and -1 not in sizes else 1
+
+    def take(self, index: Tensor) -> Inputs:
+        """The samples at `index` (i64[k]) of every tensor."""
+
+        def pick(v: Any) -> Any:  # noqa: ANN401
+            return v.index_select(0, index) if isinstance(v, Tensor) else v
+
+        return Inputs(tuple(pick(v) for v in self.args), tuple((k, pick(v)) for k, v in self.kwargs))
+
+    def __str__(self) -> str:
+        def show(v: Any) -> str:  # noqa: ANN401
+            return f"{str(v.dtype).removeprefix('torch.')}{list(v.shape)}" if isinstance(v, Tensor) else repr(v)
+
+        return f"({', '.join([show(v) for v in self.args] + [f'{k}={show(v)}' for k, v in self.kwargs])})"
+
+
+def tensors_of(output: Any) -> list[Tensor]:  # noqa: ANN401
+    """The floating-point tensors of an output, in order: of a tensor, and of (nested) tuples, lists and dicts.
+
+    Raises:
+        InputError: the output holds none.
+    """
+    found: list[Tensor] = []
+
+    def walk(value: Any) -> None:  # noqa: ANN401
+        if isinstance(value, Tensor):
+            if value.is_floating_point():
+                found.append(value)
+        elif isinstance(value, Mapping):
+            for v in value.values():
+                walk(v)
+        elif isinstance(value, tuple | list):
+            for v in value:
+                walk(v)
+
+    walk(output)
+    if not found:
+        raise InputError(f"the model's output holds no floating-point tensor to compare: {type(output).__name__}")
+    return found
+
+
+def by_sample(output: Any, samples: int) -> Tensor:  # noqa: ANN401
+    """An output as f32[samples, features]: every floating tensor flattened per sample, side by side.
+
+    A tensor whose leading size is not `samples` makes the whole batch one sample.
+    """
+    parts = tensors_of(output)
+    if any(p.dim() == 0 or p.size(0) != samples for p in parts):
+        return torch.cat([p.reshape(1, -1).float() for p in parts], 1)
+    return torch.cat([p.reshape(samples, -1).float() for p in parts], 1)

@@ -1,0 +1,100 @@
+"""The run-time modules of the light branches: plain ATen on plain tensors, so that they script, save and freeze.
+
+This file is read by TorchScript: no postponed annotations, plain types.
+"""
+
+from typing import List, Optional, Tuple  # noqa: UP035
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LowRankLinear(nn.Module):
+    """`y = decode (code x) + bias`.
+
+    Args:
+        code: f32[r, in].
+        decode: f32[out, r].
+        bias: f32[out] or None.
+    """
+
+    bias: Optional[Tensor]  # noqa: UP045
+
+    def __init__(self, code: Tensor, decode: Tensor, bias: Optional[Tensor]) -> None:  # noqa: UP045
+        super().__init__()
+        self.register_buffer("code", code.contiguous())
+        self.register_buffer("decode", decode.contiguous())
+        self.register_buffer("bias", bias)
+        self.macs = int(code.numel() + decode.numel())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[N, in] -> f32[N, out]."""
+        return F.linear(F.linear(x, self.code), self.decode, self.bias)
+
+    def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        """The output, and f32[N, 2]: the norms of the row and of its code."""
+        code = F.linear(x, self.code)
+        norms = torch.stack([torch.linalg.vector_norm(x, 2, 1), torch.linalg.vector_norm(code, 2, 1)], 1)
+        return F.linear(code, self.decode, self.bias), norms
+
+    def extra_repr(self) -> str:
+        """`256 -> 32 -> 1024`."""
+        return f"{self.code.size(1)} -> {self.code.size(0)} -> {self.decode.size(0)}"
+
+
+class DenseLinear(nn.Module):
+    """A Linear kept exact inside a light branch, without a copy of its weight."""
+
+    bias: Optional[Tensor]  # noqa: UP045
+
+    def __init__(self, weight: Tensor, bias: Optional[Tensor]) -> None:  # noqa: UP045
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+        self.macs = int(weight.numel())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[N, in] -> f32[N, out]."""
+        return F.linear(x, self.weight, self.bias)
+
+    def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        """The output, and f32[N, 2]: the row's norm twice, since nothing of the row is missed."""
+        norm = torch.linalg.vector_norm(x, 2, 1)
+        return F.linear(x, self.weight, self.bias), torch.stack([norm, norm], 1)
+
+    def extra_repr(self) -> str:
+        """`1024 -> 5`."""
+        return f"{self.weight.size(1)} -> {self.weight.size(0)}"
+
+
+class LightChain(nn.Module):
+    """`Linear (activation Linear)*` whose Linears are cheap ones.
+
+    Args:
+        layers: `LowRankLinear` or `DenseLinear`, one per Linear of the block.
+        activations: one less.
+        observes: whether `observe` means anything: the codes are orthogonal projections of their inputs.
+    """
+
+    def __init__(self, layers: List[nn.Module], activations: List[nn.Module], observes: bool) -> None:  # noqa: UP006
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.activations = nn.ModuleList([*activations, nn.Identity()])
+        self.observes = observes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[N, in] -> f32[N, out]."""
+        for layer, activation in zip(self.layers, self.activations):  # noqa: B905
+            x = activation(layer(x))
+        return x
+
+    @torch.jit.export
+    def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        """The output, and f32[N, 2 * layers]: for each layer the norms of its input and of its code."""
+        norms: List[Tensor] = []  # noqa: UP006
+        for layer, activation in zip(self.layers, self.activations):  # noqa: B905
+            x, norm = layer.observe(x)
+            x = activation(x)
+            norms.append(norm)
+        return x, torch.cat(norms, 1)

@@ -1,0 +1,106 @@
+"""Pruned: the hidden units that calibration rows hardly use are left out.
+
+    h = act(W1 x + b1)                y = W2 h + b2
+    h_k = act(W1[k] x + b1[k])        y = (W2[:, k] + D) h_k + b2 + m          k: the units that are kept
+
+Unit j matters by its *energy*, its mean squared contribution `mean(h_j^2) ||W2[:, j]||^2` over the calibration rows; the
+fewest units that hold the share `energy` of the whole are kept, in every hidden layer. What the others gave is made up for:
+
+    ridge = inf     mean compensation: m = W2[:, dropped] mean(h[dropped]), D = 0.
+    ridge < inf     the dropped part is predicted from the kept units by ridge regression (Hoerl and Kennard, 1970), with
+                    penalty `ridge` times the mean variance of the kept units; m is its intercept.
+
+A unit that never fires on the calibration rows has energy 0, so `energy=1.0` drops just the dead ones.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dendrofx.block import activations_of, as_block, hidden_rows, linears_of
+from dendrofx.errors import InputError
+from dendrofx.light.branch import DenseLinear, LightChain
+from dendrofx.light.form import LightForm
+
+# Kept units are rounded up to whole vector registers: 16 float32 in AVX-512.
+VECTOR = 16
+
+
+@dataclass(frozen=True)
+class Pruned(LightForm):
+    """Keep the hidden units that carry the share `energy` of each hidden layer's contribution.
+
+    Args:
+        energy: share of the squared contribution that is kept, in (0, 1].
+        ridge: penalty of the compensation, relative to the kept units' variance; `inf` compensates the mean alone.
+
+    Example:
+        >>> light = Pruned(energy=0.999).fit(nn.Sequential(fc1, nn.ReLU(), fc2), calibration=rows)
+        >>> light.layers[0]          # 300 of 2048 hidden units
+        DenseLinear(4096 -> 304)
+    """
+
+    energy: float = 0.999
+    ridge: float = math.inf
+    needs_rows = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.energy <= 1:
+            raise InputError(f"energy must be in (0, 1], got {self.energy}")
+        if not self.ridge > 0:
+            raise InputError(f"ridge must be > 0 (inf compensates the mean alone), got {self.ridge}")
+
+    @torch.no_grad()
+    def fit(self, block: nn.Module, calibration: Tensor | None = None) -> nn.Module:
+        """Choose the units and compensate for the others; see `LightForm.fit`.
+
+        Raises:
+            InputError: also for a lone Linear, which has no hidden units.
+        """
+        chain = as_block(block)
+        linears, activations = linears_of(chain), activations_of(chain)
+        if len(linears) < 2:
+            raise InputError(f"{self} leaves out hidden units; a lone Linear has none")
+        inputs = hidden_rows(chain, self.required_rows(calibration, linears[0].in_features))
+        kept = [self._units(h, nxt.weight) for h, nxt in zip(inputs[1:], linears[1:], strict=True)]
+        rows, layers = inputs[0], [_first(linears[0], kept[0])]
+        for i, linear in enumerate(linears[1:]):
+            rows = activations[i](layers[-1](rows))
+            wanted = linear(inputs[i + 1])
+            columns = linear.weight.detach()[:, kept[i]]
+            outs = kept[i + 1] if i + 1 < len(kept) else torch.arange(linear.out_features)
+            weight, bias = self._compensate(rows, wanted[:, outs], columns[outs])
+            layers.append(DenseLinear(weight, bias))
+        return LightChain(list(layers), activations, observes=False)
+
+    def _units(self, hidden: Tensor, following: Tensor) -> Tensor:
+        """Indices of the kept units, ascending."""
+        energy = hidden.double().square().mean(0) * following.detach().double().square().sum(0)
+        alive = int((energy > 0).sum())
+        share = energy.sort(descending=True).values.cumsum(0) / energy.sum().clamp_min(1e-300)
+        # the running sum reaches the whole only up to rounding: energy=1.0 means every unit that ever fired
+        count = alive if self.energy == 1 else min(alive, int((share < self.energy).sum()) + 1)
+        count = min(hidden.size(1), -(-max(count, 1) // VECTOR) * VECTOR)
+        return energy.topk(count).indices.sort().values
+
+    def _compensate(self, rows: Tensor, wanted: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias that map the kept units `rows` to `wanted`, starting from `weight`."""
+        h, left = rows.double(), wanted.double() - rows.double() @ weight.double().t()
+        mean, offset = h.mean(0), left.mean(0)
+        if math.isinf(self.ridge):
+            return weight.clone(), offset.to(weight.dtype)
+        centred = h - mean
+        gram = centred.t() @ centred
+        penalty = self.ridge * gram.diagonal().mean().clamp_min(1e-30)
+        gram.diagonal().add_(penalty)
+        step = torch.linalg.solve(gram, centred.t() @ (left - offset)).t()
+        return (weight.double() + step).to(weight.dtype), (offset - step @ mean).to(weight.dtype)
+
+
+def _first(linear: nn.Linear, kept: Tensor) -> DenseLinear:
+    bias = None if linear.bias is None else linear.bias.detach()[kept]
+    return DenseLinear(linear.weight.detach()[kept], bias)

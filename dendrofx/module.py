@@ -1,0 +1,105 @@
+"""`RoutedModule`: the `fx.GraphModule` that `transform` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+from torch import fx, nn
+
+from dendrofx.block import row_macs
+from dendrofx.routed import FullOnHardRows, LightBeforeGate, LightWithEvidence, count_rows, no_counts, split_rows
+
+if TYPE_CHECKING:
+    from dendrofx.plan import Plan
+
+PLAN = "dendrofx.plan"
+
+
+class RoutedModule(fx.GraphModule):
+    """A graph module with a plan and, beside `forward`, a `forward_counted`.
+
+    `forward_counted(...)` takes what `forward` takes and returns `(output, counts)`, where `counts` maps each routed site
+    to rows and multiply-adds per branch (see `routed.count_rows`). It is generated from the same graph whenever that is
+    recompiled, runs the same nodes, keeps no state, and is exported by `script`.
+
+    Example:
+        >>> output, counts = module.forward_counted(x)
+        >>> counts["fc1..fc2"]["hard_rows"]
+        12
+    """
+
+    __jit_unused_properties__: ClassVar[list[str]] = [*fx.GraphModule.__jit_unused_properties__, "plan"]
+
+    @property
+    def plan(self) -> Plan:
+        """Every candidate site: routed or refused, and why."""
+        if PLAN not in self.meta:
+            raise AttributeError("this module has no plan: it was rewritten by passes, not by dendrofx.transform")
+        return cast("Plan", self.meta[PLAN])
+
+    @plan.setter
+    def plan(self, plan: Plan) -> None:
+        self.meta[PLAN] = plan
+
+    def recompile(self) -> Any:  # noqa: ANN401  (torch.fx's own return type, PythonCode)
+        """Regenerate `forward` and `forward_counted` from the graph."""
+        code = super().recompile()
+        counted = type(fx.GraphModule(self, counted_graph(self))).forward
+        type(self).forward_counted = torch.jit.export(counted)  # type: ignore[attr-defined]
+        return code
+
+
+def routed_nodes(gm: fx.GraphModule) -> Iterator[tuple[str, fx.Node]]:
+    """`(site name, its full node)` of every routed site, in graph order."""
+    for node in gm.graph.nodes:
+        if node.op == "call_module" and isinstance(gm.get_submodule(str(node.target)), FullOnHardRows):
+            rows = cast(fx.Node, node.args[0])
+            yield str(rows.args[2]), node
+
+
+def site_modules(gm: fx.GraphModule, full_node: fx.Node) -> dict[str, nn.Module]:
+    """The gate, light and full leaves of a routed site."""
+    prefix = str(full_node.target).rpartition(".")[0]
+    return {part: gm.get_submodule(f"{prefix}.{part}") for part in ("gate", "light", "full")}
+
+
+def tolerances(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The tolerance buffers of a routed module, eager or scripted, by graph name; write to them with `.fill_(value)`.
+
+    A frozen module has none: set them before freezing.
+    """
+    suffix = ".tolerance"
+    return {n.removesuffix(suffix): b for n, b in module.named_buffers() if n.startswith("routed.") and n.endswith(suffix)}
+
+
+def set_tolerances(module: nn.Module, values: Mapping[str, float]) -> None:
+    """Write tolerances by graph name; unnamed sites keep theirs."""
+    buffers = tolerances(module)
+    for name, value in values.items():
+        buffers[name].fill_(value)
+
+
+def counted_graph(gm: fx.GraphModule) -> fx.Graph:
+    """The graph of `forward_counted`: `forward`'s nodes, then one `count_rows` per routed site."""
+    graph = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
+    result = graph.graph_copy(gm.graph, copied)
+    counts: dict[str, fx.Node] = {}
+    for site, full in routed_nodes(gm):
+        parts = site_modules(gm, full)
+        split = cast(fx.Node, full.args[2])
+        if split.target is not split_rows:
+            continue
+        score, tolerance = split.args[:2]
+        light = parts["light"]
+        inner = {"gate": parts["gate"], "light": light, "full": parts["full"]}
+        macs = [row_macs(m) for m in inner.values()]
+        original = getattr(parts["full"], "original_macs", macs[2])
+        reads_light = isinstance(light, LightBeforeGate | LightWithEvidence)
+        margin = float(getattr(parts["gate"], "margin", 0.0))
+        args = (split, score, tolerance, margin, reads_light, [*macs, original])
+        counts[site] = graph.call_function(count_rows, fx.node.map_arg(args, lambda n: copied[n]))
+    graph.output((result, counts if counts else graph.call_function(no_counts)))
+    return graph

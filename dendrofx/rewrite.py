@@ -1,0 +1,49 @@
+"""The rewrite, from a captured module to one with routed sites: five passes, read top to bottom."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import fx, nn
+
+from dendrofx.gates.form import GateForm
+from dendrofx.light.form import LightForm
+from dendrofx.module import RoutedModule
+from dendrofx.passes import AddGate, AddLight, MarkSites, OutlineBlock, RouteRows, run_passes
+from dendrofx.sites import Site
+
+
+@dataclass(frozen=True)
+class Branches:
+    """What a site is given: the forms, and the modules fitted from them."""
+
+    light_form: LightForm
+    light: nn.Module
+    gate_form: GateForm
+    gate: nn.Module
+
+
+def rewrite(captured: fx.GraphModule, sites: Sequence[Site], branches: Mapping[str, Branches]) -> RoutedModule:
+    """A new module in which each site is routed; every tolerance is 0, so it computes the same function.
+
+    Args:
+        captured: left unchanged; its parameters are shared.
+        sites: the sites to route, all of them in `branches`.
+        branches: by site name.
+    """
+    gm = RoutedModule(captured, copy.deepcopy(captured.graph))
+    run_passes(
+        gm,
+        [
+            MarkSites(tuple(sites)),
+            OutlineBlock(),
+            AddLight({name: b.light for name, b in branches.items()}),
+            AddGate({name: (b.gate_form.reads, b.gate) for name, b in branches.items()}),
+            RouteRows(),
+        ],
+    )
+    gm.eval()
+    gm.requires_grad_(False)
+    return gm

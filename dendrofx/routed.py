@@ -1,0 +1,189 @@
+"""The run time of a routed site: plain functions and leaf modules that TorchScript compiles, with real `prim::If`s.
+
+A routed site is six nodes of the graph (`passes/route_rows.py` draws them):
+
+    rows  = as_rows(x)                      [..., in] -> [N, in]
+    score = gate(rows)                      f32[N]
+    split = split_rows(score, tolerance)    which rows take which branch
+    light = light(rows, split)              none where every row is hard; else all rows, or the easy ones
+    full  = full(rows, light, split)        none hard: light; all hard: full; mixed: gather, full, scatter
+    y     = restore_rows(full, x)           [N, out] -> [..., out]
+
+This file is read by TorchScript: no postponed annotations, plain types.
+"""
+
+from typing import Dict, List, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dendrofx.gates.scores import LightRows
+
+# Float32 values that can be gathered and scattered in the time of one multiply-add of a light branch, inverted: moving
+# one value costs about this many multiply-adds (measured, see README, Run time). Decides between light on all rows and
+# light on the easy ones.
+MACS_PER_MOVED_VALUE = 24
+
+
+class Split(NamedTuple):
+    """Which rows take which branch. `easy` is empty when the light branch runs on all rows."""
+
+    hard: Tensor
+    easy: Tensor
+    rows: int
+    hard_rows: int
+
+
+def as_rows(x: Tensor, width: int, site: str) -> Tensor:
+    """[..., width] -> [N, width], without a copy where the layout allows.
+
+    Raises:
+        RuntimeError: another width or dtype, quoting both and the site.
+    """
+    if x.dim() == 0 or x.size(-1) != width:
+        raise RuntimeError(f"rows are shaped {x.size()}, site '{site}' takes {width} features: pass [..., {width}]")
+    if x.dtype != torch.float32:
+        raise RuntimeError(f"rows are {x.dtype}, site '{site}' takes torch.float32: cast the input with .float()")
+    return x.reshape(-1, width)
+
+
+def split_rows(score: Tensor, tolerance: Tensor, easy_only_from: float) -> Split:
+    """Hard rows are those where `~(score < tolerance)`: NaN and infinity are hard, and tolerance 0 makes all hard.
+
+    Args:
+        score: f32[N], from the gate.
+        tolerance: f32[], the site's threshold.
+        easy_only_from: share of hard rows from which the light branch runs on the easy rows only.
+    """
+    easy = score < tolerance
+    hard = (~easy).nonzero().squeeze(1)
+    rows, hard_rows = score.size(0), hard.size(0)
+    if hard_rows < rows and hard_rows >= easy_only_from * rows and hard_rows > 0:
+        return Split(hard, easy.nonzero().squeeze(1), rows, hard_rows)
+    return Split(hard, hard.new_empty([0]), rows, hard_rows)
+
+
+def light_row_count(split: Split, gate_reads_light: bool) -> int:
+    """Rows that the light branch ran on."""
+    if gate_reads_light:
+        return split.rows
+    if split.hard_rows == split.rows:
+        return 0
+    if split.easy.size(0) > 0:
+        return split.easy.size(0)
+    return split.rows
+
+
+def restore_rows(rows: Tensor, x: Tensor) -> Tensor:
+    """[N, out] -> the leading dimensions of x, [..., out]."""
+    return rows.reshape(x.shape[:-1] + rows.shape[1:])
+
+
+def count_rows(
+    split: Split, score: Tensor, tolerance: Tensor, margin: float, gate_reads_light: bool, macs: List[int]
+) -> Dict[str, int]:
+    """What one call of a site did.
+
+    Args:
+        split: the site's split in this call.
+        score: f32[N] of this call.
+        tolerance: f32[].
+        margin: the gate's relative rounding margin.
+        gate_reads_light: the light branch runs on every row, before the gate.
+        macs: multiply-adds per row of gate, light, full and of the original block.
+
+    Returns:
+        rows, hard_rows, near_rows (their route may differ in another batch), light_rows, and the multiply-adds executed
+        by gate_macs, light_macs, full_macs, beside original_macs for the same rows.
+    """
+    near = int((score - tolerance).abs().lt(margin * tolerance).sum().item())  # none at 0 and at infinity
+    light_rows = light_row_count(split, gate_reads_light)
+    return {
+        "rows": split.rows,
+        "hard_rows": split.hard_rows,
+        "near_rows": near,
+        "light_rows": light_rows,
+        "gate_macs": split.rows * macs[0],
+        "light_macs": light_rows * macs[1],
+        "full_macs": split.hard_rows * macs[2],
+        "original_macs": split.rows * macs[3],
+    }
+
+
+def no_counts() -> Dict[str, Dict[str, int]]:
+    """The counts of a module without routed sites."""
+    empty: Dict[str, Dict[str, int]] = {}
+    return empty
+
+
+class LightAfterGate(nn.Module):
+    """Runs the light branch behind a gate that has read the input only: no rows, the easy rows, or all."""
+
+    def __init__(self, light: nn.Module, width: int) -> None:
+        super().__init__()
+        self.light = light
+        self.width = width
+
+    def forward(self, x: Tensor, split: Split) -> LightRows:
+        """f32[N, in] -> f32[N or easy or 0, out]."""
+        none = x.new_empty([0, 0])
+        if split.hard_rows == split.rows:
+            return LightRows(x.new_empty([0, self.width]), none)
+        if split.easy.size(0) > 0:
+            return LightRows(self.light(x.index_select(0, split.easy)), none)
+        return LightRows(self.light(x), none)
+
+
+class LightBeforeGate(nn.Module):
+    """Runs the light branch on every row, for a gate that reads its output."""
+
+    def __init__(self, light: nn.Module) -> None:
+        super().__init__()
+        self.light = light
+
+    def forward(self, x: Tensor) -> LightRows:
+        """f32[N, in] -> f32[N, out]."""
+        return LightRows(self.light(x), x.new_empty([0, 0]))
+
+
+class LightWithEvidence(nn.Module):
+    """Runs the light branch on every row and keeps the row norms it meets, for `ResidualGate`."""
+
+    def __init__(self, light: nn.Module) -> None:
+        super().__init__()
+        self.light = light
+
+    def forward(self, x: Tensor) -> LightRows:
+        """f32[N, in] -> f32[N, out] and its evidence."""
+        out, evidence = self.light.observe(x)
+        return LightRows(out, evidence)
+
+
+class FullOnHardRows(nn.Module):
+    """Runs the full branch on the hard rows and puts them among the light ones."""
+
+    def __init__(self, full: nn.Module) -> None:
+        super().__init__()
+        self.full = full
+
+    def forward(self, x: Tensor, light: LightRows, split: Split) -> Tensor:
+        """f32[N, in] -> f32[N, out]. The light rows are this call's own and may be written to."""
+        if split.hard_rows == split.rows:
+            return self.full(x)
+        if split.hard_rows == 0:
+            return light.out
+        hard = self.full(x.index_select(0, split.hard))
+        if split.easy.size(0) == 0:
+            return light.out.index_copy_(0, split.hard, hard)
+        out = x.new_empty([split.rows, hard.size(1)])
+        out.index_copy_(0, split.easy, light.out)
+        return out.index_copy_(0, split.hard, hard)
+
+
+def easy_only_from(light_macs: int, in_width: int, out_width: int) -> float:
+    """Share of hard rows from which gathering the easy rows is cheaper than running light on all.
+
+    Light on all rows wastes `hard * light_macs`; the easy rows alone cost `easy * (in + out)` moved values more.
+    """
+    moved = MACS_PER_MOVED_VALUE * (in_width + out_width)
+    return moved / max(moved + light_macs, 1)

@@ -1,0 +1,16 @@
+"""Graph passes: each rewrites a traced module in one named way and says what it changed and refused.
+
+Imported as `dendrofx.passes`. The order in which `transform` runs them is in `dendrofx/rewrite.py`.
+"""
+
+if __name__ != "dendrofx.passes":
+    raise ImportError(f"this package is imported as dendrofx.passes, not as {__name__}")
+
+from dendrofx.passes.add_gate import AddGate
+from dendrofx.passes.add_light import AddLight
+from dendrofx.passes.base import Change, Pass, PassResult, run_passes
+from dendrofx.passes.mark_sites import MarkSites
+from dendrofx.passes.outline_block import OutlineBlock
+from dendrofx.passes.route_rows import RouteRows
+
+__all__ = ["Change", "Pass", "PassResult", "run_passes", "MarkSites", "OutlineBlock", "AddLight", "AddGate", "RouteRows"]

@@ -1,0 +1,121 @@
+"""What a pass is, and how passes are run.
+
+A pass is a frozen dataclass whose fields are its configuration. Calling it checks `requires` on the graph that enters,
+rewrites in `run`, lints and recompiles, and checks the pass's claim in `ensures` on the *result*. What it did is returned as
+values: `changed` and `refused`, each with a site and nodes. `modified` is computed from `changed` and cannot lie.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import fx
+
+from dendrofx.errors import PassError
+from dendrofx.show import graph_text
+from dendrofx.sites import Refusal
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a node is to its site; kept in `node.meta["dendrofx"]` and shown in printed graphs."""
+
+    site: str
+    part: str
+
+    def __str__(self) -> str:
+        return f"{self.part} of {self.site}"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One edit: the site, what was done, and the names of the nodes that now stand there."""
+
+    site: str
+    what: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """The rewritten module, and what was changed and refused."""
+
+    graph_module: fx.GraphModule
+    changed: tuple[Change, ...] = field(default=())
+    refused: tuple[Refusal, ...] = field(default=())
+
+    @property
+    def modified(self) -> bool:
+        """Whether anything was changed."""
+        return bool(self.changed)
+
+
+class Pass(ABC):
+    """Base of the passes; subclasses are frozen dataclasses."""
+
+    def __call__(self, gm: fx.GraphModule) -> PassResult:
+        """Check, rewrite in place, lint, recompile, and check the claim.
+
+        Raises:
+            PassError: the graph does not suit the pass, or the result breaks its claim.
+        """
+        self.requires(gm)
+        result = self.run(gm)
+        result.graph_module.graph.lint()
+        result.graph_module.recompile()
+        self.ensures(result.graph_module)
+        return result
+
+    def requires(self, gm: fx.GraphModule) -> None:
+        """Raise `PassError` when the graph that enters does not suit the pass."""
+
+    @abstractmethod
+    def run(self, gm: fx.GraphModule) -> PassResult:
+        """Rewrite the graph in place."""
+
+    def ensures(self, gm: fx.GraphModule) -> None:
+        """Raise `PassError` when the resulting graph breaks the pass's claim."""
+
+
+def run_passes(gm: fx.GraphModule, passes: Sequence[Pass]) -> PassResult:
+    """Run passes in order and collect what they changed and refused.
+
+    Args:
+        gm: rewritten in place.
+        passes: in the order they run.
+
+    Raises:
+        PassError: names the failing pass and those before it; `.graph` is the graph as it entered.
+    """
+    changed: tuple[Change, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    done: list[str] = []
+    for step in passes:
+        entered = graph_text(gm)
+        try:
+            result = step(gm)
+        except Exception as error:
+            after = f" after {', '.join(done)}" if done else ""
+            raise PassError(f"{step} failed{after}: {error}", entered) from error
+        gm, changed, refused = result.graph_module, changed + result.changed, refused + result.refused
+        done.append(type(step).__name__)
+    return PassResult(gm, changed, refused)
+
+
+def noted(gm: fx.GraphModule, part: str) -> dict[str, list[fx.Node]]:
+    """The nodes that carry a note with this part, by site, in graph order."""
+    found: dict[str, list[fx.Node]] = {}
+    for node in gm.graph.nodes:
+        note = node.meta.get("dendrofx")
+        if isinstance(note, Note) and note.part == part:
+            found.setdefault(note.site, []).append(node)
+    return found
+
+
+def graph_name(site: str) -> str:
+    """A site's name as a Python identifier: `blocks.0.fc1..fc2` -> `blocks_0_fc1_fc2`, `0..4` -> `site_0_4`."""
+    words = [w for w in "".join(c if c.isalnum() else " " for c in site).split() if w]
+    name = "_".join(words)
+    return name if name[:1].isalpha() else f"site_{name}"

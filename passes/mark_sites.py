@@ -1,0 +1,41 @@
+"""Write each site's notes on its nodes; later passes find their nodes by them.
+
+1. Every node of a site, first Linear to last, gets `Note(site, "block")`.
+2. Nodes of no site are left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import fx
+
+from dendrofx.errors import PassError
+from dendrofx.passes.base import Change, Note, Pass, PassResult, noted
+from dendrofx.sites import Site
+
+
+@dataclass(frozen=True)
+class MarkSites(Pass):
+    """Mark the nodes of `sites`. Claim: each site's nodes, and no others, carry its note."""
+
+    sites: tuple[Site, ...]
+
+    def run(self, gm: fx.GraphModule) -> PassResult:
+        """See `Pass.run`."""
+        by_name = {n.name: n for n in gm.graph.nodes}
+        changed = []
+        for site in self.sites:
+            for name in site.nodes:
+                if name not in by_name:
+                    raise PassError(f"site '{site.name}' names node %{name}, which the graph does not have")
+                by_name[name].meta["dendrofx"] = Note(site.name, "block")
+            changed.append(Change(site.name, "marked", site.nodes))
+        return PassResult(gm, tuple(changed))
+
+    def ensures(self, gm: fx.GraphModule) -> None:
+        """See `Pass.ensures`."""
+        marked = {site: tuple(n.name for n in nodes) for site, nodes in noted(gm, "block").items()}
+        wanted = {site.name: site.nodes for site in self.sites}
+        if marked != wanted:
+            raise PassError(f"marked {marked}, wanted {wanted}")

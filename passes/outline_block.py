@@ -1,0 +1,73 @@
+"""Move each marked site into one module.
+
+    %fc1 = fc1(%x); %gelu = gelu(%fc1); %fc2 = fc2(%gelu)      ->      %fc2 = routed.fc1_fc2.block(%x)
+
+1. The last node is retargeted in place, so its name, users and place in the graph stay.
+2. The nodes before it, which have no other user, are erased.
+3. A Linear that another call still uses stays in the module under its own name as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from torch import fx, nn
+
+from dendrofx.block import block_of
+from dendrofx.errors import PassError
+from dendrofx.passes.base import Change, Note, Pass, PassResult, graph_name, noted
+
+CONTAINER = "routed"
+
+
+@dataclass(frozen=True)
+class OutlineBlock(Pass):
+    """Outline every marked site. Claim: each site is one call of an `nn.Sequential` that starts and ends in a Linear."""
+
+    def requires(self, gm: fx.GraphModule) -> None:
+        """The name `routed` must be free: the model has no such attribute."""
+        if hasattr(gm, CONTAINER) and any(True for _ in noted(gm, "block")):
+            raise PassError(f"the model has an attribute '{CONTAINER}', which dendrofx needs for its own modules")
+
+    def run(self, gm: fx.GraphModule) -> PassResult:
+        """See `Pass.run`."""
+        changed = []
+        blocks = {site: block_of(gm, tuple(n.name for n in nodes)) for site, nodes in noted(gm, "block").items()}
+        taken: set[str] = set()
+        for site, nodes in noted(gm, "block").items():
+            name = _unique(graph_name(site), taken)
+            target = f"{CONTAINER}.{name}.block"
+            gm.add_submodule(target, blocks[site])
+            first, last = nodes[0], nodes[-1]
+            last.op, last.target, last.args, last.kwargs = "call_module", target, (linear_input(first),), {}
+            last.meta["dendrofx"] = Note(site, "outlined")
+            for node in reversed(nodes[:-1]):
+                gm.graph.erase_node(node)
+            changed.append(Change(site, f"outlined as {target}", (last.name,)))
+        gm.delete_all_unused_submodules()
+        return PassResult(gm, tuple(changed))
+
+    def ensures(self, gm: fx.GraphModule) -> None:
+        """See `Pass.ensures`."""
+        if left := noted(gm, "block"):
+            raise PassError(f"sites {sorted(left)} still have loose nodes")
+        for site, nodes in noted(gm, "outlined").items():
+            block = gm.get_submodule(str(nodes[0].target))
+            ends = isinstance(block, nn.Sequential) and isinstance(block[0], nn.Linear) and isinstance(block[-1], nn.Linear)
+            if len(nodes) != 1 or not ends:
+                raise PassError(f"site '{site}' is not one call of a chain: {nodes}")
+
+
+def linear_input(linear: fx.Node) -> fx.Node:
+    """What a Linear's call takes in, given by position or as `input=`."""
+    return cast(fx.Node, linear.args[0] if linear.args else linear.kwargs["input"])
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    number, candidate = 1, name
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}_{number}"
+    taken.add(candidate)
+    return candidate

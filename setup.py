@@ -1,0 +1,30 @@
+"""Packaging. The folder `passes/` is imported as `dendrofx.passes`; pyproject.toml holds the build system and the tool settings."""
+
+import sys
+
+from setuptools import setup
+
+if sys.version_info >= (3, 14):
+    sys.exit(
+        "dendrofx needs Python 3.10 to 3.13: it lowers to TorchScript, and torch 2.13 does not support TorchScript on"
+        f" Python 3.14 and newer (this is {sys.version.split()[0]})."
+    )
+
+setup(
+    name="dendrofx",
+    version="0.1.0",
+    description="Per-row conditional branches for trained PyTorch models on CPUs: a torch.fx pass with honest measurements.",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10,<3.14",
+    packages=["dendrofx", "dendrofx.gates", "dendrofx.light", "dendrofx.passes"],
+    package_dir={"dendrofx": "dendrofx", "dendrofx.passes": "passes"},
+    package_data={"dendrofx": ["py.typed"]},
+    install_requires=["torch==2.13.*", "numpy>=1.26", "tabulate>=0.9", "tqdm>=4.60"],
+    extras_require={
+        "bench": ["matplotlib>=3.8"],
+        "test": ["pytest>=8", "hypothesis>=6", "build>=1", "setuptools>=77"],
+        "dev": ["ruff>=0.11", "mypy>=1.15", "types-tabulate", "types-tqdm"],
+    },
+)
