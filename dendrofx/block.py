@@ -7,7 +7,11 @@ The Linears are the model's own modules, not copies: two sites that call one mod
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import cast
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from dendrofx.activations import activation_of
@@ -33,6 +37,11 @@ def block_of(gm: fx.GraphModule, nodes: tuple[str, ...]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def linear_input(linear: fx.Node) -> fx.Node:
+    """What a Linear's call takes in, given by position or as `input=`."""
+    return cast(fx.Node, linear.args[0] if linear.args else linear.kwargs["input"])
+
+
 def as_block(module: nn.Module) -> nn.Sequential:
     """A lone Linear as a chain of one; a chain as it is.
 
@@ -47,25 +56,65 @@ def as_block(module: nn.Module) -> nn.Sequential:
     return block
 
 
-def linears_of(block: nn.Sequential) -> list[nn.Linear]:
-    """The Linears of a chain, in order."""
-    return [m for m in block if isinstance(m, nn.Linear)]
+class BlockData:
+    """A block and the rows that reach it, with what several light forms want to know about them, computed once.
+
+    Args:
+        block: the chain.
+        rows: f32[N, in], or None without data.
+    """
+
+    def __init__(self, block: nn.Sequential, rows: Tensor | None = None) -> None:
+        self.block, self.rows = block, rows
+        self.linears = [m for m in block if isinstance(m, nn.Linear)]
+        self.activations = [m for m in block if not isinstance(m, nn.Linear)]
+        self._directions: dict[tuple[int, str], Tensor] = {}
+
+    @cached_property
+    @torch.no_grad()
+    def inputs(self) -> list[Tensor]:
+        """What each Linear takes in: `[rows, act(fc1(rows)), ...]`, one f32[N, in_i] per Linear."""
+        assert self.rows is not None
+        found, x = [], self.rows
+        for layer in self.block:
+            if isinstance(layer, nn.Linear):
+                found.append(x)
+            x = layer(x)
+        return found
+
+    @cached_property
+    @torch.no_grad()
+    def outputs(self) -> Tensor:
+        """f32[N, out], the block's output."""
+        return self.linears[-1](self.inputs[-1])  # type: ignore[no-any-return]
+
+    def directions(self, index: int, basis: str) -> Tensor:
+        """f32[n, k], orthonormal directions of the index-th Linear, the leading ones first (see `light/low_rank.py`)."""
+        key = (index, basis)
+        if key not in self._directions:
+            weight = self.linears[index].weight.detach()
+            if basis == "weight":
+                matrix = weight
+            else:
+                rows = self.inputs[index]
+                matrix = rows if basis == "input" else F.linear(rows, weight)
+            self._directions[key] = principal_directions(matrix)
+        return self._directions[key]
 
 
-def activations_of(block: nn.Sequential) -> list[nn.Module]:
-    """The activations of a chain, in order."""
-    return [m for m in block if not isinstance(m, nn.Linear)]
+def principal_directions(matrix: Tensor) -> Tensor:
+    """The right singular vectors of f32[m, n], leading first, as f32[n, min(m, n)], from the smaller Gram matrix in float64.
 
-
-@torch.no_grad()
-def hidden_rows(block: nn.Sequential, rows: Tensor) -> list[Tensor]:
-    """What each Linear of the chain takes in: `[rows, act(fc1(rows)), ...]`, one f32[N, in_i] per Linear."""
-    inputs = []
-    for layer in block:
-        if isinstance(layer, nn.Linear):
-            inputs.append(rows)
-        rows = layer(rows)
-    return inputs
+    Taken from the Gram matrix of the rows they lose orthogonality where singular values are small, so they are
+    orthonormalised once more. A sign rule makes them the same on every machine, as far as the eigenvectors are.
+    """
+    a = matrix.double()
+    if a.size(0) >= a.size(1):
+        vectors = torch.linalg.eigh(a.t() @ a).eigenvectors.flip(1)
+    else:
+        vectors = torch.linalg.qr(a.t() @ torch.linalg.eigh(a @ a.t()).eigenvectors.flip(1)).Q
+    signs = vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
+    return (vectors * signs).to(matrix.dtype)
 
 
 def row_macs(module: nn.Module) -> int:

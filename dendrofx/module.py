@@ -70,8 +70,8 @@ def tolerances(module: nn.Module) -> dict[str, torch.Tensor]:
 
     A frozen module has none: set them before freezing.
     """
-    suffix = ".tolerance"
-    return {n.removesuffix(suffix): b for n, b in module.named_buffers() if n.startswith("routed.") and n.endswith(suffix)}
+    named = ((name.split("."), buffer) for name, buffer in module.named_buffers())
+    return {parts[1]: buffer for parts, buffer in named if parts[0] == "routed" and parts[2:] == ["tolerance"]}
 
 
 def set_tolerances(module: nn.Module, values: Mapping[str, float]) -> None:

@@ -10,11 +10,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 from torch import fx, nn
 
-from dendrofx.block import block_of
+from dendrofx.block import block_of, linear_input
 from dendrofx.errors import PassError
 from dendrofx.passes.base import Change, Note, Pass, PassResult, graph_name, noted
 
@@ -57,11 +56,6 @@ class OutlineBlock(Pass):
             ends = isinstance(block, nn.Sequential) and isinstance(block[0], nn.Linear) and isinstance(block[-1], nn.Linear)
             if len(nodes) != 1 or not ends:
                 raise PassError(f"site '{site}' is not one call of a chain: {nodes}")
-
-
-def linear_input(linear: fx.Node) -> fx.Node:
-    """What a Linear's call takes in, given by position or as `input=`."""
-    return cast(fx.Node, linear.args[0] if linear.args else linear.kwargs["input"])
 
 
 def _unique(name: str, taken: set[str]) -> str:

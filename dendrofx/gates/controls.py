@@ -59,4 +59,4 @@ class OracleGate(GateForm):
 
     def fit(self, site: SiteRows) -> nn.Module:
         """See `GateForm.fit`."""
-        return OracleScore(site.block)
+        return OracleScore(site.data.block)

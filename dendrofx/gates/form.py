@@ -24,6 +24,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from dendrofx.block import BlockData
 from dendrofx.errors import InputError
 
 Reads = Literal["input", "light", "evidence"]
@@ -31,18 +32,16 @@ Reads = Literal["input", "light", "evidence"]
 
 @dataclass(frozen=True)
 class SiteRows:
-    """What gates are fitted on: a site's rows and what its two branches make of them.
+    """What gates are fitted on: a site's rows and how far its light branch is off on them.
 
     Attributes:
-        block: the full branch.
+        data: the block and its rows, which fitted no light branch; without data, no rows.
         light: the light branch.
-        rows: f32[N, in], or None without data.
         error: f32[N], relative error of the light branch on those rows, or None without data.
     """
 
-    block: nn.Sequential
+    data: BlockData
     light: nn.Module
-    rows: Tensor | None = None
     error: Tensor | None = None
 
 
@@ -68,6 +67,6 @@ class GateForm(ABC):
 
     def required(self, site: SiteRows) -> tuple[Tensor, Tensor]:
         """The site's rows and errors, or an error that asks for them."""
-        if site.rows is None or site.error is None:
+        if site.data.rows is None or site.error is None:
             raise InputError(f"{self} is fitted on calibration rows: pass calibration= to transform")
-        return site.rows, site.error
+        return site.data.rows, site.error

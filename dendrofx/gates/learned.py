@@ -10,7 +10,6 @@ from torch import nn
 from dendrofx.errors import InputError
 from dendrofx.gates.form import GateForm, SiteRows
 from dendrofx.gates.scores import LearnedScore
-from dendrofx.light.low_rank import principal_directions
 
 SMALLEST_ERROR = 1e-7  # about float32's own noise: below it, one error is as good as another
 
@@ -42,7 +41,7 @@ class LearnedGate(GateForm):
     def fit(self, site: SiteRows) -> nn.Module:
         """Solve for the weights; see `GateForm.fit`."""
         rows, error = self.required(site)
-        gate = LearnedScore(principal_directions(rows, min(self.directions, rows.size(1))).t())
+        gate = LearnedScore(site.data.directions(0, "input")[:, : self.directions].t())
         features = gate.features(rows)
         usable = features.isfinite().all(1)  # zero rows have no direction: they stay unjudged
         features = features[usable]

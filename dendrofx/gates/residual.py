@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from dendrofx.activations import LIPSCHITZ
-from dendrofx.block import activations_of, linears_of
 from dendrofx.errors import InputError
 from dendrofx.gates.form import GateForm, SiteRows
 from dendrofx.gates.scores import ResidualScore
@@ -62,8 +61,9 @@ class ResidualGate(GateForm):
                 f"{self} bounds LowRank branches with basis 'weight' or 'input', whose code is an orthogonal"
                 " projection of the row; take LearnedGate() for this light form"
             )
-        lipschitz = [0.0, *(LIPSCHITZ[type(a)] for a in activations_of(site.block))]
-        linears = linears_of(site.block)
+        chain = site.data
+        lipschitz = [0.0, *(LIPSCHITZ[type(a)] for a in chain.activations)]
+        linears = chain.linears
         terms = [_terms(lin, layer, slope) for lin, layer, slope in zip(linears, light.layers, lipschitz, strict=True)]
         # rounded up: float32 holds the float64 constants only to half a unit
         stored = torch.tensor(terms, dtype=torch.float64) * (1 + 4 * UNIT)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
+from dendrofx.block import BlockData, as_block
 from dendrofx.errors import InputError
 
 
@@ -19,7 +21,6 @@ class LightForm(ABC):
 
     needs_rows: bool = False
 
-    @abstractmethod
     def fit(self, block: nn.Module, calibration: Tensor | None = None) -> nn.Module:
         """Build the light branch of a block.
 
@@ -33,11 +34,19 @@ class LightForm(ABC):
         Raises:
             InputError: rows are needed and missing, or do not fit the block.
         """
+        return self.fit_data(BlockData(as_block(block), None if calibration is None else calibration.detach()))
 
-    def required_rows(self, calibration: Tensor | None, width: int) -> Tensor:
-        """The calibration rows, checked against the block's input width."""
-        if calibration is None:
+    @torch.no_grad()
+    def fit_data(self, data: BlockData) -> nn.Module:
+        """`fit`, for a block whose statistics are shared by several forms."""
+        width = data.linears[0].in_features
+        if self.needs_rows and data.rows is None:
             raise InputError(f"{self} is fitted on calibration rows: pass calibration=rows, shaped (N, {width})")
-        if calibration.dim() != 2 or calibration.size(1) != width or len(calibration) == 0:
-            raise InputError(f"calibration rows are shaped {tuple(calibration.shape)}; {self} takes (N >= 1, {width})")
-        return calibration.detach()
+        rows = data.rows
+        if rows is not None and (rows.dim() != 2 or rows.size(1) != width or len(rows) == 0):
+            raise InputError(f"calibration rows are shaped {tuple(rows.shape)}; {self} takes (N >= 1, {width})")
+        return self.build(data)
+
+    @abstractmethod
+    def build(self, data: BlockData) -> nn.Module:
+        """The branch, from checked data."""

@@ -21,11 +21,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from dendrofx.block import activations_of, as_block, hidden_rows, linears_of
+from dendrofx.block import BlockData
 from dendrofx.errors import InputError
 from dendrofx.light.branch import DenseLinear, LightChain, LowRankLinear
 from dendrofx.light.form import LightForm
@@ -63,48 +61,18 @@ class LowRank(LightForm):
         """Whether `fit` needs calibration rows."""
         return self.basis != "weight"
 
-    @torch.no_grad()
-    def fit(self, block: nn.Module, calibration: Tensor | None = None) -> nn.Module:
-        """Factor every Linear of the block; see `LightForm.fit`."""
-        chain = as_block(block)
-        linears = linears_of(chain)
-        inputs: list[Tensor | None] = [None] * len(linears)
-        if self.needs_rows:
-            inputs = list(hidden_rows(chain, self.required_rows(calibration, linears[0].in_features)))
-        layers = [self._factor(linear, rows) for linear, rows in zip(linears, inputs, strict=True)]
-        return LightChain(layers, activations_of(chain), observes=self.basis != "whitened")
+    def build(self, data: BlockData) -> nn.Module:
+        """Factor every Linear; see `LightForm.fit`."""
+        layers = [self._factor(data, i) for i in range(len(data.linears))]
+        return LightChain(layers, data.activations, observes=self.basis != "whitened")
 
-    def _factor(self, linear: nn.Linear, rows: Tensor | None) -> nn.Module:
+    def _factor(self, data: BlockData, index: int) -> nn.Module:
+        linear = data.linears[index]
         weight = linear.weight.detach()
         bias = None if linear.bias is None else linear.bias.detach()
         if self.rank * sum(weight.shape) >= weight.numel():
             return DenseLinear(weight, bias)
-        if rows is None:
-            directions = principal_directions(weight, self.rank)
-        elif self.basis == "input":
-            directions = principal_directions(rows, self.rank)
-        else:
-            directions = principal_directions(F.linear(rows, weight), self.rank)
+        directions = data.directions(index, self.basis)[:, : self.rank]
+        if self.basis == "whitened":
             return LowRankLinear(code=directions.t() @ weight, decode=directions, bias=bias)
         return LowRankLinear(code=directions.t(), decode=weight @ directions, bias=bias)
-
-
-def principal_directions(matrix: Tensor, rank: int) -> Tensor:
-    """The leading right singular vectors of f32[m, n] as f32[n, rank], from the smaller Gram matrix in float64.
-
-    The vectors are orthonormalised once more: with the rows' Gram matrix they would lose orthogonality where singular
-    values are small, and directions beyond the matrix's rank are completed by the QR step.
-    """
-    a = matrix.to(torch.float64)
-    if a.size(0) >= a.size(1):
-        vectors = torch.linalg.eigh(a.t() @ a).eigenvectors.flip(1)[:, :rank]
-    else:
-        left = torch.linalg.eigh(a @ a.t()).eigenvectors.flip(1)[:, :rank]
-        vectors = a.t() @ left
-        if vectors.size(1) < rank:
-            filler = torch.eye(a.size(1), rank - vectors.size(1), dtype=a.dtype)
-            vectors = torch.cat([vectors, filler], 1)
-        vectors = torch.linalg.qr(vectors).Q
-    # A sign rule makes the factors the same on every machine, as far as the eigenvectors are.
-    signs = vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
-    return (vectors * signs).to(matrix.dtype)

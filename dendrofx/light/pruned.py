@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dendrofx.block import activations_of, as_block, hidden_rows, linears_of
+from dendrofx.block import BlockData
 from dendrofx.errors import InputError
 from dendrofx.light.branch import DenseLinear, LightChain
 from dendrofx.light.form import LightForm
@@ -54,18 +54,15 @@ class Pruned(LightForm):
         if not self.ridge > 0:
             raise InputError(f"ridge must be > 0 (inf compensates the mean alone), got {self.ridge}")
 
-    @torch.no_grad()
-    def fit(self, block: nn.Module, calibration: Tensor | None = None) -> nn.Module:
+    def build(self, data: BlockData) -> nn.Module:
         """Choose the units and compensate for the others; see `LightForm.fit`.
 
         Raises:
             InputError: also for a lone Linear, which has no hidden units.
         """
-        chain = as_block(block)
-        linears, activations = linears_of(chain), activations_of(chain)
+        linears, activations, inputs = data.linears, data.activations, data.inputs
         if len(linears) < 2:
             raise InputError(f"{self} leaves out hidden units; a lone Linear has none")
-        inputs = hidden_rows(chain, self.required_rows(calibration, linears[0].in_features))
         kept = [self._units(h, nxt.weight) for h, nxt in zip(inputs[1:], linears[1:], strict=True)]
         rows, layers = inputs[0], [_first(linears[0], kept[0])]
         for i, linear in enumerate(linears[1:]):

@@ -1,0 +1,60 @@
+"""dendrofx: per-row conditional branches for trained PyTorch models on CPUs."""
+
+import sys as _sys
+
+if _sys.version_info >= (3, 14):
+    raise ImportError(
+        "dendrofx needs Python 3.10 to 3.13: it lowers to TorchScript, and torch 2.13 does not support TorchScript on Python"
+        f" 3.14 and newer (this is {_sys.version.split()[0]})."
+    )
+
+from dendrofx.errors import CaptureError, DendrofxError, InputError, NotYetError, PassError
+from dendrofx.gates import (
+    AlwaysFull,
+    AlwaysLight,
+    EnergyGate,
+    GateForm,
+    LearnedGate,
+    OracleGate,
+    RandomGate,
+    ResidualGate,
+)
+from dendrofx.light import LightForm, LowRank, Pruned
+from dendrofx.lower import script
+from dendrofx.module import RoutedModule, set_tolerances, tolerances
+from dendrofx.plan import Plan, SitePlan
+from dendrofx.show import graph_text
+from dendrofx.sites import Site, Sites, find_sites
+from dendrofx.transform import transform
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "transform",
+    "script",
+    "graph_text",
+    "RoutedModule",
+    "Plan",
+    "SitePlan",
+    "Site",
+    "Sites",
+    "find_sites",
+    "tolerances",
+    "set_tolerances",
+    "LightForm",
+    "LowRank",
+    "Pruned",
+    "GateForm",
+    "ResidualGate",
+    "EnergyGate",
+    "LearnedGate",
+    "AlwaysFull",
+    "AlwaysLight",
+    "RandomGate",
+    "OracleGate",
+    "DendrofxError",
+    "InputError",
+    "CaptureError",
+    "PassError",
+    "NotYetError",
+]

@@ -1,0 +1,108 @@
+"""Calibration: per-site tolerances from one global multiplier.
+
+Site s has the tolerance `multiplier * weight_s`. The weight is the site's error that moves the model's output by one unit of
+deviation, so the multiplier is in units of model deviation and one dial serves all sites.
+
+Mean deviation is not monotone in the multiplier, and the largest multiplier that meets a budget on the calibration rows
+misses it on half of all test sets. So a fixed grid is walked upwards, on rows that fitted nothing, and the walk stops at the
+first step whose upper limit `mean + 1.645 s / sqrt(n)` (one-sided 95 %, normal approximation) exceeds the budget. The last
+step before it is kept. The grid is fixed before the walk's rows are seen: its steps are evenly spaced in activity on the rows
+that the light branches and gates were chosen on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dendrofx.gates.scores import UNJUDGED
+from dendrofx.inputs import Inputs
+from dendrofx.measure import Counts, counted_outputs, deviation
+from dendrofx.module import RoutedModule, set_tolerances
+
+STEPS = 64
+ONE_SIDED_95 = 1.645
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the walk: its multiplier, the deviations' mean and upper limit, and what was executed."""
+
+    multiplier: float
+    mean: float
+    upper: float
+    counts: Counts
+
+
+def upper_limit(deviations: Tensor) -> float:
+    """One-sided 95 % upper confidence limit of the mean of f64[N]; infinity for fewer than two samples."""
+    n = len(deviations)
+    if n < 2:
+        return math.inf
+    return float(deviations.mean() + ONE_SIDED_95 * deviations.std() / math.sqrt(n))
+
+
+def apply_multiplier(gm: RoutedModule, weights: Mapping[str, float], multiplier: float) -> None:
+    """Set every site's tolerance to `multiplier * weights[graph name]`, at most the largest float32."""
+    largest = torch.finfo(torch.float32).max
+    set_tolerances(gm, {name: min(multiplier * weight, largest) for name, weight in weights.items()})
+
+
+def multiplier_grid(scores: Sequence[Tensor], macs: Sequence[int], steps: int = STEPS) -> list[float]:
+    """Ascending multipliers at which activity falls from 1 to 0 in even steps, on the rows behind `scores`.
+
+    Args:
+        scores: per site f32[N], its rows' scores in units of the multiplier (divided by the site's weight).
+        macs: per site, multiply-adds per row of the full block.
+        steps: how many.
+
+    Returns:
+        At most `steps` multipliers, without repeats, each just above a row's score, so that this row is easy. Rows that
+        cannot be judged are never made easy.
+    """
+    score = torch.cat([s.double() for s in scores])
+    share = torch.cat([torch.full([len(s)], m / len(s), dtype=torch.float64) for s, m in zip(scores, macs, strict=True)])
+    order = score.argsort(stable=True)
+    score, easy = score[order], share[order].cumsum(0) / share.sum()
+    judged = score < UNJUDGED / 1e6
+    wanted = torch.linspace(1 / steps, 1, steps, dtype=torch.float64)
+    picked = torch.searchsorted(easy[judged], wanted - 1e-9).clamp_max(max(int(judged.sum()) - 1, 0)).unique()
+    return [float(s) * (1 + 1e-6) for s in score[judged][picked].unique()] if bool(judged.any()) else []
+
+
+def walk(
+    gm: RoutedModule,
+    weights: Mapping[str, float],
+    grid: Sequence[float],
+    batches: Sequence[Inputs],
+    reference: Tensor,
+    max_deviation: float,
+) -> list[Step]:
+    """Walk the grid and leave `gm` at the last step within the budget, or at tolerance 0 when there is none.
+
+    Args:
+        gm: a routed module; only its tolerances are changed.
+        weights: by graph name of the site.
+        grid: ascending multipliers.
+        batches: samples that fitted nothing.
+        reference: the original's outputs on them, one row per sample.
+        max_deviation: the budget.
+
+    Returns:
+        The steps within the budget, in order; the last one is in force.
+    """
+    kept: list[Step] = []
+    for multiplier in grid:
+        apply_multiplier(gm, weights, multiplier)
+        output, counts = counted_outputs(gm, batches)
+        far = deviation(reference, output)
+        upper = upper_limit(far)
+        if not upper <= max_deviation:
+            break
+        kept.append(Step(multiplier, float(far.mean()), upper, counts))
+    apply_multiplier(gm, weights, kept[-1].multiplier if kept else 0.0)
+    return kept

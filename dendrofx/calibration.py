@@ -1,0 +1,106 @@
+"""Calibration inputs: read once, checked, and cut into four disjoint sets.
+
+    fit      2/5    light branches are fitted
+    gate     1/5    gates are fitted, to the errors of light branches that have not seen these rows
+    choose   1/5    errors and skill are measured, and the best are taken
+    walk     1/5    the tolerances are set
+
+A batch is never cut when there are at least eight batches, so inputs of one source (fragments of a sequence, sentences of
+a document) stay together when the caller puts them in one batch. With fewer batches the samples of each batch are dealt out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dendrofx.errors import InputError
+from dendrofx.inputs import Inputs
+
+WHOLE_BATCHES = 8
+LEAST_SAMPLES = 8
+SHARES = (0.4, 0.2, 0.2)  # fit, gate, choose; the rest is walked
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The four disjoint sets, each a list of batches."""
+
+    fit: list[Inputs]
+    gate: list[Inputs]
+    choose: list[Inputs]
+    walk: list[Inputs]
+
+    @property
+    def samples(self) -> tuple[int, ...]:
+        """Samples in fit, gate, choose and walk."""
+        return tuple(sum(b.samples for b in part) for part in (self.fit, self.gate, self.choose, self.walk))
+
+    @staticmethod
+    def read(batches: Iterable[Any], seed: int) -> Calibration:
+        """Read an iterable of batches once and cut it by seed.
+
+        Args:
+            batches: each a tensor, a tuple or a dict of tensors. A single tensor is one batch.
+            seed: of the cut.
+
+        Raises:
+            InputError: nothing to read, values that are not finite, or too few samples.
+        """
+        if isinstance(batches, Tensor):
+            batches = [batches]
+        if not isinstance(batches, Iterable) or isinstance(batches, dict | str):
+            raise InputError(
+                f"calibration is an iterable of batches, got {type(batches).__name__}: for a single batch pass [batch]"
+            )
+        read = [_checked(b, i) for i, b in enumerate(tqdm(batches, desc="reading calibration", delay=2))]
+        read = [b for b in read if b.samples > 0]
+        if not read:
+            raise InputError("calibration is empty: pass at least a few hundred samples, or calibration=None")
+        generator = torch.Generator().manual_seed(seed)
+        parts = _deal_batches(read, generator) if len(read) >= WHOLE_BATCHES else _deal_samples(read, generator)
+        if not all(parts):
+            count = sum(b.samples for b in read)
+            raise InputError(
+                f"calibration has {count} samples in {len(read)} batches; it is cut into four disjoint sets and needs at"
+                f" least {LEAST_SAMPLES} samples in one batch, or {WHOLE_BATCHES} batches (a few hundred samples to be of use)"
+            )
+        return Calibration(*parts)
+
+
+def _checked(batch: Any, number: int) -> Inputs:  # noqa: ANN401
+    inputs = Inputs.of(batch)
+    if not inputs.tensors:
+        raise InputError(f"calibration batch {number} holds no tensor: {inputs}")
+    for tensor in inputs.tensors:
+        if tensor.device.type != "cpu":
+            raise InputError(f"calibration batch {number} is on {tensor.device}: move it to the CPU")
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            bad = int((~tensor.isfinite()).sum())
+            raise InputError(f"calibration batch {number} {inputs} holds {bad} values that are NaN or infinite: drop them")
+    return inputs
+
+
+def _deal_batches(batches: list[Inputs], generator: torch.Generator) -> list[list[Inputs]]:
+    return [[batches[i] for i in part.tolist()] for part in _deal(len(batches), generator)]
+
+
+def _deal_samples(batches: list[Inputs], generator: torch.Generator) -> list[list[Inputs]]:
+    parts: list[list[Inputs]] = [[], [], [], []]
+    for batch in batches:
+        for part, index in zip(parts, _deal(batch.samples, generator), strict=True):
+            if len(index):
+                part.append(batch.take(index.sort().values))
+    return parts
+
+
+def _deal(count: int, generator: torch.Generator) -> list[Tensor]:
+    """A seeded order of `count` things, cut into the four sets; from eight things on, none is empty."""
+    order = torch.randperm(count, generator=generator)
+    sizes = [int(share * count) for share in SHARES]
+    return list(order.split([*sizes, count - sum(sizes)]))

@@ -1,0 +1,174 @@
+"""Choosing a light branch and a gate for a site, by what they measure on rows that fitted neither.
+
+For each candidate light branch the gate with the best router skill is taken. The branch is then priced at the site's share
+of the budget: the smallest activity at which the mean error of the rows left to light keeps it. The cheapest wins,
+
+    cost = (gate + light + activity * full) / full        in multiply-adds, below 1 or the site is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from dendrofx.block import BlockData, row_macs
+from dendrofx.calibrate import ONE_SIDED_95
+from dendrofx.errors import InputError
+from dendrofx.gates import EnergyGate, GateForm, LearnedGate, ResidualGate, SiteRows
+from dendrofx.gates.scores import UNJUDGED, LightRows
+from dendrofx.light import LightForm, LowRank, Pruned
+from dendrofx.rewrite import Branches
+from dendrofx.skill import router_skill
+
+# Candidates, as shares of the widest useful rank (that at which a factored Linear costs what the Linear costs).
+RANK_SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
+ENERGIES = (0.9, 0.97, 0.99, 0.997, 0.999, 0.9999, 1.0)
+GATES: tuple[GateForm, ...] = (ResidualGate(), EnergyGate(), LearnedGate())
+PROBE_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A light branch with its gate and what they measured on the choosing rows (f32[N] each)."""
+
+    branches: Branches
+    score: Tensor
+    error: Tensor
+    skill: float | None
+    full_macs: int
+
+    def activity_at(self, budget: float) -> float:
+        """The smallest share of hard rows at which the upper limit of the mean error keeps the budget.
+
+        Hard rows count 0; the limit is that of the walk, so that the choice expects what calibration will allow.
+        """
+        n = len(self.error)
+        errors = self.error[self.score.argsort(descending=True, stable=True)].double()
+        left = _tail_sums(errors)
+        mean, square = left / n, _tail_sums(errors.square()) / n
+        upper = mean + ONE_SIDED_95 * ((square - mean.square()).clamp_min(0) / n).sqrt()
+        within = upper <= budget
+        first = int(within.double().argmax()) if bool(within.any()) else n
+        return max(first, int((self.score >= UNJUDGED).sum())) / n
+
+    def cost_at(self, activity: float) -> float:
+        """Multiply-adds per row over the full block's."""
+        return (row_macs(self.branches.gate) + row_macs(self.branches.light)) / self.full_macs + activity
+
+
+def default_lights(data: BlockData) -> list[LightForm]:
+    """The ladder of light forms that is tried when the caller names none."""
+    widest = max(w.in_features * w.out_features // (w.in_features + w.out_features) for w in data.linears)
+    ranks = sorted({max(int(widest * share), 1) for share in RANK_SHARES})
+    if data.rows is None:
+        return [LowRank(rank) for rank in ranks]
+    lights: list[LightForm] = [LowRank(rank, "whitened") for rank in ranks]
+    lights += [LowRank(rank, "input") for rank in ranks[1::2]]
+    if len(data.linears) > 1:
+        lights += [Pruned(energy) for energy in ENERGIES] + [Pruned(energy, ridge=1e-3) for energy in ENERGIES[:-1]]
+    return lights
+
+
+@torch.no_grad()
+def relative_error(data: BlockData, light: nn.Module) -> Tensor:
+    """f32[N], the site's own relative output error: `||light(x) - block(x)|| / ||block(x)||`."""
+    return (light(data.rows) - data.outputs).norm(dim=1) / data.outputs.norm(dim=1).clamp_min(1e-12)
+
+
+@torch.no_grad()
+def scores(form: GateForm, gate: nn.Module, light: nn.Module, rows: Tensor) -> Tensor:
+    """f32[N], what a fitted gate gives the rows."""
+    if form.reads == "input":
+        return gate(rows)  # type: ignore[no-any-return]
+    if form.reads == "light":
+        return gate(rows, LightRows(light(rows), rows.new_empty(0, 0)))  # type: ignore[no-any-return]
+    return gate(rows, LightRows(*light.observe(rows)))  # type: ignore[no-any-return, operator]
+
+
+@dataclass(frozen=True)
+class SiteData:
+    """A site's rows in the three sets that precede the walk; without data only probe rows to choose on.
+
+    Attributes:
+        fit: what light branches are fitted on.
+        gate: what gates are fitted on.
+        choose: what errors and skill are measured on.
+    """
+
+    fit: BlockData
+    gate: BlockData
+    choose: BlockData
+
+    @staticmethod
+    def without_rows(block: nn.Sequential, width: int, seed: int) -> SiteData:
+        """No data: forms that need none are compared on 256 standard normal probe rows."""
+        probe = torch.randn(PROBE_ROWS, width, generator=torch.Generator().manual_seed(seed))
+        return SiteData(BlockData(block), BlockData(block), BlockData(block, probe))
+
+
+def candidates(
+    data: SiteData, lights: Sequence[LightForm] | None, gate: GateForm | None, seed: int
+) -> tuple[list[Candidate], list[str]]:
+    """Fit every light form and its best gate.
+
+    Args:
+        data: the site's rows.
+        lights: the forms to try, None for the default ladder.
+        gate: the gate to use, None for the one with the best skill.
+        seed: of tie-breaking.
+
+    Returns:
+        The candidates that save multiply-adds, and a reason for each form that is none.
+    """
+    found, reasons = [], []
+    full_macs = row_macs(data.fit.block)
+    for form in lights or default_lights(data.fit):
+        try:
+            light = form.fit_data(data.fit)
+            if row_macs(light) >= full_macs:
+                reasons.append(f"{form} saves no multiply-adds: {row_macs(light)} of the block's {full_macs}")
+            else:
+                found.append(_with_best_gate(data, form, light, gate, seed))
+        except InputError as error:
+            reasons.append(str(error))
+    return found, reasons
+
+
+def _with_best_gate(data: SiteData, form: LightForm, light: nn.Module, gate: GateForm | None, seed: int) -> Candidate:
+    rows = data.gate.rows
+    site = SiteRows(data.gate, light, None if rows is None else relative_error(data.gate, light))
+    error = relative_error(data.choose, light)
+    tried, problem = [], f"no gate that needs no data fits {form}: pass calibration="
+    for gate_form in [gate] if gate is not None else GATES:
+        if gate is None and rows is None and gate_form.needs_rows:
+            continue
+        try:
+            fitted = gate_form.fit(site)
+        except InputError as refused:
+            problem = str(refused)
+            continue
+        assert data.choose.rows is not None
+        score = scores(gate_form, fitted, light, data.choose.rows)
+        skill = router_skill(score, error, seed, resamples=0).value
+        branches = Branches(form, light, gate_form, fitted)
+        tried.append(Candidate(branches, score, error, skill, row_macs(data.fit.block)))
+    if not tried:
+        raise InputError(problem)
+    best = max(tried, key=lambda c: -math.inf if c.skill is None else c.skill)
+    return best if rows is not None else replace(best, skill=None)
+
+
+def finite_rows(block: nn.Sequential, rows: Tensor) -> BlockData:
+    """The rows on which the block and all its hidden values are finite."""
+    data = BlockData(block, rows)
+    finite = torch.stack([v.isfinite().all(1) for v in [*data.inputs, data.outputs]]).all(0)
+    return data if bool(finite.all()) else BlockData(block, rows[finite])
+
+
+def _tail_sums(values: Tensor) -> Tensor:
+    """f64[N] -> f64[N + 1], the sum of what is left after the first k, k = 0 .. N."""
+    return torch.cat([values.flip(0).cumsum(0).flip(0), values.new_zeros(1)])

@@ -1,0 +1,65 @@
+"""Recording the rows that reach each site."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from dendrofx.block import linear_input
+from dendrofx.inputs import Inputs
+from dendrofx.sites import Site
+
+# Rows kept per site and set: enough for second moments of wide layers, and a bound on memory.
+MOST_ROWS = 2048
+
+
+class _Recorder(fx.Interpreter):
+    def __init__(self, gm: fx.GraphModule, wanted: set[str]) -> None:
+        super().__init__(gm)
+        self.wanted = wanted
+        self.values: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401
+        value = super().run_node(n)
+        if n.name in self.wanted and isinstance(value, Tensor):
+            self.values[n.name] = value
+        return value
+
+
+@torch.no_grad()
+def record_rows(gm: fx.GraphModule, sites: Sequence[Site], batches: Sequence[Inputs], seed: int) -> dict[str, Tensor]:
+    """f32[N, in] input rows of each site, N at most 2048, a seeded choice spread evenly over the batches.
+
+    Args:
+        gm: the captured module.
+        sites: whose inputs to record.
+        batches: what to run.
+        seed: of the choice.
+    """
+    by_name = {n.name: n for n in gm.graph.nodes}
+    inputs = {s.name: linear_input(by_name[s.nodes[0]]).name for s in sites}
+    generator = torch.Generator().manual_seed(seed)
+    most = -(-MOST_ROWS // max(len(batches), 1))
+    parts: dict[str, list[Tensor]] = {s.name: [] for s in sites}
+    for batch in batches:
+        recorder = _Recorder(gm, set(inputs.values()))
+        recorder.run(*positional(gm, batch))
+        for site, node in inputs.items():
+            value = recorder.values[node]
+            rows = value.reshape(-1, value.size(-1))
+            if len(rows) > most:
+                rows = rows[torch.randperm(len(rows), generator=generator)[:most].sort().values]
+            parts[site].append(rows.clone())
+    return {site: torch.cat(rows) for site, rows in parts.items()}
+
+
+def positional(gm: fx.GraphModule, batch: Inputs) -> list[Any]:
+    """A batch's inputs in the order of the graph's placeholders, defaults filled in."""
+    named = dict(batch.kwargs)
+    values = list(batch.args)
+    for node in [n for n in gm.graph.nodes if n.op == "placeholder"][len(values) :]:
+        values.append(named[str(node.target)] if str(node.target) in named else node.args[0])
+    return values
