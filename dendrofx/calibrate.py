@@ -71,7 +71,7 @@ def multiplier_grid(scores: Sequence[Tensor], macs: Sequence[int], steps: int = 
     judged = score < UNJUDGED / 1e6
     wanted = torch.linspace(1 / steps, 1, steps, dtype=torch.float64)
     picked = torch.searchsorted(easy[judged], wanted - 1e-9).clamp_max(max(int(judged.sum()) - 1, 0)).unique()
-    return [float(s) * (1 + 1e-6) for s in score[judged][picked].unique()] if bool(judged.any()) else []
+    return [float(s) * (1 + 1e-6) + 1e-12 for s in score[judged][picked].unique()] if bool(judged.any()) else []
 
 
 def walk(

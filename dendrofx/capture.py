@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import traceback
+import typing
 from typing import Any
 
 import torch
@@ -61,14 +62,27 @@ def capture(model: nn.Module, example: Inputs | None = None) -> fx.GraphModule:
         graph = tracer.trace(own)
     except Exception as error:
         raise CaptureError(_explain(error, model)) from error
-    for node in graph.nodes:
-        if node.op == "placeholder" and node.type is None:
-            node.type = Tensor  # TorchScript would guess; say it
+    _annotate(graph, model)
     gm = fx.GraphModule(tracer.root, graph, type(model).__name__)
     gm.eval()
     if example is not None:
         verify(model, gm, example)
     return gm
+
+
+def _annotate(graph: fx.Graph, model: nn.Module) -> None:
+    """Types that TorchScript can read: none of them a string (postponed annotations), every input has one."""
+    try:
+        hints = typing.get_type_hints(type(model).forward)
+    except Exception:  # names that exist only for type checkers
+        hints = {}
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            node.type = hints.get(str(node.target).lstrip("*"), node.type)
+            if node.type is None or isinstance(node.type, str):
+                node.type = Tensor
+        elif isinstance(node.type, str):
+            node.type = None
 
 
 def _check(model: nn.Module) -> None:

@@ -47,11 +47,14 @@ class Candidate:
         Hard rows count 0; the limit is that of the walk, so that the choice expects what calibration will allow.
         """
         n = len(self.error)
-        errors = self.error[self.score.argsort(descending=True, stable=True)].double()
+        order = self.score.argsort(descending=True, stable=True)
+        score, errors = self.score[order], self.error[order].double()
+        # a tolerance parts rows only where their scores differ
+        parts = torch.cat([torch.ones(1, dtype=torch.bool), score[1:] < score[:-1], torch.ones(1, dtype=torch.bool)])
         left = _tail_sums(errors)
         mean, square = left / n, _tail_sums(errors.square()) / n
         upper = mean + ONE_SIDED_95 * ((square - mean.square()).clamp_min(0) / n).sqrt()
-        within = upper <= budget
+        within = (upper <= budget) & parts
         first = int(within.double().argmax()) if bool(within.any()) else n
         return max(first, int((self.score >= UNJUDGED).sum())) / n
 

@@ -1,0 +1,16 @@
+"""The default case: handwritten digits and a small residual MLP, both in the repository."""
+
+from __future__ import annotations
+
+from benchmarks.cases.case import Case, CaseOptions
+from benchmarks.models.digits import TRAIN, load_data, load_model
+
+CALIBRATION = 600
+
+
+def digits(options: CaseOptions) -> Case:
+    """600 calibration and 400 test digits, none of which the model was trained on."""
+    images, _ = load_data()
+    seen, test = images[TRAIN : TRAIN + CALIBRATION], images[TRAIN + CALIBRATION :]
+    title = "residual ReLU MLP, 64 -> 3 x (256 -> 1024 -> 256) -> 10, on 8 x 8 handwritten digits"
+    return Case("digits", title, load_model(), [seen], test, classes=True)

@@ -1,0 +1,40 @@
+"""A real pretrained MLP on real DNA: tiara's k = 6 classifier."""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks.cases.case import Case, CaseOptions, CaseUnavailableError
+from benchmarks.models.tiara import load_fragments, load_model, package_dir
+from dendrofx.light import Pruned
+
+BATCHES = 20
+
+
+def tiara(options: CaseOptions) -> Case:
+    """Half of the FASTA records calibrate, half test; the fragments of one record stay together.
+
+    Records are windows of 15,000 bases; windows of one genome may stand on both sides, they do not overlap.
+    """
+    package = package_dir()
+    if package is None:
+        raise CaseUnavailableError(
+            "case 'tiara' needs the tiara package (103 MB): pip install --no-deps -r benchmarks/models/requirements.txt"
+        )
+    rows, record = load_fragments(package)
+    count = int(record.max()) + 1
+    place = torch.randperm(count, generator=torch.Generator().manual_seed(options.seed))[record]
+    calibrating = place < count // 2
+    batch = place * 2 * BATCHES // count  # whole records per batch
+    calibration = [rows[calibrating & (batch == b)] for b in range(BATCHES)]
+    others = rows[~calibrating]
+    test = others[torch.randperm(len(others), generator=torch.Generator().manual_seed(options.seed))]  # mixed kinds per batch
+    return Case(
+        "tiara",
+        "tiara 1.0.2, 4096 -> 2048 -> 1024 -> 5, up to its logits, on its DNA fragments of 5000 bases",
+        load_model(package),
+        calibration,
+        test[:800] if options.quick else test,
+        classes=True,
+        static={"dead-units": Pruned(energy=1.0)},
+    )

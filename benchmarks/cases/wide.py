@@ -1,0 +1,53 @@
+"""A synthetic MLP of any width and depth whose rows differ in difficulty by construction.
+
+Weights have a spectrum that falls off as a power, and four rows of five lie near a subspace of 1/16 of the dimensions; the
+fifth is spread over all of them. Nothing about it is learned or real: it shows what routing does where rows really differ.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.cases.case import Case, CaseOptions
+from dendrofx.errors import InputError
+
+EASY_SHARE = 0.8
+DECAY = 0.8
+
+
+def wide(options: CaseOptions) -> Case:
+    """`depth` hidden ReLU layers of `width`, `width` inputs and 16 outputs."""
+    if options.width < 32 or options.depth < 1:
+        raise InputError(f"--width must be >= 32 and --depth >= 1, got {options.width} and {options.depth}")
+    generator = torch.Generator().manual_seed(options.seed)
+    layers: list[nn.Module] = []
+    for _ in range(options.depth):
+        layers += [_linear(options.width, options.width, generator), nn.ReLU()]
+    layers.append(_linear(options.width, 16, generator))
+    rows = _rows(800 if options.quick else 3000, options.width, generator)
+    cut = len(rows) * 2 // 3
+    title = f"synthetic ReLU MLP, {options.depth} hidden layers of {options.width}, synthetic rows of two kinds"
+    model = nn.Sequential(*layers).eval()
+    return Case("wide", title, model, [rows[:cut]], rows[cut:], classes=True, synthetic=True)
+
+
+def _linear(fan_in: int, fan_out: int, generator: torch.Generator) -> nn.Linear:
+    weight = torch.randn(fan_out, fan_in, generator=generator)
+    u, s, v = torch.linalg.svd(weight, full_matrices=False)
+    s = torch.arange(1, len(s) + 1, dtype=weight.dtype).pow(-DECAY)
+    linear = nn.Linear(fan_in, fan_out)
+    with torch.no_grad():
+        scaled = u @ torch.diag(s) @ v
+        linear.weight.copy_(scaled * (2 * fan_out) ** 0.5 / scaled.norm())
+        linear.bias.copy_(0.01 * torch.randn(fan_out, generator=generator))
+    return linear
+
+
+def _rows(count: int, width: int, generator: torch.Generator) -> Tensor:
+    base = torch.linalg.qr(torch.randn(width, max(width // 16, 2), generator=generator)).Q
+    near = torch.randn(count, base.size(1), generator=generator) @ base.t() * (width / base.size(1)) ** 0.5
+    near = near + 0.02 * torch.randn(count, width, generator=generator)
+    spread = torch.randn(count, width, generator=generator)
+    easy = torch.rand(count, 1, generator=generator) < EASY_SHARE
+    return torch.where(easy, near, spread)

@@ -1,0 +1,69 @@
+"""The sweep: one routed module at tolerances spaced so that activity moves from 100 % to 0 %.
+
+The tolerances are the global multiplier's, at even steps of activity on the calibration rows that chose the gates: a
+fixed list of thresholds would put nearly all points at one end.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import dendrofx
+from benchmarks.records import Bench
+from benchmarks.variants import Variant
+from dendrofx import controls
+from dendrofx.calibrate import apply_multiplier, multiplier_grid
+from dendrofx.gates.scores import UNJUDGED
+from dendrofx.pipeline import graph_names
+
+INNER_POINTS = 9
+ALL_LIGHT = 2 * UNJUDGED  # above every finite score: only rows that are not finite stay hard
+
+
+def sweep_tolerances(routed: dendrofx.RoutedModule) -> list[float]:
+    """0 (all full), nine steps of about 10 % of activity, and one at which every finite row is light."""
+    source = controls.recipe(routed)
+    names = [s.name for s in source.sites]
+    grid = multiplier_grid([source.scores[n] for n in names], [s.macs for s in source.sites], INNER_POINTS + 1)
+    return [0.0, *grid[:INNER_POINTS], ALL_LIGHT]
+
+
+def run_sweep(bench: Bench, variants: Mapping[str, Variant]) -> list[dict[str, Any]]:
+    """Measure the routed module at every tolerance, all of them in turns with the scripted baseline.
+
+    Returns:
+        One record per tolerance: activity, effective compute, latency, speed-up, deviation and agreement, and the deviation of a
+        random gate at the same activity, measured on the same rows.
+    """
+    routed, source = bench.prepared.routed, controls.recipe(bench.prepared.routed)
+    names = graph_names(routed)
+    weights = {names[s.name]: source.weights[s.name] for s in source.sites}
+    tolerances = sweep_tolerances(routed)
+    modules, randoms = {}, {}
+    for tolerance in tolerances:
+        point = copy.deepcopy(routed)
+        apply_multiplier(point, weights, tolerance)
+        modules[tolerance] = dendrofx.script(point, freeze=True)
+        counts = point.forward_counted(bench.prepared.case.test)[1]
+        randoms[tolerance] = controls.at_random(routed, counts, bench.seed)
+    timed = {str(t): m for t, m in modules.items()}
+    result = bench.time({"scripted": variants["scripted"].module, **timed})
+    points = []
+    for tolerance, module in modules.items():
+        quality = bench.quality(module, counted=True)
+        timing = result.timings[str(tolerance)]
+        points.append(
+            {
+                "tolerance": tolerance,
+                "activity": quality.activity,
+                "effective_compute": quality.effective_compute,
+                "latency_ms": {"p50": timing.p50, "p95": timing.p95},
+                "speedup_vs_scripted": result.ratio("scripted", str(tolerance)),
+                "deviation": quality.deviation(),
+                "agreement": quality.agreement,
+                "random_deviation": bench.quality(randoms[tolerance], counted=True).deviation(),
+            }
+        )
+    return points

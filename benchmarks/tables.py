@@ -1,0 +1,110 @@
+"""Records as text: the table, and what must be said under it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from benchmarks.records import Record, Row
+from benchmarks.verdict import verdict
+from dendrofx import controls
+from dendrofx.gates.scores import UNJUDGED
+from dendrofx.inputs import Inputs
+from dendrofx.skill import router_skill
+
+HEADERS = [
+    "variant", "p50 ms", "p95 ms", "x eager", "x scripted", "rows/s", "activity %", "compute %", "MACs %",
+    "dev mean", "dev p99", "dev max", "agree %",
+]  # fmt: skip
+
+
+def table(record: Record) -> str:
+    """One line per variant."""
+    rows = [_line(record, row) for row in record.rows]
+    return tabulate(rows, headers=HEADERS, tablefmt="simple", disable_numparse=True, stralign="right", colalign=("left",))
+
+
+def _line(record: Record, row: Row) -> list[str]:
+    quality, timing = row.quality, row.timing
+    return [
+        row.variant.name,
+        _number(timing and timing.p50),
+        _number(timing and timing.p95),
+        _number(record.speedup(row, "eager"), ".2f"),
+        _number(record.speedup(row, "scripted"), ".2f"),
+        _number(None if timing is None else record.batch / timing.p50 * 1e3, ",.0f"),
+        _percent(quality.activity, ".1f"),
+        _percent(quality.effective_compute, ".1f"),
+        _percent(quality.plain_macs, ".1f"),
+        _number(quality.mean, ".2e"),
+        _number(quality.p99, ".2e"),
+        _number(quality.max, ".2e"),
+        _percent(quality.agreement, ".2f"),
+    ]
+
+
+def footer(record: Record, machine: Mapping[str, str], seed: int) -> str:
+    """Skill, verdict, costs and the machine, in words."""
+    prepared = record.prepared
+    lines = [*skill_lines(record, seed), *verdict(record), "", costs(record)]
+    busy = "   noisy: the machine was disturbed, take the ratios with care" if record.noisy else ""
+    lines += [
+        f"transform {prepared.transform_s:.1f} s; A/A ratio {record.aa_ratio:.3f} over {record.race.rounds} rounds,"
+        f" {record.race.switches_per_second:.0f} involuntary switches/s{busy}",
+        f"{record.threads} thread{'s' if record.threads > 1 else ''}; {machine['cpu']}, {machine['cores']} cores,"
+        f" {machine['capability']}; torch {machine['torch']}, Python {machine['python']}",
+    ]
+    return "\n".join(lines)
+
+
+def skill_lines(record: Record, seed: int) -> list[str]:
+    """Router skill on the test rows, one line per routed site."""
+    errors = controls.site_errors(record.prepared.routed, [Inputs((record.prepared.case.test,))], seed)
+    plans = {s.name: s for s in record.prepared.routed.plan.routed}
+    lines = []
+    for site, (score, error) in errors.items():
+        skill = router_skill(score, error, seed)
+        lines.append(f"router skill of {plans[site].gate} at {site}: {skill} on {len(error)} test rows (0 random, 1 oracle)")
+    return lines
+
+
+def costs(record: Record) -> str:
+    """First call, weights and file of each variant."""
+    rows = [
+        [v.name, f"{v.first_call_ms:.1f}", f"{v.weight_bytes / 1e6:.1f}", _number(v.file_bytes and v.file_bytes / 1e6, ".1f")]
+        for v in (r.variant for r in record.rows)
+    ]
+    headers = ["variant", "first call ms", "weights MB", "file MB"]
+    return tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True, stralign="right", colalign=("left",))
+
+
+def sweep_table(points: Sequence[Mapping[str, Any]]) -> str:
+    """One line per tolerance."""
+    rows = [
+        [
+            "all light" if p["tolerance"] > UNJUDGED else f"{p['tolerance']:.3g}",
+            _percent(p["activity"], ".1f"),
+            _percent(p["effective_compute"], ".1f"),
+            f"{p['latency_ms']['p50']:.3g}",
+            f"{p['speedup_vs_scripted']:.2f}",
+            f"{p['deviation']['mean']:.2e}",
+            f"{p['deviation']['p99']:.2e}",
+            f"{p['random_deviation']['mean']:.2e}",
+            _percent(p["agreement"], ".2f"),
+        ]
+        for p in points
+    ]
+    headers = [
+        "tolerance", "activity %", "compute %", "p50 ms", "x scripted", "dev mean", "dev p99", "random dev mean", "agree %",
+    ]  # fmt: skip
+    return tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True, stralign="right")
+
+
+def _number(value: float | None, form: str = ".3g") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _percent(share: float | None, form: str) -> str:
+    return "-" if share is None else format(100 * share, form)

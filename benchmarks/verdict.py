@@ -1,0 +1,81 @@
+"""Whether routing earns its place, in plain sentences.
+
+Routing must beat what a user could have had without it: the cheapest light branches that keep the same budget on every row
+(`static-light`). And its gate must beat a random one at the same activity.
+"""
+
+from __future__ import annotations
+
+from benchmarks.records import Record, Row
+
+# Differences within the machine's own noise are ties.
+TIE = 0.03
+
+
+def verdict(record: Record) -> list[str]:
+    """The sentences under a table."""
+    lines = []
+    routed, scripted = record.row("routed"), record.row("scripted")
+    assert routed is not None
+    assert routed.timing is not None
+    assert scripted is not None
+    prepared = record.prepared
+    if prepared.refused:
+        reasons = "; ".join(f"{s.name}: {s.reason}" for s in prepared.plan.sites)
+        lines.append(
+            "transform refused every site and returned the original; the rows routed, always-*, random and oracle show"
+            f" decide=False, for those who want to look. Reasons: {reasons}"
+        )
+    gain = record.speedup(routed, "scripted") or 1.0
+    budget = prepared.plan.max_deviation
+    kept = "keeps" if routed.quality.mean <= budget else "MISSES"
+    pace = f"{gain:.2f} x the scripted baseline" if gain >= 1 else f"SLOWER than the scripted baseline ({gain:.2f} x)"
+    lines.append(f"routed is {pace} and {kept} the budget: mean deviation {routed.quality.mean:.2e}, budget {budget:g}")
+    lines.append(_against_static(record, routed))
+    lines.append(_against_random(record, routed))
+    full = record.row("always-full")
+    if full is not None and full.timing is not None and scripted.timing is not None:
+        over = full.timing.p50 / scripted.timing.p50 - 1
+        lines.append(f"overhead where routing saves nothing (always-full over scripted): {100 * over:+.1f} %{_light_share(record)}")
+    return lines
+
+
+def _against_static(record: Record, routed: Row) -> str:
+    static = record.row("static-light")
+    if static is None:
+        reasons = "; ".join(s.reason for s in record.prepared.static_plans["static-light"].sites if s.status == "refused")
+        return f"against always-light at equal deviation: no light form keeps the budget on every row ({reasons})"
+    assert static.timing is not None
+    assert routed.timing is not None
+    forms = ", ".join(f"{s.light}" for s in record.prepared.static_plans["static-light"].routed)
+    ratio = static.timing.p50 / routed.timing.p50
+    if static.quality.mean > record.prepared.plan.max_deviation >= routed.quality.mean:
+        return f"routing earns its place: static-light ({forms}) misses the budget on the test rows, routed keeps it"
+    tails = f"p99 deviation {routed.quality.p99:.1e} routed, {static.quality.p99:.1e} static-light"
+    if ratio > 1 + TIE:
+        return f"routing earns its place: {ratio:.2f} x as fast as static-light ({forms}) in the same budget; {tails}"
+    if ratio > 1 - TIE:
+        return f"routing ties with static-light ({forms}) in the same budget, {ratio:.2f} x; {tails}"
+    return (
+        f"routing does NOT earn its place here: static-light ({forms}), one light form on every row in the same budget, is"
+        f" {1 / ratio:.2f} x as fast; {tails}"
+    )
+
+
+def _against_random(record: Record, routed: Row) -> str:
+    random, light = record.row("random"), record.row("always-light")
+    assert random is not None
+    assert light is not None
+    against = f"mean deviation {routed.quality.mean:.2e} routed, {random.quality.mean:.2e} random, {light.quality.mean:.2e} always-light"
+    if routed.quality.mean < random.quality.mean:
+        return f"the gate beats a random choice of as many rows: {against}"
+    return f"the gate does NOT beat a random choice of as many rows: {against}"
+
+
+def _light_share(record: Record) -> str:
+    """Where a gate reads the light branch, always-full runs that too: its own share of the time."""
+    readers = [s for s in record.prepared.routed.plan.routed if s.gate is not None and s.gate.startswith("ResidualGate")]
+    light, scripted = record.row("always-light"), record.row("scripted")
+    if not readers or light is None or light.timing is None or scripted is None or scripted.timing is None:
+        return ""
+    return f", of which the light branch, which the gate reads, up to {100 * light.timing.p50 / scripted.timing.p50:.1f} %"

@@ -1,0 +1,84 @@
+"""Controls: a routed module again, with other gates, to measure its own gates against.
+
+    always-full     its own gates at tolerance 0: what routing costs where it saves nothing
+    always-light    no gates: what the light branches do alone
+    random          the same share of rows to full, chosen by chance
+    oracle          the same share, chosen by the true error: what no gate can beat
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dendrofx.block import BlockData, block_of
+from dendrofx.choose import relative_error, scores
+from dendrofx.gates import AlwaysLight, GateForm, OracleGate, RandomGate, SiteRows
+from dendrofx.inputs import Inputs
+from dendrofx.measure import Counts
+from dendrofx.module import RoutedModule, set_tolerances
+from dendrofx.pipeline import RECIPE, Recipe, graph_names
+from dendrofx.record import record_rows
+from dendrofx.rewrite import Branches, rewrite
+
+
+def recipe(module: RoutedModule) -> Recipe:
+    """What `module` was made from."""
+    found: Recipe = module.meta[RECIPE]
+    return found
+
+
+def always_full(module: RoutedModule) -> RoutedModule:
+    """Its own gates at tolerance 0."""
+    same = copy.deepcopy(module)
+    set_tolerances(same, dict.fromkeys(graph_names(same).values(), 0.0))
+    return same
+
+
+def always_light(module: RoutedModule) -> RoutedModule:
+    """Every row light."""
+    return with_gates(module, {s.name: AlwaysLight() for s in recipe(module).sites}, {})
+
+
+def at_random(module: RoutedModule, counts: Counts, seed: int) -> RoutedModule:
+    """Each site's share of hard rows in `counts`, chosen by a hash of the row."""
+    shares = {site: c["hard_rows"] / max(c["rows"], 1) for site, c in counts.items()}
+    return with_gates(module, {site: RandomGate(share, seed) for site, share in shares.items()}, {})
+
+
+def by_oracle(module: RoutedModule, counts: Counts, errors: Mapping[str, Tensor]) -> RoutedModule:
+    """Each site's share of hard rows in `counts`, those with the largest true error in `errors`."""
+    cuts = {}
+    for site, error in errors.items():
+        share = counts[site]["hard_rows"] / max(counts[site]["rows"], 1)
+        cuts[site] = float(torch.quantile(error.double(), 1 - share)) * (1 + 1e-6) if share < 1 else 0.0
+    return with_gates(module, {site: OracleGate() for site in errors}, cuts)
+
+
+def with_gates(module: RoutedModule, gates: Mapping[str, GateForm], tolerances: Mapping[str, float]) -> RoutedModule:
+    """The same light branches behind other gates; a site without a tolerance gets 1."""
+    source = recipe(module)
+    branches = {}
+    for site in source.sites:
+        old, form = source.branches[site.name], gates[site.name]
+        site_rows = SiteRows(BlockData(block_of(source.captured, site.nodes)), old.light)
+        branches[site.name] = Branches(old.light_form, old.light, form, form.fit(site_rows))
+    made = rewrite(source.captured, source.sites, branches)
+    set_tolerances(made, {name: tolerances.get(site, 1.0) for site, name in graph_names(made).items()})
+    return made
+
+
+def site_errors(module: RoutedModule, batches: list[Inputs], seed: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Per routed site, its gate's scores and its light branch's true errors (f32[N] each) on rows of `batches`."""
+    source = recipe(module)
+    rows = record_rows(source.captured, source.sites, batches, seed)
+    found = {}
+    for site in source.sites:
+        data = BlockData(block_of(source.captured, site.nodes), rows[site.name])
+        branches = source.branches[site.name]
+        score = scores(branches.gate_form, branches.gate, branches.light, rows[site.name])
+        found[site.name] = (score, relative_error(data, branches.light))
+    return found

@@ -1,0 +1,88 @@
+"""Timing callables against each other in one process, on a machine that may be disturbed.
+
+The callables take turns (A B C, C A B, ...): a drift of the machine hits all of them alike. Each turn is one untimed call,
+which brings the callable's own weights back into the caches, and one timed call.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+LEAST_ROUNDS = 15
+MOST_ROUNDS = 400
+# An A/A ratio further from 1 than this, or more involuntary context switches per second, is a disturbed machine.
+AA_NOISE = 0.05
+SWITCHES_PER_SECOND = 100.0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The timed calls of one callable, in ms."""
+
+    ms: tuple[float, ...]
+
+    @property
+    def p50(self) -> float:
+        """Median, ms."""
+        return statistics.median(self.ms)
+
+    @property
+    def p95(self) -> float:
+        """95th percentile (nearest rank), ms."""
+        return sorted(self.ms)[min(int(0.95 * len(self.ms)), len(self.ms) - 1)]
+
+
+@dataclass(frozen=True)
+class Race:
+    """Timings of callables that took turns, and how disturbed the machine was."""
+
+    timings: dict[str, Timing]
+    rounds: int
+    switches_per_second: float
+
+    def ratio(self, a: str, b: str) -> float:
+        """Median of a over median of b."""
+        return self.timings[a].p50 / self.timings[b].p50
+
+    def noisy(self, a: str, again: str) -> bool:
+        """Whether a callable against itself is off by more than 5 %, or the machine was busy with something else."""
+        return abs(self.ratio(again, a) - 1) > AA_NOISE or self.switches_per_second > SWITCHES_PER_SECOND
+
+
+def race(calls: Mapping[str, Callable[[int], object]], seconds: float, seed: int = 0) -> Race:
+    """Time callables in turns.
+
+    Args:
+        calls: by name; each takes the number of the round, so that all of them get the same inputs in a round.
+        seconds: rough time to spend; between 15 and 400 rounds are run.
+        seed: of the order of turns.
+
+    Returns:
+        The timings, one per round and callable.
+    """
+    for number in range(3):  # TorchScript instruments its first call and optimises on its second
+        for call in calls.values():
+            call(number)
+    started = time.perf_counter()
+    for call in calls.values():
+        call(0)
+    turn = max(2 * (time.perf_counter() - started), 1e-6)
+    rounds = min(max(int(seconds / turn), LEAST_ROUNDS), MOST_ROUNDS)
+    ms: dict[str, list[float]] = {name: [] for name in calls}
+    order, shuffle = list(calls), random.Random(seed)
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, time.perf_counter()
+    for number in range(rounds):
+        shuffle.shuffle(order)
+        for name in order:
+            calls[name](number)
+            start = time.perf_counter()
+            calls[name](number)
+            ms[name].append((time.perf_counter() - start) * 1e3)
+    spent = time.perf_counter() - started
+    switches = (resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before) / max(spent, 1e-9)
+    return Race({name: Timing(tuple(values)) for name, values in ms.items()}, rounds, switches)
