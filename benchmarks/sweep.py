@@ -16,7 +16,7 @@ from benchmarks.variants import Variant
 from dendrofx import controls
 from dendrofx.calibrate import apply_multiplier, multiplier_grid
 from dendrofx.gates.scores import UNJUDGED
-from dendrofx.pipeline import graph_names
+from dendrofx.module import graph_names
 
 INNER_POINTS = 9
 ALL_LIGHT = 2 * UNJUDGED  # above every finite score: only rows that are not finite stay hard

@@ -11,6 +11,7 @@ a document) stay together when the caller puts them in one batch. With fewer bat
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -29,12 +30,13 @@ SHARES = (0.4, 0.2, 0.2)  # fit, gate, choose; the rest is walked
 
 @dataclass(frozen=True)
 class Calibration:
-    """The four disjoint sets, each a list of batches."""
+    """The four disjoint sets, each a list of batches, and the samples of a batch as it was given (their median)."""
 
     fit: list[Inputs]
     gate: list[Inputs]
     choose: list[Inputs]
     walk: list[Inputs]
+    batch_size: float
 
     @property
     def samples(self) -> tuple[int, ...]:
@@ -70,7 +72,7 @@ class Calibration:
                 f"calibration has {count} samples in {len(read)} batches; it is cut into four disjoint sets and needs at"
                 f" least {LEAST_SAMPLES} samples in one batch, or {WHOLE_BATCHES} batches (a few hundred samples to be of use)"
             )
-        return Calibration(*parts)
+        return Calibration(*parts, batch_size=statistics.median(b.samples for b in read))
 
 
 def _checked(batch: Any, number: int) -> Inputs:  # noqa: ANN401

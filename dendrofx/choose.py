@@ -1,9 +1,8 @@
 """Choosing a light branch and a gate for a site, by what they measure on rows that fitted neither.
 
 For each candidate light branch the gate with the best router skill is taken. The branch is then priced at the site's share
-of the budget: the smallest activity at which the mean error of the rows left to light keeps it. The cheapest wins,
-
-    cost = (gate + light + activity * full) / full        in multiply-adds, below 1 or the site is refused.
+of the budget: the smallest activity at which the mean error of the rows left to light keeps it, and the counted cost of that (see
+`cost.py`). The cheapest wins, or the site is refused.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from dendrofx.block import BlockData, row_macs
 from dendrofx.calibrate import ONE_SIDED_95
+from dendrofx.cost import RowMacs
 from dendrofx.errors import InputError
 from dendrofx.gates import EnergyGate, GateForm, LearnedGate, ResidualGate, SiteRows
 from dendrofx.gates.scores import UNJUDGED, LightRows
@@ -58,9 +58,10 @@ class Candidate:
         first = int(within.double().argmax()) if bool(within.any()) else n
         return max(first, int((self.score >= UNJUDGED).sum())) / n
 
-    def cost_at(self, activity: float) -> float:
-        """Multiply-adds per row over the full block's."""
-        return (row_macs(self.branches.gate) + row_macs(self.branches.light)) / self.full_macs + activity
+    @property
+    def macs(self) -> RowMacs:
+        """Multiply-adds per row of the branches."""
+        return RowMacs(row_macs(self.branches.gate), row_macs(self.branches.light), self.full_macs)
 
 
 def default_lights(data: BlockData) -> list[LightForm]:
@@ -143,7 +144,7 @@ def candidates(
 
 def _with_best_gate(data: SiteData, form: LightForm, light: nn.Module, gate: GateForm | None, seed: int) -> Candidate:
     rows = data.gate.rows
-    site = SiteRows(data.gate, light, None if rows is None else relative_error(data.gate, light))
+    site = SiteRows(data.gate, light, None if rows is None else relative_error(data.gate, light), data.fit.rows)
     error = relative_error(data.choose, light)
     tried, problem = [], f"no gate that needs no data fits {form}: pass calibration="
     for gate_form in [gate] if gate is not None else GATES:

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from dendrofx.block import BlockData, block_of
 from dendrofx.choose import relative_error, scores
+from dendrofx.finish import RECIPE, Recipe
 from dendrofx.gates import AlwaysLight, GateForm, OracleGate, RandomGate, SiteRows
 from dendrofx.inputs import Inputs
-from dendrofx.measure import Counts
-from dendrofx.module import RoutedModule, set_tolerances
-from dendrofx.pipeline import RECIPE, Recipe, graph_names
+from dendrofx.measure import Counts, site_activity
+from dendrofx.module import RoutedModule, graph_names, set_tolerances
 from dendrofx.record import record_rows
 from dendrofx.rewrite import Branches, rewrite
 
@@ -45,7 +45,7 @@ def always_light(module: RoutedModule) -> RoutedModule:
 
 def at_random(module: RoutedModule, counts: Counts, seed: int) -> RoutedModule:
     """Each site's share of hard rows in `counts`, chosen by a hash of the row."""
-    shares = {site: c["hard_rows"] / max(c["rows"], 1) for site, c in counts.items()}
+    shares = {site: site_activity(c) for site, c in counts.items()}
     return with_gates(module, {site: RandomGate(share, seed) for site, share in shares.items()}, {})
 
 
@@ -53,7 +53,7 @@ def by_oracle(module: RoutedModule, counts: Counts, errors: Mapping[str, Tensor]
     """Each site's share of hard rows in `counts`, those with the largest true error in `errors`."""
     cuts = {}
     for site, error in errors.items():
-        share = counts[site]["hard_rows"] / max(counts[site]["rows"], 1)
+        share = site_activity(counts[site])
         cuts[site] = float(torch.quantile(error.double(), 1 - share)) * (1 + 1e-6) if share < 1 else 0.0
     return with_gates(module, {site: OracleGate() for site in errors}, cuts)
 
@@ -74,7 +74,7 @@ def with_gates(module: RoutedModule, gates: Mapping[str, GateForm], tolerances: 
 def site_errors(module: RoutedModule, batches: list[Inputs], seed: int) -> dict[str, tuple[Tensor, Tensor]]:
     """Per routed site, its gate's scores and its light branch's true errors (f32[N] each) on rows of `batches`."""
     source = recipe(module)
-    rows = record_rows(source.captured, source.sites, batches, seed)
+    rows = record_rows(source.captured, source.sites, batches, seed).rows
     found = {}
     for site in source.sites:
         data = BlockData(block_of(source.captured, site.nodes), rows[site.name])

@@ -71,10 +71,20 @@ def model_macs(module: nn.Module, batches: Sequence[Inputs]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
+def site_activity(counts: Mapping[str, int]) -> float:
+    """Share of one site's rows that took the full branch."""
+    return counts["hard_rows"] / max(counts["rows"], 1)
+
+
+def site_compute(counts: Mapping[str, int]) -> float:
+    """One site's executed multiply-adds, gate and light included, over its block's for the same rows."""
+    return (counts["gate_macs"] + counts["light_macs"] + counts["full_macs"]) / max(counts["original_macs"], 1)
+
+
 def activity(counts: Mapping[str, Mapping[str, int]]) -> float:
     """Over sites: MACs of rows that took the full branch over MACs of all rows, in the original block's MACs."""
     rows = sum(c["original_macs"] for c in counts.values())
-    hard = sum(c["original_macs"] * c["hard_rows"] / max(c["rows"], 1) for c in counts.values())
+    hard = sum(c["original_macs"] * site_activity(c) for c in counts.values())
     return hard / rows if rows else 1.0
 
 

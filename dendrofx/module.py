@@ -59,6 +59,11 @@ def routed_nodes(gm: fx.GraphModule) -> Iterator[tuple[str, fx.Node]]:
             yield str(rows.args[2]), node
 
 
+def graph_names(gm: fx.GraphModule) -> dict[str, str]:
+    """Each routed site's name inside the module: `fc1..fc2` -> `fc1_fc2`, of `routed.fc1_fc2.gate`."""
+    return {site: str(node.target).split(".")[-2] for site, node in routed_nodes(gm)}
+
+
 def site_modules(gm: fx.GraphModule, full_node: fx.Node) -> dict[str, nn.Module]:
     """The gate, light and full leaves of a routed site."""
     prefix = str(full_node.target).rpartition(".")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,9 +30,22 @@ class _Recorder(fx.Interpreter):
         return value
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """What reached each site, by its name.
+
+    Attributes:
+        rows: f32[N, in], N at most 2048, a seeded choice spread evenly over the batches.
+        per_sample: rows that one sample of the model makes at the site.
+    """
+
+    rows: dict[str, Tensor]
+    per_sample: dict[str, float]
+
+
 @torch.no_grad()
-def record_rows(gm: fx.GraphModule, sites: Sequence[Site], batches: Sequence[Inputs], seed: int) -> dict[str, Tensor]:
-    """f32[N, in] input rows of each site, N at most 2048, a seeded choice spread evenly over the batches.
+def record_rows(gm: fx.GraphModule, sites: Sequence[Site], batches: Sequence[Inputs], seed: int) -> Recorded:
+    """Run the batches and keep the rows that reach each site.
 
     Args:
         gm: the captured module.
@@ -44,16 +58,19 @@ def record_rows(gm: fx.GraphModule, sites: Sequence[Site], batches: Sequence[Inp
     generator = torch.Generator().manual_seed(seed)
     most = -(-MOST_ROWS // max(len(batches), 1))
     parts: dict[str, list[Tensor]] = {s.name: [] for s in sites}
+    seen = dict.fromkeys(parts, 0)
     for batch in batches:
         recorder = _Recorder(gm, set(inputs.values()))
         recorder.run(*positional(gm, batch))
         for site, node in inputs.items():
             value = recorder.values[node]
             rows = value.reshape(-1, value.size(-1))
+            seen[site] += len(rows)
             if len(rows) > most:
                 rows = rows[torch.randperm(len(rows), generator=generator)[:most].sort().values]
             parts[site].append(rows.clone())
-    return {site: torch.cat(rows) for site, rows in parts.items()}
+    samples = max(sum(b.samples for b in batches), 1)
+    return Recorded({site: torch.cat(rows) for site, rows in parts.items()}, {s: n / samples for s, n in seen.items()})
 
 
 def positional(gm: fx.GraphModule, batch: Inputs) -> list[Any]:

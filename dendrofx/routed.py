@@ -26,12 +26,17 @@ MACS_PER_MOVED_VALUE = 24
 
 
 class Split(NamedTuple):
-    """Which rows take which branch. `easy` is empty when the light branch runs on all rows."""
+    """Which rows take which branch.
+
+    `hard` is i64[hard_rows] where both branches run; `easy` is i64[easy rows] where, besides, the light branch runs on the
+    easy rows only. Where they are not needed, their content has no meaning.
+    """
 
     hard: Tensor
     easy: Tensor
     rows: int
     hard_rows: int
+    easy_only: bool
 
 
 def as_rows(x: Tensor, width: int, site: str) -> Tensor:
@@ -44,7 +49,7 @@ def as_rows(x: Tensor, width: int, site: str) -> Tensor:
         raise RuntimeError(f"rows are shaped {x.size()}, site '{site}' takes {width} features: pass [..., {width}]")
     if x.dtype != torch.float32:
         raise RuntimeError(f"rows are {x.dtype}, site '{site}' takes torch.float32: cast the input with .float()")
-    return x.reshape(-1, width)
+    return x if x.dim() == 2 else x.reshape(-1, width)
 
 
 def split_rows(score: Tensor, tolerance: Tensor, easy_only_from: float) -> Split:
@@ -56,11 +61,14 @@ def split_rows(score: Tensor, tolerance: Tensor, easy_only_from: float) -> Split
         easy_only_from: share of hard rows from which the light branch runs on the easy rows only.
     """
     easy = score < tolerance
+    rows = score.size(0)
+    hard_rows = rows - int(easy.sum().item())
+    if hard_rows == rows or hard_rows == 0:  # one branch takes all: no row needs to be found
+        return Split(easy, easy, rows, hard_rows, False)
     hard = (~easy).nonzero().squeeze(1)
-    rows, hard_rows = score.size(0), hard.size(0)
-    if hard_rows < rows and hard_rows >= easy_only_from * rows and hard_rows > 0:
-        return Split(hard, easy.nonzero().squeeze(1), rows, hard_rows)
-    return Split(hard, hard.new_empty([0]), rows, hard_rows)
+    if hard_rows < easy_only_from * rows:
+        return Split(hard, easy, rows, hard_rows, False)
+    return Split(hard, easy.nonzero().squeeze(1), rows, hard_rows, True)
 
 
 def light_row_count(split: Split, gate_reads_light: bool) -> int:
@@ -69,14 +77,12 @@ def light_row_count(split: Split, gate_reads_light: bool) -> int:
         return split.rows
     if split.hard_rows == split.rows:
         return 0
-    if split.easy.size(0) > 0:
-        return split.easy.size(0)
-    return split.rows
+    return split.rows - split.hard_rows if split.easy_only else split.rows
 
 
 def restore_rows(rows: Tensor, x: Tensor) -> Tensor:
     """[N, out] -> the leading dimensions of x, [..., out]."""
-    return rows.reshape(x.shape[:-1] + rows.shape[1:])
+    return rows if x.dim() == 2 else rows.reshape(x.shape[:-1] + rows.shape[1:])
 
 
 def count_rows(
@@ -119,19 +125,16 @@ def no_counts() -> Dict[str, Dict[str, int]]:
 class LightAfterGate(nn.Module):
     """Runs the light branch behind a gate that has read the input only: no rows, the easy rows, or all."""
 
-    def __init__(self, light: nn.Module, width: int) -> None:
+    def __init__(self, light: nn.Module) -> None:
         super().__init__()
         self.light = light
-        self.width = width
 
     def forward(self, x: Tensor, split: Split) -> LightRows:
-        """f32[N, in] -> f32[N or easy or 0, out]."""
-        none = x.new_empty([0, 0])
+        """f32[N, in] -> f32[N or easy rows, out]; where no row is easy, nothing that is ever read. No evidence."""
         if split.hard_rows == split.rows:
-            return LightRows(x.new_empty([0, self.width]), none)
-        if split.easy.size(0) > 0:
-            return LightRows(self.light(x.index_select(0, split.easy)), none)
-        return LightRows(self.light(x), none)
+            return LightRows(x, x)
+        out = self.light(x.index_select(0, split.easy) if split.easy_only else x)
+        return LightRows(out, out)
 
 
 class LightBeforeGate(nn.Module):
@@ -142,8 +145,9 @@ class LightBeforeGate(nn.Module):
         self.light = light
 
     def forward(self, x: Tensor) -> LightRows:
-        """f32[N, in] -> f32[N, out]."""
-        return LightRows(self.light(x), x.new_empty([0, 0]))
+        """f32[N, in] -> f32[N, out]; no evidence."""
+        out = self.light(x)
+        return LightRows(out, out)
 
 
 class LightWithEvidence(nn.Module):
@@ -173,7 +177,7 @@ class FullOnHardRows(nn.Module):
         if split.hard_rows == 0:
             return light.out
         hard = self.full(x.index_select(0, split.hard))
-        if split.easy.size(0) == 0:
+        if not split.easy_only:
             return light.out.index_copy_(0, split.hard, hard)
         out = x.new_empty([split.rows, hard.size(1)])
         out.index_copy_(0, split.easy, light.out)

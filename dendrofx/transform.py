@@ -14,11 +14,13 @@ from torch import nn
 from dendrofx.calibration import Calibration
 from dendrofx.capture import capture, is_routed
 from dendrofx.errors import InputError, NotYetError
+from dendrofx.explore import Options
+from dendrofx.finish import finish
 from dendrofx.gates import GateForm
 from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
 from dendrofx.module import RoutedModule
-from dendrofx.pipeline import Options, Pipeline
+from dendrofx.pipeline import Pipeline
 from dendrofx.sites import Selector, find_sites
 
 
@@ -81,7 +83,8 @@ def transform(
     found = find_sites(captured).select(sites)
     lights = [light] if isinstance(light, LightForm) else None if light is None else list(light)
     options = Options(max_deviation, lights, gate, decide, seed)
-    return Pipeline(captured, found, data, example, options).run()
+    run = Pipeline(captured, found, data, options)
+    return finish(run.run(), run, example)
 
 
 def _check(model: nn.Module, max_deviation: float, light: object, gate: object, seed: object) -> None:

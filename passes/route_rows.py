@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from torch import fx, nn
+from torch import fx
 
 from dendrofx.block import row_macs
 from dendrofx.errors import PassError
@@ -43,7 +43,7 @@ class RouteRows(Pass):
         for site, (light,) in parts["light"].items():
             block, rows, score, split = (parts[p][site][0] for p in ("outlined", "rows", "gate", "split"))
             if light not in score.all_input_nodes:
-                _defer_light(gm, light, split, block)
+                _defer_light(gm, light, split)
             full = _route(gm, block, rows, light, split)
             full.meta["dendrofx"], block.meta["dendrofx"] = Note(site, "full"), Note(site, "routed")
             changed.append(Change(site, "routed", (light.name, full.name, block.name)))
@@ -57,10 +57,9 @@ class RouteRows(Pass):
                 raise PassError(f"the output of '{site}' does not come from its full leaf: {users}")
 
 
-def _defer_light(gm: fx.GraphModule, light: fx.Node, split: fx.Node, block: fx.Node) -> None:
+def _defer_light(gm: fx.GraphModule, light: fx.Node, split: fx.Node) -> None:
     inner = cast(LightBeforeGate, gm.get_submodule(str(light.target))).light
-    chain = cast(nn.Sequential, gm.get_submodule(str(block.target)))
-    gm.add_submodule(str(light.target), LightAfterGate(inner, cast(nn.Linear, chain[-1]).out_features))
+    gm.add_submodule(str(light.target), LightAfterGate(inner))
     split.append(light)
     light.args = (*light.args, split)
 

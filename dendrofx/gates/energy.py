@@ -11,6 +11,9 @@ from dendrofx.gates.form import GateForm, SiteRows
 from dendrofx.gates.scores import EnergyScore
 
 
+ROUNDING = 1e-6  # of a logarithm in float32: the extreme calibration rows lie inside their own range
+
+
 @dataclass(frozen=True)
 class EnergyGate(GateForm):
     """Mean absolute activation of the row, mapped to an error by a straight line in log-log, fitted by least squares.
@@ -25,12 +28,15 @@ class EnergyGate(GateForm):
     def fit(self, site: SiteRows) -> nn.Module:
         """Fit the line; see `GateForm.fit`."""
         rows, error = self.required(site)
-        energy = torch.linalg.vector_norm(rows, 1, 1) / rows.size(1)
+        energy = rows.abs().mean(1)
         seen = energy > 0
         x, y = energy[seen].double().log(), error[seen].double().clamp_min(1e-7).log()
         if len(x) == 0:  # nothing but zero rows: no row can be judged
-            return EnergyScore(0.0, 0.0, 1.0, 0.0)
+            return EnergyScore(0.0, 0.0, 0.0, -1.0)
         dx = x - x.mean()
         slope = float((dx * (y - y.mean())).sum() / dx.square().sum().clamp_min(1e-12))
         offset = float(y.mean()) - slope * float(x.mean())
-        return EnergyScore(offset, slope, float(energy[seen].min()), float(energy[seen].max()))
+        seen_energy = site.range_rows.abs().mean(1)
+        logs = seen_energy[seen_energy > 0].double().log()
+        low, high = float(logs.min()), float(logs.max())
+        return EnergyScore(offset, slope, (low + high) / 2, (high - low) / 2 + ROUNDING)

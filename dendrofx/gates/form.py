@@ -22,6 +22,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from dendrofx.block import BlockData
@@ -38,11 +39,19 @@ class SiteRows:
         data: the block and its rows, which fitted no light branch; without data, no rows.
         light: the light branch.
         error: f32[N], relative error of the light branch on those rows, or None without data.
+        seen: f32[M, in], further rows that only widen the range of features in which rows are judged.
     """
 
     data: BlockData
     light: nn.Module
     error: Tensor | None = None
+    seen: Tensor | None = None
+
+    @property
+    def range_rows(self) -> Tensor:
+        """All rows that show what range a row's features may have."""
+        assert self.data.rows is not None
+        return self.data.rows if self.seen is None else torch.cat([self.seen, self.data.rows])
 
 
 class GateForm(ABC):

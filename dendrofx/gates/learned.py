@@ -16,7 +16,7 @@ SMALLEST_ERROR = 1e-7  # about float32's own noise: below it, one error is as go
 
 @dataclass(frozen=True)
 class LearnedGate(GateForm):
-    """Predicts the log of a row's error from its norm, its crest and its code in a few principal directions.
+    """Predicts the log of a row's error from its norm and its code in a few principal directions.
 
     The weights are the ridge solution `w = (Z'Z + ridge n I)^-1 Z' log(error)` over the standardised features Z of n
     calibration rows (Hoerl and Kennard, 1970): no iteration, no randomness. Rows with a feature outside its calibrated
@@ -46,15 +46,19 @@ class LearnedGate(GateForm):
         usable = features.isfinite().all(1)  # zero rows have no direction: they stay unjudged
         features = features[usable]
         if len(features) == 0:
-            gate.high.fill_(-float("inf"))
+            gate.scale.fill_(torch.inf)
             return gate
-        gate.low.copy_(features.amin(0))
-        gate.high.copy_(features.amax(0))
-        f, target = features.double(), error[usable].double().clamp_min(SMALLEST_ERROR).log()
-        mean, scale = f.mean(0), f.std(0, correction=0).clamp_min(1e-9)
-        z = (f - mean) / scale
-        gram = z.t() @ z + self.ridge * len(z) * torch.eye(z.size(1), dtype=z.dtype)
-        weight = torch.linalg.solve(gram, z.t() @ (target - target.mean())) / scale
-        gate.weight.copy_(weight)
-        gate.offset.copy_(target.mean() - weight @ mean)
+        ranged = gate.features(site.range_rows)
+        ranged = ranged[ranged.isfinite().all(1)]
+        low, high = ranged.amin(0), ranged.amax(0)
+        gate.scale.copy_(2 / (high - low).clamp_min(1e-6))
+        gate.shift.copy_(-(low + high) / 2 * gate.scale)
+        z = (features * gate.scale + gate.shift).double()
+        target = error[usable].double().clamp_min(SMALLEST_ERROR).log()
+        mean, spread = z.mean(0), z.std(0, correction=0).clamp_min(1e-9)
+        standard = (z - mean) / spread
+        gram = standard.t() @ standard + self.ridge * len(z) * torch.eye(z.size(1), dtype=z.dtype)
+        weight = torch.linalg.solve(gram, standard.t() @ (target - target.mean())) / spread
+        gate.weight.copy_(weight[None])
+        gate.offset.copy_((target.mean() - weight @ mean)[None])
         return gate

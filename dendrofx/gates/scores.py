@@ -15,7 +15,7 @@ UNJUDGED = 1e30
 
 
 class LightRows(NamedTuple):
-    """What a light branch hands on: its output rows, and the evidence that some gates read (else empty)."""
+    """What a light branch hands on: its output rows, and the evidence that `ResidualGate` reads (else anything)."""
 
     out: Tensor
     evidence: Tensor
@@ -78,59 +78,69 @@ class OracleScore(nn.Module):
 
 
 class EnergyScore(nn.Module):
-    """`exp(offset + slope * log mean|x|)` inside the calibrated range of mean|x|."""
+    """`exp(offset + slope * log mean|x|)` where `log mean|x|` is within `reach` of `centre`."""
 
-    def __init__(self, offset: float, slope: float, low: float, high: float) -> None:
+    def __init__(self, offset: float, slope: float, centre: float, reach: float) -> None:
         super().__init__()
-        self.offset, self.slope, self.low, self.high = offset, slope, low, high
+        self.offset, self.slope, self.centre, self.reach = offset, slope, centre, reach
         self.margin = 1e-4
         self.unjudged = UNJUDGED
         self.macs = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """f32[N, in] -> f32[N]."""
-        energy = torch.linalg.vector_norm(x, 1, 1) / x.size(1)
-        score = torch.exp(self.offset + self.slope * energy.log()).clamp(0.0, self.unjudged)
-        inside = (energy >= self.low) & (energy <= self.high)
-        score = torch.where(inside, score, self.unjudged)
-        return score.masked_fill(~energy.isfinite(), float("inf"))
+        energy = x.abs().mean(1)
+        z = energy.log()
+        score = (z * self.slope + self.offset).exp()
+        inside = (z - self.centre).abs() <= self.reach
+        unjudged = energy * 0.0 + self.unjudged  # NaN where the row is not finite
+        return torch.where(inside, score, unjudged)
 
 
 class LearnedScore(nn.Module):
-    """`exp(offset + weight . features)` where every feature lies in its calibrated range [low, high].
+    """`exp(offset + weight . z)`, z the row's features scaled so that their calibrated range is [-1, 1].
 
-    Features of a row x with norm n and code c = directions x: `log n`, `log(max|x| / n)`, `c / n`, and
-    `log(1 - ||c||^2 / n^2)`, the share of the row outside the code.
+    Features of a row x with norm n and code c = directions x: `log n`, `||c|| / n`, and `c / n`. Few and small operations:
+    a gate runs on every row, and on narrow blocks their number is its cost.
+
+    Args:
+        directions: f32[k, in], orthonormal.
     """
+
+    directions: Tensor
+    shift: Tensor
+    scale: Tensor
+    weight: Tensor
+    offset: Tensor
 
     def __init__(self, directions: Tensor) -> None:
         super().__init__()
-        features = directions.size(0) + 3
+        features = directions.size(0) + 2
         self.register_buffer("directions", directions.contiguous())
-        self.register_buffer("weight", torch.zeros(features))
-        self.register_buffer("offset", torch.zeros(()))
-        self.register_buffer("low", torch.full([features], -float("inf")))
-        self.register_buffer("high", torch.full([features], float("inf")))
+        self.register_buffer("shift", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        self.register_buffer("weight", torch.zeros(1, features))
+        self.register_buffer("offset", torch.zeros(1))
         self.margin = 1e-3
         self.unjudged = UNJUDGED
         self.macs = int(directions.numel() + features)
 
     @torch.jit.export
     def features(self, x: Tensor) -> Tensor:
-        """f32[N, in] -> f32[N, features]."""
+        """f32[N, in] -> f32[N, features]; NaN for a row of zeros, which has no direction, and for one not finite."""
         norm = torch.linalg.vector_norm(x, 2, 1, keepdim=True)
-        crest = x.abs().amax(1, keepdim=True) / norm
-        code = F.linear(x, self.directions) / norm
-        outside = (1.0 - code.square().sum(1, keepdim=True)).clamp_min(1e-6)
-        return torch.cat([norm.log(), crest.log(), outside.log(), code], 1)
+        code = F.linear(x, self.directions)
+        # (n log n) / n: one division, and one concatenation, for all features
+        parts = torch.cat([norm * norm.log(), torch.linalg.vector_norm(code, 2, 1, keepdim=True), code], 1)
+        return parts / norm
 
     def forward(self, x: Tensor) -> Tensor:
         """f32[N, in] -> f32[N]."""
-        features = self.features(x)
-        score = (torch.mv(features, self.weight) + self.offset).exp().clamp(0.0, self.unjudged)
-        inside = ((features >= self.low) & (features <= self.high)).all(1)
-        finite = features[:, 0] < float("inf")  # NaN compares false
-        return torch.where(inside, score, torch.where(finite, self.unjudged, float("inf")))
+        z = torch.addcmul(self.shift, self.features(x), self.scale)
+        score = F.linear(z, self.weight, self.offset).exp()
+        inside = z.abs().amax(1, keepdim=True) <= 1.000001  # the slack is for rounding
+        # a row that is not finite has a NaN score, which stays NaN
+        return torch.where(inside, score, score.clamp_min(self.unjudged)).squeeze(1)
 
 
 class ResidualScore(nn.Module):
@@ -140,6 +150,8 @@ class ResidualScore(nn.Module):
         terms: f32[linears, 7], the constants of each Linear, in the order of `ResidualGate`'s docstring.
         rounding: relative rounding error of the norm of the output row.
     """
+
+    terms: Tensor
 
     def __init__(self, terms: Tensor, rounding: float) -> None:
         super().__init__()

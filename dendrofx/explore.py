@@ -1,0 +1,119 @@
+"""Exploring: what each site could be given, and what its errors do to the model's output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import fx, nn
+from tqdm import tqdm
+
+from dendrofx.block import BlockData, block_of
+from dendrofx.calibration import Calibration
+from dendrofx.choose import Candidate, SiteData, candidates, finite_rows
+from dendrofx.errors import InputError
+from dendrofx.gates import AlwaysLight, GateForm, SiteRows
+from dendrofx.light import LightForm
+from dendrofx.measure import deviation, outputs
+from dendrofx.module import graph_names, set_tolerances
+from dendrofx.record import record_rows
+from dendrofx.rewrite import rewrite
+from dendrofx.sites import Refusal, Site
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller asked for; see `transform`."""
+
+    max_deviation: float
+    lights: list[LightForm] | None
+    gate: GateForm | None
+    decide: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class Explored:
+    """By site name.
+
+    Attributes:
+        found: the candidates, for sites that have any.
+        weights: the site's error that moves the model's output by one unit of deviation.
+        rows_per_call: rows that a call with the calibration's batch size brings to the site.
+        refused: sites without a candidate.
+    """
+
+    found: dict[str, list[Candidate]] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    rows_per_call: dict[str, float] = field(default_factory=dict)
+    refused: dict[str, Refusal] = field(default_factory=dict)
+
+
+def explore(captured: fx.GraphModule, sites: Sequence[Site], data: Calibration | None, options: Options) -> Explored:
+    """Fit every candidate of every site.
+
+    Args:
+        captured: the captured module.
+        sites: the selected sites.
+        data: calibration, or None.
+        options: what the caller asked for.
+
+    Raises:
+        InputError: without data, a light form or gate that the caller named needs some.
+    """
+    explored = Explored()
+    sets = [] if data is None else [data.fit, data.gate, data.choose]
+    recorded = [record_rows(captured, sites, batches, options.seed) for batches in sets]
+    for site in tqdm(sites, desc="fitting lights and gates", unit="site", delay=2, leave=False):
+        block = block_of(captured, site.nodes)
+        if data is None:
+            probe = SiteData.without_rows(block, site.widths[0], options.seed)
+            explored.rows_per_call[site.name] = float(len(probe.choose.outputs))
+        else:
+            parts = [finite_rows(block, r.rows[site.name]) for r in recorded]
+            if min(len(p.outputs) for p in parts) < 2:
+                _refuse(explored, site, "fewer than two of its calibration rows are finite")
+                continue
+            probe = SiteData(*parts)
+            explored.rows_per_call[site.name] = data.batch_size * recorded[0].per_sample[site.name]
+        _explore_site(explored, captured, site, probe, data, options)
+    return explored
+
+
+def _explore_site(
+    explored: Explored, captured: fx.GraphModule, site: Site, rows: SiteData, data: Calibration | None, options: Options
+) -> None:
+    found, reasons = candidates(rows, options.lights, options.gate, options.seed)
+    if not found:
+        if data is None and (options.lights is not None or options.gate is not None):
+            raise InputError(f"site '{site.name}': {reasons[0]}")
+        _refuse(explored, site, reasons[0] if reasons else "no light form fits")
+        return
+    explored.found[site.name] = found
+    slope = 1.0 if data is None else _sensitivity(captured, site, found, data, options.max_deviation)
+    explored.weights[site.name] = 1.0 / slope
+
+
+def _sensitivity(
+    captured: fx.GraphModule, site: Site, found: list[Candidate], data: Calibration, max_deviation: float
+) -> float:
+    """How far the model's output moves per unit of the site's error, every row light, on the samples that fitted it."""
+    if sum(n.op not in ("placeholder", "output") for n in captured.graph.nodes) == len(site.nodes):
+        return 1.0  # the site is the whole model
+    by_error = sorted(found, key=lambda c: float(c.error.mean()))
+    probe = next((c for c in by_error if float(c.error.mean()) > max_deviation), by_error[-1])
+    error = float(probe.error.mean())
+    if not (error > 0 and math.isfinite(error)):
+        return 1.0
+    gate = AlwaysLight().fit(SiteRows(BlockData(nn.Sequential()), probe.branches.light))
+    light = replace(probe.branches, gate_form=AlwaysLight(), gate=gate)
+    gm = rewrite(captured, [site], {site.name: light})
+    set_tolerances(gm, dict.fromkeys(graph_names(gm).values(), 1.0))
+    moved = deviation(outputs(captured, data.fit), outputs(gm, data.fit))
+    slope = float(moved.mean()) / error
+    return min(max(slope, 1e-3), 1e3) if math.isfinite(slope) else 1e3
+
+
+def _refuse(explored: Explored, site: Site, reason: str) -> None:
+    explored.refused[site.name] = Refusal(site.name, reason, site.nodes[-1])
