@@ -1,6 +1,7 @@
-"""Packaging. The folder `passes/` is imported as `dendrofx.passes`; pyproject.toml holds the build system and the tool settings."""
+"""Packaging. The folder `passes/` is imported as `dendrofx.passes`; tool settings are in pyproject.toml."""
 
 import sys
+from pathlib import Path
 
 from setuptools import setup
 
@@ -14,7 +15,7 @@ setup(
     name="dendrofx",
     version="0.1.0",
     description="Per-row conditional branches for trained PyTorch models on CPUs: a torch.fx pass with honest measurements.",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10,<3.14",

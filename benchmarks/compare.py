@@ -43,8 +43,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--case", nargs="+", default=["digits"], metavar="NAME", help=f"any of {', '.join(CASES)}")
     p.add_argument("--batch", nargs="+", type=_positive, metavar="N", help="rows per call (default 1 32 256)")
     p.add_argument("--threads", type=_positive, default=min(2, os.cpu_count() or 1), metavar="N")
-    p.add_argument("--max-deviation", type=_budget, default=0.01, metavar="X", help="budget for the mean deviation (0.01)")
-    p.add_argument("--sweep", action="store_true", help="also 11 tolerances from all full to all light: table, CSV, plots")
+    p.add_argument(
+        "--max-deviation", type=_budget, default=0.01, metavar="X", help="budget for the mean deviation (0.01)"
+    )
+    p.add_argument(
+        "--sweep", action="store_true", help="also 11 tolerances from all full to all light: table, CSV, plots"
+    )
     p.add_argument("--quick", action="store_true", help="a short run, for a smoke test")
     p.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
     p.add_argument("--plots", type=Path, metavar="DIR", help="where --sweep writes CSV and plots (default sweep/)")
@@ -107,7 +111,9 @@ def run_case(name: str, args: argparse.Namespace, machine: dict[str, str], plots
     for batch in args.batch or (QUICK_BATCHES if args.quick else BATCHES):
         bench = Bench(prepared, batch, QUICK_SECONDS if args.quick else SECONDS, args.seed)
         record = bench.measure(variants)
-        print(f"--- {case.name}, batch {batch}\n\n{table(record)}\n\n{footer(record, machine, args.seed)}\n", flush=True)
+        print(
+            f"--- {case.name}, batch {batch}\n\n{table(record)}\n\n{footer(record, machine, args.seed)}\n", flush=True
+        )
         if plots is not None:
             record.sweep.extend(run_sweep(bench, variants))
             print(f"sweep of the tolerance, batch {batch}\n\n{sweep_table(record.sweep)}\n")

@@ -59,7 +59,9 @@ def _by_activity(record: Record, machine: str) -> Figure:
     upper.plot(active, _column(points, "random_deviation", "mean"), "s--", color=ORANGE, label="random gate, mean")
     budget = record.prepared.plan.max_deviation
     upper.axhline(budget, color=GREY, lw=1)
-    upper.annotate(f"budget {budget:g}", (1, budget), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY)
+    upper.annotate(
+        f"budget {budget:g}", (1, budget), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY
+    )
     upper.set_yscale("symlog", linthresh=_linear_below(points))
     upper.set_ylim(bottom=0)
     upper.set_ylabel("deviation (relative L2)")
@@ -79,7 +81,9 @@ def _baseline(axes: Axes, record: Record) -> None:
     for name, style in (("scripted", "-"), ("always-light", "--"), ("static-light", ":")):
         row = record.row(name)
         if row is not None and row.timing is not None:
-            axes.axhline(row.timing.p50, color=BLACK if name == "scripted" else GREY, lw=1.2, ls=style, label=f"{name}, p50")
+            axes.axhline(
+                row.timing.p50, color=BLACK if name == "scripted" else GREY, lw=1.2, ls=style, label=f"{name}, p50"
+            )
 
 
 def _by_compute(record: Record, machine: str) -> Figure:
@@ -89,13 +93,19 @@ def _by_compute(record: Record, machine: str) -> Figure:
     axes.set_title(_title(record, machine), fontsize=11)
     span = [min([*compute, 1.0]), max([*compute, 1.0])]
     steps = [span[0] + (span[1] - span[0]) * i / 100 for i in range(101)]
-    axes.plot([100 * s for s in steps], [1 / s for s in steps], color=GREY, lw=1.2, label="ideal: 1 / effective compute")
-    axes.plot([100 * c for c in compute], _column(points, "speedup_vs_scripted"), "o-", color=BLUE, label="routed, sweep")
+    axes.plot(
+        [100 * s for s in steps], [1 / s for s in steps], color=GREY, lw=1.2, label="ideal: 1 / effective compute"
+    )
+    axes.plot(
+        [100 * c for c in compute], _column(points, "speedup_vs_scripted"), "o-", color=BLUE, label="routed, sweep"
+    )
     marks = {"always-light": "s", "static-light": "D", "random": "^", "always-full": "v", "dead-units": "P"}
     for row in record.rows:
         name = row.variant.name
         if name in marks and name not in UNTIMED and (speed := record.speedup(row, "scripted")) is not None:
-            axes.plot([100 * row.quality.effective_compute], [speed], marks[name], color=ORANGE, ms=7, ls="", label=name)
+            axes.plot(
+                [100 * row.quality.effective_compute], [speed], marks[name], color=ORANGE, ms=7, ls="", label=name
+            )
     axes.axhline(1, color=BLACK, lw=1)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g} x"))

@@ -23,15 +23,17 @@ HEADERS = [
 def table(record: Record) -> str:
     """One line per variant."""
     rows = [_line(record, row) for row in record.rows]
-    return tabulate(rows, headers=HEADERS, tablefmt="simple", disable_numparse=True, stralign="right", colalign=("left",))
+    return tabulate(
+        rows, headers=HEADERS, tablefmt="simple", disable_numparse=True, stralign="right", colalign=("left",)
+    )
 
 
 def _line(record: Record, row: Row) -> list[str]:
     quality, timing = row.quality, row.timing
     return [
         row.variant.name,
-        _number(timing and timing.p50),
-        _number(timing and timing.p95),
+        _number(None if timing is None else timing.p50),
+        _number(None if timing is None else timing.p95),
         _number(record.speedup(row, "eager"), ".2f"),
         _number(record.speedup(row, "scripted"), ".2f"),
         _number(None if timing is None else record.batch / timing.p50 * 1e3, ",.0f"),
@@ -66,18 +68,27 @@ def skill_lines(record: Record, seed: int) -> list[str]:
     lines = []
     for site, (score, error) in errors.items():
         skill = router_skill(score, error, seed)
-        lines.append(f"router skill of {plans[site].gate} at {site}: {skill} on {len(error)} test rows (0 random, 1 oracle)")
+        lines.append(
+            f"router skill of {plans[site].gate} at {site}: {skill} on {len(error)} test rows (0 random, 1 oracle)"
+        )
     return lines
 
 
 def costs(record: Record) -> str:
     """First call, weights and file of each variant."""
     rows = [
-        [v.name, f"{v.first_call_ms:.1f}", f"{v.weight_bytes / 1e6:.1f}", _number(v.file_bytes and v.file_bytes / 1e6, ".1f")]
+        [
+            v.name,
+            f"{v.first_call_ms:.1f}",
+            f"{v.weight_bytes / 1e6:.1f}",
+            _number(v.file_bytes and v.file_bytes / 1e6, ".1f"),
+        ]
         for v in (r.variant for r in record.rows)
     ]
     headers = ["variant", "first call ms", "weights MB", "file MB"]
-    return tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True, stralign="right", colalign=("left",))
+    return tabulate(
+        rows, headers=headers, tablefmt="simple", disable_numparse=True, stralign="right", colalign=("left",)
+    )
 
 
 def sweep_table(points: Sequence[Mapping[str, Any]]) -> str:

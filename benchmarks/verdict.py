@@ -36,14 +36,18 @@ def verdict(record: Record) -> list[str]:
     full = record.row("always-full")
     if full is not None and full.timing is not None and scripted.timing is not None:
         over = full.timing.p50 / scripted.timing.p50 - 1
-        lines.append(f"overhead where routing saves nothing (always-full over scripted): {100 * over:+.1f} %{_light_share(record)}")
+        lines.append(
+            f"overhead where routing saves nothing (always-full over scripted): {100 * over:+.1f} %{_light_share(record)}"
+        )
     return lines
 
 
 def _against_static(record: Record, routed: Row) -> str:
     static = record.row("static-light")
     if static is None:
-        reasons = "; ".join(s.reason for s in record.prepared.static_plans["static-light"].sites if s.status == "refused")
+        reasons = "; ".join(
+            s.reason for s in record.prepared.static_plans["static-light"].sites if s.status == "refused"
+        )
         return f"against always-light at equal deviation: no light form keeps the budget on every row ({reasons})"
     assert static.timing is not None
     assert routed.timing is not None
@@ -74,8 +78,12 @@ def _against_random(record: Record, routed: Row) -> str:
 
 def _light_share(record: Record) -> str:
     """Where a gate reads the light branch, always-full runs that too: its own share of the time."""
-    readers = [s for s in record.prepared.routed.plan.routed if s.gate is not None and s.gate.startswith("ResidualGate")]
+    readers = [
+        s for s in record.prepared.routed.plan.routed if s.gate is not None and s.gate.startswith("ResidualGate")
+    ]
     light, scripted = record.row("always-light"), record.row("scripted")
     if not readers or light is None or light.timing is None or scripted is None or scripted.timing is None:
         return ""
-    return f", of which the light branch, which the gate reads, up to {100 * light.timing.p50 / scripted.timing.p50:.1f} %"
+    return (
+        f", of which the light branch, which the gate reads, up to {100 * light.timing.p50 / scripted.timing.p50:.1f} %"
+    )

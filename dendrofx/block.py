@@ -114,7 +114,8 @@ def principal_directions(matrix: Tensor) -> Tensor:
     else:
         vectors = torch.linalg.qr(a.t() @ torch.linalg.eigh(a @ a.t()).eigenvectors.flip(1)).Q
     signs = vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
-    return (vectors * signs).to(matrix.dtype)
+    directions: Tensor = (vectors * signs).to(matrix.dtype)
+    return directions
 
 
 def row_macs(module: nn.Module) -> int:

@@ -65,7 +65,9 @@ def multiplier_grid(scores: Sequence[Tensor], macs: Sequence[int], steps: int = 
         cannot be judged are never made easy.
     """
     score = torch.cat([s.double() for s in scores])
-    share = torch.cat([torch.full([len(s)], m / len(s), dtype=torch.float64) for s, m in zip(scores, macs, strict=True)])
+    share = torch.cat(
+        [torch.full([len(s)], m / len(s), dtype=torch.float64) for s, m in zip(scores, macs, strict=True)]
+    )
     order = score.argsort(stable=True)
     score, easy = score[order], share[order].cumsum(0) / share.sum()
     judged = score < UNJUDGED / 1e6

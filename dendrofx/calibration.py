@@ -72,7 +72,8 @@ class Calibration:
                 f"calibration has {count} samples in {len(read)} batches; it is cut into four disjoint sets and needs at"
                 f" least {LEAST_SAMPLES} samples in one batch, or {WHOLE_BATCHES} batches (a few hundred samples to be of use)"
             )
-        return Calibration(*parts, batch_size=statistics.median(b.samples for b in read))
+        fit, gate, choose, walk = parts
+        return Calibration(fit, gate, choose, walk, statistics.median(b.samples for b in read))
 
 
 def _checked(batch: Any, number: int) -> Inputs:  # noqa: ANN401
@@ -84,7 +85,9 @@ def _checked(batch: Any, number: int) -> Inputs:  # noqa: ANN401
             raise InputError(f"calibration batch {number} is on {tensor.device}: move it to the CPU")
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             bad = int((~tensor.isfinite()).sum())
-            raise InputError(f"calibration batch {number} {inputs} holds {bad} values that are NaN or infinite: drop them")
+            raise InputError(
+                f"calibration batch {number} {inputs} holds {bad} values that are NaN or infinite: drop them"
+            )
     return inputs
 
 

@@ -104,7 +104,9 @@ def verify(model: nn.Module, gm: fx.GraphModule, example: Inputs) -> None:
         a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(wanted, got, strict=True)
     )
     if not same:
-        far = max((float((a - b).abs().max()) for a, b in zip(wanted, got, strict=False) if a.shape == b.shape), default=None)
+        far = max(
+            (float((a - b).abs().max()) for a, b in zip(wanted, got, strict=False) if a.shape == b.shape), default=None
+        )
         raise CaptureError(
             f"the captured graph of {type(model).__name__} differs from the model on {example} (largest difference"
             f" {far}): its forward does something at trace time that it does not do per call. Transform the submodule"

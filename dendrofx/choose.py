@@ -26,7 +26,7 @@ from dendrofx.skill import router_skill
 
 # Candidates, as shares of the widest useful rank (that at which a factored Linear costs what the Linear costs).
 RANK_SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
-ENERGIES = (0.9, 0.97, 0.99, 0.997, 0.999, 0.9999, 1.0)
+ENERGIES = (0.9, 0.97, 0.99, 0.997, 0.999, 0.9995, 0.9998, 0.9999, 1.0)
 GATES: tuple[GateForm, ...] = (ResidualGate(), EnergyGate(), LearnedGate())
 PROBE_ROWS = 256
 
@@ -80,7 +80,8 @@ def default_lights(data: BlockData) -> list[LightForm]:
 @torch.no_grad()
 def relative_error(data: BlockData, light: nn.Module) -> Tensor:
     """f32[N], the site's own relative output error: `||light(x) - block(x)|| / ||block(x)||`."""
-    return (light(data.rows) - data.outputs).norm(dim=1) / data.outputs.norm(dim=1).clamp_min(1e-12)
+    error: Tensor = (light(data.rows) - data.outputs).norm(dim=1) / data.outputs.norm(dim=1).clamp_min(1e-12)
+    return error
 
 
 @torch.no_grad()

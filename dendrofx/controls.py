@@ -1,9 +1,9 @@
 """Controls: a routed module again, with other gates, to measure its own gates against.
 
-    always-full     its own gates at tolerance 0: what routing costs where it saves nothing
-    always-light    no gates: what the light branches do alone
-    random          the same share of rows to full, chosen by chance
-    oracle          the same share, chosen by the true error: what no gate can beat
+always-full     its own gates at tolerance 0: what routing costs where it saves nothing
+always-light    no gates: what the light branches do alone
+random          the same share of rows to full, chosen by chance
+oracle          the same share, chosen by the true error: what no gate can beat
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ that runs for a handful of rows in every call is dear, and one that no row needs
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 WEIGHT_ROWS = 32
@@ -31,7 +32,7 @@ class RowMacs:
             >>> round(RowMacs(gate=0, light=10, full=100).cost(activity=0.05, rows=256), 2)
             0.26
         """
-        some_hard = 1 - (1 - activity) ** rows
+        some_hard = 1 - math.pow(1 - activity, rows)
         light = self.light * (rows + WEIGHT_ROWS)
         full = self.full * (activity * rows + WEIGHT_ROWS * some_hard)
         return (self.gate * rows + light + full) / (self.full * (rows + WEIGHT_ROWS))

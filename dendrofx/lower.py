@@ -53,7 +53,7 @@ def artifact_bytes(scripted: torch.jit.ScriptModule) -> int:
     return buffer.tell()
 
 
-class _known_warnings_silenced(warnings.catch_warnings):  # noqa: N801  (used as a context manager, like its base)
+class _known_warnings_silenced(warnings.catch_warnings):
     """Two warnings that no user can act on.
 
     TorchScript's deprecation: users of `dendrofx.script` chose it, and it has no replacement here yet. And a remark on an

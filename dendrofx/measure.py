@@ -33,7 +33,8 @@ def deviation(reference: Tensor, output: Tensor) -> Tensor:
     same = (a == b) | (a.isnan() & b.isnan())  # equal infinities do not differ
     distance = torch.where(same, 0.0, b - a).norm(dim=1)
     relative = distance / torch.where(a.isfinite(), a, 0.0).norm(dim=1).clamp_min(EPS)
-    return relative.nan_to_num(nan=torch.inf, posinf=torch.inf)
+    far: Tensor = relative.nan_to_num(nan=torch.inf, posinf=torch.inf)
+    return far
 
 
 def agreement(reference: Tensor, output: Tensor) -> float:

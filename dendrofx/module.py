@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import fx, nn
@@ -30,7 +30,7 @@ class RoutedModule(fx.GraphModule):
         12
     """
 
-    __jit_unused_properties__: ClassVar[list[str]] = [*fx.GraphModule.__jit_unused_properties__, "plan"]
+    __jit_unused_properties__ = [*fx.GraphModule.__jit_unused_properties__, "plan"]  # noqa: RUF012  (torch reads it)
 
     @property
     def plan(self) -> Plan:
@@ -101,7 +101,7 @@ def counted_graph(gm: fx.GraphModule) -> fx.Graph:
         light = parts["light"]
         inner = {"gate": parts["gate"], "light": light, "full": parts["full"]}
         macs = [row_macs(m) for m in inner.values()]
-        original = getattr(parts["full"], "original_macs", macs[2])
+        original = cast(FullOnHardRows, parts["full"]).original_macs
         reads_light = isinstance(light, LightBeforeGate | LightWithEvidence)
         margin = float(getattr(parts["gate"], "margin", 0.0))
         args = (split, score, tolerance, margin, reads_light, [*macs, original])

@@ -1,8 +1,8 @@
 """Choosing, calibrating and deciding: from explored sites to a decided module.
 
-    choose       each site's cheapest candidate at its part of the budget
-    calibrate    one multiplier for all tolerances, walked on rows that were used for nothing yet
-    decide       refuse the sites that do not pay, and calibrate again
+choose       each site's cheapest candidate at its part of the budget
+calibrate    one multiplier for all tolerances, walked on rows that were used for nothing yet
+decide       refuse the sites that do not pay, and calibrate again
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ class Pipeline:
     def cost_of(self, counts: Counts) -> float:
         """Counted cost of all explored sites over that of their blocks; a site without counts runs its block."""
         macs = {s.name: s.macs for s in self.sites if s.name in self.explored.found}
-        return sum(m * (self.site_cost(n, counts) if n in counts else 1.0) for n, m in macs.items()) / sum(macs.values())
+        return sum(m * (self.site_cost(n, counts) if n in counts else 1.0) for n, m in macs.items()) / sum(
+            macs.values()
+        )
 
     def site_cost(self, name: str, counts: Counts) -> float:
         """Counted cost of one routed site over its block's, at the activity in `counts`."""

@@ -159,21 +159,27 @@ class LightWithEvidence(nn.Module):
 
     def forward(self, x: Tensor) -> LightRows:
         """f32[N, in] -> f32[N, out] and its evidence."""
-        out, evidence = self.light.observe(x)
+        out, evidence = self.light.observe(x)  # type: ignore[operator]
         return LightRows(out, evidence)
 
 
 class FullOnHardRows(nn.Module):
-    """Runs the full branch on the hard rows and puts them among the light ones."""
+    """Runs the full branch on the hard rows and puts them among the light ones.
 
-    def __init__(self, full: nn.Module) -> None:
+    Args:
+        full: the full branch.
+        original_macs: multiply-adds per row of the original block, for `forward_counted`.
+    """
+
+    def __init__(self, full: nn.Module, original_macs: int) -> None:
         super().__init__()
         self.full = full
+        self.original_macs = original_macs
 
     def forward(self, x: Tensor, light: LightRows, split: Split) -> Tensor:
         """f32[N, in] -> f32[N, out]. The light rows are this call's own and may be written to."""
         if split.hard_rows == split.rows:
-            return self.full(x)
+            return self.full(x)  # type: ignore[no-any-return]
         if split.hard_rows == 0:
             return light.out
         hard = self.full(x.index_select(0, split.hard))

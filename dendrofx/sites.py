@@ -1,11 +1,11 @@
-"""Sites: the places of a traced graph where a row may take another way.
+r"""Sites: the places of a traced graph where a row may take another way.
 
 A site is a maximal chain  Linear (activation Linear)*  of calls in the graph:
 
     x -> fc1 -> gelu -> dropout -> fc2 -> y          one site, "fc1..fc2"
     x -> head -> y                                   one site, "head" (a chain of one)
     x -> fc1 -> gelu -> fc2 -> y                     two sites, "fc1" and "fc2": gelu has a second user
-                   \\-> + ...
+                   \-> + ...
 
 A module called twice is two sites, "head" and "head#2". Nothing is skipped in silence: what cannot be a site is a
 `Refusal` with its reason and node.

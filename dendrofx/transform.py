@@ -1,6 +1,6 @@
 """`transform`: from a trained model to one whose rows take the way they need.
 
-    capture -> find sites -> fit light branches and gates -> choose -> rewrite -> calibrate -> decide
+capture -> find sites -> fit light branches and gates -> choose -> rewrite -> calibrate -> decide
 """
 
 from __future__ import annotations

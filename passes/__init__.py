@@ -13,4 +13,14 @@ from dendrofx.passes.mark_sites import MarkSites
 from dendrofx.passes.outline_block import OutlineBlock
 from dendrofx.passes.route_rows import RouteRows
 
-__all__ = ["Change", "Pass", "PassResult", "run_passes", "MarkSites", "OutlineBlock", "AddLight", "AddGate", "RouteRows"]
+__all__ = [
+    "Change",
+    "Pass",
+    "PassResult",
+    "run_passes",
+    "MarkSites",
+    "OutlineBlock",
+    "AddLight",
+    "AddGate",
+    "RouteRows",
+]

@@ -1,9 +1,9 @@
 """Give each site with a light branch a gate and a tolerance, and split its rows; nothing is routed yet.
 
-    %score = gate(%rows)              a gate that reads the input, or
-    %score = gate(%rows, %light)      one that reads the light branch's output
-    %tolerance = routed.fc1_fc2.tolerance           0: every row is hard
-    %split = split_rows(%score, %tolerance, share)
+%score = gate(%rows)              a gate that reads the input, or
+%score = gate(%rows, %light)      one that reads the light branch's output
+%tolerance = routed.fc1_fc2.tolerance           0: every row is hard
+%split = split_rows(%score, %tolerance, share)
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class AddGate(Pass):
         outlined = noted(gm, "outlined")
         rows_of = noted(gm, "rows")
         changed = tuple(
-            self._add(gm, site, outlined[site][0], rows_of[site][0], light) for site, (light,) in noted(gm, "light").items()
+            self._add(gm, site, outlined[site][0], rows_of[site][0], light)
+            for site, (light,) in noted(gm, "light").items()
         )
         return PassResult(gm, changed)
 

@@ -53,7 +53,11 @@ class OutlineBlock(Pass):
             raise PassError(f"sites {sorted(left)} still have loose nodes")
         for site, nodes in noted(gm, "outlined").items():
             block = gm.get_submodule(str(nodes[0].target))
-            ends = isinstance(block, nn.Sequential) and isinstance(block[0], nn.Linear) and isinstance(block[-1], nn.Linear)
+            ends = (
+                isinstance(block, nn.Sequential)
+                and isinstance(block[0], nn.Linear)
+                and isinstance(block[-1], nn.Linear)
+            )
             if len(nodes) != 1 or not ends:
                 raise PassError(f"site '{site}' is not one call of a chain: {nodes}")
 

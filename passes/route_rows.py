@@ -67,9 +67,7 @@ def _defer_light(gm: fx.GraphModule, light: fx.Node, split: fx.Node) -> None:
 def _route(gm: fx.GraphModule, block: fx.Node, rows: fx.Node, light: fx.Node, split: fx.Node) -> fx.Node:
     prefix, _, _ = str(block.target).rpartition(".")
     chain = gm.get_submodule(str(block.target))
-    leaf = FullOnHardRows(chain)
-    leaf.original_macs = row_macs(chain)
-    gm.add_submodule(f"{prefix}.full", leaf)
+    gm.add_submodule(f"{prefix}.full", FullOnHardRows(chain, row_macs(chain)))
     with gm.graph.inserting_before(block):
         name = f"{prefix.rpartition('.')[2]}_full"
         full = gm.graph.create_node("call_module", f"{prefix}.full", (rows, light, split), name=name)

@@ -28,7 +28,9 @@ def tiara(options: CaseOptions) -> Case:
     batch = place * 2 * BATCHES // count  # whole records per batch
     calibration = [rows[calibrating & (batch == b)] for b in range(BATCHES)]
     others = rows[~calibrating]
-    test = others[torch.randperm(len(others), generator=torch.Generator().manual_seed(options.seed))]  # mixed kinds per batch
+    test = others[
+        torch.randperm(len(others), generator=torch.Generator().manual_seed(options.seed))
+    ]  # mixed kinds per batch
     return Case(
         "tiara",
         "tiara 1.0.2, 4096 -> 2048 -> 1024 -> 5, up to its logits, on its DNA fragments of 5000 bases",

@@ -31,7 +31,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """f32[N, width] -> f32[N, width]."""
-        return x + self.fc2(F.relu(self.fc1(x)))
+        return x + self.fc2(F.relu(self.fc1(x)))  # type: ignore[no-any-return]
 
 
 class ResidualMLP(nn.Module):
@@ -89,7 +89,7 @@ def train() -> ResidualMLP:
         for index in torch.randperm(TRAIN, generator=generator).split(64):
             loss = F.cross_entropy(model(_shifted(images[index], generator)), labels[index], label_smoothing=0.05)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
     return model.eval()
@@ -98,7 +98,7 @@ def train() -> ResidualMLP:
 def main() -> None:
     """Train, write the weights and print the accuracy on the digits that training did not see."""
     model = train()
-    np.savez_compressed(WEIGHTS, **{n: t.detach().half().numpy() for n, t in model.state_dict().items()})  # type: ignore[arg-type]
+    np.savez_compressed(WEIGHTS, **{n: t.detach().half().numpy() for n, t in model.state_dict().items()})
     images, labels = load_data()
     with torch.no_grad():
         right = (load_model()(images[TRAIN:]).argmax(1) == labels[TRAIN:]).float().mean()

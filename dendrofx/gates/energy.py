@@ -10,7 +10,6 @@ from torch import nn
 from dendrofx.gates.form import GateForm, SiteRows
 from dendrofx.gates.scores import EnergyScore
 
-
 ROUNDING = 1e-6  # of a logarithm in float32: the extreme calibration rows lie inside their own range
 
 

@@ -100,8 +100,8 @@ class EnergyScore(nn.Module):
 class LearnedScore(nn.Module):
     """`exp(offset + weight . z)`, z the row's features scaled so that their calibrated range is [-1, 1].
 
-    Features of a row x with norm n and code c = directions x: `log n`, `||c|| / n`, and `c / n`. Few and small operations:
-    a gate runs on every row, and on narrow blocks their number is its cost.
+    Features of a row x with code c = directions x: `||x||`, `||c||` and c. Few operations, and in place: a gate runs on
+    every row, and on narrow blocks the number of its operations is its cost.
 
     Args:
         directions: f32[k, in], orthonormal.
@@ -127,20 +127,17 @@ class LearnedScore(nn.Module):
 
     @torch.jit.export
     def features(self, x: Tensor) -> Tensor:
-        """f32[N, in] -> f32[N, features]; NaN for a row of zeros, which has no direction, and for one not finite."""
-        norm = torch.linalg.vector_norm(x, 2, 1, keepdim=True)
+        """f32[N, in] -> f32[N, features]."""
         code = F.linear(x, self.directions)
-        # (n log n) / n: one division, and one concatenation, for all features
-        parts = torch.cat([norm * norm.log(), torch.linalg.vector_norm(code, 2, 1, keepdim=True), code], 1)
-        return parts / norm
+        norms = [torch.linalg.vector_norm(v, 2, 1, keepdim=True) for v in (x, code)]
+        return torch.cat([norms[0], norms[1], code], 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """f32[N, in] -> f32[N]."""
+        """f32[N, in] -> f32[N]; NaN or infinity for a row that is not finite."""
         z = torch.addcmul(self.shift, self.features(x), self.scale)
-        score = F.linear(z, self.weight, self.offset).exp()
-        inside = z.abs().amax(1, keepdim=True) <= 1.000001  # the slack is for rounding
-        # a row that is not finite has a NaN score, which stays NaN
-        return torch.where(inside, score, score.clamp_min(self.unjudged)).squeeze(1)
+        score = F.linear(z, self.weight, self.offset).exp_()
+        reach = z.abs_().amax(1, keepdim=True)
+        return torch.where(reach > 1.000001, reach * self.unjudged, score).squeeze(1)  # the slack is for rounding
 
 
 class ResidualScore(nn.Module):

@@ -19,6 +19,8 @@ class LowRankLinear(nn.Module):
         bias: f32[out] or None.
     """
 
+    code: Tensor
+    decode: Tensor
     bias: Optional[Tensor]  # noqa: UP045
 
     def __init__(self, code: Tensor, decode: Tensor, bias: Optional[Tensor]) -> None:  # noqa: UP045
@@ -46,6 +48,7 @@ class LowRankLinear(nn.Module):
 class DenseLinear(nn.Module):
     """A Linear kept exact inside a light branch, without a copy of its weight."""
 
+    weight: Tensor
     bias: Optional[Tensor]  # noqa: UP045
 
     def __init__(self, weight: Tensor, bias: Optional[Tensor]) -> None:  # noqa: UP045
@@ -94,7 +97,7 @@ class LightChain(nn.Module):
         """The output, and f32[N, 2 * layers]: for each layer the norms of its input and of its code."""
         norms: List[Tensor] = []  # noqa: UP006
         for layer, activation in zip(self.layers, self.activations):  # noqa: B905
-            x, norm = layer.observe(x)
+            x, norm = layer.observe(x)  # type: ignore[operator]
             x = activation(x)
             norms.append(norm)
         return x, torch.cat(norms, 1)
