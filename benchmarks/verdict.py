@@ -70,7 +70,8 @@ def _against_random(record: Record, routed: Row) -> str:
     random, light = record.row("random"), record.row("always-light")
     assert random is not None
     assert light is not None
-    against = f"mean deviation {routed.quality.mean:.2e} routed, {random.quality.mean:.2e} random, {light.quality.mean:.2e} always-light"
+    means = [f"{row.quality.mean:.2e} {row.variant.name}" for row in (routed, random, light)]
+    against = f"mean deviation {', '.join(means)}"
     if routed.quality.mean < random.quality.mean:
         return f"the gate beats a random choice of as many rows: {against}"
     return f"the gate does NOT beat a random choice of as many rows: {against}"

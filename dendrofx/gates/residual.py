@@ -98,7 +98,5 @@ def _terms(linear: nn.Linear, layer: nn.Module, lipschitz: float) -> list[float]
 def spectral_norm(matrix: Tensor) -> float:
     """Largest singular value of f64[m, n], from the smaller Gram matrix; exact to about 1e-13, rounded up."""
     gram = matrix @ matrix.t() if matrix.size(0) <= matrix.size(1) else matrix.t() @ matrix
-    return (
-        math.sqrt(max(float(torch.linalg.eigvalsh(gram)[-1]), 0.0)) * (1 + 1e-12)
-        + float(gram.diagonal().sum()) ** 0.5 * 1e-8
-    )
+    largest, trace = float(torch.linalg.eigvalsh(gram)[-1]), float(gram.diagonal().sum())
+    return math.sqrt(max(largest, 0.0)) * (1 + 1e-12) + math.sqrt(max(trace, 0.0)) * 1e-8
