@@ -57,6 +57,9 @@ def _by_activity(record: Record, machine: str) -> Figure:
     upper.plot(active, _column(points, "deviation", "mean"), "o-", color=BLUE, label="routed, mean")
     upper.plot(active, _column(points, "deviation", "p99"), "o:", color=BLUE, label="routed, 99th percentile")
     upper.plot(active, _column(points, "random_deviation", "mean"), "s--", color=ORANGE, label="random gate, mean")
+    light = record.row("always-light")
+    if light is not None:
+        upper.plot([0], [light.quality.mean], "D", color=BLACK, mfc="none", ms=9, ls="", label="always-light, mean")
     budget = record.prepared.plan.max_deviation
     upper.axhline(budget, color=GREY, lw=1)
     upper.annotate(

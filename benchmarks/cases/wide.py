@@ -1,7 +1,7 @@
 """A synthetic MLP of any width and depth whose rows differ in difficulty by construction.
 
-Weights have a spectrum that falls off as a power, and four rows of five lie near a subspace of 1/16 of the dimensions; the
-fifth is spread over all of them. Nothing about it is learned or real: it shows what routing does where rows really differ.
+Weights have a spectrum that falls off as a power, and four rows of five lie near a subspace of 1/128 of the dimensions;
+the fifth is spread over all of them. Nothing about it is learned or real: it shows what routing does where rows differ.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from benchmarks.cases.case import Case, CaseOptions
 from dendrofx.errors import InputError
 
 EASY_SHARE = 0.8
-DECAY = 0.8
+DECAY = 1.2
 
 
 def wide(options: CaseOptions) -> Case:
@@ -45,9 +45,9 @@ def _linear(fan_in: int, fan_out: int, generator: torch.Generator) -> nn.Linear:
 
 
 def _rows(count: int, width: int, generator: torch.Generator) -> Tensor:
-    base = torch.linalg.qr(torch.randn(width, max(width // 16, 2), generator=generator)).Q
+    base = torch.linalg.qr(torch.randn(width, max(width // 128, 2), generator=generator)).Q
     near = torch.randn(count, base.size(1), generator=generator) @ base.t() * (width / base.size(1)) ** 0.5
-    near = near + 0.02 * torch.randn(count, width, generator=generator)
+    near = near + 0.005 * torch.randn(count, width, generator=generator)
     spread = torch.randn(count, width, generator=generator)
     easy = torch.rand(count, 1, generator=generator) < EASY_SHARE
     return torch.where(easy, near, spread)

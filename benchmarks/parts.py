@@ -1,0 +1,115 @@
+"""What a routed site costs against its own parts, each measured alone: the overhead of splitting, gathering and scattering.
+
+    python -m benchmarks.parts --case tiara --batch 256 1024
+
+    ideal = gate + full on the hard rows + the cheaper of light on all rows and light on the easy rows
+    (a gate that reads the light branch leaves no choice: light on all rows)
+
+`ideal / routed` is 1 when routing itself costs nothing. The first line of each table is tolerance 0: what a gate costs where
+it saves nothing, as `routed / full`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import torch
+from tabulate import tabulate
+from torch import Tensor, nn
+
+import dendrofx
+from benchmarks.cases import CASES, CaseOptions
+from dendrofx import controls
+from dendrofx.block import block_of
+from dendrofx.capture import capture
+from dendrofx.choose import scores
+from dendrofx.inputs import Inputs
+from dendrofx.machine import describe_machine
+from dendrofx.module import graph_names
+from dendrofx.record import record_rows
+from dendrofx.rewrite import Branches, rewrite
+from dendrofx.timing import race
+
+ACTIVITIES = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05)
+SECONDS = 3.0
+HEADERS = ["hard rows", "gate ms", "full ms", "light all ms", "light easy ms", "routed ms", "ideal / routed", "routed / full"]
+
+
+def routed_block(block: nn.Sequential, branches: Branches, tolerance: float) -> torch.jit.ScriptModule:
+    """The site alone, scripted and frozen."""
+    captured = capture(block)
+    site = dendrofx.find_sites(captured).expect(1)[0]
+    module = rewrite(captured, [site], {site.name: branches})
+    dendrofx.set_tolerances(module, dict.fromkeys(graph_names(module).values(), tolerance))
+    return dendrofx.script(module, freeze=True)
+
+
+def frozen(module: nn.Module) -> torch.jit.ScriptModule:
+    """One part, scripted and frozen."""
+    return dendrofx.script(module.eval(), freeze=True)
+
+
+@torch.no_grad()
+def measure(block: nn.Sequential, branches: Branches, rows: Tensor, activity: float, seed: int) -> list[str]:
+    """One line: the parts and the routed site at one activity."""
+    score = scores(branches.gate_form, branches.gate, branches.light, rows)
+    order = score.argsort(descending=True, stable=True)
+    hard = order[: max(round(activity * len(rows)), 1)].sort().values
+    easy = order[len(hard) :].sort().values
+    tolerance = 0.0 if len(easy) == 0 else float(score[order[len(hard) - 1]])
+    hard = (~(score < tolerance)).nonzero().squeeze(1)
+    easy = (score < tolerance).nonzero().squeeze(1)
+    full, light, routed = frozen(block), frozen(branches.light), routed_block(block, branches, tolerance)
+    calls = {
+        "full": lambda _: full(rows),
+        "hard": lambda _: full(rows[hard_rows]),
+        "light": lambda _: light(rows),
+        "routed": lambda _: routed(rows),
+    }
+    hard_rows = slice(0, len(hard))  # a view: gathering is routing's own cost, not the ideal's
+    easy_rows = slice(0, max(len(easy), 1))
+    calls["easy"] = lambda _: light(rows[easy_rows])
+    reads_input = branches.gate_form.reads == "input"
+    if reads_input:
+        gate = frozen(branches.gate)
+        calls["gate"] = lambda _: gate(rows)
+    result = race(calls, SECONDS, seed)
+    ms = {name: timing.p50 for name, timing in result.timings.items()}
+    gate_ms = ms.get("gate", 0.0)
+    light_ms = (0.0 if len(easy) == 0 else min(ms["light"], ms["easy"])) if reads_input else ms["light"]
+    ideal = gate_ms + ms["hard"] + light_ms
+    cells = [gate_ms, ms["full"], ms["light"], ms["easy"], ms["routed"]]
+    share = f"{100 * len(hard) / len(rows):.0f} %"
+    return [share, *[f"{c:.3g}" for c in cells], f"{ideal / ms['routed']:.2f}", f"{ms['routed'] / ms['full']:.2f}"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.parts", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--case", default="digits", choices=list(CASES))
+    parser.add_argument("--batch", nargs="+", type=int, default=[256, 1024])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--max-deviation", type=float, default=0.01)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    case = CASES[args.case](CaseOptions(args.seed))
+    options = {"calibration": case.calibration, "max_deviation": args.max_deviation, "seed": args.seed}
+    routed = dendrofx.transform(case.model, **options, decide=False)
+    source = controls.recipe(routed)
+    recorded = record_rows(source.captured, source.sites, [Inputs((case.test,))], args.seed).rows
+    for site in source.sites:
+        block, branches = block_of(source.captured, site.nodes), source.branches[site.name]
+        for batch in args.batch:
+            rows = recorded[site.name].repeat(-(-batch // len(recorded[site.name])), 1)[:batch]
+            lines = [measure(block, branches, rows, activity, args.seed) for activity in ACTIVITIES]
+            print(f"\n{case.name} {site.name} {site.shape}, {batch} rows: {branches.light_form}, {branches.gate_form}\n")
+            print(tabulate(lines, headers=HEADERS, tablefmt="simple", disable_numparse=True, stralign="right"))
+    print(f"\n{args.threads} threads; {describe_machine()['cpu']}, torch {torch.__version__}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

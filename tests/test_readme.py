@@ -1,0 +1,63 @@
+"""The README's code runs, its commands exist, and its test command is the one that CI calls."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_python_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for code in blocks("python"):
+        exec(compile(code, "README.md", "exec"), names)
+    assert "status" in capsys.readouterr().out
+    assert (tmp_path / "model.pt").stat().st_size > 0
+    loaded = torch.jit.load(tmp_path / "model.pt")
+    assert loaded(torch.randn(3, 64)).shape == (3, 10)
+
+
+def test_setup_commands_use_the_constraints_file() -> None:
+    for command in blocks("bash"):
+        assert "pip install -c constraints.txt -e" in command
+
+
+def test_ci_finds_the_test_command() -> None:
+    script = r"sed -n '/<!-- test command -->/,/^```$/p' README.md | sed '1,2d;$d'"
+    assert script in (ROOT / ".ci" / "run").read_text(encoding="utf-8").replace("$(", "").replace(")\n", "\n")
+    found = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "python -m pytest" in found
+    assert found.strip() == blocks("bash")[1].strip()
+
+
+@pytest.mark.parametrize("module", ["benchmarks.compare", "benchmarks.parts"])
+def test_documented_commands_have_help(module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for option in ("--case", "--batch", "--threads", "--max-deviation", "--seed"):
+        assert option in done.stdout
+
+
+def test_documented_options_exist() -> None:
+    usage = README[README.index("python -m benchmarks.compare [") :]
+    usage = usage[: usage.index("\n\n")]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.compare", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for option in re.findall(r"--[a-z-]+", usage):
+        assert option in done.stdout
+
+
+def test_every_layout_folder_exists() -> None:
+    table = README[README.index("## Layout") : README.index("## Limits")]
+    for name in re.findall(r"`([a-z_/]+/)`", table):
+        assert (ROOT / name).is_dir(), name
