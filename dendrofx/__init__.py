@@ -9,6 +9,7 @@ if _sys.version_info >= (3, 14):
     )
 
 from dendrofx.errors import CaptureError, DendrofxError, InputError, NotYetError, PassError
+from dendrofx.find_sites import find_sites
 from dendrofx.gates import (
     AlwaysFull,
     AlwaysLight,
@@ -24,7 +25,7 @@ from dendrofx.lower import script
 from dendrofx.module import RoutedModule, set_tolerances, tolerances
 from dendrofx.plan import Plan, SitePlan
 from dendrofx.show import graph_text
-from dendrofx.sites import Site, Sites, find_sites
+from dendrofx.sites import Site, Sites
 from dendrofx.transform import transform
 
 __version__ = "0.1.0"

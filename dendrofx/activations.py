@@ -32,6 +32,7 @@ _FUNCTIONS: dict[object, type[nn.Module]] = {
     torch.relu_: nn.ReLU,
     F.tanh: nn.Tanh,
     torch.tanh: nn.Tanh,
+    torch.tanh_: nn.Tanh,
     F.gelu: nn.GELU,
     F.silu: nn.SiLU,
     F.hardswish: nn.Hardswish,
@@ -55,7 +56,7 @@ def activation_of(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | N
     """
     if node.op == "call_module":
         module = modules[str(node.target)]
-        kind = type(module) if type(module) in LIPSCHITZ else None
+        kind = type(module) if type(module) in LIPSCHITZ and not has_hooks(module) else None
         approximate = getattr(module, "approximate", "none")
     else:
         table = _FUNCTIONS if node.op == "call_function" else _METHODS if node.op == "call_method" else {}
@@ -66,11 +67,16 @@ def activation_of(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | N
     return nn.GELU(approximate=str(approximate)) if kind is nn.GELU else kind()
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether calling a module does more than its forward."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 def is_transparent(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     """Whether a node hands its input on unchanged: Identity, and Dropout in eval mode."""
     if node.op == "call_module":
         module = modules[str(node.target)]
-        return isinstance(module, nn.Identity) or (type(module) is nn.Dropout and not module.training)
+        return type(module) in (nn.Identity, nn.Dropout) and not module.training and not has_hooks(module)
     if node.op == "call_function" and node.target is F.dropout:
         training = node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True)
         return training is False

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from dendrofx.errors import CaptureError, InputError
+from dendrofx.find_sites import LINEARS
 from dendrofx.inputs import Inputs, tensors_of
 from dendrofx.routed import (
     FullOnHardRows,
@@ -64,6 +65,7 @@ def capture(model: nn.Module, example: Inputs | None = None) -> fx.GraphModule:
         raise CaptureError(_explain(error, model)) from error
     _annotate(graph, model)
     gm = fx.GraphModule(tracer.root, graph, type(model).__name__)
+    gm.meta[LINEARS] = {name: type(m).__name__ for name, m in own.named_modules() if isinstance(m, nn.Linear)}
     gm.eval()
     if example is not None:
         verify(model, gm, example)

@@ -1,12 +1,12 @@
 """Readable text of a graph: one node a line, each routed site fenced by comments.
 
     graph(x: f32[N, 64])
-      stem              = stem(x)                                          f32[N, 256]
-    # site blocks.0.fc1..fc2   light Pruned(energy=0.99)   gate LearnedGate() < 0.042   full rows 31 % (calibrated)
-      fc1_fc2_rows      = as_rows(stem, 256)                               f32[N, 256]
-      fc1_fc2_gate      = gate(fc1_fc2_rows)                               f32[N]
+      stem         = stem(x)                              f32[N, 256]
+    # site fc1..fc2   light LowRank(rank=8)   gate LearnedGate() < 0.042   full rows 31 % (calibration)
+      fc1_fc2_rows = as_rows(stem, 256, 'fc1..fc2')       f32[N, 256]
+      fc1_fc2_gate = routed.fc1_fc2.gate(fc1_fc2_rows)    f32[N]
       ...
-    # end blocks.0.fc1..fc2
+    # end fc1..fc2
 
 FX's own printout carries user counts and module paths and changes between versions; this text is ours and is tested.
 Shapes come from `annotate_shapes`; N is the number of samples in the batch.
@@ -33,6 +33,8 @@ def graph_text(gm: fx.GraphModule) -> str:
     headers: dict[str, str] = gm.meta.get(HEADERS, {})
     nodes = [n for n in gm.graph.nodes if n.op not in ("placeholder", "output")]
     width = max((len(n.name) for n in nodes), default=0)
+    calls = {n: f"  {n.name:{width}s} = {_call(n)}" for n in nodes}
+    column = max((len(calls[n]) for n in nodes if SHAPE in n.meta), default=0)
     lines: list[str] = []
     site: str | None = None
     for node in nodes:
@@ -43,9 +45,8 @@ def graph_text(gm: fx.GraphModule) -> str:
         if here is not None and here != site:
             lines.append(f"# site {here}   {headers[here]}" if here in headers else f"# site {here}")
         site = here
-        call = f"  {node.name:{width}s} = {_call(node)}"
         shape = node.meta.get(SHAPE)
-        lines.append(f"{call:{width + 50}s} {shape}" if shape else call)
+        lines.append(f"{calls[node]:{column}s}   {shape}" if shape else calls[node])
     if site is not None:
         lines.append(f"# end {site}")
     inputs = ", ".join(_typed(n) for n in gm.graph.nodes if n.op == "placeholder")
@@ -55,13 +56,14 @@ def graph_text(gm: fx.GraphModule) -> str:
 
 def _typed(node: fx.Node) -> str:
     shape = node.meta.get(SHAPE)
-    return f"{node.target}: {shape}" if shape else str(node.target)
+    return f"{node.name}: {shape}" if shape else node.name
 
 
 def _call(node: fx.Node) -> str:
     if node.op == "get_attr":
         return str(node.target)
-    args = [_value(a) for a in node.args] + [f"{k}={_value(v)}" for k, v in node.kwargs.items()]
+    kwargs = {k: v for k, v in node.kwargs.items() if (k, v) != ("inplace", False)}
+    args = [_value(a) for a in node.args] + [f"{k}={_value(v)}" for k, v in kwargs.items()]
     if node.op == "call_method":
         return f"{args[0]}.{node.target}({', '.join(args[1:])})"
     name = str(node.target) if node.op == "call_module" else getattr(node.target, "__name__", str(node.target))
@@ -100,6 +102,7 @@ def describe(value: Tensor, samples: int) -> str:
     """`f32[N, 256]`."""
     name = str(value.dtype).removeprefix("torch.")
     dims = [str(s) for s in value.shape]
-    if dims and samples > 1 and value.shape[0] == samples:
-        dims[0] = "N"
+    if dims and samples > 1 and value.shape[0] > 0 and value.shape[0] % samples == 0:
+        times = value.shape[0] // samples
+        dims[0] = "N" if times == 1 else f"N*{times}"
     return f"{_DTYPES.get(name, name)}[{', '.join(dims)}]"

@@ -15,13 +15,14 @@ from dendrofx.calibration import Calibration
 from dendrofx.capture import capture, is_routed
 from dendrofx.errors import InputError, NotYetError
 from dendrofx.explore import Options
+from dendrofx.find_sites import find_sites
 from dendrofx.finish import finish
 from dendrofx.gates import GateForm
 from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
 from dendrofx.module import RoutedModule
 from dendrofx.pipeline import Pipeline
-from dendrofx.sites import Selector, find_sites
+from dendrofx.sites import Selector
 
 
 def transform(

@@ -26,6 +26,11 @@ class AddLight(Pass):
 
     lights: Mapping[str, nn.Module]
 
+    def requires(self, gm: fx.GraphModule) -> None:
+        """No site has a light branch yet."""
+        if have := sorted(noted(gm, "light")):
+            raise PassError(f"sites {have} already have a light branch")
+
     def run(self, gm: fx.GraphModule) -> PassResult:
         """See `Pass.run`."""
         changed, refused = [], []

@@ -8,14 +8,14 @@ values: `changed` and `refused`, each with a site and nodes. `modified` is compu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 from torch import fx
 
 from dendrofx.errors import PassError
 from dendrofx.show import graph_text
-from dendrofx.sites import Refusal
+from dendrofx.sites import Refusal, Site
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,11 @@ class Pass(ABC):
         self.ensures(result.graph_module)
         return result
 
+    def __str__(self) -> str:
+        """Name and configuration on one line; sites and modules by the sites' names."""
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(f'{name}={_short(value)}' for name, value in values)})"
+
     def requires(self, gm: fx.GraphModule) -> None:
         """Raise `PassError` when the graph that enters does not suit the pass."""
 
@@ -77,6 +82,14 @@ class Pass(ABC):
 
     def ensures(self, gm: fx.GraphModule) -> None:
         """Raise `PassError` when the resulting graph breaks the pass's claim."""
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(map(str, value))
+    if isinstance(value, tuple) and all(isinstance(v, Site) for v in value):
+        return ", ".join(site.name for site in value)
+    return repr(value)
 
 
 def run_passes(gm: fx.GraphModule, passes: Sequence[Pass]) -> PassResult:

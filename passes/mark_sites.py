@@ -21,14 +21,19 @@ class MarkSites(Pass):
 
     sites: tuple[Site, ...]
 
+    def requires(self, gm: fx.GraphModule) -> None:
+        """The graph has every node that a site names."""
+        names = {n.name for n in gm.graph.nodes}
+        for site in self.sites:
+            if missing := [name for name in site.nodes if name not in names]:
+                raise PassError(f"site '{site.name}' names node %{missing[0]}, which the graph does not have")
+
     def run(self, gm: fx.GraphModule) -> PassResult:
         """See `Pass.run`."""
         by_name = {n.name: n for n in gm.graph.nodes}
         changed = []
         for site in self.sites:
             for name in site.nodes:
-                if name not in by_name:
-                    raise PassError(f"site '{site.name}' names node %{name}, which the graph does not have")
                 by_name[name].meta["dendrofx"] = Note(site.name, "block")
             changed.append(Change(site.name, "marked", site.nodes))
         return PassResult(gm, tuple(changed))

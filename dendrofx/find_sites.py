@@ -1,0 +1,166 @@
+"""Finding sites: one walk over a captured graph, and a refusal for every Linear that cannot be part of one."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+from torch import fx, nn
+
+from dendrofx.activations import activation_of, has_hooks, is_transparent
+from dendrofx.sites import Refusal, Site, Sites
+
+# Where `capture` leaves the model's Linears, `{name: class name}`: those the graph does not call are not in the graph module.
+LINEARS = "dendrofx.linears"
+_IN_PLACE = {operator.setitem, operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.imatmul}
+
+
+def find_sites(gm: fx.GraphModule) -> Sites:
+    """All sites of a traced module, and a refusal for every Linear that cannot be one.
+
+    Args:
+        gm: a captured module in eval mode.
+
+    Example:
+        >>> print(find_sites(capture(model)))
+        site         shape               MACs/row  status
+        -----------  ----------------  ----------  ---------
+        blocks.0..2  256 -> 1024 -> 256    524288  candidate
+    """
+    return _Finder(gm).find()
+
+
+class _Finder:
+    """One walk over the graph; `taken` holds the Linear nodes that already belong to a site."""
+
+    def __init__(self, gm: fx.GraphModule) -> None:
+        self.gm = gm
+        self.modules: dict[str, nn.Module] = dict(gm.named_modules(remove_duplicate=False))
+        self.taken: set[fx.Node] = set()
+        self.names: dict[str, int] = {}
+        self.refused: list[Refusal] = []
+
+    def find(self) -> Sites:
+        found = [self.chain(n) for n in self.gm.graph.nodes if n not in self.taken and self.is_site_linear(n)]
+        self.refuse_uncalled()
+        return Sites(tuple(found), tuple(self.refused))
+
+    def is_site_linear(self, node: fx.Node) -> bool:
+        if node.op != "call_module" or not isinstance(module := self.modules[str(node.target)], nn.Linear):
+            return False
+        reason = linear_refusal(module)
+        if reason is not None and node not in self.taken:
+            self.taken.add(node)
+            self.refused.append(Refusal(str(node.target), reason, node.name))
+        return reason is None
+
+    def chain(self, first: fx.Node) -> Site:
+        nodes, linears = [first], [first]
+        while (step := self.extend(linears[-1])) is not None:
+            nodes += step
+            linears.append(step[-1])
+        self.taken.update(linears)
+        targets = tuple(str(n.target) for n in linears)
+        modules = [self.modules[t] for t in targets]
+        widths = (modules[0].in_features, *(m.out_features for m in modules))
+        return Site(self.unique(_chain_name(targets)), tuple(n.name for n in nodes), targets, widths)  # type: ignore[arg-type]
+
+    def extend(self, linear: fx.Node) -> list[fx.Node] | None:
+        """The nodes after `linear` up to and with the next Linear of its chain, or None."""
+        path, activated = [linear], False
+        while True:
+            follower = self.next_in_chain(path[-1], activated)
+            if follower is None:
+                return None
+            if activated and self.is_site_linear(follower):
+                reason = self.break_before(path, follower)
+                if reason is None:
+                    return [*path[1:], follower]
+                name = _chain_name((str(linear.target), str(follower.target)))
+                self.refused.append(Refusal(name, f"{reason[1]}: the chain ends there", reason[0].name))
+                return None
+            if activation_of(follower, self.modules) is not None and not activated:
+                activated = True
+            elif not is_transparent(follower, self.modules):
+                return None
+            path.append(follower)
+
+    def next_in_chain(self, node: fx.Node, activated: bool) -> fx.Node | None:
+        """The user of `node` that could carry the chain on: an activation, a no-op or a Linear fed by it alone."""
+        for user in node.users:
+            fed = bool(user.args) and user.args[0] is node and user.all_input_nodes == [node]
+            if fed and user not in self.taken:
+                linear = activated and self.is_site_linear(user)
+                if linear or is_transparent(user, self.modules) or activation_of(user, self.modules) is not None:
+                    return user
+        return None
+
+    def break_before(self, path: list[fx.Node], follower: fx.Node) -> tuple[fx.Node, str] | None:
+        """Why `path` and the Linear after it cannot be one block: the node and the reason, or None."""
+        inside = {*path, follower}
+        for node in path:
+            if (other := next((u for u in node.users if u not in inside), None)) is not None:
+                return node, f"the middle value %{node.name} has a second user %{other.name}"
+        node = path[0].next
+        while node is not follower:  # the block will run where its last node stood
+            if node not in inside and self.writes_in_place(node):
+                return node, f"%{node.name} writes in place between its nodes"
+            node = node.next
+        return None
+
+    def writes_in_place(self, node: fx.Node) -> bool:
+        """Whether a node may change a value that another node reads."""
+        if node.op == "call_module":
+            return getattr(self.modules[str(node.target)], "inplace", False) is True
+        name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
+        in_place = str(name).endswith("_") and not str(name).endswith("__")
+        return in_place or node.target in _IN_PLACE or node.kwargs.get("inplace") is True or "out" in node.kwargs
+
+    def refuse_uncalled(self) -> None:
+        """Linears that the graph never calls: inside a leaf module, or used through their weight."""
+        called = {str(n.target) for n in self.gm.graph.nodes if n.op == "call_module"}
+        by_weight = {str(n.target): n for n in self.gm.graph.nodes if n.op == "get_attr"}
+        for name, kind in self.linears().items():
+            if name in called:
+                continue
+            user = by_weight.get(f"{name}.weight") or by_weight.get(f"{name}.bias")
+            owner = next((c for c in sorted(called) if name.startswith(f"{c}.")), None)
+            if user is not None:
+                reason = f"its parameters are used functionally (%{user.name}), not by calling the module"
+                if kind != "Linear":
+                    reason = f"{kind} is a subclass of nn.Linear, its forward may differ"
+            elif owner is not None:
+                reason = f"used inside the leaf module '{owner}' ({type(self.modules[owner]).__name__})"
+            else:
+                reason = "not called in the graph"
+            self.refused.append(Refusal(name, reason, user.name if user is not None else None))
+
+    def linears(self) -> dict[str, str]:
+        """Every Linear of the model, `{name: class name}`."""
+        found = {name: type(m).__name__ for name, m in self.gm.named_modules() if isinstance(m, nn.Linear)}
+        return {**found, **self.gm.meta.get(LINEARS, {})}
+
+    def unique(self, name: str) -> str:
+        self.names[name] = self.names.get(name, 0) + 1
+        return name if self.names[name] == 1 else f"{name}#{self.names[name]}"
+
+
+def linear_refusal(module: nn.Linear) -> str | None:
+    """Why a called Linear cannot be (part of) a site, or None."""
+    if type(module) is not nn.Linear:
+        return f"{type(module).__name__} is a subclass of nn.Linear, its forward may differ"
+    if has_hooks(module):
+        return "it has forward hooks, which a light branch would skip"
+    if str(module.weight.dtype) != "torch.float32":
+        return f"its weight is {module.weight.dtype}; routing takes float32"
+    return None
+
+
+def _chain_name(targets: Sequence[str]) -> str:
+    """`blocks.0.fc1..fc2`: the first name, and the last one without their common parent."""
+    first, last = targets[0], targets[-1]
+    if first == last:
+        return first
+    parent = first.rpartition(".")[0]
+    short = last.removeprefix(f"{parent}.") if parent else last
+    return f"{first}..{short}"

@@ -1,0 +1,212 @@
+"""Capture: what is refused and with which words, and what is left alone.
+
+The annotations of this file are postponed, as they are in many models: for FX they are strings.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dendrofx.capture import Tracer, capture, is_routed
+from dendrofx.errors import CaptureError, InputError
+from dendrofx.inputs import Inputs
+from dendrofx.routed import as_rows, restore_rows, split_rows
+from tests.check import after, assert_same_output
+from tests.models import Mlp, NoBlock, Residual, Shared
+
+if TYPE_CHECKING:
+    from somewhere import OnlyForCheckers  # type: ignore[import-not-found]
+
+
+class Decides(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:  # the line that the error quotes
+            return x
+        return -x
+
+
+class Measures(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return sum((x * i for i in range(x.shape[0])), start=x)
+
+
+class Rolls(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * random.random()
+
+
+class Counts(nn.Module):
+    calls = itertools.count()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + next(self.calls)
+
+
+class Grows(nn.Module):
+    calls = itertools.count(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.repeat(next(self.calls), 1)
+
+
+class Masked(nn.Module):
+    def forward(self, x: Tensor, mask: Tensor | None = None, scale: float = 1.0) -> Tensor:
+        return x * scale
+
+
+class Unresolved(nn.Module):
+    def forward(self, x: OnlyForCheckers) -> OnlyForCheckers:
+        return x * 2
+
+
+class Bare(nn.Module):
+    def forward(self, x, y):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+        return x + y
+
+
+@pytest.mark.parametrize("kind", [Mlp, Residual, Shared, NoBlock])
+def test_captured_graph_computes_the_same(kind: type[nn.Module]) -> None:
+    model, x = kind().eval(), torch.randn(3, 5, 16)
+    gm = capture(model, Inputs.of(x))
+    assert_same_output(model, gm, x)
+    assert type(gm).__name__ == type(model).__name__
+    assert not any(p.requires_grad for p in gm.parameters())
+    assert not any(m.training for m in gm.modules())
+
+
+def test_containers_of_the_graph_are_in_eval_mode() -> None:
+    gm = capture(nn.Sequential(nn.Sequential(Mlp())).eval())
+    assert not any(m.training for m in gm.modules())
+
+
+def test_data_dependent_branch_is_explained() -> None:
+    line = Decides.forward.__code__.co_firstlineno + 1
+    with pytest.raises(CaptureError) as caught:
+        capture(Decides().eval())
+    assert str(caught.value) == (
+        f"cannot trace Decides at {__file__}:{line}  `if x.sum() > 0:  # the line that the error quotes`: its forward decides"
+        " something from values that are known only when it runs (symbolically traced variables cannot be used as inputs to"
+        " control flow). Next step: transform the submodule that holds the Linears, e.g."
+        " model.mlp = dendrofx.transform(model.mlp), or move that line out of forward"
+    )
+    assert caught.value.__cause__ is not None
+
+
+def test_operation_that_takes_no_traced_value_is_explained() -> None:
+    line = Measures.forward.__code__.co_firstlineno + 1
+    wanted = (
+        f"cannot trace Measures at {__file__}:{line}  `return sum((x * i for i in range(x.shape[0])), start=x)`: an operation in"
+        " its forward does not accept a traced value ('Proxy' object cannot be interpreted as an integer). Next step: "
+    )
+    with pytest.raises(CaptureError, match=re.escape(wanted)):
+        capture(Measures().eval())
+
+
+def test_training_mode_is_named() -> None:
+    model = Mlp().eval()
+    model.drop.train()
+    with pytest.raises(InputError, match=r"^'drop' \(Mlp\) is in training mode: call model\.eval\(\) first$"):
+        capture(model)
+    with pytest.raises(InputError, match=r"^'the model' \(Mlp\) is in training mode: call model\.eval\(\) first$"):
+        capture(Mlp())
+
+
+def test_parameters_elsewhere_are_named() -> None:
+    model = Mlp()
+    model.fc2 = nn.Linear(32, 8, device="meta")
+    with pytest.raises(InputError, match=r"^'fc2\.weight' is on meta; dendrofx routes on CPUs: "):
+        capture(model.eval())
+
+
+def test_buffers_elsewhere_are_named() -> None:
+    model = Mlp()
+    model.register_buffer("table", torch.zeros(3, device="meta"))
+    with pytest.raises(InputError, match=r"^'table' is on meta; "):
+        capture(model.eval())
+
+
+def test_only_modules_are_taken() -> None:
+    with pytest.raises(InputError, match=r"^transform takes an nn\.Module, got function$"):
+        capture(lambda x: x)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("model", [Rolls(), Counts()], ids=lambda m: type(m).__name__)
+def test_graph_that_differs_is_refused(model: nn.Module) -> None:
+    name = type(model).__name__
+    with pytest.raises(CaptureError) as caught:
+        capture(model.eval(), Inputs.of(torch.ones(2, 3)))
+    assert re.fullmatch(
+        rf"the captured graph of {name} differs from the model on \(float32\[2, 3\]\) \(largest difference [0-9.e-]+\): its"
+        r" forward does something at trace time that it does not do per call\. Transform the submodule that holds the"
+        r" Linears instead, e\.g\. model\.encoder = dendrofx\.transform\(model\.encoder\)",
+        str(caught.value),
+    )
+
+
+def test_graph_with_another_shape_is_refused() -> None:
+    with pytest.raises(
+        CaptureError, match=r"^the captured graph of Grows differs from the model on \(float32\[2, 3\]\)"
+    ):
+        capture(Grows().eval(), Inputs.of(torch.ones(2, 3)))
+
+
+def test_without_an_example_nothing_is_verified() -> None:
+    capture(Rolls().eval())
+
+
+def test_nan_in_the_same_places_is_the_same() -> None:
+    capture(Mlp().eval(), Inputs.of(torch.full((2, 16), float("nan"))))
+
+
+@pytest.mark.parametrize(
+    ("model", "types"),
+    [
+        (Masked(), {"x": Tensor, "mask": Tensor | None, "scale": float}),
+        (Unresolved(), {"x": Tensor}),  # what cannot be resolved is taken for a tensor
+        (Bare(), {"x": Tensor, "y": Tensor}),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_every_input_has_a_type_that_is_no_string(model: nn.Module, types: dict[str, object]) -> None:
+    nodes = list(capture(model.eval()).graph.nodes)
+    assert {n.target: n.type for n in nodes if n.op == "placeholder"} == types
+    assert not any(isinstance(n.type, str) for n in nodes)
+
+
+def test_the_model_is_not_modified() -> None:
+    model = Mlp().eval()
+    model.fc1.register_forward_hook(lambda *_: None)
+    model.fc1.bias.requires_grad_(False)
+    state = copy.deepcopy(model.state_dict())
+    before = _surface(model)
+    gm = capture(model, Inputs.of(torch.randn(4, 16)))
+    gm.get_submodule("fc2").weight.data.zero_()  # type: ignore[union-attr, operator]
+    assert _surface(model) == before
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
+def _surface(model: nn.Module) -> list[object]:
+    grads = [(n, p.requires_grad, p.grad, p.data_ptr()) for n, p in model.named_parameters()]
+    modules = [(n, m.training, list(m._forward_hooks), type(m)) for n, m in model.named_modules()]
+    return [grads, modules, sorted(vars(model))]
+
+
+def test_parts_of_a_routed_site_are_not_traced_into() -> None:
+    targets = [n.target for n in Tracer().trace(after(5, Mlp())).nodes]
+    for part in (as_rows, split_rows, restore_rows, "routed.fc1_fc2.light", "routed.fc1_fc2.full"):
+        assert targets.count(part) == 1
+
+
+def test_is_routed() -> None:
+    assert is_routed(nn.Sequential(after(5, Mlp())))
+    assert not is_routed(Mlp())
+    assert not is_routed("routed")

@@ -1,0 +1,265 @@
+"""Sites: what is found in a graph, how it is selected, and with which words the rest is refused."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dendrofx.capture import capture
+from dendrofx.errors import InputError
+from dendrofx.find_sites import find_sites
+from dendrofx.sites import Refusal, Site, Sites
+from tests.models import Mlp, NoBlock, Residual, Shared
+
+
+class Parts(nn.Module):
+    """Three Linears and whatever else a case needs; the case is its forward."""
+
+    def __init__(self, case: Callable[[Any, Tensor], Tensor], **extra: nn.Module) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(4, 6), nn.Linear(6, 4), nn.Linear(4, 2)
+        self.case = case
+        for name, module in extra.items():
+            setattr(self, name, module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.case(self, x)
+
+
+def sites_of(model: nn.Module) -> Sites:
+    return find_sites(capture(model.eval()))
+
+
+def found(case: Callable[[Any, Tensor], Tensor], **extra: nn.Module) -> list[str]:
+    return [s.name for s in sites_of(Parts(case, **extra))]
+
+
+def refused(model: nn.Module) -> list[tuple[str, str, str | None]]:
+    return [(r.site, r.reason, r.node) for r in sites_of(model).refused]
+
+
+def test_chain_over_activation_and_dropout() -> None:
+    (site,) = sites_of(Mlp())
+    assert site == Site("fc1..fc2", ("fc1", "act", "drop", "fc2"), ("fc1", "fc2"), (16, 32, 8))
+    assert site.macs == 16 * 32 + 32 * 8
+    assert site.shape == "16 -> 32 -> 8"
+    assert sites_of(Mlp()).refused == ()
+
+
+CHAINS: list[tuple[Callable[[Any, Tensor], Tensor], list[str]]] = [
+    (lambda m, x: m.fc1(x), ["fc1"]),
+    (lambda m, x: m.fc2(F.gelu(m.fc1(x))), ["fc1..fc2"]),
+    (lambda m, x: m.fc3(m.fc2(m.fc1(x).relu()).tanh()), ["fc1..fc3"]),
+    (lambda m, x: m.fc2(F.dropout(F.dropout(m.fc1(x), training=False).relu(), 0.1, False)), ["fc1..fc2"]),
+    (lambda m, x: m.fc2(m.fc1(x)), ["fc1", "fc2"]),  # no activation in between: no chain
+    (lambda m, x: m.fc2(torch.relu(torch.tanh(m.fc1(x)))), ["fc1", "fc2"]),  # two activations
+    (lambda m, x: m.fc2(torch.sigmoid(m.fc1(x))), ["fc1", "fc2"]),  # an unknown one
+    (lambda m, x: m.fc2(torch.relu(m.fc1(x)) + 1), ["fc1", "fc2"]),
+    (lambda m, x: m.fc2(F.dropout(torch.relu(m.fc1(x)), training=True)), ["fc1", "fc2"]),
+    (lambda m, x: m.fc2(torch.relu(m.fc1(input=x))), ["fc1..fc2"]),
+    (lambda m, x: m.fc3(m.fc2(F.relu(m.fc1(x)))), ["fc1..fc2", "fc3"]),
+    (lambda m, x: m.fc2(m.fc1(x).reshape(-1, 6).relu()), ["fc1", "fc2"]),
+    (lambda m, x: m.fc2(m.fc1(m.fc2(torch.relu(m.fc1(x))))), ["fc1..fc2", "fc1", "fc2"]),
+]
+
+
+@pytest.mark.parametrize(("case", "names"), CHAINS)
+def test_chains(case: Callable[[Any, Tensor], Tensor], names: list[str]) -> None:
+    assert found(case) == names
+
+
+def test_input_by_keyword_is_a_site_of_its_own_or_in_a_chain() -> None:
+    assert sorted(found(lambda m, x: m.fc3(input=m.fc2(input=torch.relu(m.fc1(input=x)))))) in (
+        ["fc1", "fc2", "fc3"],
+        ["fc1..fc2", "fc3"],
+    )
+
+
+def test_identity_in_a_chain() -> None:
+    assert found(lambda m, x: m.fc2(m.skip(F.relu(m.skip(m.fc1(x))))), skip=nn.Identity()) == ["fc1..fc2"]
+
+
+def test_bias_makes_no_difference() -> None:
+    bare = nn.Sequential(nn.Linear(4, 6, bias=False), nn.ReLU(), nn.Linear(6, 2, bias=False))
+    full = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    assert sites_of(bare) == sites_of(full)
+    assert [s.name for s in sites_of(bare)] == ["0..2"]
+
+
+def test_names_are_short_inside_a_common_parent() -> None:
+    model = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Sequential(nn.Linear(4, 4), nn.SiLU(), nn.Linear(4, 4))})
+    case = Parts(lambda m, x: m.body["b"](torch.relu(m.body["a"](x))), body=model)
+    assert [s.name for s in sites_of(case)] == ["body.a..b.2"]
+    inner = Parts(lambda m, x: m.body["b"](x), body=model)
+    assert [s.name for s in sites_of(inner)] == ["body.b.0..2"]
+
+
+def test_a_module_called_twice_is_two_sites() -> None:
+    first, second = sites_of(Shared())
+    assert (first.name, first.nodes, first.linears) == ("fc", ("fc",), ("fc",))
+    assert (second.name, second.nodes, second.linears) == ("fc#2", ("fc_1",), ("fc",))
+    twice = found(lambda m, x: m.fc2(torch.relu(m.fc1(m.fc2(torch.relu(m.fc1(x))) * 2))))
+    assert twice == ["fc1..fc2", "fc1..fc2#2"]
+
+
+def test_one_module_may_be_called_twice_in_a_chain() -> None:
+    case = Parts(lambda m, x: m.square(torch.tanh(m.square(x))), square=nn.Linear(4, 4))
+    (site,) = sites_of(case)
+    assert (site.linears, site.widths) == (("square", "square"), (4, 4, 4))
+
+
+SECOND_USERS: list[tuple[Callable[[Any, Tensor], Any], str, str]] = [
+    (lambda m, x: (h := torch.relu(m.fc1(x)), m.fc2(h) + h.sum())[1], "relu", "sum_1"),
+    (lambda m, x: (h := torch.relu(m.fc1(x)), m.fc2(h))[::-1], "relu", "output"),
+    (lambda m, x: (h := m.fc1(x), m.fc2(torch.relu(h)) + h.sum())[1], "fc1", "sum_1"),
+]
+
+
+@pytest.mark.parametrize(("case", "middle", "other"), SECOND_USERS)
+def test_a_second_user_of_the_middle_ends_the_chain(
+    case: Callable[[Any, Tensor], Any], middle: str, other: str
+) -> None:
+    model = Parts(case)
+    assert [s.name for s in sites_of(model)] == ["fc1", "fc2"]
+    reason = f"the middle value %{middle} has a second user %{other}: the chain ends there"
+    assert refused(model)[0] == ("fc1..fc2", reason, middle)
+
+
+def test_residual_has_three_sites_and_one_refusal() -> None:
+    assert [s.name for s in sites_of(Residual())] == ["stem", "fc1..fc2", "head"]
+    reason = "the middle value %relu has a second user %add: the chain ends there"
+    assert refused(Residual()) == [("stem..fc1", reason, "relu")]
+
+
+def test_subclass_of_linear_is_refused() -> None:
+    model = nn.Sequential(nn.modules.linear.NonDynamicallyQuantizableLinear(4, 4))
+    reason = "NonDynamicallyQuantizableLinear is a subclass of nn.Linear, its forward may differ"
+    assert list(sites_of(model)) == []
+    assert refused(model) == [("0", reason, "_0")]
+
+
+class Doubled(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+def test_own_subclass_of_linear_is_refused() -> None:
+    (refusal,) = sites_of(nn.Sequential(Doubled(4, 4))).refused
+    assert refusal.site == "0"
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+def test_forward_hooks_are_refused(register: str) -> None:
+    model = Mlp()
+    getattr(model.fc1, register)(lambda *_: None)
+    assert [s.name for s in sites_of(model)] == ["fc2"]
+    assert refused(model) == [("fc1", "it has forward hooks, which a light branch would skip", "fc1")]
+
+
+def test_hook_at_the_end_of_a_chain_is_refused() -> None:
+    model = Mlp()
+    model.fc2.register_forward_hook(lambda *_: None)
+    assert [s.name for s in sites_of(model)] == ["fc1"]
+    assert refused(model) == [("fc2", "it has forward hooks, which a light branch would skip", "fc2")]
+
+
+@pytest.mark.parametrize("name", ["act", "drop"])
+def test_hooks_between_the_linears_end_the_chain(name: str) -> None:
+    model = Mlp()
+    model.get_submodule(name).register_forward_hook(lambda _module, _args, out: 2 * out)
+    assert [s.name for s in sites_of(model)] == ["fc1", "fc2"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_dtypes_are_refused(dtype: torch.dtype) -> None:
+    model = nn.Sequential(nn.Linear(4, 4).to(dtype))
+    assert refused(model) == [("0", f"its weight is {dtype}; routing takes float32", "_0")]
+    assert len(sites_of(model)) == 0
+
+
+def test_linear_inside_a_leaf_module_is_refused() -> None:
+    attention = nn.MultiheadAttention(4, 2)
+    model = Parts(lambda m, x: m.fc1(m.att(x, x, x)[0]), att=attention)
+    assert [s.name for s in sites_of(model)] == ["fc1"]
+    wanted = ("att.out_proj", "used inside the leaf module 'att' (MultiheadAttention)", None)
+    assert wanted in refused(model)
+
+
+def test_weight_used_functionally_is_refused() -> None:
+    model = Parts(lambda m, x: F.linear(x, m.fc1.weight))
+    assert list(sites_of(model)) == []
+    reason = "its parameters are used functionally (%fc1_weight), not by calling the module"
+    assert ("fc1", reason, "fc1_weight") in refused(model)
+
+
+def test_linear_that_is_not_called_is_refused() -> None:
+    assert refused(Parts(lambda m, x: m.fc2(torch.relu(m.fc1(x))))) == [("fc3", "not called in the graph", None)]
+
+
+def test_one_module_under_two_names_is_not_refused() -> None:
+    shared = nn.Linear(4, 4)
+    model = nn.ModuleDict({"a": shared, "b": shared})
+    case = Parts(lambda m, x: m.body["b"](x), body=model)
+    assert [r.site for r in sites_of(case).refused if r.site.startswith("body")] == []
+
+
+def test_no_linear_at_all() -> None:
+    assert sites_of(NoBlock()) == Sites(())
+
+
+@pytest.mark.parametrize(
+    ("selector", "names"),
+    [
+        (None, ["stem", "fc1..fc2", "head"]),
+        ("head", ["head"]),
+        ("fc2", ["fc1..fc2"]),  # a module's name selects the chain that holds it
+        ("fc*", ["fc1..fc2"]),
+        ("*", ["stem", "fc1..fc2", "head"]),
+        (["head", "stem"], ["stem", "head"]),
+        (("fc1..fc2",), ["fc1..fc2"]),
+        ([], []),
+        (lambda site: site.macs > 300, ["fc1..fc2"]),
+    ],
+)
+def test_select(selector: Any, names: list[str]) -> None:
+    everything = sites_of(Residual())
+    kept = everything.select(selector)
+    assert [s.name for s in kept] == names
+    left = [Refusal(s.name, "not selected by sites=", s.nodes[-1]) for s in everything if s.name not in names]
+    assert kept.refused == (*everything.refused, *left)
+
+
+@pytest.mark.parametrize("pattern", ["fc3", "blocks.*", "FC1"])
+def test_unknown_pattern_is_an_error(pattern: str) -> None:
+    with pytest.raises(InputError) as caught:
+        sites_of(Residual()).select(["head", pattern])
+    assert str(caught.value) == f"sites='{pattern}' matches no site; the model has: stem, fc1..fc2, head"
+
+
+def test_pattern_for_a_model_without_sites_is_an_error() -> None:
+    with pytest.raises(InputError, match=r"^sites='head' matches no site; the model has: none$"):
+        sites_of(NoBlock()).select("head")
+
+
+def test_expect() -> None:
+    sites = sites_of(Residual())
+    assert sites.expect(3) is sites
+    with pytest.raises(InputError) as caught:
+        sites.expect(4)
+    assert str(caught.value) == f"expected 4 sites, found 3:\n{sites}"
+
+
+def test_printed_table() -> None:
+    lines = [line.split(maxsplit=1) for line in str(sites_of(Residual())).splitlines()]
+    assert [name for name, _ in lines] == ["site", "---------", "stem", "fc1..fc2", "head", "stem..fc1"]
+    assert lines[3][1].split() == ["16", "->", "64", "->", "16", "2048", "candidate"]
+    assert lines[5][1].strip() == "refused: the middle value %relu has a second user %add: the chain ends there"
+
+
+def test_sites_are_a_sequence() -> None:
+    sites = sites_of(Residual())
+    assert (len(sites), sites[0].name, sites[-1].name) == (3, "stem", "head")
+    assert sites[1] in sites
