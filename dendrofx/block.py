@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from dendrofx.activations import activation_of
+from dendrofx.activations import LIPSCHITZ, activation_of
 from dendrofx.errors import InputError
 
 
@@ -50,7 +50,9 @@ def as_block(module: nn.Module) -> nn.Sequential:
     """
     block = nn.Sequential(module) if isinstance(module, nn.Linear) else module
     layers = list(block) if isinstance(block, nn.Sequential) else []
-    odd = len(layers) % 2 == 1 and all(isinstance(m, nn.Linear) == (i % 2 == 0) for i, m in enumerate(layers))
+    odd = len(layers) % 2 == 1 and all(
+        type(m) is nn.Linear if i % 2 == 0 else type(m) in LIPSCHITZ for i, m in enumerate(layers)
+    )
     if not odd or not isinstance(block, nn.Sequential):
         raise InputError(f"a light form is fitted to an nn.Linear or a chain Linear (activation Linear)*, got {module}")
     return block

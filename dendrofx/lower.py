@@ -36,7 +36,7 @@ def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule
     if isinstance(module, fx.GraphModule):
         kind = RoutedModule if isinstance(module, RoutedModule) else fx.GraphModule
         fresh = kind(module, copy.deepcopy(module.graph))
-        fresh.eval()
+        fresh.training = module.training
     with _known_warnings_silenced():
         scripted = torch.jit.script(fresh)
         if freeze:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dendrofx.plan import Plan
 
 PLAN = "dendrofx.plan"
+NO_PLAN = "this module has no plan: it was rewritten by passes, not by dendrofx.transform"
 
 
 class RoutedModule(fx.GraphModule):
@@ -36,12 +37,21 @@ class RoutedModule(fx.GraphModule):
     def plan(self) -> Plan:
         """Every candidate site: routed or refused, and why."""
         if PLAN not in self.meta:
-            raise AttributeError("this module has no plan: it was rewritten by passes, not by dendrofx.transform")
+            raise AttributeError(NO_PLAN)
         return cast("Plan", self.meta[PLAN])
 
     @plan.setter
     def plan(self, plan: Plan) -> None:
         self.meta[PLAN] = plan
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (nn.Module's own)
+        if name == "plan":  # nn.Module hides what a property raises
+            raise AttributeError(NO_PLAN)
+        return super().__getattr__(name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuild, args = super().__reduce__()[:2]
+        return _rebuilt, (rebuild, args, dict(self.meta))
 
     def recompile(self) -> Any:  # noqa: ANN401  (torch.fx's own return type, PythonCode)
         """Regenerate `forward` and `forward_counted` from the graph."""
@@ -49,6 +59,14 @@ class RoutedModule(fx.GraphModule):
         counted = type(fx.GraphModule(self, counted_graph(self))).forward
         type(self).forward_counted = torch.jit.export(counted)  # type: ignore[attr-defined]
         return code
+
+
+def _rebuilt(rebuild: Any, args: tuple[Any, ...], meta: dict[str, Any]) -> RoutedModule:  # noqa: ANN401
+    """A pickled module: torch rebuilds a plain graph module, which is routed again."""
+    plain = rebuild(*args)
+    module = RoutedModule(plain, plain.graph)
+    module.meta.update(meta)
+    return module.eval()
 
 
 def routed_nodes(gm: fx.GraphModule) -> Iterator[tuple[str, fx.Node]]:

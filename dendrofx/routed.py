@@ -39,6 +39,19 @@ class Split(NamedTuple):
     easy_only: bool
 
 
+def dtype_name(x: Tensor) -> str:
+    """`torch.float64`; TorchScript itself prints a number."""
+    if x.dtype == torch.float64:
+        return "torch.float64"
+    if x.dtype == torch.bfloat16:
+        return "torch.bfloat16"
+    if x.dtype == torch.float16:
+        return "torch.float16"
+    if x.dtype == torch.int64:
+        return "torch.int64"
+    return "torch.float32" if x.dtype == torch.float32 else "of another dtype"
+
+
 def as_rows(x: Tensor, width: int, site: str) -> Tensor:
     """[..., width] -> [N, width], without a copy where the layout allows.
 
@@ -48,7 +61,7 @@ def as_rows(x: Tensor, width: int, site: str) -> Tensor:
     if x.dim() == 0 or x.size(-1) != width:
         raise RuntimeError(f"rows are shaped {x.size()}, site '{site}' takes {width} features: pass [..., {width}]")
     if x.dtype != torch.float32:
-        raise RuntimeError(f"rows are {x.dtype}, site '{site}' takes torch.float32: cast the input with .float()")
+        raise RuntimeError(f"rows are {dtype_name(x)}, site '{site}' takes torch.float32: cast the input with .float()")
     return x if x.dim() == 2 else x.reshape(-1, width)
 
 

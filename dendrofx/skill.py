@@ -60,7 +60,7 @@ def router_skill(score: Tensor, loss: Tensor, seed: int = 0, resamples: int = RE
 
 def _area_ratio(score: Tensor, loss: Tensor) -> float | None:
     total = float(loss.sum())
-    if len(loss) < 2 or not total > 0:
+    if len(loss) < 2 or not 0 < total < float("inf"):
         return None
     chosen, perfect = _area(score, loss), _area(loss, loss)
     if 0.5 - perfect < LEAST_GAIN:

@@ -34,7 +34,7 @@ class Timing:
     @property
     def p95(self) -> float:
         """95th percentile (nearest rank), ms."""
-        return sorted(self.ms)[min(int(0.95 * len(self.ms)), len(self.ms) - 1)]
+        return sorted(self.ms)[-(-95 * len(self.ms) // 100) - 1]
 
 
 @dataclass(frozen=True)

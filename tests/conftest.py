@@ -19,4 +19,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A missing package is a skip with its reason, but never in CI."""
     for item in items:
         if item.get_closest_marker("tiara") and find_spec("tiara") is None and not os.environ.get("CI"):
-            item.add_marker(pytest.mark.skip(reason="needs tiara: pip install --no-deps -r benchmarks/models/requirements.txt"))
+            item.add_marker(
+                pytest.mark.skip(reason="needs tiara: pip install --no-deps -r benchmarks/models/requirements.txt")
+            )

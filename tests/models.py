@@ -10,7 +10,12 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int = 16, hidden: int = 32, out: int = 8) -> None:
         super().__init__()
-        self.fc1, self.act, self.drop, self.fc2 = nn.Linear(width, hidden), nn.GELU(), nn.Dropout(0.5), nn.Linear(hidden, out)
+        self.fc1, self.act, self.drop, self.fc2 = (
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Dropout(0.5),
+            nn.Linear(hidden, out),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.drop(self.act(self.fc1(x))))

@@ -16,7 +16,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_python_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_blocks_run_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for code in blocks("python"):
@@ -42,7 +44,9 @@ def test_ci_finds_the_test_command() -> None:
 
 @pytest.mark.parametrize("module", ["benchmarks.compare", "benchmarks.parts"])
 def test_documented_commands_have_help(module: str) -> None:
-    done = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     for option in ("--case", "--batch", "--threads", "--max-deviation", "--seed"):
         assert option in done.stdout
 

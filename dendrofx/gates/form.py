@@ -9,7 +9,9 @@ from that row alone. A row is hard, and takes the full branch, where `~(score < 
 
     score 0 .. 1e30    the estimate; tolerance 0 sends every row to full, tolerance infinity every such row to light
     1e30               no estimate: outside the features seen in calibration, or no finite bound
-    inf, NaN           the row (or its light output) is not finite: full at every tolerance
+    inf, NaN           the row (or its light output) is not finite, or too far out for float32: full at every tolerance
+
+The controls `AlwaysLight` and `RandomGate` do not look at the row's values and are the exception to the last line.
 
 `margin` is how far, relative to itself, a score may move when the same row is computed in another batch (the last bits of
 a matrix product depend on the number of rows). A row keeps its route in any batch unless its score is within that

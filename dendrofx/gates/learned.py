@@ -11,6 +11,7 @@ from dendrofx.errors import InputError
 from dendrofx.gates.form import GateForm, SiteRows
 from dendrofx.gates.scores import LearnedScore
 
+HARDLY = 1e-4
 SMALLEST_ERROR = 1e-7  # about float32's own noise: below it, one error is as good as another
 
 
@@ -43,7 +44,7 @@ class LearnedGate(GateForm):
         rows, error = self.required(site)
         gate = LearnedScore(site.data.directions(0, "input")[:, : self.directions].t())
         features = gate.features(rows)
-        usable = features.isfinite().all(1)  # zero rows have no direction: they stay unjudged
+        usable = features.isfinite().all(1)
         features = features[usable]
         if len(features) == 0:
             gate.scale.fill_(torch.inf)
@@ -51,11 +52,15 @@ class LearnedGate(GateForm):
         ranged = gate.features(site.range_rows)
         ranged = ranged[ranged.isfinite().all(1)]
         low, high = ranged.amin(0), ranged.amax(0)
-        gate.scale.copy_(2 / (high - low).clamp_min(1e-6))
+        # a feature that hardly varies beside the rows' norm is rounding: it is scaled down and left out of the score
+        size = high[0]
+        constant = (high - low) <= HARDLY * size
+        gate.scale.copy_(2 / (high - low + HARDLY * size).clamp_min(1e-6))
         gate.shift.copy_(-(low + high) / 2 * gate.scale)
         z = (features * gate.scale + gate.shift).double()
         target = error[usable].double().clamp_min(SMALLEST_ERROR).log()
         mean, spread = z.mean(0), z.std(0, correction=0).clamp_min(1e-9)
+        spread[constant] = torch.inf
         standard = (z - mean) / spread
         gram = standard.t() @ standard + self.ridge * len(z) * torch.eye(z.size(1), dtype=z.dtype)
         weight = torch.linalg.solve(gram, standard.t() @ (target - target.mean())) / spread

@@ -80,7 +80,8 @@ def _terms(linear: nn.Linear, layer: nn.Module, lipschitz: float) -> list[float]
     bias = 0.0 if linear.bias is None else float(torch.linalg.vector_norm(linear.bias.detach().double()))
     grow = lipschitz * (spectral + product * frobenius)
     # the full product rounds, and so does the activation before it (a few units of each entry)
-    rounding, constant = 2 * product * frobenius + 16 * UNIT * spectral, 4 * UNIT * bias
+    rounding = 2 * product * frobenius + 16 * UNIT * spectral
+    constant = 4 * UNIT * bias + rounding * math.sqrt(4 * fan_in * TINIEST)  # where the norm underflows
     if not isinstance(layer, LowRankLinear):
         return [grow, 0.0, 0.0, 0.0, 0.0, rounding, constant]
     code, decode = layer.code.double(), layer.decode.double()

@@ -53,7 +53,8 @@ class RandomScore(nn.Module):
         """f32[N, in] -> f32[N]."""
         # TorchScript cannot view floats as integers: mantissas, scaled to whole numbers, and exponents hold the same bits
         mantissa, exponent = torch.frexp(x[:, :: 1 + x.size(1) // 256].nan_to_num())
-        h = ((mantissa * 16777216.0).to(torch.int64) * 31 + exponent).sum(1) + self.seed * 2654435761
+        place = (torch.arange(mantissa.size(1)) * 2654435761 + 12345) | 1  # odd: a value counts by where it stands
+        h = (((mantissa * 16777216.0).to(torch.int64) * 31 + exponent) * place).sum(1) + self.seed * 2654435761
         for _ in range(3):  # multiply and xor-shift rounds: neighbouring sums must not get neighbouring hashes
             h = (h ^ (h >> 15)) * 2246822519
             h = (h ^ (h >> 13)) & 0x7FFFFFFF

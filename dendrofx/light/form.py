@@ -45,7 +45,7 @@ class LightForm(ABC):
         rows = data.rows
         if rows is not None and (rows.dim() != 2 or rows.size(1) != width or len(rows) == 0):
             raise InputError(f"calibration rows are shaped {tuple(rows.shape)}; {self} takes (N >= 1, {width})")
-        return self.build(data)
+        return self.build(data).eval()
 
     @abstractmethod
     def build(self, data: BlockData) -> nn.Module:

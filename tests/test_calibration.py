@@ -1,0 +1,187 @@
+"""Calibration sets: read once, checked, cut into four disjoint parts."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import dendrofx
+from dendrofx.calibration import LEAST_SAMPLES, WHOLE_BATCHES, Calibration
+from dendrofx.inputs import Inputs
+from tests.models import compressible
+
+PROPERTY = settings(derandomize=True, deadline=None, max_examples=60)
+
+
+class Once:
+    """An iterable that counts how often it is started and how many batches it gave."""
+
+    def __init__(self, batches: list[Any]) -> None:
+        self.batches, self.starts, self.given = batches, 0, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.starts += 1
+        for batch in self.batches:
+            self.given += 1
+            yield batch
+
+
+def numbered(sizes: list[int]) -> list[Tensor]:
+    """Batches of f32[size, 1] whose values number all samples."""
+    return list(torch.arange(sum(sizes), dtype=torch.float32)[:, None].split(sizes))
+
+
+def parts_of(read: Calibration) -> list[list[Inputs]]:
+    return [read.fit, read.gate, read.choose, read.walk]
+
+
+def values(part: list[Inputs]) -> list[int]:
+    return [int(v) for b in part for v in b.tensors[0][:, 0]]
+
+
+def test_an_iterable_is_read_once() -> None:
+    batches = Once(numbered([20, 20, 20]))
+    Calibration.read(batches, 0)
+    assert (batches.starts, batches.given) == (1, 3)
+
+
+def test_transform_reads_its_calibration_once() -> None:
+    batches = Once(list(torch.randn(300, 64).split(100)))
+    dendrofx.transform(compressible(), calibration=batches)
+    assert (batches.starts, batches.given) == (1, 3)
+
+
+def test_a_generator_will_do() -> None:
+    read = Calibration.read((b for b in numbered([30, 30])), 0)
+    assert sum(read.samples) == 60
+
+
+def test_a_single_tensor_is_one_batch() -> None:
+    read = Calibration.read(torch.arange(50.0)[:, None], 0)
+    assert read.samples == (20, 10, 10, 10)
+    assert read.batch_size == 50
+
+
+@pytest.mark.parametrize("form", ["tensor", "tuple", "list", "dict"])
+def test_batches_may_be_tensors_tuples_or_dicts(form: str) -> None:
+    x = torch.arange(40.0)[:, None]
+    batch: Any = {"tensor": x, "tuple": (x, -x), "list": [x, -x], "dict": {"a": x, "b": -x}}[form]
+    read = Calibration.read([batch], 0)
+    assert sorted(v for p in parts_of(read) for v in values(p)) == list(range(40))
+    for part in parts_of(read):
+        first = part[0]
+        assert bool(first.kwargs) == (form == "dict")
+        if form != "tensor":
+            assert torch.equal(first.tensors[0], -first.tensors[1]), "inputs of one sample stay together"
+
+
+def test_what_is_no_tensor_is_passed_along() -> None:
+    read = Calibration.read([(torch.arange(40.0)[:, None], 3, "name")], 0)
+    assert all(part[0].args[1:] == (3, "name") for part in parts_of(read))
+
+
+@PROPERTY
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=14), st.integers(0, 5))
+def test_the_four_sets_are_disjoint_and_cover_everything(sizes: list[int], seed: int) -> None:
+    held = [s for s in sizes if s > 0]
+    if not (len(held) >= WHOLE_BATCHES or max(held, default=0) >= LEAST_SAMPLES):
+        return
+    read = Calibration.read(numbered(sizes), seed)
+    found = [v for part in parts_of(read) for v in values(part)]
+    assert sorted(found) == list(range(sum(sizes)))
+    assert all(part for part in parts_of(read))
+    assert read.samples == tuple(len(values(p)) for p in parts_of(read))
+
+
+@PROPERTY
+@given(st.lists(st.integers(1, 12), min_size=WHOLE_BATCHES, max_size=30), st.integers(0, 5))
+def test_batches_stay_whole_when_there_are_eight(sizes: list[int], seed: int) -> None:
+    batches = numbered(sizes)
+    read = Calibration.read(batches, seed)
+    whole = {tuple(int(v) for v in b[:, 0]) for b in batches}
+    got = [tuple(values([b])) for part in parts_of(read) for b in part]
+    assert set(got) == whole
+    assert len(got) == len(whole)
+
+
+def test_seven_batches_are_cut_into_samples() -> None:
+    read = Calibration.read(numbered([20] * 7), 0)
+    assert [len(p) for p in parts_of(read)] == [7, 7, 7, 7]
+    assert read.samples == (56, 28, 28, 28)
+
+
+def test_the_cut_depends_on_the_seed_alone() -> None:
+    def cut(seed: int) -> list[list[int]]:
+        return [values(p) for p in parts_of(Calibration.read(numbered([100]), seed))]
+
+    torch.manual_seed(1)
+    first = cut(0)
+    torch.manual_seed(2)
+    assert cut(0) == first
+    assert cut(1) != first
+
+
+def test_batch_size_is_the_median_of_what_was_given() -> None:
+    assert Calibration.read(numbered([8, 50, 10]), 0).batch_size == 10
+
+
+EMPTY = "calibration is empty: pass at least a few hundred samples, or calibration=None"
+
+
+@pytest.mark.parametrize("batches", [[], iter(()), [torch.zeros(0, 4)], torch.zeros(0, 4)])
+def test_empty(batches: Any) -> None:
+    with pytest.raises(dendrofx.InputError) as error:
+        Calibration.read(batches, 0)
+    assert str(error.value) == EMPTY
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_values_that_are_not_finite(value: float) -> None:
+    bad = torch.zeros(4, 3)
+    bad[1, 2] = bad[3, 0] = value
+    with pytest.raises(dendrofx.InputError) as error:
+        Calibration.read([torch.zeros(4, 3), {"x": bad}], 0)
+    assert (
+        str(error.value) == "calibration batch 1 (x=float32[4, 3]) holds 2 values that are NaN or infinite: drop them"
+    )
+
+
+@pytest.mark.parametrize(("given_", "kind"), [(3, "int"), ({"x": torch.zeros(9, 2)}, "dict"), ("rows.pt", "str")])
+def test_what_is_no_iterable_of_batches(given_: Any, kind: str) -> None:
+    with pytest.raises(dendrofx.InputError) as error:
+        Calibration.read(given_, 0)
+    assert str(error.value) == (f"calibration is an iterable of batches, got {kind}: for a single batch pass [batch]")
+
+
+def test_a_batch_of_the_wrong_type() -> None:
+    with pytest.raises(dendrofx.InputError) as error:
+        Calibration.read([torch.zeros(9, 2), "rows"], 0)
+    assert str(error.value) == "a batch is a tensor, a tuple or a dict of tensors, got str"
+
+
+def test_a_batch_without_a_tensor() -> None:
+    with pytest.raises(dendrofx.InputError) as error:
+        Calibration.read([(3, "a")], 0)
+    assert str(error.value) == "calibration batch 0 holds no tensor: (3, 'a')"
+
+
+@pytest.mark.parametrize(("sizes", "count"), [([4], 4), ([1] * 7, 7), ([4, 4], 8)])
+def test_too_few_samples(sizes: list[int], count: int) -> None:
+    with pytest.raises(dendrofx.InputError) as error:
+        Calibration.read(numbered(sizes), 0)
+    assert str(error.value) == (
+        f"calibration has {count} samples in {len(sizes)} batches; it is cut into four disjoint sets and needs at least"
+        " 8 samples in one batch, or 8 batches (a few hundred samples to be of use)"
+    )
+
+
+def test_inputs_that_share_no_leading_size_are_never_cut() -> None:
+    """A batch whose tensors share no leading size counts as one sample: all of it, or none, is in a set."""
+    odd = (torch.arange(5.0)[:, None], torch.zeros(3))
+    read = Calibration.read([(torch.arange(40.0)[:, None], torch.zeros(40)), odd], 0)
+    found = [b for part in parts_of(read) for b in part if b.tensors[0].size(0) != b.tensors[1].size(0)]
+    assert [b.tensors[0].size(0) for b in found] == [5]

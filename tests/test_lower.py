@@ -1,0 +1,226 @@
+"""Eager, scripted, frozen, saved and copied: one function, one set of counts."""
+
+import copy
+import io
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dendrofx
+from dendrofx.block import BlockData, block_of
+from dendrofx.capture import capture
+from dendrofx.choose import relative_error
+from dendrofx.find_sites import find_sites
+from dendrofx.gates import EnergyGate, GateForm, LearnedGate, OracleGate, RandomGate, ResidualGate, SiteRows
+from dendrofx.inputs import Inputs
+from dendrofx.light import LightForm, LowRank, Pruned
+from dendrofx.lower import artifact_bytes
+from dendrofx.module import RoutedModule, graph_names
+from dendrofx.record import record_rows
+from dendrofx.rewrite import Branches, rewrite
+from tests.models import Mlp, Residual, compressible
+
+Pair = tuple[LightForm, GateForm]
+PAIRS: list[Pair] = [
+    (LowRank(6), ResidualGate()),
+    (LowRank(6, "whitened"), LearnedGate()),
+    (LowRank(6), EnergyGate()),
+    (LowRank(6), OracleGate()),
+    (LowRank(6), RandomGate(0.4)),
+    (Pruned(0.6), LearnedGate()),
+]
+SAME_KERNELS: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-6}  # the script may fuse pointwise operations
+TOLERANCES = (0.0, 0.03, 0.3, math.inf)
+
+
+def routed(model: nn.Module, pair: Pair) -> tuple[RoutedModule, Tensor]:
+    """The model with every site routed, and rows to run it on."""
+    gm = capture(model.eval())
+    sites, width = find_sites(gm), next(m for m in model.modules() if isinstance(m, nn.Linear)).in_features
+    rows = torch.randn(300, width) * torch.logspace(-1, 1, 300)[torch.randperm(300)][:, None]
+    recorded = record_rows(gm, sites, [Inputs.of(rows)], 0).rows
+    branches = {}
+    for site in sites:
+        data = BlockData(block_of(gm, site.nodes), recorded[site.name])
+        light = pair[0].fit_data(data)
+        branches[site.name] = Branches(
+            pair[0], light, pair[1], pair[1].fit(SiteRows(data, light, relative_error(data, light)))
+        )
+    return rewrite(gm, list(sites), branches), rows[:64]
+
+
+def set_all(module: nn.Module, value: float) -> None:
+    dendrofx.set_tolerances(module, dict.fromkeys(dendrofx.tolerances(module), value))
+
+
+def assert_same(got: nn.Module, wanted: nn.Module, x: Tensor) -> None:
+    """Same outputs and counts, on the second and third call too (TorchScript optimises on the second)."""
+    output, counts = wanted.forward_counted(x)  # type: ignore[operator]
+    for _ in range(3):
+        torch.testing.assert_close(got(x), output, **SAME_KERNELS)
+        again, recounted = got.forward_counted(x)  # type: ignore[operator]
+        torch.testing.assert_close(again, output, **SAME_KERNELS)
+        assert recounted == counts
+        assert not again.requires_grad
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda p: f"{p[0]}-{p[1]}")
+def test_scripted_and_frozen_do_what_eager_does(pair: Pair) -> None:
+    module, x = routed(compressible(), pair)
+    scripted = dendrofx.script(module)
+    for tolerance in TOLERANCES:
+        set_all(module, tolerance)
+        set_all(scripted, tolerance)
+        frozen = dendrofx.script(module, freeze=True)
+        for rows in (x, x[:1], x[:0], x[0], x.reshape(4, 16, 64)):
+            assert_same(scripted, module, rows)
+            assert_same(frozen, module, rows)
+
+
+def test_a_model_of_several_sites() -> None:
+    module, x = routed(Residual(), PAIRS[2])
+    scripted = dendrofx.script(module)
+    for tolerance in TOLERANCES:
+        set_all(module, tolerance)
+        set_all(scripted, tolerance)
+        assert_same(scripted, module, x)
+        assert_same(dendrofx.script(module, freeze=True), module, x)
+    assert set(module.forward_counted(x)[1]) == {"stem", "fc1..fc2", "head"}  # type: ignore[operator]
+
+
+def holds_linear(block: Any) -> bool:
+    """Whether a TorchScript block, or one inside it, holds a Linear's product."""
+    return any(n.kind() == "aten::linear" or any(map(holds_linear, n.blocks())) for n in block.nodes())
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda p: f"{p[0]}-{p[1]}")
+def test_the_branches_stay_conditional(pair: Pair) -> None:
+    module, _ = routed(compressible(), pair)
+    assert not dendrofx.script(compressible()).inlined_graph.findAllNodes("prim::If")
+    for scripted in (dendrofx.script(module), dendrofx.script(module, freeze=True)):
+        graph = scripted.inlined_graph  # its nodes live as long as it is held
+        guarded = [n for n in graph.findAllNodes("prim::If") if any(map(holds_linear, n.blocks()))]
+        # full: all hard, and inside it mixed; a light branch behind its gate: no row easy
+        reads_light = isinstance(pair[1], ResidualGate | OracleGate)
+        assert len(guarded) == (2 if reads_light else 3)
+        assert any("aten::index_copy_" in str(n) for n in guarded)
+
+
+LOADER = """
+import sys, math
+sys.modules["dendrofx"] = None  # importing it would fail
+assert not any(p.startswith(sys.argv[1]) for p in sys.path)
+import torch
+torch.set_num_threads(1)
+module, x = torch.jit.load("module.pt"), torch.load("x.pt")
+assert "dendrofx.light" not in sys.modules
+for tolerance in (0.0, 0.03, math.inf):
+    for name, buffer in module.named_buffers():
+        if name.endswith(".tolerance"):
+            buffer.fill_(tolerance)
+    output, counts = module.forward_counted(x)
+    assert torch.equal(module(x), output)
+    torch.save((output, counts), f"{tolerance}.pt")
+"""
+
+
+def test_a_saved_module_runs_without_dendrofx(tmp_path: Path) -> None:
+    module, x = routed(compressible(), PAIRS[0])
+    torch.jit.save(dendrofx.script(module), str(tmp_path / "module.pt"))
+    torch.save(x, tmp_path / "x.pt")
+    root = str(Path(dendrofx.__file__).parents[1])
+    command = [sys.executable, "-I", "-W", "ignore", "-c", LOADER, root]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    for tolerance in (0.0, 0.03, math.inf):
+        set_all(module, tolerance)
+        output, counts = torch.load(tmp_path / f"{tolerance}.pt")
+        wanted, expected = module.forward_counted(x)  # type: ignore[operator]
+        torch.testing.assert_close(output, wanted, **SAME_KERNELS)
+        assert counts == expected
+
+
+def test_a_frozen_module_saves_and_loads_with_its_counts() -> None:
+    module, x = routed(compressible(), PAIRS[1])
+    set_all(module, 0.03)
+    buffer = io.BytesIO()
+    frozen = dendrofx.script(module, freeze=True)
+    torch.jit.save(frozen, buffer)
+    assert artifact_bytes(frozen) == buffer.tell()
+    buffer.seek(0)
+    assert_same(torch.jit.load(buffer), module, x)
+    assert dendrofx.tolerances(frozen) == {}
+
+
+def test_scripting_again_after_a_change_of_the_graph_gives_the_new_code() -> None:
+    module, x = routed(Mlp(), PAIRS[2])
+    first = dendrofx.script(module)
+    output = next(n for n in module.graph.nodes if n.op == "output")
+    with module.graph.inserting_before(output):
+        negative = module.graph.call_function(torch.neg, (output.args[0],))
+    output.args = (negative,)
+    module.recompile()
+    assert_same(dendrofx.script(module), module, x)
+    torch.testing.assert_close(dendrofx.script(module)(x), -first(x), **SAME_KERNELS)
+    torch.testing.assert_close(dendrofx.script(module).forward_counted(x)[0], -first(x), **SAME_KERNELS)
+
+
+def test_any_module_can_be_scripted() -> None:
+    model, x = compressible(), torch.randn(5, 64)
+    for scripted in (dendrofx.script(model), dendrofx.script(capture(model), freeze=True)):
+        torch.testing.assert_close(scripted(x), model(x), **SAME_KERNELS)
+
+
+def test_outputs_carry_no_gradients() -> None:
+    module, x = routed(compressible(), PAIRS[0])
+    assert not any(p.requires_grad for p in module.parameters())
+    for tolerance in TOLERANCES:
+        set_all(module, tolerance)
+        for form in (module, dendrofx.script(module), dendrofx.script(module, freeze=True)):
+            assert not form(x).requires_grad
+
+
+def test_tolerances_of_the_script_are_its_own() -> None:
+    module, x = routed(Residual(), PAIRS[2])
+    set_all(module, 0.1)
+    copied = copy.deepcopy(module)
+    scripted = dendrofx.script(copied)
+    assert set(dendrofx.tolerances(scripted)) == set(graph_names(module).values()) == {"stem", "fc1_fc2", "head"}
+    dendrofx.set_tolerances(scripted, {"fc1_fc2": math.inf})
+    values = {name: round(float(t), 6) for name, t in dendrofx.tolerances(scripted).items()}
+    assert values == {"stem": 0.1, "fc1_fc2": math.inf, "head": 0.1}
+    dendrofx.set_tolerances(module, {"fc1_fc2": math.inf})
+    assert_same(scripted, module, x)
+
+
+def test_a_copy_is_a_routed_module_of_its_own() -> None:
+    module, x = routed(compressible(), PAIRS[0])
+    set_all(module, 0.03)
+    copied = copy.deepcopy(module)
+    assert isinstance(copied, RoutedModule)
+    assert_same(copied, module, x)
+    with pytest.raises(AttributeError) as error:
+        _ = copied.plan
+    assert str(error.value) == "this module has no plan: it was rewritten by passes, not by dendrofx.transform"
+    set_all(copied, math.inf)
+    assert [float(t) for t in dendrofx.tolerances(module).values()] == [pytest.approx(0.03)]
+    assert_same(dendrofx.script(copied), copied, x)
+
+
+def test_torch_save_keeps_a_routed_module() -> None:
+    module, x = routed(compressible(), PAIRS[0])
+    set_all(module, 0.03)
+    buffer = io.BytesIO()
+    torch.save(module, buffer)
+    buffer.seek(0)
+    loaded = torch.load(buffer, weights_only=False)
+    assert torch.equal(loaded(x), module(x))
+    assert isinstance(loaded, RoutedModule)
+    assert_same(loaded, module, x)
+    assert_same(dendrofx.script(loaded), module, x)

@@ -1,0 +1,142 @@
+"""Packaging: the wheel, the folder `passes`, the public names and the layout of the checkout."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import dendrofx
+
+ROOT = Path(__file__).parent.parent
+NAMES = [
+    "transform", "script", "graph_text", "RoutedModule", "Plan", "SitePlan", "Site", "Sites", "find_sites", "tolerances",
+    "set_tolerances", "LightForm", "LowRank", "Pruned", "GateForm", "ResidualGate", "EnergyGate", "LearnedGate", "AlwaysFull",
+    "AlwaysLight", "RandomGate", "OracleGate", "DendrofxError", "InputError", "CaptureError", "PassError", "NotYetError",
+]  # fmt: skip
+FOLDERS = {"dendrofx", "passes", "tests", "benchmarks", ".ci"}
+FILES = {
+    "setup.py", "README.md", "pyproject.toml", "constraints.txt", "LICENSE", "CONTRIBUTING.md", ".gitignore",
+}  # fmt: skip
+
+
+def python(*arguments: str, where: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run Python away from this checkout's import path."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    env |= {"PYTHONPATH": str(path)} if path else {}
+    return subprocess.run([sys.executable, *arguments], cwd=where, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy, so that the checkout stays as it is."""
+    copy = tmp_path_factory.mktemp("copy")
+    for name in ("dendrofx", "passes"):
+        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy / name)
+    out = copy / "out"
+    built = python("-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(copy), where=copy)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (found,) = out.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("installed")
+    options = ["--no-deps", "--no-index", "--disable-pip-version-check", "--target", str(target)]
+    done = python("-m", "pip", "install", *options, str(wheel), where=target)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return target
+
+
+def test_the_wheel_holds_every_module_once(wheel: Path) -> None:
+    names = [n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n]
+    assert len(names) == len(set(names))
+    assert {n.partition("/")[0] for n in names} == {"dendrofx"}
+    ours = {str(p.relative_to(ROOT)) for p in (ROOT / "dendrofx").rglob("*.py") if "passes" not in p.parts}
+    passes = {f"dendrofx/passes/{p.relative_to(ROOT / 'passes')}" for p in (ROOT / "passes").rglob("*.py")}
+    assert set(names) == ours | passes | {"dendrofx/py.typed"}
+
+
+def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [n for n in archive.namelist() if n.endswith("/METADATA")]
+    metadata = archive.read(name).decode()
+    core = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, re.MULTILINE)
+    assert sorted(core) == ["numpy", "tabulate", "torch", "tqdm"]
+    assert set(re.findall(r"^Provides-Extra: (\w+)$", metadata, re.MULTILINE)) == {"bench", "test", "dev"}
+    assert set(re.findall(r"^Requires-Python: (.+)$", metadata, re.MULTILINE)) & {">=3.10,<3.14", "<3.14,>=3.10"}
+
+
+def test_the_installed_package_imports_and_works_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "import torch, dendrofx, dendrofx.passes as p; print(dendrofx.__file__); print(p.__file__);"
+        "m = dendrofx.transform(torch.nn.Sequential(torch.nn.Linear(64, 64)).eval(), light=dendrofx.LowRank(4), decide=False);"
+        "print(m(torch.ones(2, 64)).shape[1], m.plan.sites[0].status)"
+    )
+    ran = python("-W", "error", "-c", code, where=tmp_path, path=installed)
+    assert ran.returncode == 0, ran.stderr
+    package, passes, result = ran.stdout.splitlines()
+    assert Path(package) == installed / "dendrofx" / "__init__.py"
+    assert Path(passes) == installed / "dendrofx" / "passes" / "__init__.py"
+    assert result == "64 routed"
+
+
+def test_passes_is_not_imported_by_its_bare_name() -> None:
+    ran = python("-c", "import passes", where=ROOT)
+    assert ran.returncode != 0
+    assert "ImportError: this package is imported as dendrofx.passes, not as passes" in ran.stderr
+
+
+def test_an_uninstalled_checkout_imports() -> None:
+    ran = python("-c", "import dendrofx.passes; print(dendrofx.passes.__name__)", where=ROOT)
+    assert (ran.returncode, ran.stdout) == (0, "dendrofx.passes\n"), ran.stderr
+    link = ROOT / "dendrofx" / "passes"
+    assert link.is_symlink()
+    assert str(link.readlink()) == "../passes"
+
+
+def test_public_names() -> None:
+    assert dendrofx.__all__ == NAMES
+    assert all(getattr(dendrofx, name).__doc__ for name in NAMES)
+
+
+def test_top_level() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a git checkout: only tracked files count")
+    command = ["git", "-c", "safe.directory=*", "ls-files"]
+    tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    parts = [name.split("/") for name in tracked]
+    assert {p[0] for p in parts if len(p) > 1} == FOLDERS
+    assert {p[0] for p in parts if len(p) == 1} == FILES
+
+
+def test_constraints_are_exact_and_cover_what_is_needed() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert pins["torch"] == "2.13.0"
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    named = set(re.findall(r'"([A-Za-z][\w-]*)(?:==|>=)[\d.*]+"', setup)) | {"types-tabulate", "types-tqdm"}
+    assert named >= {"torch", "numpy", "tabulate", "tqdm", "matplotlib", "pytest", "hypothesis", "ruff", "mypy"}
+    assert named <= set(pins)
+
+
+@pytest.mark.parametrize("file", ["setup.py", "dendrofx/__init__.py"])
+def test_a_newer_python_is_refused_with_the_reason(file: str, tmp_path: Path) -> None:
+    code = (
+        "import setuptools, sys; sys.version_info = (3, 14, 0); sys.version = '3.14.0 (main)';"
+        f"exec(compile(open({str(ROOT / file)!r}).read(), 'file', 'exec'))"
+    )
+    ran = python("-c", code, where=tmp_path)
+    assert ran.returncode != 0
+    wanted = (
+        "dendrofx needs Python 3.10 to 3.13: it lowers to TorchScript, and torch 2.13 does not support TorchScript on"
+    )
+    assert wanted in ran.stderr
+    assert "(this is 3.14.0)" in ran.stderr
