@@ -52,7 +52,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--quick", action="store_true", help="a short run, for a smoke test")
     p.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
     p.add_argument("--plots", type=Path, metavar="DIR", help="where --sweep writes CSV and plots (default sweep/)")
-    p.add_argument("--seed", type=int, default=0, metavar="N")
+    p.add_argument("--seed", type=_seed, default=0, metavar="N")
     p.add_argument("--width", type=_positive, default=1024, metavar="N", help="of the case wide")
     p.add_argument("--depth", type=_positive, default=3, metavar="N", help="hidden layers of the case wide")
     args = p.parse_args(argv)
@@ -67,6 +67,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2^63 - 1, got {text!r}")
     return int(text)
 
 
@@ -87,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         plots = writable_dir(args.plots or Path("sweep")) if args.sweep else None
         if args.json is not None:
             writable_dir(args.json.parent)
+            if args.json.is_dir():
+                raise IsADirectoryError(f"cannot write to {args.json}: it is a folder. Name a file")
         torch.set_num_threads(args.threads)
         machine = describe_machine()
         records = [r for name in args.case for r in run_case(name, args, machine, plots)]

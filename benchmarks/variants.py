@@ -102,7 +102,6 @@ def build_variants(prepared: Prepared, seed: int) -> dict[str, Variant]:
     """Every row, scripted and frozen the same way, by name and in the order of the table."""
     model, routed = prepared.case.model, prepared.routed
     counts = routed_counts(prepared)
-    errors = {s: e for s, (_, e) in controls.site_errors(routed, [Inputs((prepared.case.test,))], seed).items()}
     modules: dict[str, nn.Module] = {
         "scripted": model,
         "routed": routed,
@@ -110,7 +109,7 @@ def build_variants(prepared: Prepared, seed: int) -> dict[str, Variant]:
         "always-light": controls.always_light(routed),
         **prepared.static,
         "random": controls.at_random(routed, counts, seed),
-        "oracle": controls.by_oracle(routed, counts, errors),
+        "oracle": controls.by_oracle(routed, counts, Inputs((prepared.case.test,))),
     }
     row = prepared.case.test[:1]
     variants = {"eager": Variant("eager", model, False, _weight_bytes(model), None, _first_call(model, row))}

@@ -72,7 +72,7 @@ def _against_random(record: Record, routed: Row) -> str:
     assert light is not None
     means = [f"{row.quality.mean:.2e} {row.variant.name}" for row in (routed, random, light)]
     against = f"mean deviation {', '.join(means)}"
-    if routed.quality.mean < random.quality.mean:
+    if routed.quality.mean < random.quality.mean * (1 - TIE):
         return f"the gate beats a random choice of as many rows: {against}"
     return f"the gate does NOT beat a random choice of as many rows: {against}"
 

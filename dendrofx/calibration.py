@@ -66,8 +66,8 @@ class Calibration:
             raise InputError("calibration is empty: pass at least a few hundred samples, or calibration=None")
         generator = torch.Generator().manual_seed(seed)
         parts = _deal_batches(read, generator) if len(read) >= WHOLE_BATCHES else _deal_samples(read, generator)
-        if not all(parts):
-            count = sum(b.samples for b in read)
+        count = sum(b.samples for b in read)
+        if not all(parts) or (len(read) < WHOLE_BATCHES and count < LEAST_SAMPLES):
             raise InputError(
                 f"calibration has {count} samples in {len(read)} batches; it is cut into four disjoint sets and needs at"
                 f" least {LEAST_SAMPLES} samples in one batch, or {WHOLE_BATCHES} batches (a few hundred samples to be of use)"
@@ -77,7 +77,10 @@ class Calibration:
 
 
 def _checked(batch: Any, number: int) -> Inputs:  # noqa: ANN401
-    inputs = Inputs.of(batch)
+    try:
+        inputs = Inputs.of(batch)
+    except InputError as error:
+        raise InputError(f"calibration batch {number}: {error}") from error
     if not inputs.tensors:
         raise InputError(f"calibration batch {number} holds no tensor: {inputs}")
     for tensor in inputs.tensors:
@@ -99,8 +102,8 @@ def _deal_samples(batches: list[Inputs], generator: torch.Generator) -> list[lis
     parts: list[list[Inputs]] = [[], [], [], []]
     for batch in batches:
         for part, index in zip(parts, _deal(batch.samples, generator), strict=True):
-            if len(index):
-                part.append(batch.take(index.sort().values))
+            if len(index):  # a batch that is one sample is never cut, whatever its tensors' sizes
+                part.append(batch if batch.samples == 1 else batch.take(index.sort().values))
     return parts
 
 

@@ -58,6 +58,8 @@ def capture(model: nn.Module, example: Inputs | None = None) -> fx.GraphModule:
     """
     _check(model)
     own = copy.deepcopy(model).requires_grad_(False)
+    if isinstance(own, nn.Linear):  # FX would trace into it
+        own = nn.Sequential(own).eval()
     tracer = Tracer()
     try:
         graph = tracer.trace(own)

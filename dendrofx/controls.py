@@ -21,7 +21,7 @@ from dendrofx.gates import AlwaysLight, GateForm, OracleGate, RandomGate, SiteRo
 from dendrofx.inputs import Inputs
 from dendrofx.measure import Counts, site_activity
 from dendrofx.module import RoutedModule, graph_names, set_tolerances
-from dendrofx.record import record_rows
+from dendrofx.record import Recorder, positional, record_rows
 from dendrofx.rewrite import Branches, rewrite
 
 
@@ -49,13 +49,21 @@ def at_random(module: RoutedModule, counts: Counts, seed: int) -> RoutedModule:
     return with_gates(module, {site: RandomGate(share, seed) for site, share in shares.items()}, {})
 
 
-def by_oracle(module: RoutedModule, counts: Counts, errors: Mapping[str, Tensor]) -> RoutedModule:
-    """Each site's share of hard rows in `counts`, those with the largest true error in `errors`."""
-    cuts = {}
-    for site, error in errors.items():
+@torch.no_grad()
+def by_oracle(module: RoutedModule, counts: Counts, batch: Inputs) -> RoutedModule:
+    """Each site's share of hard rows in `counts`, those of `batch` with the largest true error.
+
+    Sites are set in graph order: what a site sees depends on the routes before it.
+    """
+    made = with_gates(module, {s.name: OracleGate() for s in recipe(module).sites}, {})
+    for site, name in graph_names(made).items():
+        run = Recorder(made, {f"{name}_gate"})
+        run.run(*positional(made, batch))
+        errors = run.values[f"{name}_gate"].double()
         share = site_activity(counts[site])
-        cuts[site] = float(torch.quantile(error.double(), 1 - share)) * (1 + 1e-6) if share < 1 else 0.0
-    return with_gates(module, {site: OracleGate() for site in errors}, cuts)
+        cut = float(torch.quantile(errors, 1 - share, interpolation="lower")) * (1 + 1e-6) if share < 1 else 0.0
+        set_tolerances(made, {name: cut})
+    return made
 
 
 def with_gates(module: RoutedModule, gates: Mapping[str, GateForm], tolerances: Mapping[str, float]) -> RoutedModule:

@@ -85,6 +85,8 @@ class Plan:
     def _footer(self) -> list[str]:
         if self.samples is None or self.deviation is None:
             return [f"tolerances from the bound alone (no calibration data), max_deviation {self.max_deviation:g}"]
+        if not self.routed:
+            return [f"nothing is routed: the outputs are the original's (budget {self.max_deviation:g})"]
         fit, gate, choose, walk = self.samples
         return [
             f"mean deviation at most {self.deviation:.4g} (95 % limit on {walk} calibration samples),"

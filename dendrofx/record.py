@@ -17,13 +17,16 @@ from dendrofx.sites import Site
 MOST_ROWS = 2048
 
 
-class _Recorder(fx.Interpreter):
+class Recorder(fx.Interpreter):
+    """Runs a graph and keeps the tensors of the nodes it is asked for, in `values`."""
+
     def __init__(self, gm: fx.GraphModule, wanted: set[str]) -> None:
         super().__init__(gm)
         self.wanted = wanted
         self.values: dict[str, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401
+        """One node."""
         value = super().run_node(n)
         if n.name in self.wanted and isinstance(value, Tensor):
             self.values[n.name] = value
@@ -60,7 +63,7 @@ def record_rows(gm: fx.GraphModule, sites: Sequence[Site], batches: Sequence[Inp
     parts: dict[str, list[Tensor]] = {s.name: [] for s in sites}
     seen = dict.fromkeys(parts, 0)
     for batch in batches:
-        recorder = _Recorder(gm, set(inputs.values()))
+        recorder = Recorder(gm, set(inputs.values()))
         recorder.run(*positional(gm, batch))
         for site, node in inputs.items():
             value = recorder.values[node]

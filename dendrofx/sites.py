@@ -104,7 +104,9 @@ class Sites(Sequence[Site]):
         if callable(selector):
             kept = tuple(s for s in self.found if selector(s))
         else:
-            patterns = [selector] if isinstance(selector, str) else list(selector)
+            patterns = [selector] if isinstance(selector, str) else selector
+            if not isinstance(patterns, Sequence) or not all(isinstance(p, str) for p in patterns):
+                raise InputError(f"sites= takes names, patterns or a predicate on Site, got {selector!r}")
             for pattern in patterns:
                 if not any(_matches(s, pattern) for s in self.found):
                     names = ", ".join(s.name for s in self.found) or "none"

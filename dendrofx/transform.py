@@ -79,7 +79,8 @@ def transform(
             raise NotYetError(f"{name}= is not in this version: leave it out")
     data = None if calibration is None else Calibration.read(calibration, seed)
     example = Inputs.of(example_inputs) if example_inputs is not None else data.fit[0] if data is not None else None
-    _try(model, example)
+    for inputs in [example, *_one_of_each_kind(data)]:
+        _try(model, inputs)
     captured = capture(model, example)
     found = find_sites(captured).select(sites)
     lights = [light] if isinstance(light, LightForm) else None if light is None else list(light)
@@ -91,15 +92,25 @@ def transform(
 def _check(model: nn.Module, max_deviation: float, light: object, gate: object, seed: object) -> None:
     if is_routed(model):
         raise InputError("the model already holds routed sites: transform the original model")
-    if not (isinstance(max_deviation, int | float) and math.isfinite(max_deviation) and max_deviation > 0):
+    number = isinstance(max_deviation, int | float) and not isinstance(max_deviation, bool)
+    if not (number and math.isfinite(max_deviation) and max_deviation > 0):
         raise InputError(f"max_deviation must be a number above 0, got {max_deviation!r}; 0.01 is one percent")
-    forms = [light] if isinstance(light, LightForm) or light is None else light
-    if not isinstance(forms, Sequence) or not forms or not all(f is None or isinstance(f, LightForm) for f in forms):
+    forms = [light] if isinstance(light, LightForm) else light
+    several = isinstance(forms, Sequence) and len(forms) > 0 and all(isinstance(f, LightForm) for f in forms)
+    if light is not None and not several:
         raise InputError(f"light must be a light form such as dendrofx.LowRank(rank=32), or several, got {light!r}")
     if not (gate is None or isinstance(gate, GateForm)):
         raise InputError(f"gate must be a gate form such as dendrofx.LearnedGate(), got {gate!r}")
-    if not isinstance(seed, int):
-        raise InputError(f"seed must be a whole number, got {seed!r}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise InputError(f"seed must be a whole number from 0 to 2^63 - 1, got {seed!r}")
+
+
+def _one_of_each_kind(data: Calibration | None) -> list[Inputs]:
+    """The first calibration batch of every width and dtype."""
+    kinds: dict[str, Inputs] = {}
+    for batch in [] if data is None else [*data.fit, *data.gate, *data.choose, *data.walk]:
+        kinds.setdefault(str([(t.dtype, t.shape[1:]) for t in batch.tensors]), batch)
+    return list(kinds.values())
 
 
 def _try(model: nn.Module, example: Inputs | None) -> None:

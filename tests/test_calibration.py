@@ -160,7 +160,7 @@ def test_what_is_no_iterable_of_batches(given_: Any, kind: str) -> None:
 def test_a_batch_of_the_wrong_type() -> None:
     with pytest.raises(dendrofx.InputError) as error:
         Calibration.read([torch.zeros(9, 2), "rows"], 0)
-    assert str(error.value) == "a batch is a tensor, a tuple or a dict of tensors, got str"
+    assert str(error.value) == "calibration batch 1: a batch is a tensor, a tuple or a dict of tensors, got str"
 
 
 def test_a_batch_without_a_tensor() -> None:

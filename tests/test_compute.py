@@ -47,13 +47,15 @@ def make(gate: dendrofx.GateForm) -> Setup:
         name = dendrofx.module.graph_names(routed)[site]
         dendrofx.set_tolerances(routed, {name: float(score.quantile(0.6 if site == "stem" else 0.3))})
     counts = counted_outputs(routed, [Inputs((x,))])[1]
-    errors = {s: e for s, (_, e) in controls.site_errors(routed, [Inputs((x,))], 0).items()}
     arms = {
         "routed": routed,
         "always-full": controls.always_full(routed),
         "always-light": controls.always_light(routed),
     }
-    arms |= {"random": controls.at_random(routed, counts, 0), "oracle": controls.by_oracle(routed, counts, errors)}
+    arms |= {
+        "random": controls.at_random(routed, counts, 0),
+        "oracle": controls.by_oracle(routed, counts, Inputs((x,))),
+    }
     return Setup(model, arms, x)
 
 
