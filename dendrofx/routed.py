@@ -22,7 +22,7 @@ from dendrofx.gates.scores import LightRows
 # Float32 values that can be gathered and scattered in the time of one multiply-add of a light branch, inverted: moving
 # one value costs about this many multiply-adds (measured, see README, Run time). Decides between light on all rows and
 # light on the easy ones.
-MACS_PER_MOVED_VALUE = 24
+MACS_PER_MOVED_VALUE = 64
 
 
 class Split(NamedTuple):
