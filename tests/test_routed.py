@@ -312,7 +312,7 @@ def test_a_routed_module_without_sites_counts_nothing() -> None:
 
 def test_easy_only_from_weighs_moving_against_computing() -> None:
     assert easy_only_from(0, 16, 8) == 1.0
-    assert easy_only_from(24 * (16 + 8), 16, 8) == 0.5
+    assert easy_only_from(64 * (16 + 8), 16, 8) == 0.5
     assert easy_only_from(10**9, 16, 8) < 1e-6
 
 

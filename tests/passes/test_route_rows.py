@@ -35,7 +35,7 @@ class Expected(nn.Module):
 class ReadsInput(Expected):
     def forward(self, x: Tensor) -> Tensor:
         rows = as_rows(x, 16, "fc1..fc2")
-        split = split_rows(self.gate(rows), self.tolerance, 0.766)
+        split = split_rows(self.gate(rows), self.tolerance, 0.8972)
         light = self.light(rows, split)
         return restore_rows(self.full(rows, light, split), x)
 
