@@ -22,7 +22,7 @@ from dendrofx.measure import executed_macs, model_macs
 from dendrofx.module import RoutedModule, graph_names, set_tolerances
 from dendrofx.record import record_rows
 from dendrofx.rewrite import Branches, rewrite
-from dendrofx.routed import LightAfterGate, count_rows, easy_only_from, split_rows
+from dendrofx.routed import MACS_PER_MOVED_VALUE, LightAfterGate, count_rows, easy_only_from, split_rows
 from tests.models import Mlp, Residual, Shared
 
 Pair = tuple[LightForm, GateForm]
@@ -312,8 +312,8 @@ def test_a_routed_module_without_sites_counts_nothing() -> None:
 
 def test_easy_only_from_weighs_moving_against_computing() -> None:
     assert easy_only_from(0, 16, 8) == 1.0
-    assert easy_only_from(64 * (16 + 8), 16, 8) == 0.5
-    assert easy_only_from(10**9, 16, 8) < 1e-6
+    assert easy_only_from(MACS_PER_MOVED_VALUE * (16 + 8), 16, 8) == 0.5
+    assert easy_only_from(10**10, 16, 8) < 1e-6
 
 
 @given(
