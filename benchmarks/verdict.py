@@ -48,7 +48,14 @@ def _against_static(record: Record, routed: Row) -> str:
         reasons = "; ".join(
             s.reason for s in record.prepared.static_plans["static-light"].sites if s.status == "refused"
         )
-        return f"against always-light at equal deviation: no light form keeps the budget on every row ({reasons})"
+        earns = (
+            routed.quality.mean <= record.prepared.plan.max_deviation
+            and (record.speedup(routed, "scripted") or 0) > 1 + TIE
+        )
+        place = (
+            "routing earns its place" if earns else "routing has no static rival, and does not earn its place either"
+        )
+        return f"{place}: no light form keeps the budget on every row ({reasons})"
     assert static.timing is not None
     assert routed.timing is not None
     forms = ", ".join(f"{s.light}" for s in record.prepared.static_plans["static-light"].routed)

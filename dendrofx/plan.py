@@ -66,21 +66,20 @@ class Plan:
             [
                 s.name,
                 s.shape,
-                s.status,
-                s.light or "",
-                s.gate or "",
+                s.light,
+                s.gate,
                 "" if s.tolerance is None else f"{s.tolerance:.3g}",
                 _percent(s.activity),
                 _percent(s.compute),
                 "" if s.skill is None else f"{s.skill:.2f}",
-                s.reason,
             ]
-            for s in self.sites
+            for s in self.routed
         ]
-        headers = ["site", "shape", "status", "light", "gate", "tolerance", "activity", "MACs", "skill", "reason"]
-        widths = [None] * 9 + [60]
-        table = tabulate(rows, headers=headers, tablefmt="simple", maxcolwidths=widths, disable_numparse=True)
-        return "\n".join([table, *self._footer(), *self.notes])
+        headers = ["routed site", "shape", "light", "gate", "tolerance", "activity", "MACs", "skill"]
+        table = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
+        reasons = [f"{s.status} {s.name}{f' ({s.shape})' if s.shape else ''}: {s.reason}" for s in self.sites]
+        lines = [*([table, ""] if rows else []), *reasons, *self._footer(), *self.notes]
+        return "\n".join(lines)
 
     def _footer(self) -> list[str]:
         if self.samples is None or self.deviation is None:
