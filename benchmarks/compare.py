@@ -142,11 +142,11 @@ def write_sweep(record: Record, folder: Path, machine: dict[str, str]) -> None:
 
 
 def _write_csv(path: Path, points: Sequence[Any]) -> None:
-    rows = [{k if not isinstance(v, dict) else "": v for k, v in p.items() if not isinstance(v, dict)} for p in points]
-    for row, point in zip(rows, points, strict=True):
-        for key, value in point.items():
-            if isinstance(value, dict):
-                row.update({f"{key}_{inner}": v for inner, v in value.items()})
+    rows = [
+        {k: v for k, v in p.items() if not isinstance(v, dict)}
+        | {f"{k}_{inner}": v for k, d in p.items() if isinstance(d, dict) for inner, v in d.items()}
+        for p in points
+    ]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

@@ -64,7 +64,7 @@ def frozen(module: nn.Module) -> torch.jit.ScriptModule:
 def measure(block: nn.Sequential, branches: Branches, rows: Tensor, activity: float, seed: int) -> list[str]:
     """One line: the parts and the routed site at one activity."""
     score = scores(branches.gate_form, branches.gate, branches.light, rows)
-    # the score of the last row that is to be light: at this tolerance about `activity` of the rows are hard
+    # about `activity` of the rows score at or above this, and are hard
     tolerance = 0.0 if activity == 1 else float(torch.quantile(score.double(), 1 - activity, interpolation="lower"))
     hard, easy = (~(score < tolerance)).nonzero().squeeze(1), (score < tolerance).nonzero().squeeze(1)
     full, light, routed = frozen(block), frozen(branches.light), routed_block(block, branches, tolerance)

@@ -7,6 +7,7 @@ Routing must beat what a user could have had without it: the cheapest light bran
 from __future__ import annotations
 
 from benchmarks.records import Record, Row
+from dendrofx import controls
 
 # Differences within the machine's own noise are ties.
 TIE = 0.03
@@ -86,9 +87,8 @@ def _against_random(record: Record, routed: Row) -> str:
 
 def _light_share(record: Record) -> str:
     """Where a gate reads the light branch, always-full runs that too: its own share of the time."""
-    readers = [
-        s for s in record.prepared.routed.plan.routed if s.gate is not None and s.gate.startswith("ResidualGate")
-    ]
+    branches = controls.recipe(record.prepared.routed).branches.values()
+    readers = [b for b in branches if b.gate_form.reads != "input"]
     light, scripted = record.row("always-light"), record.row("scripted")
     if not readers or light is None or light.timing is None or scripted is None or scripted.timing is None:
         return ""

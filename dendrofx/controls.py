@@ -40,13 +40,13 @@ def always_full(module: RoutedModule) -> RoutedModule:
 
 def always_light(module: RoutedModule) -> RoutedModule:
     """Every row light."""
-    return with_gates(module, {s.name: AlwaysLight() for s in recipe(module).sites}, {})
+    return with_gates(module, {s.name: AlwaysLight() for s in recipe(module).sites})
 
 
 def at_random(module: RoutedModule, counts: Counts, seed: int) -> RoutedModule:
     """Each site's share of hard rows in `counts`, chosen by a hash of the row."""
     shares = {site: site_activity(c) for site, c in counts.items()}
-    return with_gates(module, {site: RandomGate(share, seed) for site, share in shares.items()}, {})
+    return with_gates(module, {site: RandomGate(share, seed) for site, share in shares.items()})
 
 
 @torch.no_grad()
@@ -55,7 +55,7 @@ def by_oracle(module: RoutedModule, counts: Counts, batch: Inputs) -> RoutedModu
 
     Sites are set in graph order: what a site sees depends on the routes before it.
     """
-    made = with_gates(module, {s.name: OracleGate() for s in recipe(module).sites}, {})
+    made = with_gates(module, {s.name: OracleGate() for s in recipe(module).sites})
     for site, name in graph_names(made).items():
         run = Recorder(made, {f"{name}_gate"})
         run.run(*positional(made, batch))
@@ -66,8 +66,8 @@ def by_oracle(module: RoutedModule, counts: Counts, batch: Inputs) -> RoutedModu
     return made
 
 
-def with_gates(module: RoutedModule, gates: Mapping[str, GateForm], tolerances: Mapping[str, float]) -> RoutedModule:
-    """The same light branches behind other gates; a site without a tolerance gets 1."""
+def with_gates(module: RoutedModule, gates: Mapping[str, GateForm]) -> RoutedModule:
+    """The same light branches behind other gates, every tolerance 1."""
     source = recipe(module)
     branches = {}
     for site in source.sites:
@@ -75,7 +75,7 @@ def with_gates(module: RoutedModule, gates: Mapping[str, GateForm], tolerances: 
         site_rows = SiteRows(BlockData(block_of(source.captured, site.nodes)), old.light)
         branches[site.name] = Branches(old.light_form, old.light, form, form.fit(site_rows))
     made = rewrite(source.captured, source.sites, branches)
-    set_tolerances(made, {name: tolerances.get(site, 1.0) for site, name in graph_names(made).items()})
+    set_tolerances(made, dict.fromkeys(graph_names(made).values(), 1.0))
     return made
 
 

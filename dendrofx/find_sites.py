@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 
+import torch
 from torch import fx, nn
 
 from dendrofx.activations import activation_of, has_hooks, is_transparent
@@ -151,7 +152,7 @@ def linear_refusal(module: nn.Linear) -> str | None:
         return f"{type(module).__name__} is a subclass of nn.Linear, its forward may differ"
     if has_hooks(module):
         return "it has forward hooks, which a light branch would skip"
-    if str(module.weight.dtype) != "torch.float32":
+    if module.weight.dtype is not torch.float32:
         return f"its weight is {module.weight.dtype}; routing takes float32"
     return None
 

@@ -116,11 +116,9 @@ def counted_graph(gm: fx.GraphModule) -> fx.Graph:
         if split.target is not split_rows:
             continue
         score, tolerance = split.args[:2]
-        light = parts["light"]
-        inner = {"gate": parts["gate"], "light": light, "full": parts["full"]}
-        macs = [row_macs(m) for m in inner.values()]
+        macs = [row_macs(parts[part]) for part in ("gate", "light", "full")]
         original = cast(FullOnHardRows, parts["full"]).original_macs
-        reads_light = isinstance(light, LightBeforeGate | LightWithEvidence)
+        reads_light = isinstance(parts["light"], LightBeforeGate | LightWithEvidence)
         margin = float(getattr(parts["gate"], "margin", 0.0))
         args = (split, score, tolerance, margin, reads_light, [*macs, original])
         counts[site] = graph.call_function(count_rows, fx.node.map_arg(args, lambda n: copied[n]))

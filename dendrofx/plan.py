@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from tabulate import tabulate
@@ -54,7 +54,6 @@ class Plan:
     deviation: float | None = None
     samples: tuple[int, ...] | None = None
     multiplier: float | None = None
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def routed(self) -> list[SitePlan]:
@@ -78,7 +77,7 @@ class Plan:
         headers = ["routed site", "shape", "light", "gate", "tolerance", "activity", "MACs", "skill"]
         table = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
         reasons = [f"{s.status} {s.name}{f' ({s.shape})' if s.shape else ''}: {s.reason}" for s in self.sites]
-        lines = [*([table, ""] if rows else []), *reasons, *self._footer(), *self.notes]
+        lines = [*([table, ""] if rows else []), *reasons, *self._footer()]
         return "\n".join(lines)
 
     def _footer(self) -> list[str]:

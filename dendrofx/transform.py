@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from dendrofx.calibration import Calibration
@@ -47,7 +48,7 @@ def transform(
         example_inputs: one batch (tensor, tuple or dict) to verify the captured graph on; by default the first
             calibration batch.
         calibration: any iterable of batches, read once. With it, light branches and gates are fitted, chosen and
-            calibrated on three disjoint parts of it. Without it, only light branches and gates that need no data are
+            calibrated on four disjoint parts of it. Without it, only light branches and gates that need no data are
             used, and each site's tolerance is `max_deviation`, a bound on the site's own output.
         max_deviation: budget for the mean over samples of the relative L2 distance from the original's output.
         sites: which sites may be routed: names, patterns such as `"blocks.*"`, or a predicate on `Site`; all by default.
@@ -78,9 +79,11 @@ def transform(
         if value is not None:
             raise NotYetError(f"{name}= is not in this version: leave it out")
     data = None if calibration is None else Calibration.read(calibration, seed)
-    example = Inputs.of(example_inputs) if example_inputs is not None else data.fit[0] if data is not None else None
-    for inputs in [example, *_one_of_each_kind(data)]:
+    given = [] if example_inputs is None else [Inputs.of(example_inputs)]
+    kinds = [*given, *_one_of_each_kind(data)]
+    for inputs in kinds:
         _try(model, inputs)
+    example = kinds[0] if kinds else None
     captured = capture(model, example)
     found = find_sites(captured).select(sites)
     lights = [light] if isinstance(light, LightForm) else None if light is None else list(light)
@@ -113,9 +116,10 @@ def _one_of_each_kind(data: Calibration | None) -> list[Inputs]:
     return list(kinds.values())
 
 
-def _try(model: nn.Module, example: Inputs | None) -> None:
+@torch.no_grad()
+def _try(model: nn.Module, example: Inputs) -> None:
     """Run the model once, so that inputs it rejects are reported as inputs."""
-    if example is None or not isinstance(model, nn.Module) or any(m.training for m in model.modules()):
+    if not isinstance(model, nn.Module) or any(m.training for m in model.modules()):
         return
     if any(t.device.type != "cpu" for t in [*model.parameters(), *model.buffers()]):
         return  # capture names the tensor
