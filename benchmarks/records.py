@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from benchmarks.variants import UNTIMED, Prepared, Variant
 from dendrofx.inputs import Inputs
-from dendrofx.measure import activity, agreement, counted_outputs, deviation, executed_macs, model_macs, outputs
+from dendrofx.measure import (
+    activity,
+    agreement,
+    counted_outputs,
+    deviation,
+    executed_macs,
+    executed_work,
+    model_macs,
+    outputs,
+)
 from dendrofx.timing import Race, Timing, race
 
 AGAIN = "scripted again"
@@ -118,13 +127,14 @@ class Bench:
         """Outputs on every test row against the eager original's, and what was executed for them."""
         if counted:
             output, counts = counted_outputs(module, self.batches)
-            share = executed_macs(counts, self.macs) / self.macs
+            share = executed_work(counts, self.macs) / self.macs
+            plain = executed_macs(counts, self.macs) / self.macs
             active: float | None = activity(counts)
         else:
-            output, share, active = outputs(module, self.batches), 1.0, None
+            output, share, plain, active = outputs(module, self.batches), 1.0, 1.0, None
         far = deviation(self.reference, output)
         agrees = agreement(self.reference, output) if self.prepared.case.classes else None
-        return Quality(active, share, share, float(far.mean()), float(far.quantile(0.99)), float(far.max()), agrees)
+        return Quality(active, share, plain, float(far.mean()), float(far.quantile(0.99)), float(far.max()), agrees)
 
     def time(self, modules: Mapping[str, nn.Module]) -> Race:
         """Time modules in turns on the same batches."""

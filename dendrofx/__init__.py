@@ -16,12 +16,14 @@ from dendrofx.gates import (
     EnergyGate,
     GateForm,
     LearnedGate,
+    NoiseGate,
     OracleGate,
     RandomGate,
     ResidualGate,
 )
-from dendrofx.light import LightForm, LowRank, Pruned
+from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Precision, Prepacked, Pruned
 from dendrofx.lower import script
+from dendrofx.machine import Capability, capability
 from dendrofx.module import RoutedModule, set_tolerances, tolerances
 from dendrofx.plan import Plan, SitePlan
 from dendrofx.show import graph_text
@@ -45,14 +47,21 @@ __all__ = [
     "LightForm",
     "LowRank",
     "Pruned",
+    "Int8",
+    "BFloat16",
+    "Prepacked",
+    "Precision",
     "GateForm",
     "ResidualGate",
+    "NoiseGate",
     "EnergyGate",
     "LearnedGate",
     "AlwaysFull",
     "AlwaysLight",
     "RandomGate",
     "OracleGate",
+    "Capability",
+    "capability",
     "DendrofxError",
     "InputError",
     "CaptureError",

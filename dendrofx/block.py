@@ -8,7 +8,7 @@ The Linears are the model's own modules, not copies: two sites that call one mod
 from __future__ import annotations
 
 from functools import cached_property
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -120,11 +120,33 @@ def principal_directions(matrix: Tensor) -> Tensor:
     return directions
 
 
-def row_macs(module: nn.Module) -> int:
-    """Multiply-adds per row of a branch or gate: what its parts count themselves, plus in x out of each Linear."""
+class RowCost(NamedTuple):
+    """What one row of a branch or gate costs.
+
+    Attributes:
+        macs: multiply-adds.
+        work: multiply-adds, each weighted by the bits of its widest operand over 32.
+        padded_macs, padded_work: the part of them that also runs for padding rows (see `light/kernels.py`).
+    """
+
+    macs: int
+    work: int
+    padded_macs: int
+    padded_work: int
+
+
+def row_cost(module: nn.Module) -> RowCost:
+    """What the parts of a branch or gate count themselves (`macs`, `bits`, `pads`), plus in x out of each Linear."""
     own = getattr(module, "macs", None)
-    if isinstance(own, int):
-        return own
     if isinstance(module, nn.Linear):
-        return module.in_features * module.out_features
-    return sum(row_macs(child) for child in module.children())
+        own = module.in_features * module.out_features
+    if isinstance(own, int):
+        work = -(-own * getattr(module, "bits", 32) // 32)
+        pads = int(getattr(module, "pads", False))
+        return RowCost(own, work, pads * own, pads * work)
+    return RowCost(*(sum(parts) for parts in zip((0, 0, 0, 0), *map(row_cost, module.children()), strict=True)))
+
+
+def row_macs(module: nn.Module) -> int:
+    """Multiply-adds per row of a branch or gate."""
+    return row_cost(module).macs

@@ -78,8 +78,8 @@ def site_activity(counts: Mapping[str, int]) -> float:
 
 
 def site_compute(counts: Mapping[str, int]) -> float:
-    """One site's executed multiply-adds, gate and light included, over its block's for the same rows."""
-    return (counts["gate_macs"] + counts["light_macs"] + counts["full_macs"]) / max(counts["original_macs"], 1)
+    """One site's effective compute: executed multiply-adds, weighted by bits / 32, padding included, over its block's."""
+    return (counts["gate_work"] + counts["light_work"] + counts["full_work"]) / max(counts["original_macs"], 1)
 
 
 def activity(counts: Mapping[str, Mapping[str, int]]) -> float:
@@ -92,4 +92,10 @@ def activity(counts: Mapping[str, Mapping[str, int]]) -> float:
 def executed_macs(counts: Mapping[str, Mapping[str, int]], original: int) -> int:
     """Multiply-adds of the routed model: the original's, less the routed blocks', plus gate, light and full as executed."""
     routed = sum(c["gate_macs"] + c["light_macs"] + c["full_macs"] - c["original_macs"] for c in counts.values())
+    return original + routed
+
+
+def executed_work(counts: Mapping[str, Mapping[str, int]], original: int) -> int:
+    """The same, each multiply-add weighted by the bits of its widest operand over 32."""
+    routed = sum(c["gate_work"] + c["light_work"] + c["full_work"] - c["original_macs"] for c in counts.values())
     return original + routed

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import fx, nn
 
-from dendrofx.block import row_macs
+from dendrofx.block import row_cost
 from dendrofx.routed import FullOnHardRows, LightBeforeGate, LightWithEvidence, count_rows, no_counts, split_rows
 
 if TYPE_CHECKING:
@@ -116,11 +116,11 @@ def counted_graph(gm: fx.GraphModule) -> fx.Graph:
         if split.target is not split_rows:
             continue
         score, tolerance = split.args[:2]
-        macs = [row_macs(parts[part]) for part in ("gate", "light", "full")]
+        costs = [list(row_cost(parts[part])) for part in ("gate", "light", "full")]
         original = cast(FullOnHardRows, parts["full"]).original_macs
         reads_light = isinstance(parts["light"], LightBeforeGate | LightWithEvidence)
         margin = float(getattr(parts["gate"], "margin", 0.0))
-        args = (split, score, tolerance, margin, reads_light, [*macs, original])
+        args = (split, score, tolerance, margin, reads_light, costs, original)
         counts[site] = graph.call_function(count_rows, fx.node.map_arg(args, lambda n: copied[n]))
     graph.output((result, counts if counts else graph.call_function(no_counts)))
     return graph

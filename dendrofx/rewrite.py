@@ -17,16 +17,20 @@ from dendrofx.sites import Site
 
 @dataclass(frozen=True)
 class Branches:
-    """What a site is given: the forms, and the modules fitted from them."""
+    """What a site is given: the forms, and the modules fitted from them; without a full form, its original block is full."""
 
     light_form: LightForm
     light: nn.Module
     gate_form: GateForm
     gate: nn.Module
+    full_form: LightForm | None = None
+    full: nn.Module | None = None
 
 
 def rewrite(captured: fx.GraphModule, sites: Sequence[Site], branches: Mapping[str, Branches]) -> RoutedModule:
-    """A new module in which each site is routed; every tolerance is 0, so it computes the same function.
+    """A new module in which each site is routed; every tolerance is 0.
+
+    It computes the same function, as far as the full branches are the original blocks or exact forms of them.
 
     Args:
         captured: left unchanged; its parameters are shared.
@@ -41,7 +45,7 @@ def rewrite(captured: fx.GraphModule, sites: Sequence[Site], branches: Mapping[s
             OutlineBlock(),
             AddLight({name: b.light for name, b in branches.items()}),
             AddGate({name: (b.gate_form.reads, b.gate) for name, b in branches.items()}),
-            RouteRows(),
+            RouteRows({name: b.full for name, b in branches.items() if b.full is not None}),
         ],
     )
     gm.eval()

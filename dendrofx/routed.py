@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dendrofx.gates.scores import LightRows
+from dendrofx.light.kernels import padded_rows
 
 # Float32 values that can be gathered and scattered in the time of one multiply-add of a light branch, inverted: moving
 # one value costs about this many multiply-adds (measured, see README, Run time). Decides between light on all rows and
@@ -98,8 +99,19 @@ def restore_rows(rows: Tensor, x: Tensor) -> Tensor:
     return rows if x.dim() == 2 else rows.reshape(x.shape[:-1] + rows.shape[1:])
 
 
+def executed(rows: int, macs: int, padded_macs: int) -> int:
+    """Multiply-adds that a branch runs for `rows` rows, padding rows included."""
+    return rows * macs + (padded_rows(rows) - rows) * padded_macs
+
+
 def count_rows(
-    split: Split, score: Tensor, tolerance: Tensor, margin: float, gate_reads_light: bool, macs: List[int]
+    split: Split,
+    score: Tensor,
+    tolerance: Tensor,
+    margin: float,
+    gate_reads_light: bool,
+    costs: List[List[int]],
+    original_macs: int,
 ) -> Dict[str, int]:
     """What one call of a site did.
 
@@ -109,23 +121,29 @@ def count_rows(
         tolerance: f32[].
         margin: the gate's relative rounding margin.
         gate_reads_light: the light branch runs on every row, before the gate.
-        macs: multiply-adds per row of gate, light, full and of the original block.
+        costs: a `RowCost` each of gate, light and full.
+        original_macs: multiply-adds per row of the original block.
 
     Returns:
-        rows, hard_rows, near_rows (their route may differ in another batch), light_rows, and the multiply-adds executed
-        by gate_macs, light_macs, full_macs, beside original_macs for the same rows.
+        rows, hard_rows, near_rows (their route may differ in another batch), light_rows; the multiply-adds executed, padding
+        included, by gate_macs, light_macs, full_macs, beside original_macs for the same rows; and gate_work, light_work,
+        full_work, the same weighted by their operands' bits / 32.
     """
     near = int((score - tolerance).abs().lt(margin * tolerance).sum().item())  # none at 0 and at infinity
     light_rows = light_row_count(split, gate_reads_light)
+    gate, light, full = costs[0], costs[1], costs[2]
     return {
         "rows": split.rows,
         "hard_rows": split.hard_rows,
         "near_rows": near,
         "light_rows": light_rows,
-        "gate_macs": split.rows * macs[0],
-        "light_macs": light_rows * macs[1],
-        "full_macs": split.hard_rows * macs[2],
-        "original_macs": split.rows * macs[3],
+        "gate_macs": executed(split.rows, gate[0], gate[2]),
+        "light_macs": executed(light_rows, light[0], light[2]),
+        "full_macs": executed(split.hard_rows, full[0], full[2]),
+        "original_macs": split.rows * original_macs,
+        "gate_work": executed(split.rows, gate[1], gate[3]),
+        "light_work": executed(light_rows, light[1], light[3]),
+        "full_work": executed(split.hard_rows, full[1], full[3]),
     }
 
 

@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import fx, nn
 
-from dendrofx.block import row_macs
+from dendrofx.block import row_cost
 from dendrofx.errors import PassError
 from dendrofx.gates.form import Reads
 from dendrofx.passes.base import Change, Note, Pass, PassResult, noted
@@ -77,5 +77,5 @@ def _share(gm: fx.GraphModule, block: fx.Node, light: fx.Node) -> float:
     """Share of hard rows from which the light branch runs on the easy rows only."""
     chain = cast(nn.Sequential, gm.get_submodule(str(block.target)))
     first, last = cast(nn.Linear, chain[0]), cast(nn.Linear, chain[-1])
-    light_macs = row_macs(gm.get_submodule(str(light.target)))
-    return round(easy_only_from(light_macs, first.in_features, last.out_features), 4)
+    work = row_cost(gm.get_submodule(str(light.target))).work
+    return round(easy_only_from(work, first.in_features, last.out_features), 4)

@@ -11,15 +11,19 @@
 2. A gate that reads the light branch: it stays before the gate and runs on every row.
 3. The last node keeps its name, so nothing after the site changes.
 
-The tolerance is still 0: every row takes the full branch, and the graph computes what it computed before.
+4. The full branch is the site's block, or the form of it that the caller gave.
+
+The tolerance is still 0: every row takes the full branch, and the graph computes what it computed before, as far as that
+branch is exact.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import cast
 
-from torch import fx
+from torch import fx, nn
 
 from dendrofx.block import row_macs
 from dendrofx.errors import PassError
@@ -29,7 +33,13 @@ from dendrofx.routed import FullOnHardRows, LightAfterGate, LightBeforeGate, res
 
 @dataclass(frozen=True)
 class RouteRows(Pass):
-    """Route every site that has a light branch and a gate. Claim: each such site's output comes from its full leaf."""
+    """Route every site that has a light branch and a gate. Claim: each such site's output comes from its full leaf.
+
+    Args:
+        fulls: by site name, what runs as the full branch; the original block for sites that are not in it.
+    """
+
+    fulls: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def requires(self, gm: fx.GraphModule) -> None:
         """Every site with a light branch has a gate."""
@@ -44,7 +54,7 @@ class RouteRows(Pass):
             block, rows, score, split = (parts[p][site][0] for p in ("outlined", "rows", "gate", "split"))
             if light not in score.all_input_nodes:
                 _defer_light(gm, light, split)
-            full = _route(gm, block, rows, light, split)
+            full = _route(gm, block, rows, light, split, self.fulls.get(site))
             full.meta["dendrofx"], block.meta["dendrofx"] = Note(site, "full"), Note(site, "routed")
             changed.append(Change(site, "routed", (light.name, full.name, block.name)))
         return PassResult(gm, tuple(changed))
@@ -64,10 +74,12 @@ def _defer_light(gm: fx.GraphModule, light: fx.Node, split: fx.Node) -> None:
     light.args = (*light.args, split)
 
 
-def _route(gm: fx.GraphModule, block: fx.Node, rows: fx.Node, light: fx.Node, split: fx.Node) -> fx.Node:
+def _route(
+    gm: fx.GraphModule, block: fx.Node, rows: fx.Node, light: fx.Node, split: fx.Node, given: nn.Module | None
+) -> fx.Node:
     prefix, _, _ = str(block.target).rpartition(".")
     chain = gm.get_submodule(str(block.target))
-    gm.add_submodule(f"{prefix}.full", FullOnHardRows(chain, row_macs(chain)))
+    gm.add_submodule(f"{prefix}.full", FullOnHardRows(chain if given is None else given, row_macs(chain)))
     with gm.graph.inserting_before(block):
         name = f"{prefix.rpartition('.')[2]}_full"
         full = gm.graph.create_node("call_module", f"{prefix}.full", (rows, light, split), name=name)

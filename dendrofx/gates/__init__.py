@@ -4,12 +4,14 @@ from dendrofx.gates.controls import AlwaysFull, AlwaysLight, OracleGate, RandomG
 from dendrofx.gates.energy import EnergyGate
 from dendrofx.gates.form import GateForm, SiteRows
 from dendrofx.gates.learned import LearnedGate
+from dendrofx.gates.noise import NoiseGate
 from dendrofx.gates.residual import ResidualGate
 
 __all__ = [
     "GateForm",
     "SiteRows",
     "ResidualGate",
+    "NoiseGate",
     "EnergyGate",
     "LearnedGate",
     "AlwaysFull",

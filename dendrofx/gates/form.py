@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from dendrofx.block import BlockData
 from dendrofx.errors import InputError
+from dendrofx.forms import Form
 
 Reads = Literal["input", "light", "evidence"]
 
@@ -56,7 +57,7 @@ class SiteRows:
         return self.data.rows if self.seen is None else torch.cat([self.seen, self.data.rows])
 
 
-class GateForm(ABC):
+class GateForm(Form, ABC):
     """Base of the gate forms. Subclasses are frozen dataclasses: their fields are the whole configuration.
 
     Attributes:

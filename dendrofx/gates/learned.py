@@ -1,15 +1,16 @@
-"""The learned gate: ridge regression on cheap features of a row, in closed form."""
+"""The learned gate: ridge regression on cheap features of a row, or of what the light branch made of it, in closed form."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from dendrofx.block import principal_directions
 from dendrofx.errors import InputError
-from dendrofx.gates.form import GateForm, SiteRows
-from dendrofx.gates.scores import LearnedScore
+from dendrofx.gates.form import GateForm, Reads, SiteRows
+from dendrofx.gates.scores import LearnedLightScore, LearnedScore
 
 HARDLY = 1e-4
 SMALLEST_ERROR = 1e-7  # about float32's own noise: below it, one error is as good as another
@@ -20,16 +21,20 @@ class LearnedGate(GateForm):
     """Predicts the log of a row's error from its norm and its code in a few principal directions.
 
     The weights are the ridge solution `w = (Z'Z + ridge n I)^-1 Z' log(error)` over the standardised features Z of n
-    calibration rows (Hoerl and Kennard, 1970): no iteration, no randomness. Rows with a feature outside its calibrated
-    range are not judged (score 1e30).
+    calibration rows (Hoerl and Kennard, 1970): no iteration, no randomness. A row is not judged (score 1e30) when its largest
+    standardised feature exceeds that of all calibration rows: one number, so that a new row of the same kind does so with
+    probability 1 / (n + 1), however many features there are.
 
     Args:
-        directions: principal directions of the calibration rows in the code, at most the block's input width.
+        directions: principal directions of the calibration rows in the code, at most their width.
         ridge: penalty relative to the number of rows.
+        reads: "input": features of the row. "light": features of the light branch's output, which then runs on every
+            row: next to free where the site is wide and its output narrow.
     """
 
-    directions: int = 8
+    directions: int = field(default=8, metadata={"shown": True})
     ridge: float = 1e-2
+    reads: Reads = "input"
     needs_rows = True
 
     def __post_init__(self) -> None:
@@ -37,33 +42,50 @@ class LearnedGate(GateForm):
             raise InputError(f"directions must be >= 1, got {self.directions}")
         if not self.ridge > 0:
             raise InputError(f"ridge must be > 0, got {self.ridge}")
+        if self.reads not in ("input", "light"):
+            raise InputError(f"reads must be 'input' or 'light', got {self.reads!r}")
 
     @torch.no_grad()
     def fit(self, site: SiteRows) -> nn.Module:
         """Solve for the weights; see `GateForm.fit`."""
         rows, error = self.required(site)
-        gate = LearnedScore(site.data.directions(0, "input")[:, : self.directions].t())
+        ranged = site.range_rows
+        if self.reads == "light":
+            rows, ranged = site.light(rows), site.light(ranged)
+            directions = principal_directions(rows)
+            gate: LearnedScore = LearnedLightScore(directions[:, : self.directions].t())
+        else:
+            gate = LearnedScore(site.data.directions(0, "input")[:, : self.directions].t())
         features = gate.features(rows)
         usable = features.isfinite().all(1)
-        features = features[usable]
-        if len(features) == 0:
+        if not bool(usable.any()):
             gate.scale.fill_(torch.inf)
             return gate
-        ranged = gate.features(site.range_rows)
-        ranged = ranged[ranged.isfinite().all(1)]
-        low, high = ranged.amin(0), ranged.amax(0)
-        # a feature that hardly varies beside the rows' norm is rounding: it is scaled down and left out of the score
-        size = high[0]
-        constant = (high - low) <= HARDLY * size
-        gate.scale.copy_(2 / (high - low + HARDLY * size).clamp_min(1e-6))
-        gate.shift.copy_(-(low + high) / 2 * gate.scale)
-        z = (features * gate.scale + gate.shift).double()
-        target = error[usable].double().clamp_min(SMALLEST_ERROR).log()
-        mean, spread = z.mean(0), z.std(0, correction=0).clamp_min(1e-9)
-        spread[constant] = torch.inf
-        standard = (z - mean) / spread
-        gram = standard.t() @ standard + self.ridge * len(z) * torch.eye(z.size(1), dtype=z.dtype)
-        weight = torch.linalg.solve(gram, standard.t() @ (target - target.mean())) / spread
-        gate.weight.copy_(weight[None])
-        gate.offset.copy_((target.mean() - weight @ mean)[None])
+        _fit_range(gate, gate.features(ranged))
+        _fit_weights(gate, features[usable], error[usable], self.ridge)
         return gate
+
+
+def _fit_range(gate: LearnedScore, features: Tensor) -> None:
+    """Scale and shift, so that the largest |z| of the finite rows is 1."""
+    features = features[features.isfinite().all(1)].double()
+    mean, spread = features.mean(0), features.std(0, correction=0)
+    # a feature that hardly varies beside the rows' norm is rounding: it must not decide what is out of range
+    spread = (spread + HARDLY * features[:, 0].max()).clamp_min(1e-6)
+    reach = ((features - mean) / spread).abs().max().clamp_min(1.0) * (1 + HARDLY)  # the row that sets it stays inside
+    gate.scale.copy_(1 / (spread * reach))
+    gate.shift.copy_(-mean / (spread * reach))
+
+
+def _fit_weights(gate: LearnedScore, features: Tensor, error: Tensor, ridge: float) -> None:
+    """The ridge solution over the scaled features."""
+    z = (features * gate.scale + gate.shift).double()
+    target = error.double().clamp_min(SMALLEST_ERROR).log()
+    constant = features.double().std(0, correction=0) <= HARDLY * features[:, 0].max()
+    mean, spread = z.mean(0), z.std(0, correction=0).clamp_min(1e-9)
+    spread[constant] = torch.inf
+    standard = (z - mean) / spread
+    gram = standard.t() @ standard + ridge * len(z) * torch.eye(z.size(1), dtype=z.dtype)
+    weight = torch.linalg.solve(gram, standard.t() @ (target - target.mean())) / spread
+    gate.weight.copy_(weight[None])
+    gate.offset.copy_((target.mean() - weight @ mean)[None])

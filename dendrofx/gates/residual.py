@@ -12,7 +12,7 @@ from dendrofx.activations import LIPSCHITZ
 from dendrofx.errors import InputError
 from dendrofx.gates.form import GateForm, SiteRows
 from dendrofx.gates.scores import ResidualScore
-from dendrofx.light.branch import LightChain, LowRankLinear
+from dendrofx.light.branch import DenseLinear, LowRankLinear, ObservedChain
 
 UNIT = 2.0**-24  # unit roundoff of float32
 TINIEST = 2.0**-126  # squares below it may flush to zero
@@ -56,7 +56,10 @@ class ResidualGate(GateForm):
     def fit(self, site: SiteRows) -> nn.Module:
         """Take the norms of the block's and the light branch's stored factors; see `GateForm.fit`."""
         light = site.light
-        if not isinstance(light, LightChain) or not light.observes:
+        bounded = isinstance(light, ObservedChain) and all(
+            isinstance(m, LowRankLinear | DenseLinear) for m in light.layers
+        )
+        if not bounded:
             raise InputError(
                 f"{self} bounds LowRank branches with basis 'weight' or 'input', whose code is an orthogonal"
                 " projection of the row; take LearnedGate() for this light form"
@@ -64,7 +67,10 @@ class ResidualGate(GateForm):
         chain = site.data
         lipschitz = [0.0, *(LIPSCHITZ[type(a)] for a in chain.activations)]
         linears = chain.linears
-        terms = [_terms(lin, layer, slope) for lin, layer, slope in zip(linears, light.layers, lipschitz, strict=True)]
+        terms = [
+            _terms(lin, layer, slope)
+            for lin, layer, slope in zip(linears, light.get_submodule("layers").children(), lipschitz, strict=True)
+        ]
         # rounded up: float32 holds the float64 constants only to half a unit
         stored = torch.tensor(terms, dtype=torch.float64) * (1 + 4 * UNIT)
         return ResidualScore(stored.to(torch.float32), rounding=linears[-1].out_features * UNIT)

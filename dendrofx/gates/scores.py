@@ -99,7 +99,7 @@ class EnergyScore(nn.Module):
 
 
 class LearnedScore(nn.Module):
-    """`exp(offset + weight . z)`, z the row's features scaled so that their calibrated range is [-1, 1].
+    """`exp(offset + weight . z)`, z the row's features scaled so that no calibration row leaves [-1, 1].
 
     Features of a row x with code c = directions x: `||x||`, `||c||` and c. Few operations, and in place: a gate runs on
     every row, and on narrow blocks the number of its operations is its cost.
@@ -133,12 +133,24 @@ class LearnedScore(nn.Module):
         norms = [torch.linalg.vector_norm(v, 2, 1, keepdim=True) for v in (x, code)]
         return torch.cat([norms[0], norms[1], code], 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def score(self, x: Tensor) -> Tensor:
         """f32[N, in] -> f32[N]; NaN or infinity for a row that is not finite."""
         z = torch.addcmul(self.shift, self.features(x), self.scale)
         score = F.linear(z, self.weight, self.offset).exp_()
         reach = z.abs_().amax(1, keepdim=True)
         return torch.where(reach > 1.000001, reach * self.unjudged, score).squeeze(1)  # the slack is for rounding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[N, in] -> f32[N]."""
+        return self.score(x)
+
+
+class LearnedLightScore(LearnedScore):
+    """`LearnedScore` of what the light branch made of the row, instead of the row."""
+
+    def forward(self, x: Tensor, light: LightRows) -> Tensor:  # type: ignore[override]
+        """The rows and their light outputs -> f32[N]."""
+        return self.score(light.out)
 
 
 class ResidualScore(nn.Module):
@@ -168,6 +180,42 @@ class ResidualScore(nn.Module):
             missed = ((norm - code).clamp_min(0.0) * (norm + code) + slack * norm.square() + tiny).sqrt()
             bound = grow * bound + miss * missed + seen * code + rounding * norm + constant
         size = torch.linalg.vector_norm(light.out, 2, 1) * (1.0 - self.rounding)
+        judged = (size > bound) & size.isfinite()
+        score = torch.where(judged, bound / (size - bound), self.unjudged).clamp(0.0, self.unjudged)
+        return score.masked_fill(~(size.isfinite() & (light.evidence.sum(1) < float("inf"))), float("inf"))
+
+
+class NoiseScore(nn.Module):
+    """`n / (||y_light|| - n)`, n the noise of `NoiseGate`; 1e30 where n >= ||y_light||.
+
+    Args:
+        terms: f32[linears, 3], the constants of each Linear: what carries over of the squared noise so far, of the square of the
+            first norm it observes, and of the second.
+        rounding: squared noise per squared norm of the output row.
+        cover: what the root mean square is multiplied by.
+    """
+
+    terms: Tensor
+
+    def __init__(self, terms: Tensor, rounding: float, cover: float) -> None:
+        super().__init__()
+        self.register_buffer("terms", terms)
+        self.rounding = rounding
+        self.cover = cover
+        self.margin = 1e-3
+        self.unjudged = UNJUDGED
+        self.macs = 0
+
+    def forward(self, x: Tensor, light: LightRows) -> Tensor:
+        """The rows and what the light branch made of them -> f32[N]."""
+        size = torch.linalg.vector_norm(light.out, 2, 1)
+        square = size.double().square() * self.rounding  # squares of small rows underflow in float32
+        noise = torch.zeros_like(square)
+        for i in range(self.terms.size(0)):
+            carried, first, second = self.terms[i].double().unbind()
+            seen = light.evidence[:, 2 * i : 2 * i + 2].double().square()
+            noise = carried * noise + first * seen[:, 0] + second * seen[:, 1]
+        bound = ((noise + square).sqrt() * self.cover).to(torch.float32)
         judged = (size > bound) & size.isfinite()
         score = torch.where(judged, bound / (size - bound), self.unjudged).clamp(0.0, self.unjudged)
         return score.masked_fill(~(size.isfinite() & (light.evidence.sum(1) < float("inf"))), float("inf"))

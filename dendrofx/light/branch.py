@@ -71,20 +71,46 @@ class DenseLinear(nn.Module):
         return f"{self.weight.size(1)} -> {self.weight.size(0)}"
 
 
+class LinearPair(nn.Module):
+    """`y = decode(code(x))`, two thin Linears in another precision."""
+
+    def __init__(self, code: nn.Module, decode: nn.Module) -> None:
+        super().__init__()
+        self.code = code
+        self.decode = decode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[N, in] -> f32[N, out]."""
+        return self.decode(self.code(x))  # type: ignore[no-any-return]
+
+
 class LightChain(nn.Module):
     """`Linear (activation Linear)*` whose Linears are cheap ones.
 
     Args:
-        layers: `LowRankLinear` or `DenseLinear`, one per Linear of the block.
+        layers: one per Linear of the block, each f32[N, in_i] -> a new f32[N, out_i].
         activations: one less.
-        observes: whether `observe` means anything: the codes are orthogonal projections of their inputs.
     """
 
-    def __init__(self, layers: List[nn.Module], activations: List[nn.Module], observes: bool) -> None:  # noqa: UP006
+    def __init__(self, layers: List[nn.Module], activations: List[nn.Module]) -> None:  # noqa: UP006
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        self.activations = nn.ModuleList([*activations, nn.Identity()])
-        self.observes = observes
+        self.activations = nn.ModuleList([_in_place(a) for a in activations] + [nn.Identity()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[N, in] -> f32[N, out]."""
+        for layer, activation in zip(self.layers, self.activations):  # noqa: B905
+            x = activation(layer(x))
+        return x
+
+
+class ObservedChain(nn.Module):
+    """A `LightChain` whose layers also tell what they see of a row: `LowRankLinear`, `DenseLinear` and those of `kernels.py`."""
+
+    def __init__(self, chain: LightChain) -> None:
+        super().__init__()
+        self.layers = chain.layers
+        self.activations = chain.activations
 
     def forward(self, x: Tensor) -> Tensor:
         """f32[N, in] -> f32[N, out]."""
@@ -94,10 +120,15 @@ class LightChain(nn.Module):
 
     @torch.jit.export
     def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-        """The output, and f32[N, 2 * layers]: for each layer the norms of its input and of its code."""
+        """The output, and f32[N, 2 * layers]: for each layer two norms of its input, which ones the layer says."""
         norms: List[Tensor] = []  # noqa: UP006
         for layer, activation in zip(self.layers, self.activations):  # noqa: B905
             x, norm = layer.observe(x)  # type: ignore[operator]
             x = activation(x)
             norms.append(norm)
         return x, torch.cat(norms, 1)
+
+
+def _in_place(activation: nn.Module) -> nn.Module:
+    """A layer's output is new and its own: a ReLU need not copy it."""
+    return nn.ReLU(inplace=True) if type(activation) is nn.ReLU else activation

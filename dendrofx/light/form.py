@@ -1,8 +1,11 @@
 """What a light form is.
 
-A *form* is a frozen configuration, such as `LowRank(rank=32)`. Its `fit` returns the light branch: an `nn.Module` that
-scripts, maps f32[N, in] to f32[N, out], and treats each row on its own. A branch may offer `observe(x)`, which returns
-the same output together with f32[N, 2 * linears] of row norms, the evidence that `ResidualGate` reads.
+A *form* is a frozen configuration, such as `LowRank(rank=32)` or `Int8()`. Its `fit` returns the light branch: an `nn.Module`
+that scripts, maps f32[N, in] to f32[N, out], and treats each row on its own. A branch may be an `ObservedChain`: its
+`observe(x)` returns the same output together with row norms, the evidence that some gates read.
+
+A `Precision` is a form that changes how each Linear is computed and nothing else; the structural forms (`LowRank`, `Pruned`)
+take one as their `precision`.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ from torch import Tensor, nn
 
 from dendrofx.block import BlockData, as_block
 from dendrofx.errors import InputError
+from dendrofx.forms import Form
+from dendrofx.light.branch import LightChain, ObservedChain
 
 
-class LightForm(ABC):
+class LightForm(Form, ABC):
     """Base of the light forms. Subclasses are frozen dataclasses: their fields are the whole configuration."""
 
     needs_rows: bool = False
@@ -32,13 +37,14 @@ class LightForm(ABC):
             The branch, f32[N, in] -> f32[N, out], in eval mode and without gradients.
 
         Raises:
-            InputError: rows are needed and missing, or do not fit the block.
+            InputError: rows are needed and missing, or do not fit the block; or this CPU lacks what the form needs.
         """
         return self.fit_data(BlockData(as_block(block), None if calibration is None else calibration.detach()))
 
     @torch.no_grad()
     def fit_data(self, data: BlockData) -> nn.Module:
         """`fit`, for a block whose statistics are shared by several forms."""
+        self.check_machine()
         width = data.linears[0].in_features
         if self.needs_rows and data.rows is None:
             raise InputError(f"{self} is fitted on calibration rows: pass calibration=rows, shaped (N, {width})")
@@ -47,6 +53,41 @@ class LightForm(ABC):
             raise InputError(f"calibration rows are shaped {tuple(rows.shape)}; {self} takes (N >= 1, {width})")
         return self.build(data).eval()
 
+    def check_machine(self) -> None:
+        """Refuse a CPU on which the form is wrong or emulated, by `InputError`."""
+
     @abstractmethod
     def build(self, data: BlockData) -> nn.Module:
         """The branch, from checked data."""
+
+
+class Precision(LightForm):
+    """A form that computes every Linear of the block, whole, in another way."""
+
+    @abstractmethod
+    def linear(self, weight: Tensor, bias: Tensor | None, rows: Tensor | None) -> nn.Module:
+        """One Linear.
+
+        Args:
+            weight: f32[out, in].
+            bias: f32[out] or None.
+            rows: f32[N, in], what it takes in on the fitting rows; None without data.
+        """
+
+    def build(self, data: BlockData) -> nn.Module:
+        """Every Linear of the block; see `LightForm.fit`."""
+        inputs = data.inputs if data.rows is not None else [None] * len(data.linears)
+        layers = [self.linear(*_parameters(linear), rows) for linear, rows in zip(data.linears, inputs, strict=True)]
+        return ObservedChain(LightChain(layers, data.activations))
+
+
+def cast_linear(precision: Precision | None, dense: nn.Module, rows: Tensor | None) -> nn.Module:
+    """A `DenseLinear` in another precision; unchanged without one."""
+    if precision is None:
+        return dense
+    bias = getattr(dense, "bias", None)
+    return precision.linear(dense.get_buffer("weight"), bias, rows)
+
+
+def _parameters(linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
+    return linear.weight.detach(), None if linear.bias is None else linear.bias.detach()

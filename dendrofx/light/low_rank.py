@@ -18,15 +18,15 @@ is not, because the rows of A are not orthonormal; that form offers no evidence.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import nn
 
 from dendrofx.block import BlockData
 from dendrofx.errors import InputError
-from dendrofx.light.branch import DenseLinear, LightChain, LowRankLinear
-from dendrofx.light.form import LightForm
+from dendrofx.light.branch import DenseLinear, LightChain, LinearPair, LowRankLinear, ObservedChain
+from dendrofx.light.form import LightForm, Precision, cast_linear
 
 Basis = Literal["weight", "input", "whitened"]
 
@@ -40,6 +40,7 @@ class LowRank(LightForm):
     Args:
         rank: directions kept, at least 1.
         basis: which directions, see the module's docstring. "input" and "whitened" need calibration rows.
+        precision: of the thin Linears, `Int8()` or `BFloat16()`; None is float32.
 
     Example:
         >>> light = LowRank(rank=32).fit(nn.Linear(256, 1024))
@@ -48,7 +49,8 @@ class LowRank(LightForm):
     """
 
     rank: int
-    basis: Basis = "weight"
+    basis: Basis = field(default="weight", metadata={"shown": True})
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -59,20 +61,33 @@ class LowRank(LightForm):
     @property
     def needs_rows(self) -> bool:  # type: ignore[override]
         """Whether `fit` needs calibration rows."""
-        return self.basis != "weight"
+        return self.basis != "weight" or (self.precision is not None and self.precision.needs_rows)
+
+    def check_machine(self) -> None:
+        """What its precision needs."""
+        if self.precision is not None:
+            self.precision.check_machine()
 
     def build(self, data: BlockData) -> nn.Module:
         """Factor every Linear; see `LightForm.fit`."""
         layers = [self._factor(data, i) for i in range(len(data.linears))]
-        return LightChain(layers, data.activations, observes=self.basis != "whitened")
+        chain = LightChain(layers, data.activations)
+        return ObservedChain(chain) if self.basis != "whitened" and self.precision is None else chain
 
     def _factor(self, data: BlockData, index: int) -> nn.Module:
         linear = data.linears[index]
         weight = linear.weight.detach()
         bias = None if linear.bias is None else linear.bias.detach()
+        rows = None if data.rows is None else data.inputs[index]
         if self.rank * sum(weight.shape) >= weight.numel():
-            return DenseLinear(weight, bias)
+            return cast_linear(self.precision, DenseLinear(weight, bias), rows)
         directions = data.directions(index, self.basis)[:, : self.rank]
         if self.basis == "whitened":
-            return LowRankLinear(code=directions.t() @ weight, decode=directions, bias=bias)
-        return LowRankLinear(code=directions.t(), decode=weight @ directions, bias=bias)
+            code, decode = directions.t() @ weight, directions
+        else:
+            code, decode = directions.t(), weight @ directions
+        if self.precision is None:
+            return LowRankLinear(code, decode, bias)
+        codes = None if rows is None else rows @ code.t()
+        first = self.precision.linear(code.contiguous(), None, rows)
+        return LinearPair(first, self.precision.linear(decode.contiguous(), bias, codes))

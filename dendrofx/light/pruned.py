@@ -16,7 +16,7 @@ A unit that never fires on the calibration rows has energy 0, so `energy=1.0` dr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from dendrofx.block import BlockData
 from dendrofx.errors import InputError
 from dendrofx.light.branch import DenseLinear, LightChain
-from dendrofx.light.form import LightForm
+from dendrofx.light.form import LightForm, Precision, cast_linear
 
 # Kept units are rounded up to whole vector registers: 16 float32 in AVX-512.
 VECTOR = 16
@@ -37,6 +37,7 @@ class Pruned(LightForm):
     Args:
         energy: share of the squared contribution that is kept, in (0, 1].
         ridge: penalty of the compensation, relative to the kept units' variance; `inf` compensates the mean alone.
+        precision: of the smaller Linears, `Int8()` or `BFloat16()`; None is float32.
 
     Example:
         >>> light = Pruned(energy=0.999).fit(nn.Sequential(fc1, nn.ReLU(), fc2), calibration=rows)
@@ -44,8 +45,9 @@ class Pruned(LightForm):
         DenseLinear(4096 -> 304)
     """
 
-    energy: float = 0.999
+    energy: float = field(default=0.999, metadata={"shown": True})
     ridge: float = math.inf
+    precision: Precision | None = None
     needs_rows = True
 
     def __post_init__(self) -> None:
@@ -53,6 +55,11 @@ class Pruned(LightForm):
             raise InputError(f"energy must be in (0, 1], got {self.energy}")
         if not self.ridge > 0:
             raise InputError(f"ridge must be > 0 (inf compensates the mean alone), got {self.ridge}")
+
+    def check_machine(self) -> None:
+        """What its precision needs."""
+        if self.precision is not None:
+            self.precision.check_machine()
 
     def build(self, data: BlockData) -> nn.Module:
         """Choose the units and compensate for the others; see `LightForm.fit`.
@@ -64,15 +71,16 @@ class Pruned(LightForm):
         if len(linears) < 2:
             raise InputError(f"{self} leaves out hidden units; a lone Linear has none")
         kept = [self._units(h, nxt.weight) for h, nxt in zip(inputs[1:], linears[1:], strict=True)]
-        rows, layers = inputs[0], [_first(linears[0], kept[0])]
+        dense = _first(linears[0], kept[0])
+        rows, layers = inputs[0], [cast_linear(self.precision, dense, inputs[0])]
         for i, linear in enumerate(linears[1:]):
-            rows = activations[i](layers[-1](rows))
+            rows = activations[i](dense(rows))
             wanted = linear(inputs[i + 1])
             columns = linear.weight.detach()[:, kept[i]]
             outs = kept[i + 1] if i + 1 < len(kept) else torch.arange(linear.out_features)
-            weight, bias = self._compensate(rows, wanted[:, outs], columns[outs])
-            layers.append(DenseLinear(weight, bias))
-        return LightChain(list(layers), activations, observes=False)
+            dense = DenseLinear(*self._compensate(rows, wanted[:, outs], columns[outs]))
+            layers.append(cast_linear(self.precision, dense, rows))
+        return LightChain(layers, activations)
 
     def _units(self, hidden: Tensor, following: Tensor) -> Tensor:
         """Indices of the kept units, ascending."""
