@@ -13,7 +13,7 @@ if sys.version_info >= (3, 14):
 
 setup(
     name="dendrofx",
-    version="0.1.0",
+    version="0.2.0",
     description="Per-row conditional branches for trained PyTorch models on CPUs: a torch.fx pass with honest measurements.",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -23,14 +23,13 @@ import dendrofx
 from benchmarks.cases import CASES, CaseOptions
 from dendrofx import controls
 from dendrofx.block import block_of
-from dendrofx.capture import capture
 from dendrofx.choose import scores
 from dendrofx.inputs import Inputs
 from dendrofx.machine import describe_machine
-from dendrofx.module import graph_names
 from dendrofx.record import record_rows
-from dendrofx.rewrite import Branches, rewrite
+from dendrofx.rewrite import Branches
 from dendrofx.timing import race
+from dendrofx.verify import site_alone
 
 ACTIVITIES = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05)
 SECONDS = 3.0
@@ -46,15 +45,6 @@ HEADERS = [
 ]
 
 
-def routed_block(block: nn.Sequential, branches: Branches, tolerance: float) -> torch.jit.ScriptModule:
-    """The site alone, scripted and frozen."""
-    captured = capture(block)
-    site = dendrofx.find_sites(captured).expect(1)[0]
-    module = rewrite(captured, [site], {site.name: branches})
-    dendrofx.set_tolerances(module, dict.fromkeys(graph_names(module).values(), tolerance))
-    return dendrofx.script(module, freeze=True)
-
-
 def frozen(module: nn.Module) -> torch.jit.ScriptModule:
     """One part, scripted and frozen."""
     return dendrofx.script(module.eval(), freeze=True)
@@ -67,7 +57,11 @@ def measure(block: nn.Sequential, branches: Branches, rows: Tensor, activity: fl
     # about `activity` of the rows score at or above this, and are hard
     tolerance = 0.0 if activity == 1 else float(torch.quantile(score.double(), 1 - activity, interpolation="lower"))
     hard, easy = (~(score < tolerance)).nonzero().squeeze(1), (score < tolerance).nonzero().squeeze(1)
-    full, light, routed = frozen(block), frozen(branches.light), routed_block(block, branches, tolerance)
+    full, light, routed = (
+        frozen(block),
+        frozen(branches.light),
+        dendrofx.script(site_alone(block, branches, tolerance)[1], freeze=True),
+    )
     # views of as many rows: gathering them is routing's own cost, not the ideal's
     hard_rows, easy_rows = rows[: len(hard)], rows[: max(len(easy), 1)]
     calls: dict[str, Callable[[int], object]] = {

@@ -8,7 +8,7 @@ if _sys.version_info >= (3, 14):
         f" 3.14 and newer (this is {_sys.version.split()[0]})."
     )
 
-from dendrofx.errors import CaptureError, DendrofxError, InputError, NotYetError, PassError
+from dendrofx.errors import CaptureError, DendrofxError, InputError, PassError, PlanError
 from dendrofx.find_sites import find_sites
 from dendrofx.gates import (
     AlwaysFull,
@@ -30,7 +30,7 @@ from dendrofx.show import graph_text
 from dendrofx.sites import Site, Sites
 from dendrofx.transform import transform
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "transform",
@@ -66,5 +66,5 @@ __all__ = [
     "InputError",
     "CaptureError",
     "PassError",
-    "NotYetError",
+    "PlanError",
 ]

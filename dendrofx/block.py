@@ -7,8 +7,9 @@ The Linears are the model's own modules, not copies: two sites that call one mod
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import cached_property
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +65,9 @@ class BlockData:
     Args:
         block: the chain.
         rows: f32[N, in], or None without data.
+
+    Attributes:
+        kept: what a form computed and another form can use again, by a key of its own.
     """
 
     def __init__(self, block: nn.Sequential, rows: Tensor | None = None) -> None:
@@ -71,6 +75,7 @@ class BlockData:
         self.linears = [m for m in block if isinstance(m, nn.Linear)]
         self.activations = [m for m in block if not isinstance(m, nn.Linear)]
         self._directions: dict[tuple[int, str], Tensor] = {}
+        self.kept: dict[Hashable, Any] = {}
 
     @cached_property
     @torch.no_grad()
@@ -150,3 +155,8 @@ def row_cost(module: nn.Module) -> RowCost:
 def row_macs(module: nn.Module) -> int:
     """Multiply-adds per row of a branch or gate."""
     return row_cost(module).macs
+
+
+def converted_values(module: nn.Module) -> int:
+    """Values per row that a branch converts from and to a lower precision: what its Linears take in and give out."""
+    return sum(int(getattr(m, "converts", 0)) for m in module.modules())

@@ -11,7 +11,6 @@ a document) stay together when the caller puts them in one batch. With fewer bat
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dendrofx.errors import InputError
+from dendrofx.fingerprint import data_fingerprint
 from dendrofx.inputs import Inputs
 
 WHOLE_BATCHES = 8
@@ -30,13 +30,19 @@ SHARES = (0.4, 0.2, 0.2)  # fit, gate, choose; the rest is walked
 
 @dataclass(frozen=True)
 class Calibration:
-    """The four disjoint sets, each a list of batches, and the samples of a batch as it was given (their median)."""
+    """The four disjoint sets, each a list of batches.
+
+    Attributes:
+        sizes: the samples of the batches as they were given, each size once, ascending.
+        fingerprint: of all of them.
+    """
 
     fit: list[Inputs]
     gate: list[Inputs]
     choose: list[Inputs]
     walk: list[Inputs]
-    batch_size: float
+    sizes: tuple[int, ...]
+    fingerprint: str
 
     @property
     def samples(self) -> tuple[int, ...]:
@@ -73,7 +79,8 @@ class Calibration:
                 f" least {LEAST_SAMPLES} samples in one batch, or {WHOLE_BATCHES} batches (a few hundred samples to be of use)"
             )
         fit, gate, choose, walk = parts
-        return Calibration(fit, gate, choose, walk, statistics.median(b.samples for b in read))
+        sizes = tuple(sorted({b.samples for b in read}))
+        return Calibration(fit, gate, choose, walk, sizes, data_fingerprint(read))
 
 
 def _checked(batch: Any, number: int) -> Inputs:  # noqa: ANN401

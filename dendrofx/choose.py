@@ -1,34 +1,36 @@
-"""Choosing a light branch and a gate for a site, by what they measure on rows that fitted neither.
+"""Candidates for a site: light branches, each with every gate that fits it, and what they measure on rows that fitted neither.
 
-For each candidate light branch the gate with the best router skill is taken. The branch is then priced at the site's share
-of the budget: the smallest activity at which the mean error of the rows left to light keeps it, and the counted cost of that (see
-`cost.py`). The cheapest wins, or the site is refused.
+A candidate is priced at the site's share of the budget (`prices.py`): at the smallest activity at which the mean error of the
+rows left to light keeps it. So a gate's skill counts by the full rows it saves, and against its own time.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from dendrofx.block import BlockData, row_macs
+from dendrofx.block import BlockData, converted_values, row_cost, row_macs
 from dendrofx.calibrate import ONE_SIDED_95
 from dendrofx.cost import RowMacs
 from dendrofx.errors import InputError
-from dendrofx.gates import EnergyGate, GateForm, LearnedGate, ResidualGate, SiteRows
+from dendrofx.gates import EnergyGate, GateForm, LearnedGate, NoiseGate, ResidualGate, SiteRows
 from dendrofx.gates.scores import UNJUDGED, LightRows
-from dendrofx.light import LightForm, LowRank, Pruned
+from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Precision, Pruned
+from dendrofx.machine import capability
 from dendrofx.rewrite import Branches
 from dendrofx.skill import router_skill
 
 # Candidates, as shares of the widest useful rank (that at which a factored Linear costs what the Linear costs).
 RANK_SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 ENERGIES = (0.9, 0.97, 0.99, 0.997, 0.999, 0.9995, 0.9998, 0.9999, 1.0)
-GATES: tuple[GateForm, ...] = (ResidualGate(), EnergyGate(), LearnedGate())
+GATES: tuple[GateForm, ...] = (ResidualGate(), NoiseGate(), EnergyGate(), LearnedGate(), LearnedGate(reads="light"))
 PROBE_ROWS = 256
+# Float32 multiply-adds in the time of converting one value to a lower precision or back, about: 512 x 1024 -> 4096 in int8
+# spends 0.6 ms of 3.1 on its pointwise passes, where the float32 product takes 9 prepacked (2 threads, Zen 5).
+MACS_PER_CONVERTED_VALUE = 32
 
 
 @dataclass(frozen=True)
@@ -60,21 +62,44 @@ class Candidate:
 
     @property
     def macs(self) -> RowMacs:
-        """Multiply-adds per row of the branches."""
-        return RowMacs(row_macs(self.branches.gate), row_macs(self.branches.light), self.full_macs)
+        """Multiply-adds per row of the branches, weighted by operand bits, conversions counted as multiply-adds too."""
+        full = self.full_macs if self.branches.full is None else row_cost(self.branches.full).work
+        light = row_cost(self.branches.light).work + MACS_PER_CONVERTED_VALUE * converted_values(self.branches.light)
+        return RowMacs(row_cost(self.branches.gate).work, light, full)
+
+    @property
+    def family(self) -> str:
+        """Candidates of one family differ in size only: `LowRank Int8(), LearnedGate(directions=8)`."""
+        form = self.branches.light_form
+        return f"{type(form).__name__} {getattr(form, 'precision', form)}, {self.branches.gate_form}"
 
 
 def default_lights(data: BlockData) -> list[LightForm]:
-    """The ladder of light forms that is tried when the caller names none."""
+    """The ladder of light forms that is tried when the caller names none: as they are, and in this CPU's best precision."""
+    low = default_precisions()
+    best = low[0] if low else None
     widest = max(w.in_features * w.out_features // (w.in_features + w.out_features) for w in data.linears)
     ranks = sorted({max(int(widest * share), 1) for share in RANK_SHARES})
-    if data.rows is None:
+    if (
+        data.rows is None
+    ):  # what has a proven bound; low precision has an estimate, and is used without data only when named
         return [LowRank(rank) for rank in ranks]
-    lights: list[LightForm] = [LowRank(rank, "whitened") for rank in ranks]
-    lights += [LowRank(rank, "input") for rank in ranks[1::2]]
-    if len(data.linears) > 1:
-        lights += [Pruned(energy) for energy in ENERGIES] + [Pruned(energy, ridge=1e-3) for energy in ENERGIES[:-1]]
+    lights: list[LightForm] = [*low]
+    for precision in dict.fromkeys([None, best]):
+        lights += [LowRank(rank, "whitened", precision) for rank in ranks]
+        lights += [LowRank(rank, "input", precision) for rank in ranks[1::2]]
+        if len(data.linears) > 1:
+            lights += [Pruned(energy, precision=precision) for energy in ENERGIES]
+            lights += [Pruned(energy, 1e-3, precision) for energy in ENERGIES[:-1]]
     return lights
+
+
+def default_precisions() -> list[Precision]:
+    """The low precisions that this CPU multiplies natively, the fastest first."""
+    here = capability()
+    eight: list[Precision] = [Int8()] if here.vnni and here.int8_exact else []
+    half: list[Precision] = [BFloat16(packed=True), BFloat16()] if here.bf16 else []
+    return [*eight, *half]
 
 
 @torch.no_grad()
@@ -116,34 +141,42 @@ class SiteData:
 
 
 def candidates(
-    data: SiteData, lights: Sequence[LightForm] | None, gate: GateForm | None, seed: int
+    data: SiteData, lights: Sequence[LightForm] | None, gate: GateForm | None, full: LightForm | None, seed: int
 ) -> tuple[list[Candidate], list[str]]:
-    """Fit every light form and its best gate.
+    """Fit every light form with every gate.
 
     Args:
         data: the site's rows.
         lights: the forms to try, None for the default ladder.
-        gate: the gate to use, None for the one with the best skill.
+        gate: the gate to use, None for all that fit.
+        full: the form of the full branch, None for the block itself.
         seed: of tie-breaking.
 
     Returns:
-        The candidates that save multiply-adds, and a reason for each form that is none.
+        The candidates, and a reason for each form that is none: it does not fit, or has more weighted multiply-adds than the block.
+
+    Raises:
+        InputError: the full form does not fit the block.
     """
-    found, reasons = [], []
+    found: list[Candidate] = []
+    reasons = []
     full_macs = row_macs(data.fit.block)
+    full_module = None if full is None else full.fit_data(data.fit)
     for form in lights or default_lights(data.fit):
         try:
             light = form.fit_data(data.fit)
-            if row_macs(light) >= full_macs:
-                reasons.append(f"{form} saves no multiply-adds: {row_macs(light)} of the block's {full_macs}")
+            work = row_cost(light).work
+            if work >= full_macs and not isinstance(form, Precision):
+                reasons.append(f"{form} saves no multiply-adds: {work} of the block's {full_macs}")
             else:
-                found.append(_with_best_gate(data, form, light, gate, seed))
+                made = _with_gates(data, form, light, gate, seed)
+                found += [replace(c, branches=replace(c.branches, full_form=full, full=full_module)) for c in made]
         except InputError as error:
             reasons.append(str(error))
     return found, reasons
 
 
-def _with_best_gate(data: SiteData, form: LightForm, light: nn.Module, gate: GateForm | None, seed: int) -> Candidate:
+def _with_gates(data: SiteData, form: LightForm, light: nn.Module, gate: GateForm | None, seed: int) -> list[Candidate]:
     rows = data.gate.rows
     site = SiteRows(data.gate, light, None if rows is None else relative_error(data.gate, light), data.fit.rows)
     error = relative_error(data.choose, light)
@@ -158,13 +191,12 @@ def _with_best_gate(data: SiteData, form: LightForm, light: nn.Module, gate: Gat
             continue
         assert data.choose.rows is not None
         score = scores(gate_form, fitted, light, data.choose.rows)
-        skill = router_skill(score, error, seed, resamples=0).value
+        skill = None if rows is None else router_skill(score, error, seed, resamples=0).value
         branches = Branches(form, light, gate_form, fitted)
         tried.append(Candidate(branches, score, error, skill, row_macs(data.fit.block)))
     if not tried:
         raise InputError(problem)
-    best = max(tried, key=lambda c: -math.inf if c.skill is None else c.skill)
-    return best if rows is not None else replace(best, skill=None)
+    return tried
 
 
 def finite_rows(block: nn.Sequential, rows: Tensor) -> BlockData:

@@ -1,21 +1,32 @@
-"""Counted cost: what a routed site would take, from multiply-adds and row counts alone, before anything is timed.
+"""What a routed site costs: counted from its multiply-adds before anything is timed, and predicted from its parts' times after.
 
-A product of M rows takes about as long as the multiply-adds of M + 32 rows: its weights are read once per call, however few
-rows there are (F.linear, 4096 -> 2048, 2 threads: 0.6 ms for 1 row, 2.9 for 18, 3.7 for 32, 17 for 256). So a full branch
-that runs for a handful of rows in every call is dear, and one that no row needs is free.
+**Counted.** A product of M rows takes about as long as the multiply-adds of M + 32 rows: its weights are read once per call,
+however few rows there are (F.linear, 4096 -> 2048, 2 threads: 0.6 ms for 1 row, 2.9 for 18, 3.7 for 32, 17 for 256). So a full
+branch that runs for a handful of rows in every call is dear, and one that no row needs is free. Good enough to tell which
+candidates are worth timing.
+
+**Measured.** gate, light, full and the routing around them are timed apart; a call of M rows of which each is hard with
+probability a has a hard row with probability p = 1 - (1 - a)^M, and takes
+
+    gate + light + split                              where none is
+    gate + light + gather, scatter + full(a M / p)    where some are
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 WEIGHT_ROWS = 32
+BLOCK = "block"  # the name of the original block among the full branches
 
 
 @dataclass(frozen=True)
 class RowMacs:
-    """Multiply-adds per row of a site's gate, light branch and full branch."""
+    """Multiply-adds per row of a site's gate, light branch and full branch, weighted by their operands' bits / 32."""
 
     gate: int
     light: int
@@ -36,3 +47,67 @@ class RowMacs:
         light = self.light * (rows + WEIGHT_ROWS)
         full = self.full * (activity * rows + WEIGHT_ROWS * some_hard)
         return (self.gate * rows + light + full) / (self.full * (rows + WEIGHT_ROWS))
+
+
+@dataclass(frozen=True)
+class SiteTimes:
+    """Measured times of one site's parts at one row count, in ms (medians of turns in one process).
+
+    Attributes:
+        rows: rows per call.
+        block: the original block on all rows.
+        full: by name of the full branch, (hard rows, ms) in ascending order.
+        light: by light form and whether it runs for a gate that reads its evidence.
+        gate: by light and gate form.
+        split: finding that no row is hard.
+        moved: per hard row, gathering and scattering it.
+
+    Example:
+        >>> full = {"block": ((1, 1.0), (256, 10.0))}
+        >>> times = SiteTimes(256, 10.0, full, {("Int8()", False): 2.0}, {("Int8()", "g"): 0.5}, split=0.1, moved=0.0)
+        >>> times.predict("Int8()", "g", False, "block", activity=0.0)
+        2.6
+    """
+
+    rows: int
+    block: float
+    full: Mapping[str, tuple[tuple[int, float], ...]]
+    light: Mapping[tuple[str, bool], float]
+    gate: Mapping[tuple[str, str], float]
+    split: float
+    moved: float
+
+    def knows(self, light: str, gate: str, evidence: bool) -> bool:
+        """Whether this candidate was timed."""
+        return (light, evidence) in self.light and (light, gate) in self.gate
+
+    def predict(self, light: str, gate: str, evidence: bool, full: str, activity: float) -> float:
+        """Expected ms of a call.
+
+        Args:
+            light: its form, as text.
+            gate: its form, as text.
+            evidence: whether the gate reads the light branch's evidence.
+            full: `"block"` or the full form, as text.
+            activity: share of hard rows.
+        """
+        none = self.gate[light, gate] + self.light[light, evidence] + self.split
+        some = 1 - math.pow(1 - activity, self.rows)
+        if some == 0:
+            return none
+        hard = activity * self.rows / some
+        counts, ms = [n for n, _ in self.full[full]], [t for _, t in self.full[full]]
+        if self.rows == 1:  # a hard row is the whole call: nothing is moved, and most gates skip the light branch
+            return (1 - some) * none + some * (none - self.light[light, evidence] + ms[-1])
+        return none + some * (float(np.interp(hard, counts, ms)) + self.moved * hard)
+
+    def break_even(self, light: str, gate: str, evidence: bool, full: str) -> float:
+        """The activity at which routing takes as long as the block, by bisection; 0 where it never pays, 1 where it always does."""
+        low, high = 0.0, 1.0
+        if self.predict(light, gate, evidence, full, high) < self.block:
+            return 1.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            pays = self.predict(light, gate, evidence, full, middle) < self.block
+            low, high = (middle, high) if pays else (low, middle)
+        return low

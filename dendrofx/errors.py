@@ -11,12 +11,12 @@ class InputError(DendrofxError, ValueError):
     """An argument, a model or a calibration set that cannot be used as given."""
 
 
+class PlanError(InputError):
+    """A plan that cannot be read, or that belongs to another model, other data, another machine or another version."""
+
+
 class CaptureError(DendrofxError):
     """The model could not be turned into a graph that computes the same function."""
-
-
-class NotYetError(DendrofxError, NotImplementedError):
-    """A documented option that this version does not have."""
 
 
 class PassError(DendrofxError):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from tqdm import tqdm
 
 from dendrofx.block import BlockData, block_of
@@ -31,6 +31,9 @@ class Options:
     gate: GateForm | None
     decide: bool
     seed: int
+    full: LightForm | None = None
+    batch_sizes: tuple[int, ...] | None = None
+    min_speedup: float = 1.05
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,15 @@ class Explored:
     Attributes:
         found: the candidates, for sites that have any.
         weights: the site's error that moves the model's output by one unit of deviation.
-        rows_per_call: rows that a call with the calibration's batch size brings to the site.
+        rows: f32[N, in], rows that reach the site, for timing.
+        per_sample: rows that one sample brings to the site.
         refused: sites without a candidate.
     """
 
     found: dict[str, list[Candidate]] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
-    rows_per_call: dict[str, float] = field(default_factory=dict)
+    rows: dict[str, Tensor] = field(default_factory=dict)
+    per_sample: dict[str, float] = field(default_factory=dict)
     refused: dict[str, Refusal] = field(default_factory=dict)
 
 
@@ -69,14 +74,16 @@ def explore(captured: fx.GraphModule, sites: Sequence[Site], data: Calibration |
         block = block_of(captured, site.nodes)
         if data is None:
             probe = SiteData.without_rows(block, site.widths[0], options.seed)
-            explored.rows_per_call[site.name] = float(len(probe.choose.outputs))
+            explored.per_sample[site.name] = 1.0
         else:
             parts = [finite_rows(block, r.rows[site.name]) for r in recorded]
             if min(len(p.outputs) for p in parts) < 2:
                 _refuse(explored, site, "fewer than two of its calibration rows are finite")
                 continue
             probe = SiteData(*parts)
-            explored.rows_per_call[site.name] = data.batch_size * recorded[0].per_sample[site.name]
+            explored.per_sample[site.name] = recorded[0].per_sample[site.name]
+        assert probe.choose.rows is not None
+        explored.rows[site.name] = probe.choose.rows
         _explore_site(explored, captured, site, probe, data, options)
     return explored
 
@@ -84,7 +91,7 @@ def explore(captured: fx.GraphModule, sites: Sequence[Site], data: Calibration |
 def _explore_site(
     explored: Explored, captured: fx.GraphModule, site: Site, rows: SiteData, data: Calibration | None, options: Options
 ) -> None:
-    found, reasons = candidates(rows, options.lights, options.gate, options.seed)
+    found, reasons = candidates(rows, options.lights, options.gate, options.full, options.seed)
     if not found:
         if data is None and (options.lights is not None or options.gate is not None):
             raise InputError(f"site '{site.name}': {reasons[0]}")

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from dendrofx.block import row_macs
+from dendrofx.block import block_of, row_cost
 from dendrofx.inputs import Inputs
+from dendrofx.light import Prepacked
 from dendrofx.measure import site_activity, site_compute
 from dendrofx.module import RoutedModule, graph_names
 from dendrofx.pipeline import Pipeline
-from dendrofx.plan import Plan, SitePlan
+from dendrofx.plan import Origin, Plan, SitePlan
 from dendrofx.record import positional
 from dendrofx.rewrite import Branches
 from dendrofx.show import HEADERS, annotate_shapes
 from dendrofx.sites import Refusal, Site
+from dendrofx.verify import judge, site_alone
 
 RECIPE = "dendrofx.recipe"
 
@@ -42,24 +44,32 @@ class Recipe:
 
 
 @torch.no_grad()
-def finish(module: RoutedModule, run: Pipeline, example: Inputs | None) -> RoutedModule:
+def finish(module: RoutedModule, run: Pipeline, example: Inputs | None, origin: Origin) -> RoutedModule:
     """Attach plan and recipe to a decided module, and note shapes on its graph when there is an example."""
     entries = [_entry(s, module, run) for s in run.sites]
     names = {s.name for s in run.sites}
     entries += [SitePlan(r.site, "refused", _located(r)) for r in run.refused.values() if r.site not in names]
     last = run.steps[-1] if run.steps else None
-    module.plan = Plan(
+    plan = Plan(
         entries,
         run.options.max_deviation,
         deviation=last.upper if last else 0.0 if run.data is not None else None,
         samples=run.data.samples if run.data is not None else None,
         multiplier=last.multiplier if last else None,
+        models=run.model_times,
+        origin=origin,
     )
     branches = {n: c.branches for n, c in run.chosen.items()}
     sites = tuple(s for s in run.sites if s.name in branches)
     weights = {n: run.explored.weights[n] for n in branches}
-    module.meta[RECIPE] = Recipe(run.captured, sites, branches, run.scores, weights)
-    module.meta[HEADERS] = {e.name: _header(e) for e in module.plan.routed}
+    return attach(module, plan, Recipe(run.captured, sites, branches, run.scores, weights), example)
+
+
+def attach(module: RoutedModule, plan: Plan, recipe: Recipe, example: Inputs | None) -> RoutedModule:
+    """Give a module its plan, its recipe, and the notes that its printed graph shows."""
+    module.plan = plan
+    module.meta[RECIPE] = recipe
+    module.meta[HEADERS] = {e.name: _header(e) for e in plan.routed}
     if example is not None:
         annotate_shapes(module, tuple(positional(module, example)), example.samples)
     return module
@@ -69,22 +79,47 @@ def _entry(site: Site, module: RoutedModule, run: Pipeline) -> SitePlan:
     """A site's line in the plan."""
     if site.name not in run.chosen:
         return SitePlan(site.name, "refused", _located(run.refused[site.name]), site.shape)
-    candidate = run.chosen[site.name]
+    candidate, price = run.chosen[site.name], run.prices[site.name]
     counts = run.steps[-1].counts[site.name] if run.steps else None
-    light_share = row_macs(candidate.branches.light) / candidate.full_macs
-    reason = f"light costs {100 * light_share:.1f} % of the block's multiply-adds"
+    branches = candidate.branches
+    share = row_cost(branches.light).work / candidate.full_macs
+    reason = f"light costs {100 * share:.1f} % of the block's multiply-adds, weighted by bits"
+    if price.break_even is not None:
+        reason += f"; pays below an activity of {100 * price.break_even:.1f} %"
+    if branches.full_form is not None and not isinstance(branches.full_form, Prepacked):
+        reason += f"; the full branch is {branches.full_form}: the original block never runs"
+    tolerance = float(module.get_buffer(f"routed.{graph_names(module)[site.name]}.tolerance"))
     return SitePlan(
         site.name,
         "routed",
         reason if run.options.decide else f"{reason}; routed without a decision (decide=False)",
         site.shape,
-        light=str(candidate.branches.light_form),
-        gate=str(candidate.branches.gate_form),
-        tolerance=float(module.get_buffer(f"routed.{graph_names(module)[site.name]}.tolerance")),
+        light=branches.light_form,
+        gate=branches.gate_form,
+        full=branches.full_form,
+        tolerance=tolerance,
+        weight=run.explored.weights[site.name],
         activity=site_activity(counts) if counts else None,
         compute=site_compute(counts) if counts else None,
         skill=candidate.skill,
+        rows=None if price.ms is None else price.rows,
+        block_ms=price.block_ms,
+        predicted_ms=price.ms,
+        measured_ms=_measured(site, branches, tolerance, run),
+        break_even=price.break_even,
     )
+
+
+def _measured(site: Site, branches: Branches, tolerance: float, run: Pipeline) -> float | None:
+    """The routed site alone, timed where its parts were, ms."""
+    if run.timer is None or site.name not in run.measured or run.timer.expired:
+        return None
+    rows = run.explored.rows[site.name]
+    batch = Inputs((rows[torch.arange(run.rows_per_call(site.name)[-1]) % len(rows)],))
+    alone = site_alone(block_of(run.captured, site.nodes), branches, tolerance)
+    with run.timer.interruptible():
+        return judge(run.timer.models(*alone, [batch]), len(rows)).routed_ms
+    return None
 
 
 def _located(refusal: Refusal) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Mapping
-from dataclasses import Field, fields
+from dataclasses import Field, fields, is_dataclass
 from typing import Any, cast
 
 from dendrofx.errors import InputError
@@ -32,15 +33,57 @@ def form_from_json(value: Mapping[str, Any]) -> Form:
     Raises:
         InputError: a name that is no form of this version, or fields that it does not take.
     """
-    known = {kind.__name__: kind for kind in _subclasses(Form)}
     given = {name: _read(v) for name, v in value.items() if name != "form"}
-    kind = known.get(str(value.get("form")))
-    if kind is None:
-        raise InputError(f"unknown form {value.get('form')!r}: this version has {', '.join(sorted(known))}")
+    kind = _kind(str(value.get("form")))
     try:
         return kind(**given)
     except TypeError as error:
         raise InputError(f"{value.get('form')} does not take {given}: {error}") from error
+
+
+def form_from_text(text: str) -> Form:
+    """The form that `str(form)` wrote, or a person: `Int8`, `LowRank(rank=8, precision=Int8())`.
+
+    Raises:
+        InputError: it is no form.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise InputError(f"{text!r} is no form: write it as LowRank(rank=32) or Int8()") from error
+    form = _evaluated(tree, text)
+    if not isinstance(form, Form):
+        raise InputError(f"{text!r} is no form: write it as LowRank(rank=32) or Int8()")
+    return form
+
+
+def _evaluated(node: ast.expr, text: str) -> Any:  # noqa: ANN401
+    """Calls of forms with constants and forms as arguments; nothing else is run."""
+    if isinstance(node, ast.Name) and node.id == "inf":
+        return math.inf
+    if isinstance(node, ast.Name):
+        node = ast.Call(node, [], [])
+    if not isinstance(node, ast.Call):
+        try:
+            return ast.literal_eval(node)
+        except ValueError as error:
+            raise InputError(f"{text!r} is no form: {ast.unparse(node)} is not a plain value") from error
+    if not isinstance(node.func, ast.Name) or any(k.arg is None for k in node.keywords):
+        raise InputError(f"{text!r} is no form: write it as LowRank(rank=32) or Int8()")
+    kind = _kind(node.func.id)
+    positional = [_evaluated(a, text) for a in node.args]
+    named = {str(k.arg): _evaluated(k.value, text) for k in node.keywords}
+    try:
+        return kind(*positional, **named)
+    except TypeError as error:
+        raise InputError(f"{text!r}: {error}") from error
+
+
+def _kind(name: str) -> type[Form]:
+    known = {kind.__name__: kind for kind in _subclasses(Form) if is_dataclass(kind)}
+    if name not in known:
+        raise InputError(f"unknown form {name!r}: this version has {', '.join(sorted(known))}")
+    return known[name]
 
 
 def _fields(form: Form) -> tuple[Field[Any], ...]:

@@ -1,117 +1,217 @@
 """Choosing, calibrating and deciding: from explored sites to a decided module.
 
+time         the parts of every promising candidate, at every batch size
 choose       each site's cheapest candidate at its part of the budget
 calibrate    one multiplier for all tolerances, walked on rows that were used for nothing yet
 decide       refuse the sites that do not pay, and calibrate again
+verify       the whole rewritten model against the original; while it does not win, the least site goes
+
+Sites interact, in their errors and in their times: so the budget's share to choose at is tried on the model's output, and the
+last word has the model's own time.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor, fx
+from tqdm import tqdm
 
+from dendrofx.block import block_of
 from dendrofx.calibrate import STEPS, Step, apply_multiplier, multiplier_grid, walk
 from dendrofx.calibration import Calibration
 from dendrofx.choose import Candidate
+from dendrofx.cost import BLOCK
+from dendrofx.errors import InputError
 from dendrofx.explore import Explored, Options, explore
 from dendrofx.inputs import Inputs
+from dendrofx.light import LightForm, Prepacked
 from dendrofx.measure import Counts, outputs, site_activity
 from dendrofx.module import RoutedModule, graph_names
+from dendrofx.prices import Measured, Price, counted
 from dendrofx.rewrite import rewrite
 from dendrofx.sites import Refusal, Site, Sites
+from dendrofx.stopwatch import Timer
+from dendrofx.verify import ModelTimes, judge, timing_batches
 
-# A site must cost no more than this share of its block: gather, scatter and the gate's own passes over memory are not
-# counted, and smaller savings have not paid for them.
-MOST_COST = 0.9
 # Shares of the budget at which the branches of several sites are chosen and tried together, and the steps of such a trial.
-BUDGET_SHARES = (1.0, 0.5, 0.25, 0.125)
+BUDGET_SHARES = (2.0, 1.0, 0.5, 0.25)
+SHORTLIST_SHARES = (1.0, 0.25)
 TRIAL_STEPS = 16
+# Batch sizes that are timed when the caller names none: the smallest, the middle and the largest seen.
+MOST_BATCH_SIZES = 3
 
 
 class Pipeline:
-    """One run of the stages. `refused` grows; what is left in `chosen` is routed."""
+    """One run of the stages. `refused` grows; what is left in `chosen` is routed.
 
-    def __init__(self, captured: fx.GraphModule, sites: Sites, data: Calibration | None, options: Options) -> None:
-        self.captured, self.sites, self.data, self.options = captured, sites, data, options
+    Args:
+        captured: the captured module.
+        sites: its selected sites.
+        data: calibration, or None.
+        options: what the caller asked for.
+        timer: what times; None decides by counted cost alone.
+        example: inputs to time the whole model on where there is no calibration.
+    """
+
+    def __init__(
+        self,
+        captured: fx.GraphModule,
+        sites: Sites,
+        data: Calibration | None,
+        options: Options,
+        timer: Timer | None = None,
+        example: Inputs | None = None,
+    ) -> None:
+        self.captured, self.sites, self.data, self.options, self.timer = captured, sites, data, options, timer
+        self.example = example
         self.refused: dict[str, Refusal] = {r.site: r for r in sites.refused}
         self.explored = Explored()
+        self.measured: dict[str, Measured] = {}
         self.chosen: dict[str, Candidate] = {}
+        self.prices: dict[str, Price] = {}
         self.steps: list[Step] = []
+        self.model_times: list[ModelTimes] = []
 
     def run(self) -> RoutedModule:
         """All stages."""
         self.explored = explore(self.captured, self.sites, self.data, self.options)
         self.refused.update(self.explored.refused)
+        if self.timer is not None and self.data is not None:
+            with self.timer.interruptible():
+                self.time_sites(self.timer)
         self.choose(self.best_share())
-        module = self.calibrate()
-        while self.options.decide and self.data is not None and self.chosen and self.refuse_losers():
-            module = self.calibrate()
+        module = self.settled()
+        while self.options.decide and self.timer is not None and self.chosen and self.refuse_slow(module, self.timer):
+            module = self.settled()
         return module
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Samples per call that the decision is taken for, ascending."""
+        seen = self.data.sizes if self.data is not None else (self.example.samples,) if self.example else (256,)
+        few = sorted({seen[0], seen[len(seen) // 2], seen[-1]}) if len(seen) > MOST_BATCH_SIZES else seen
+        return self.options.batch_sizes or tuple(few)
+
+    def rows_per_call(self, site: str) -> list[int]:
+        """Rows that reach a site, at each batch size."""
+        return [max(round(size * self.explored.per_sample[site]), 1) for size in self.batch_sizes]
+
+    # -------------------------------------------------------------------------------------------------- time
+
+    def time_sites(self, timer: Timer) -> None:
+        """Time the parts of every site's promising candidates, at every batch size."""
+        found = [s for s in self.sites if s.name in self.explored.found]
+        for site in tqdm(found, desc="timing sites", unit="site", delay=2, leave=False):
+            if timer.expired:
+                return
+            block = block_of(self.captured, site.nodes)
+            shortlist = self.shortlist(site)
+            given = shortlist[0].branches
+            exact: dict[str, LightForm] = {str(f): f for f in (Prepacked(),)} if given.full is None else {}
+            fitted = {name: (form, form.fit(block)) for name, form in exact.items()}
+            fulls = {BLOCK: block, **{name: module for name, (_, module) in fitted.items()}}
+            if given.full is not None:
+                fulls[str(given.full_form)] = given.full
+            rows = self.explored.rows[site.name]
+            times = []
+            for count in self.rows_per_call(site.name):
+                batch = rows[torch.arange(count) % len(rows)]
+                times.append(timer.site(site.shape, batch, shortlist, fulls))
+            self.measured[site.name] = Measured(times, fitted)
+
+    def shortlist(self, site: Site) -> list[Candidate]:
+        """The candidate of each family with the best counted price, for an ample and a scarce budget."""
+        best: dict[tuple[str, float], tuple[float, Candidate]] = {}
+        rows = self.rows_per_call(site.name)
+        for candidate in self.explored.found[site.name]:
+            for share in SHORTLIST_SHARES:
+                cost = counted(candidate, candidate.activity_at(self.budget(site, share)), rows).cost
+                key = (candidate.family, share)
+                if key not in best or cost < best[key][0]:
+                    best[key] = (cost, candidate)
+        return list({id(c): c for _, c in best.values()}.values())
 
     # ------------------------------------------------------------------------------------------------ choose
 
-    def choose(self, share: float) -> None:
-        """Take each site's cheapest candidate at its part of `share` of the budget, or refuse the site.
+    def budget(self, site: Site, share: float) -> float:
+        """A site's part of `share` of the budget, in its own error.
 
         Errors of several sites are taken to add up like independent ones, so each gets 1 / sqrt(sites) of the budget.
         """
-        self.chosen = {}
         part = share * self.options.max_deviation / math.sqrt(max(len(self.explored.found), 1))
+        return part * self.explored.weights[site.name]
+
+    def choose(self, share: float) -> None:
+        """Take each site's cheapest candidate at its part of `share` of the budget, or refuse the site."""
+        self.chosen = {}
         for site in self.sites:
             if site.name not in self.explored.found:
                 continue
-            budget = part * self.explored.weights[site.name]
-            priced = [(self.price(site, c, budget), c) for c in self.explored.found[site.name]]
-            cost, best = min(priced, key=lambda pair: pair[0])
-            if cost <= MOST_COST or not self.options.decide:
-                self.chosen[site.name] = best
+            known = self.timed(site.name)
+            if not known:
+                self.refuse(site, "not timed: tuning was interrupted or out of time (tune_seconds) before its turn")
+                continue
+            priced = [self.price(site.name, c, self.activity(site, c, share)) for c in known]
+            best = min(priced, key=lambda p: p.cost)
+            if best.pays or not self.options.decide:
+                self.chosen[site.name], self.prices[site.name] = best.candidate, best
                 self.refused.pop(site.name, None)
                 continue
             where = "calibration rows" if self.data is not None else "standard normal probe rows (no data was given)"
-            forms = f"{best.branches.light_form} with {best.branches.gate_form}"
-            self.refuse(
-                site,
-                f"no light form pays: the cheapest, {forms}, would cost {100 * cost:.0f} % of the block within the"
-                f" budget on {where}",
-            )
+            branches = best.candidate.branches
+            forms = f"{branches.light_form} with {branches.gate_form}"
+            self.refuse(site, f"no light form pays: the cheapest, {forms}, {best} within the budget on {where}")
 
-    def price(self, site: Site, candidate: Candidate, budget: float) -> float:
-        """The counted cost of a candidate within the budget, over the block's."""
+    def timed(self, site: str) -> list[Candidate]:
+        """The candidates that have a price."""
+        if self.timer is None or self.data is None:
+            return self.explored.found[site]
+        measured = self.measured.get(site)
+        return [] if measured is None else [c for c in self.explored.found[site] if measured.knows(c)]
+
+    def activity(self, site: Site, candidate: Candidate, share: float) -> float:
+        """The activity that a candidate needs within its part of the budget."""
         if self.data is None:
-            activity = float((~(candidate.score < self.options.max_deviation)).double().mean())
-        else:
-            activity = candidate.activity_at(budget)
-        return candidate.macs.cost(activity, self.explored.rows_per_call[site.name])
+            return float((~(candidate.score < self.options.max_deviation)).double().mean())
+        return candidate.activity_at(self.budget(site, share))
+
+    def price(self, site: str, candidate: Candidate, activity: float) -> Price:
+        """Measured where there are measurements, counted otherwise; a chosen candidate keeps its full branch."""
+        if site in self.measured:
+            return self.measured[site].price(candidate, activity, settled=self.chosen.get(site) is candidate)
+        return counted(candidate, activity, self.rows_per_call(site))
 
     def best_share(self) -> float:
         """The share of the budget to choose at: the one whose choice costs least, walked on the choosing rows.
 
-        Sites interact. Where their errors add up worse than independent ones, more cautious branches can end up cheaper.
+        Where errors of sites add up worse than independent ones, more cautious branches can end up cheaper.
         """
         if self.data is None or len(self.explored.found) < 2:
-            return BUDGET_SHARES[0]
+            return 1.0
         tried: dict[float, float] = {}
         seen: set[tuple[str, ...]] = set()
-        for share in BUDGET_SHARES:
+        for share in tqdm(BUDGET_SHARES, desc="choosing jointly", delay=2, leave=False):
             self.choose(share)
-            choice = tuple(f"{n}: {c.branches.light_form}" for n, c in self.chosen.items())
+            choice = tuple(f"{n}: {c.branches.light_form}, {c.branches.gate_form}" for n, c in self.chosen.items())
             if choice and choice not in seen:
                 _, steps = self.walked(self.data.choose, TRIAL_STEPS)
                 tried[share] = self.cost_of(steps[-1].counts if steps else {})
             seen.add(choice)
-        return min(tried, key=lambda share: tried[share]) if tried else BUDGET_SHARES[0]
+        return min(tried, key=lambda share: tried[share]) if tried else 1.0
 
     def cost_of(self, counts: Counts) -> float:
-        """Counted cost of all explored sites over that of their blocks; a site without counts runs its block."""
-        macs = {s.name: s.macs for s in self.sites if s.name in self.explored.found}
-        return sum(m * (self.site_cost(n, counts) if n in counts else 1.0) for n, m in macs.items()) / sum(
-            macs.values()
-        )
+        """Cost of all explored sites over that of their blocks; a site without counts runs its block."""
+        blocks = {s.name: self.block_cost(s) for s in self.sites if s.name in self.explored.found}
+        costs = {n: self.price(n, self.chosen[n], site_activity(c)).cost for n, c in counts.items()}
+        return sum(b * costs.get(n, 1.0) for n, b in blocks.items()) / sum(blocks.values())
 
-    def site_cost(self, name: str, counts: Counts) -> float:
-        """Counted cost of one routed site over its block's, at the activity in `counts`."""
-        return self.chosen[name].macs.cost(site_activity(counts[name]), self.explored.rows_per_call[name])
+    def block_cost(self, site: Site) -> float:
+        """What a site's block weighs among the others: ms where timed, multiply-adds otherwise."""
+        measured = self.measured.get(site.name)
+        return measured.times[-1].block if measured is not None else float(site.macs)
 
     def refuse(self, site: Site, reason: str) -> None:
         """Record why a site is not routed."""
@@ -149,6 +249,13 @@ class Pipeline:
         apply_multiplier(module, weights, self.options.max_deviation)
         return module
 
+    def settled(self) -> RoutedModule:
+        """Calibrated, and again while sites turn out not to pay."""
+        module = self.calibrate()
+        while self.options.decide and self.data is not None and self.chosen and self.refuse_losers():
+            module = self.calibrate()
+        return module
+
     # ------------------------------------------------------------------------------------------------ decide
 
     def refuse_losers(self) -> bool:
@@ -158,12 +265,48 @@ class Pipeline:
             if not self.steps:
                 losers.append((site, "even the smallest tolerance misses the budget on calibration rows"))
                 continue
-            counts = self.steps[-1].counts
-            if (cost := self.site_cost(site.name, counts)) > MOST_COST:
-                active = f"(activity {100 * site_activity(counts[site.name]):.0f} %)"
-                losers.append(
-                    (site, f"would cost {100 * cost:.0f} % of the block {active} within the budget on calibration rows")
-                )
+            active = site_activity(self.steps[-1].counts[site.name])
+            price = self.prices[site.name] = self.price(site.name, self.chosen[site.name], active)
+            if not price.pays:
+                activity = f"at an activity of {100 * active:.1f} %"
+                losers.append((site, f"{price} {activity}, which the budget needs on calibration rows"))
         for site, reason in losers:
             self.refuse(site, reason)
         return bool(losers)
+
+    # ------------------------------------------------------------------------------------------------ verify
+
+    def refuse_slow(self, module: RoutedModule, timer: Timer) -> bool:
+        """Time the whole model; where it does not win, refuse the sites with the least predicted gain. Whether it lost."""
+        times: list[ModelTimes] = []
+        with timer.interruptible():
+            times = self.time_model(module, timer)
+        self.model_times = times
+        if not times:
+            if self.data is None and self.example is None:
+                return False
+            for site in [s for s in self.sites if s.name in self.chosen]:
+                self.refuse(site, "tuning was interrupted before the rewritten model was timed against the original")
+            return True
+        losing = [t for t in times if not t.wins(self.options.min_speedup)]
+        if not losing:
+            return False
+        ranked = sorted(self.chosen, key=lambda n: -self.prices[n].cost)
+        gone = ranked[: -(-len(ranked) // 4)]
+        for site in [s for s in self.sites if s.name in gone]:
+            worst = min(losing, key=lambda t: t.speedup)
+            self.refuse(site, f"the rewritten model did not win: {worst.reason(self.options.min_speedup)}")
+        return True
+
+    def time_model(self, module: RoutedModule, timer: Timer) -> list[ModelTimes]:
+        """The rewritten model against the original, at every batch size."""
+        given: Sequence[Inputs] = [*self.data.choose, *self.data.walk] if self.data is not None else []
+        if not given and self.example is not None:
+            given = [self.example]
+        times = []
+        for size in self.batch_sizes if given else ():
+            batches = timing_batches(given, size)
+            if not batches:
+                raise InputError(f"batch_sizes: no calibration batch can be cut or repeated to {size} samples")
+            times.append(judge(timer.models(self.captured, module, batches), size))
+        return times

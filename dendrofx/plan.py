@@ -1,11 +1,17 @@
-"""The plan: every candidate site of a model, routed or refused, and why."""
+"""The plan: every candidate site of a model, routed or refused, and why; and where and when that was decided."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 from tabulate import tabulate
+
+from dendrofx.gates.form import GateForm
+from dendrofx.light.form import LightForm
+from dendrofx.machine import Capability
+from dendrofx.verify import ModelTimes
 
 
 @dataclass(frozen=True)
@@ -19,22 +25,62 @@ class SitePlan:
         shape: widths of its input, hidden values and output.
         light: the light form, None when refused.
         gate: the gate form, None when refused.
+        full: the form of the full branch; None for the original block.
         tolerance: rows with a score below it take the light branch; None when refused.
+        weight: the site's error that moves the model's output by one unit of deviation.
         activity: share of calibration rows that took the full branch; None without data or when refused.
-        compute: multiply-adds executed over those of the original block, gate and light included, on the same rows.
+        compute: effective compute over the original block's, gate and light included, on the same rows.
         skill: router skill on calibration rows used for nothing else, None without data.
+        rows: rows of the call that the next figures are for, at the largest batch size; None where nothing was timed.
+        block_ms: the original block, alone.
+        predicted_ms: the routed site, from its parts.
+        measured_ms: the routed site, alone.
+        break_even: the activity from which routing it no longer pays.
     """
 
     name: str
     status: Literal["routed", "refused"]
     reason: str
     shape: str = ""
-    light: str | None = None
-    gate: str | None = None
+    light: LightForm | None = None
+    gate: GateForm | None = None
+    full: LightForm | None = None
     tolerance: float | None = None
+    weight: float | None = None
     activity: float | None = None
     compute: float | None = None
     skill: float | None = None
+    rows: int | None = None
+    block_ms: float | None = None
+    predicted_ms: float | None = None
+    measured_ms: float | None = None
+    break_even: float | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a plan was made: it holds there.
+
+    Attributes:
+        dendrofx, torch: versions.
+        cpu, cores, capability, threads: the machine; threads are a setting and may differ.
+        model, data: fingerprints of the model and of the calibration data, None without data.
+        seed: of the run.
+        batch_sizes: samples per call that it was decided for.
+        min_speedup: what the whole model had to gain.
+    """
+
+    dendrofx: str
+    torch: str
+    cpu: str
+    cores: int
+    capability: Capability
+    threads: int
+    model: str
+    data: str | None
+    seed: int
+    batch_sizes: tuple[int, ...]
+    min_speedup: float
 
 
 @dataclass(frozen=True)
@@ -47,6 +93,12 @@ class Plan:
         deviation: upper confidence limit of that mean on the calibration rows of the last step; None without data.
         samples: calibration samples that fitted lights, fitted gates, chose among them, and set tolerances.
         multiplier: the global multiplier that the calibration ended at.
+        models: the last races of the rewritten model against the original, one per batch size; empty where none was run.
+        origin: None for a plan made by hand.
+
+    Example:
+        >>> routed.plan.save("plan.json")
+        >>> again = dendrofx.transform(model, calibration=batches, plan=dendrofx.Plan.load("plan.json"))
     """
 
     sites: list[SitePlan]
@@ -54,31 +106,50 @@ class Plan:
     deviation: float | None = None
     samples: tuple[int, ...] | None = None
     multiplier: float | None = None
+    models: list[ModelTimes] = field(default_factory=list)
+    origin: Origin | None = None
 
     @property
     def routed(self) -> list[SitePlan]:
         """The routed sites."""
         return [s for s in self.sites if s.status == "routed"]
 
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, whole or not at all."""
+        from dendrofx.plan_file import save_plan
+
+        save_plan(self, Path(path))
+
+    @staticmethod
+    def load(path: str | Path) -> Plan:
+        """Read what `save` wrote.
+
+        Raises:
+            PlanError: no such file, or not a plan of this version.
+        """
+        from dendrofx.plan_file import load_plan
+
+        return load_plan(Path(path))
+
+    def to_json(self) -> dict[str, Any]:
+        """What `save` writes."""
+        from dendrofx.plan_file import plan_to_json
+
+        return plan_to_json(self)
+
     def __str__(self) -> str:
-        rows = [
-            [
-                s.name,
-                s.shape,
-                s.light,
-                s.gate,
-                "" if s.tolerance is None else f"{s.tolerance:.3g}",
-                _percent(s.activity),
-                _percent(s.compute),
-                "" if s.skill is None else f"{s.skill:.2f}",
-            ]
-            for s in self.routed
-        ]
-        headers = ["routed site", "shape", "light", "gate", "tolerance", "activity", "MACs", "skill"]
-        table = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
+        table = tabulate(
+            [_row(s) for s in self.routed], headers=_HEADERS, tablefmt="simple", disable_numparse=True, stralign="left"
+        )
         reasons = [f"{s.status} {s.name}{f' ({s.shape})' if s.shape else ''}: {s.reason}" for s in self.sites]
-        lines = [*([table, ""] if rows else []), *reasons, *self._footer()]
-        return "\n".join(lines)
+        return "\n".join([*([table, ""] if self.routed else []), *reasons, *self._times(), *self._footer()])
+
+    def _times(self) -> list[str]:
+        return [
+            f"whole model at batch {t.batch}: {t.scripted_ms:.3g} ms scripted, {t.routed_ms:.3g} ms rewritten, {t.speedup:.2f} x"
+            f" (the original against itself: {100 * t.noise:.1f} % off)"
+            for t in self.models
+        ]
 
     def _footer(self) -> list[str]:
         if self.samples is None or self.deviation is None:
@@ -90,6 +161,23 @@ class Plan:
             f"mean deviation at most {self.deviation:.4g} (95 % limit on {walk} calibration samples),"
             f" budget {self.max_deviation:g}; {fit} samples fitted lights, {gate} gates, {choose} chose among them"
         ]
+
+
+_HEADERS = [
+    "routed site", "shape", "light", "gate", "full", "tolerance", "activity", "compute", "skill",
+    "block ms", "predicted", "measured",
+]  # fmt: skip
+
+
+def _row(site: SitePlan) -> list[str]:
+    full = "block" if site.full is None else str(site.full)
+    figures = [_number(site.block_ms), _number(site.predicted_ms), _number(site.measured_ms)]
+    shares = [_percent(site.activity), _percent(site.compute), "" if site.skill is None else f"{site.skill:.2f}"]
+    return [site.name, site.shape, str(site.light), str(site.gate), full, _number(site.tolerance), *shares, *figures]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
 
 
 def _percent(share: float | None) -> str:

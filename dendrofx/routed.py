@@ -194,6 +194,18 @@ class LightWithEvidence(nn.Module):
         return LightRows(out, evidence)
 
 
+class GateOnLight(nn.Module):
+    """A gate that reads the light branch, called with plain tensors: to time it alone."""
+
+    def __init__(self, gate: nn.Module) -> None:
+        super().__init__()
+        self.gate = gate
+
+    def forward(self, x: Tensor, out: Tensor, evidence: Tensor) -> Tensor:
+        """f32[N, in], f32[N, out] and its evidence -> f32[N]."""
+        return self.gate(x, LightRows(out, evidence))  # type: ignore[no-any-return]
+
+
 class FullOnHardRows(nn.Module):
     """Runs the full branch on the hard rows and puts them among the light ones.
 
@@ -219,6 +231,36 @@ class FullOnHardRows(nn.Module):
         out = x.new_empty([split.rows, hard.size(1)])
         out.index_copy_(0, split.easy, light.out)
         return out.index_copy_(0, split.hard, hard)
+
+
+class NewRows(nn.Module):
+    """Output rows of no content, in place of a branch."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in] -> [N, width]."""
+        return x.new_empty([x.size(0), self.width])
+
+
+class RoutingAlone(nn.Module):
+    """What routing itself does, without gate and branches: to time it alone. A row is hard where its score is above 1."""
+
+    tolerance: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.light = LightBeforeGate(NewRows(width))
+        self.full = FullOnHardRows(NewRows(width), 0)
+        self.register_buffer("tolerance", torch.ones(()))
+
+    def forward(self, x: Tensor, score: Tensor) -> Tensor:
+        """f32[N, in], f32[N] -> [N, width]."""
+        rows = as_rows(x, x.size(1), "")
+        split = split_rows(score, self.tolerance, 2.0)
+        return restore_rows(self.full(rows, self.light(rows), split), x)
 
 
 def easy_only_from(light_macs: int, in_width: int, out_width: int) -> float:

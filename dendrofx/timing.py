@@ -54,13 +54,16 @@ class Race:
         return abs(self.ratio(again, a) - 1) > AA_NOISE or self.switches_per_second > SWITCHES_PER_SECOND
 
 
-def race(calls: Mapping[str, Callable[[int], object]], seconds: float, seed: int = 0) -> Race:
+def race(
+    calls: Mapping[str, Callable[[int], object]], seconds: float, seed: int = 0, least_rounds: int = LEAST_ROUNDS
+) -> Race:
     """Time callables in turns.
 
     Args:
         calls: by name; each takes the number of the round, so that all of them get the same inputs in a round.
-        seconds: rough time to spend; between 15 and 400 rounds are run.
+        seconds: rough time to spend; at least `least_rounds` and at most 400 rounds are run.
         seed: of the order of turns.
+        least_rounds: however long they take.
 
     Returns:
         The timings, one per round and callable.
@@ -72,7 +75,7 @@ def race(calls: Mapping[str, Callable[[int], object]], seconds: float, seed: int
     for call in calls.values():
         call(0)
     turn = max(2 * (time.perf_counter() - started), 1e-6)
-    rounds = min(max(int(seconds / turn), LEAST_ROUNDS), MOST_ROUNDS)
+    rounds = min(max(int(seconds / turn), least_rounds), MOST_ROUNDS)
     ms: dict[str, list[float]] = {name: [] for name in calls}
     order, shuffle = list(calls), random.Random(seed)
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, time.perf_counter()

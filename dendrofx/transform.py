@@ -14,16 +14,21 @@ from torch import nn
 
 from dendrofx.calibration import Calibration
 from dendrofx.capture import capture, is_routed
-from dendrofx.errors import InputError, NotYetError
+from dendrofx.errors import InputError
 from dendrofx.explore import Options
 from dendrofx.find_sites import find_sites
+from dendrofx.fingerprint import model_fingerprint
 from dendrofx.finish import finish
 from dendrofx.gates import GateForm
 from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
 from dendrofx.module import RoutedModule
 from dendrofx.pipeline import Pipeline
+from dendrofx.plan import Plan
+from dendrofx.plan_file import check_origin, here
+from dendrofx.replay import replay
 from dendrofx.sites import Selector
+from dendrofx.stopwatch import Stopwatch
 
 
 def transform(
@@ -37,8 +42,11 @@ def transform(
     gate: GateForm | None = None,
     full: LightForm | None = None,
     batch_sizes: Sequence[int] | None = None,
+    min_speedup: float = 1.05,
+    tune_seconds: float = 60.0,
     decide: bool = True,
-    plan: object | None = None,
+    plan: Plan | None = None,
+    redecide: bool = False,
     seed: int = 0,
 ) -> RoutedModule:
     """Rewrite a trained model so that easy rows skip most of its arithmetic.
@@ -53,11 +61,21 @@ def transform(
         max_deviation: budget for the mean over samples of the relative L2 distance from the original's output.
         sites: which sites may be routed: names, patterns such as `"blocks.*"`, or a predicate on `Site`; all by default.
         light: a light form, or several to choose from; a ladder of them by default.
-        gate: a gate form; by default each site takes the one with the best measured skill.
-        full: not yet: another form for the full branch.
-        batch_sizes: not yet: the row counts at which measured cost decides.
-        decide: False routes every site that can be routed, even where that costs multiply-adds.
-        plan: not yet: a plan to reproduce.
+        gate: a gate form; by default each site takes the one that costs least, its skill and its own time counted.
+        full: a form for the full branch instead of the original block. With `Prepacked()` it is exact; with an approximation
+            the original never runs, and tolerance 0 no longer computes the original. By default the faster of the
+            block and `Prepacked()`.
+        batch_sizes: samples per call; the rewritten model must win at each. By default those seen in calibration
+            (smallest, middle and largest).
+        min_speedup: how much faster than the scripted original the scripted result must be; else the captured,
+            unrewritten module is returned.
+        tune_seconds: time for timing the candidates' parts. What was not timed by then, or before Ctrl-C, is not chosen.
+            0 times nothing: the decision is by counted multiply-adds, and the same on every machine.
+        decide: False routes every site that can be routed, even where that costs time, and times nothing.
+        plan: a plan to reproduce, from `Plan.load` or another module's `.plan`: the same branches are fitted to the same
+            calibration data, and nothing is timed or decided. Of the other options only `example_inputs` and
+            `calibration` are used.
+        redecide: with a plan made on another machine or version: decide anew, for its budget, batch sizes and seed.
         seed: of every random choice.
 
     Returns:
@@ -67,7 +85,7 @@ def transform(
     Raises:
         InputError: an argument that cannot be used, quoted, with the next step.
         CaptureError: the model cannot be traced, or its graph computes something else.
-        NotYetError: an option this version does not have.
+        PlanError: a plan for another model, other data, another machine or another version.
 
     Example:
         >>> routed = dendrofx.transform(model, calibration=batches, max_deviation=0.01)
@@ -75,9 +93,11 @@ def transform(
         >>> torch.jit.save(dendrofx.script(routed), "model.pt")
     """
     _check(model, max_deviation, light, gate, seed)
-    for name, value in (("full", full), ("batch_sizes", batch_sizes), ("plan", plan)):
-        if value is not None:
-            raise NotYetError(f"{name}= is not in this version: leave it out")
+    sizes = _check_tuning(full, batch_sizes, min_speedup, tune_seconds)
+    if plan is not None and not isinstance(plan, Plan):
+        raise InputError(f"plan must be a dendrofx.Plan, such as Plan.load('plan.json') gives, got {plan!r}")
+    if plan is not None and plan.origin is not None:
+        seed = plan.origin.seed
     data = None if calibration is None else Calibration.read(calibration, seed)
     given = [] if example_inputs is None else [Inputs.of(example_inputs)]
     kinds = [*given, *_one_of_each_kind(data)]
@@ -85,18 +105,49 @@ def transform(
         _try(model, inputs)
     example = kinds[0] if kinds else None
     captured = capture(model, example)
-    found = find_sites(captured).select(sites)
+    found = find_sites(captured)
+    prints = model_fingerprint(model), None if data is None else data.fingerprint
+    if plan is not None:
+        check_origin(plan, *prints, redecide)
+        if not redecide:
+            return replay(captured, found, data, plan, seed, example)
+        assert plan.origin is not None
+        max_deviation, sizes, min_speedup = plan.max_deviation, plan.origin.batch_sizes, plan.origin.min_speedup
     lights = [light] if isinstance(light, LightForm) else None if light is None else list(light)
-    options = Options(max_deviation, lights, gate, decide, seed)
-    run = Pipeline(captured, found, data, options)
-    return finish(run.run(), run, example)
+    options = Options(max_deviation, lights, gate, decide, seed, full, sizes, min_speedup)
+    timer = Stopwatch(tune_seconds) if decide and tune_seconds > 0 else None
+    run = Pipeline(captured, found.select(sites), data, options, timer, example)
+    return finish(run.run(), run, example, here(*prints, seed, run.batch_sizes, min_speedup))
+
+
+def _check_tuning(
+    full: object, batch_sizes: object, min_speedup: object, tune_seconds: object
+) -> tuple[int, ...] | None:
+    """The batch sizes, ascending."""
+    if not (full is None or isinstance(full, LightForm)):
+        raise InputError(
+            f"full must be a light form such as dendrofx.Prepacked() or dendrofx.Pruned(energy=1.0), got {full!r}"
+        )
+    if not _number(min_speedup) or not float(str(min_speedup)) > 0:
+        raise InputError(f"min_speedup must be a number above 0, got {min_speedup!r}; 1.05 is five percent faster")
+    if not _number(tune_seconds) or not float(str(tune_seconds)) >= 0:
+        raise InputError(f"tune_seconds must be a number of at least 0, got {tune_seconds!r}")
+    if batch_sizes is None:
+        return None
+    sizes = list(batch_sizes) if isinstance(batch_sizes, Iterable) and not isinstance(batch_sizes, str) else []
+    if not sizes or not all(isinstance(b, int) and not isinstance(b, bool) and b >= 1 for b in sizes):
+        raise InputError(f"batch_sizes must be whole numbers of at least 1, such as [1, 256], got {batch_sizes!r}")
+    return tuple(sorted(set(sizes)))
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check(model: nn.Module, max_deviation: float, light: object, gate: object, seed: object) -> None:
     if is_routed(model):
         raise InputError("the model already holds routed sites: transform the original model")
-    number = isinstance(max_deviation, int | float) and not isinstance(max_deviation, bool)
-    if not (number and math.isfinite(max_deviation) and max_deviation > 0):
+    if not (_number(max_deviation) and max_deviation > 0):
         raise InputError(f"max_deviation must be a number above 0, got {max_deviation!r}; 0.01 is one percent")
     forms = [light] if isinstance(light, LightForm) else light
     several = isinstance(forms, Sequence) and len(forms) > 0 and all(isinstance(f, LightForm) for f in forms)

@@ -89,6 +89,7 @@ class Int8Linear(nn.Module):
         self.register_buffer("shrink", shrink)
         self.macs = int(weight.numel())
         self.bits = 8
+        self.converts = int(weight.size(0) + weight.size(1))
 
     def quantise(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
         """i8[N, in] and the rows' largest magnitudes f32[N, 1]; a row of zeros, or below 1e-30, becomes zeros."""
@@ -144,6 +145,7 @@ class BFloat16Linear(nn.Module):
         self.macs = int(weight.numel())
         self.bits = 16
         self.pads = True
+        self.converts = int(weight.size(0) + weight.size(1))
 
     def forward(self, x: Tensor) -> Tensor:
         """f32[N, in] -> f32[N, out]."""
@@ -187,6 +189,7 @@ class PackedLinear(nn.Module):
         self.macs = int(weight.numel())
         self.bits = 16 if weight.dtype == torch.bfloat16 else 32
         self.pads = True
+        self.converts = int(weight.size(0) + weight.size(1)) if weight.dtype == torch.bfloat16 else 0
 
     def forward(self, x: Tensor) -> Tensor:
         """f32[N, in] -> f32[N, out]."""
@@ -206,15 +209,16 @@ class PackedLinear(nn.Module):
         return PackedLinear, (self.plain, self.bias)  # for copy and pickle; TorchScript uses the two below
 
     @torch.jit.export
-    def __getstate__(self) -> Tuple[Tensor, Optional[Tensor], int, int, bool]:  # noqa: UP006, UP045
-        return (self.plain, self.bias, self.macs, self.bits, self.training)
+    def __getstate__(self) -> Tuple[Tensor, Optional[Tensor], int, int, int, bool]:  # noqa: UP006, UP045
+        return (self.plain, self.bias, self.macs, self.bits, self.converts, self.training)
 
     @torch.jit.export
-    def __setstate__(self, state: Tuple[Tensor, Optional[Tensor], int, int, bool]) -> None:  # noqa: UP006, UP045
+    def __setstate__(self, state: Tuple[Tensor, Optional[Tensor], int, int, int, bool]) -> None:  # noqa: UP006, UP045
         self.plain = state[0]
         self.bias = state[1]
         self.macs = state[2]
         self.bits = state[3]
-        self.training = state[4]
+        self.converts = state[4]
+        self.training = state[5]
         self.pads = True
         self.packed = torch.ops.mkldnn._reorder_linear_weight(self.plain)

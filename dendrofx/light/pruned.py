@@ -67,20 +67,26 @@ class Pruned(LightForm):
         Raises:
             InputError: also for a lone Linear, which has no hidden units.
         """
-        linears, activations, inputs = data.linears, data.activations, data.inputs
-        if len(linears) < 2:
+        if len(data.linears) < 2:
             raise InputError(f"{self} leaves out hidden units; a lone Linear has none")
+        key = ("Pruned", self.energy, self.ridge)
+        if key not in data.kept:
+            data.kept[key] = self._dense(data)
+        layers = [cast_linear(self.precision, dense, rows) for dense, rows in data.kept[key]]
+        return LightChain(layers, data.activations)
+
+    def _dense(self, data: BlockData) -> list[tuple[DenseLinear, Tensor]]:
+        """The smaller Linears in float32, and what each takes in."""
+        linears, inputs = data.linears, data.inputs
         kept = [self._units(h, nxt.weight) for h, nxt in zip(inputs[1:], linears[1:], strict=True)]
-        dense = _first(linears[0], kept[0])
-        rows, layers = inputs[0], [cast_linear(self.precision, dense, inputs[0])]
+        layers = [(_first(linears[0], kept[0]), inputs[0])]
         for i, linear in enumerate(linears[1:]):
-            rows = activations[i](dense(rows))
-            wanted = linear(inputs[i + 1])
+            before, taken = layers[-1]
+            rows, wanted = data.activations[i](before(taken)), linear(inputs[i + 1])
             columns = linear.weight.detach()[:, kept[i]]
             outs = kept[i + 1] if i + 1 < len(kept) else torch.arange(linear.out_features)
-            dense = DenseLinear(*self._compensate(rows, wanted[:, outs], columns[outs]))
-            layers.append(cast_linear(self.precision, dense, rows))
-        return LightChain(layers, activations)
+            layers.append((DenseLinear(*self._compensate(rows, wanted[:, outs], columns[outs])), rows))
+        return layers
 
     def _units(self, hidden: Tensor, following: Tensor) -> Tensor:
         """Indices of the kept units, ascending."""

@@ -1,0 +1,40 @@
+"""Fingerprints: short hashes by which a plan knows its model and its calibration data again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from dendrofx.inputs import Inputs
+
+LENGTH = 16
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """Of names, shapes, dtypes and values of all parameters and buffers, and of the modules' types."""
+    digest = hashlib.sha256()
+    for name, module in model.named_modules():
+        digest.update(f"{name}:{type(module).__name__};".encode())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        if isinstance(value, Tensor):
+            _add(digest, value)
+    return digest.hexdigest()[:LENGTH]
+
+
+def data_fingerprint(batches: Iterable[Inputs]) -> str:
+    """Of the tensors of all batches, in order."""
+    digest = hashlib.sha256()
+    for batch in batches:
+        for tensor in batch.tensors:
+            _add(digest, tensor)
+    return digest.hexdigest()[:LENGTH]
+
+
+def _add(digest: hashlib._Hash, tensor: Tensor) -> None:
+    digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+    plain = tensor.detach().cpu().contiguous()
+    digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")

@@ -1,0 +1,141 @@
+"""Plans as JSON files, and the check that a plan belongs to this model, this data, this machine and this version."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dendrofx.errors import InputError, PlanError
+from dendrofx.forms import Form, form_from_json
+from dendrofx.machine import Capability, capability, cpu_name
+from dendrofx.plan import Origin, Plan, SitePlan
+from dendrofx.verify import ModelTimes
+
+VERSION = "0.2.0"
+FORMAT = 1
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """Plain values only."""
+    sites = [{f.name: _plain(getattr(s, f.name)) for f in fields(s)} for s in plan.sites]
+    origin = None if plan.origin is None else asdict(plan.origin)
+    rest = {f.name: getattr(plan, f.name) for f in fields(plan) if f.name not in ("sites", "models", "origin")}
+    return {"format": FORMAT, **rest, "origin": origin, "models": [asdict(m) for m in plan.models], "sites": sites}
+
+
+def plan_from_json(value: Mapping[str, Any]) -> Plan:
+    """The plan that `plan_to_json` wrote.
+
+    Raises:
+        PlanError: it is not one.
+    """
+    if value.get("format") != FORMAT:
+        raise PlanError(f"not a dendrofx plan of format {FORMAT}: its format is {value.get('format')!r}")
+    try:
+        given = {k: v for k, v in value.items() if k != "format"}
+        sites = [SitePlan(**{k: _formed(k, v) for k, v in site.items()}) for site in given.pop("sites")]
+        models = [ModelTimes(**m) for m in given.pop("models")]
+        origin = given.pop("origin")
+        samples = given.pop("samples")
+        plan = Plan(sites, **given, models=models, samples=None if samples is None else tuple(samples))
+        return replace(plan, origin=None if origin is None else _origin(origin))
+    except (TypeError, KeyError, AttributeError, InputError) as error:
+        raise PlanError(f"the plan cannot be read: {error}") from error
+
+
+def save_plan(plan: Plan, path: Path) -> None:
+    """Write beside `path`, then rename."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(json.dumps(plan_to_json(plan), indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan's file; `PlanError` names it when it cannot be."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"cannot read the plan {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise PlanError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, Mapping):
+        raise PlanError(f"{path} holds no plan, but a {type(value).__name__}")
+    return plan_from_json(value)
+
+
+def here(model: str, data: str | None, seed: int, batch_sizes: tuple[int, ...], min_speedup: float) -> Origin:
+    """The origin of a plan that is made now."""
+    return Origin(
+        dendrofx=VERSION,
+        torch=torch.__version__,
+        cpu=cpu_name(),
+        cores=os.cpu_count() or 1,
+        capability=capability(),
+        threads=torch.get_num_threads(),
+        model=model,
+        data=data,
+        seed=seed,
+        batch_sizes=batch_sizes,
+        min_speedup=min_speedup,
+    )
+
+
+def check_origin(plan: Plan, model: str, data: str | None, redecide: bool) -> None:
+    """Refuse a plan that does not belong here.
+
+    Args:
+        plan: what was loaded.
+        model: fingerprint of the model it is to be used on.
+        data: fingerprint of the calibration data, None without.
+        redecide: the machine and the versions may differ, for everything is decided anew.
+
+    Raises:
+        PlanError: says whether model, calibration data, version or machine differ, and how.
+    """
+    made = plan.origin
+    if made is None:
+        raise PlanError("the plan does not say where it was made: take one that transform returned")
+    if made.model != model:
+        raise PlanError(f"the plan was made for another model: fingerprint {made.model} there, {model} here")
+    if redecide:
+        return
+    if made.data != data:
+        raise PlanError(
+            f"the plan was made with other calibration data: fingerprint {made.data} there, {data} here. Light branches and"
+            " gates are fitted to it again: pass the same batches in the same order"
+        )
+    again = "Pass redecide=True to decide anew on this machine"
+    for what, there, now in (("dendrofx", made.dendrofx, VERSION), ("torch", made.torch, torch.__version__)):
+        if there != now:
+            raise PlanError(f"the plan was made by another version: {what} {there} there, {now} here. {again}")
+    now_cpu, now_cores, now_capability = cpu_name(), os.cpu_count() or 1, capability()
+    if (made.cpu, made.cores, made.capability) != (now_cpu, now_cores, now_capability):
+        differs = now_capability.differs(made.capability)
+        raise PlanError(
+            f"the plan was made on another machine: {made.cpu}, {made.cores} cores there, {now_cpu}, {now_cores} cores here"
+            f"{f'; {differs}' if differs else ''}. Its times do not hold here. {again}"
+        )
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    return value.to_json() if isinstance(value, Form) else value
+
+
+def _formed(name: str, value: Any) -> Any:  # noqa: ANN401
+    return form_from_json(value) if name in ("light", "gate", "full") and value is not None else value
+
+
+def _origin(value: Mapping[str, Any]) -> Origin:
+    made = dict(value)
+    made["capability"] = Capability(**made["capability"])
+    made["batch_sizes"] = tuple(made["batch_sizes"])
+    return Origin(**made)

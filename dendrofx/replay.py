@@ -1,0 +1,65 @@
+"""Replaying a plan: the same branches fitted to the same data, the same tolerances, and nothing timed or decided."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from dendrofx.block import block_of
+from dendrofx.calibration import Calibration
+from dendrofx.choose import Candidate, SiteData, candidates, finite_rows
+from dendrofx.errors import PlanError
+from dendrofx.finish import Recipe, attach
+from dendrofx.inputs import Inputs
+from dendrofx.module import RoutedModule, graph_names, set_tolerances
+from dendrofx.plan import Plan, SitePlan
+from dendrofx.record import record_rows
+from dendrofx.rewrite import rewrite
+from dendrofx.sites import Site, Sites
+
+
+@torch.no_grad()
+def replay(
+    captured: fx.GraphModule, sites: Sites, data: Calibration | None, plan: Plan, seed: int, example: Inputs | None
+) -> RoutedModule:
+    """The module that a plan describes.
+
+    Args:
+        captured: the captured module.
+        sites: all sites of it.
+        data: the calibration data that the plan was made with, if any.
+        plan: whose origin has been checked.
+        seed: of the plan.
+        example: for the shapes in the printed graph.
+
+    Raises:
+        PlanError: a routed site that the model does not have.
+    """
+    by_name = {s.name: s for s in sites}
+    if missing := [s.name for s in plan.routed if s.name not in by_name]:
+        raise PlanError(f"the plan routes {missing}, which the model does not have; it has {sorted(by_name)}")
+    routed = [by_name[s.name] for s in plan.routed]
+    sets = [] if data is None else [data.fit, data.gate, data.choose]
+    recorded = [record_rows(captured, routed, batches, seed).rows for batches in sets]
+    fitted = {}
+    for site, entry in zip(routed, plan.routed, strict=True):
+        block = block_of(captured, site.nodes)
+        parts = [finite_rows(block, rows[site.name]) for rows in recorded]
+        rows = SiteData(*parts) if parts else SiteData.without_rows(block, site.widths[0], seed)
+        fitted[site.name] = _fitted(site, entry, rows, seed)
+    branches = {name: c.branches for name, c in fitted.items()}
+    module = rewrite(captured, routed, branches)
+    names = graph_names(module)
+    set_tolerances(module, {names[s.name]: s.tolerance for s in plan.routed if s.tolerance is not None})
+    weights = {s.name: 1.0 if s.weight is None else s.weight for s in plan.routed}
+    scores = {name: c.score / weights[name] for name, c in fitted.items()}
+    return attach(module, plan, Recipe(captured, tuple(routed), branches, scores, weights), example)
+
+
+def _fitted(site: Site, entry: SitePlan, rows: SiteData, seed: int) -> Candidate:
+    if entry.light is None or entry.gate is None:
+        raise PlanError(f"the plan routes '{site.name}' without a light form or a gate")
+    found, reasons = candidates(rows, [entry.light], entry.gate, entry.full, seed)
+    if not found:
+        raise PlanError(f"the plan's {entry.light} no longer fits site '{site.name}': {'; '.join(reasons)}")
+    return found[0]

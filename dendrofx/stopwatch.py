@@ -1,0 +1,163 @@
+"""The stopwatch: everything that a decision times, within a time budget, and interruptible.
+
+What is timed is scripted and frozen, as it will run. Sites of equal shape share their figures. When the time is up, or on
+Ctrl-C, no more parts are timed and the decision is taken among those that were; the last step, timing the whole rewritten model
+against the original, always runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dendrofx.block import row_macs
+from dendrofx.choose import Candidate
+from dendrofx.cost import BLOCK, SiteTimes
+from dendrofx.inputs import Inputs
+from dendrofx.lower import script
+from dendrofx.routed import GateOnLight, LightBeforeGate, LightWithEvidence, RoutingAlone
+from dendrofx.timing import Race, race
+
+SITE_SECONDS = 1.0
+MODEL_SECONDS = 1.5
+SITE_ROUNDS = 7
+Part = tuple[str, ...]
+Call = Callable[[int], object]
+Maker = Callable[[], Call]
+BASELINE, AGAIN, ROUTED = "scripted", "scripted again", "routed"
+
+
+class Timer(Protocol):
+    """What times for a decision: a `Stopwatch`, or recorded times."""
+
+    @property
+    def expired(self) -> bool:
+        """Whether no more parts should be timed."""
+
+    def site(
+        self, shape: str, rows: Tensor, candidates: Sequence[Candidate], fulls: Mapping[str, nn.Module]
+    ) -> SiteTimes:
+        """Times of one site's parts at `len(rows)` rows per call."""
+
+    def models(self, captured: nn.Module, routed: nn.Module, batches: Sequence[Inputs]) -> Race:
+        """The whole models against each other: `scripted`, `scripted again` and `routed`."""
+
+    def interruptible(self) -> Any:  # noqa: ANN401  (a context manager)
+        """A context that ends, instead of the program, on Ctrl-C; from then on time is up."""
+
+
+class Stopwatch:
+    """See the module's docstring.
+
+    Args:
+        seconds: time for timing parts, from now on.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.deadline = time.perf_counter() + seconds
+        self.interrupted = False
+        self.known: dict[str, float] = {}
+
+    @property
+    def expired(self) -> bool:
+        """Whether no more parts should be timed."""
+        return self.interrupted or time.perf_counter() > self.deadline
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Ctrl-C ends the block and the timing, not the program; a second one is not caught."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.interrupted:
+                raise
+            self.interrupted = True
+
+    @torch.no_grad()
+    def site(
+        self, shape: str, rows: Tensor, candidates: Sequence[Candidate], fulls: Mapping[str, nn.Module]
+    ) -> SiteTimes:
+        """Time one site's parts in turns; see `SiteTimes`.
+
+        Args:
+            shape: of the site; parts of equal shape and make are timed once.
+            rows: f32[M, in], one call's rows.
+            candidates: light branches with gates.
+            fulls: by name, `"block"` among them.
+        """
+        count = len(rows)
+        block = fulls[BLOCK]
+        out = int(block(rows[:1]).size(1))
+        counts = sorted({n for n in (1, 16, count // 4, count) if 1 <= n <= count})
+        hard = max(count // 8, 1)
+        parts: dict[Part, tuple[int, Maker]] = {
+            ("split",): (0, partial(_routing, rows, out, 0)),
+            ("mixed",): (0, partial(_routing, rows, out, hard)),
+        }
+        for name, full in fulls.items():
+            for n in counts:
+                parts["full", name, str(n)] = (row_macs(full), partial(_frozen_call, full, rows[:n]))
+        for c in candidates:
+            form, gate, light = str(c.branches.light_form), str(c.branches.gate_form), c.branches.light
+            evidence = c.branches.gate_form.reads == "evidence"
+            leaf = LightWithEvidence(light) if evidence else LightBeforeGate(light)
+            parts["light", form, str(evidence)] = (row_macs(light), partial(_frozen_call, leaf, rows))
+            parts["gate", form, gate] = (row_macs(c.branches.gate), partial(_gate, c, rows))
+        ms = self._timed(f"{shape}, {count} rows", parts)
+        return SiteTimes(
+            rows=count,
+            block=ms["full", BLOCK, str(count)],
+            full={name: tuple((n, ms["full", name, str(n)]) for n in counts) for name in fulls},
+            light={(k[1], k[2] == "True"): v for k, v in ms.items() if k[0] == "light"},
+            gate={(k[1], k[2]): v for k, v in ms.items() if k[0] == "gate"},
+            split=ms["split",],
+            moved=max(ms["mixed",] - ms["split",], 0.0) / hard,
+        )
+
+    def _timed(self, where: str, parts: Mapping[Part, tuple[int, Maker]]) -> dict[Part, float]:
+        """Medians of the parts; those of another site with the same shape, name and size are taken over."""
+        keys = {part: f"{where}: {' '.join(part)}, {macs} MACs" for part, (macs, _) in parts.items()}
+        new = {keys[part]: make() for part, (_, make) in parts.items() if keys[part] not in self.known}
+        if new:
+            timings = race(new, SITE_SECONDS, least_rounds=SITE_ROUNDS).timings
+            self.known.update({key: timing.p50 for key, timing in timings.items()})
+        return {part: self.known[key] for part, key in keys.items()}
+
+    @torch.no_grad()
+    def models(self, captured: nn.Module, routed: nn.Module, batches: Sequence[Inputs]) -> Race:
+        """Time the whole models in turns on the same batches; once more where the machine was disturbed."""
+        base, other = script(captured, freeze=True), script(routed, freeze=True)
+        calls = {
+            BASELINE: lambda number: batches[number % len(batches)].call(base),
+            ROUTED: lambda number: batches[number % len(batches)].call(other),
+            AGAIN: lambda number: batches[number % len(batches)].call(base),
+        }
+        result = race(calls, MODEL_SECONDS)
+        return race(calls, MODEL_SECONDS) if result.noisy(BASELINE, AGAIN) else result
+
+
+def _frozen_call(module: nn.Module, *args: Any) -> Call:  # noqa: ANN401
+    frozen = script(module.eval(), freeze=True)
+    return lambda _: frozen(*args)
+
+
+def _routing(rows: Tensor, out: int, hard: int) -> Call:
+    score = torch.zeros(len(rows))
+    score[torch.linspace(0, len(rows) - 1, hard).long()] = 2.0
+    return _frozen_call(RoutingAlone(out), rows, score)
+
+
+def _gate(candidate: Candidate, rows: Tensor) -> Call:
+    branches = candidate.branches
+    if branches.gate_form.reads == "input":
+        return _frozen_call(branches.gate, rows)
+    if branches.gate_form.reads == "light":
+        out = branches.light(rows)
+        return _frozen_call(GateOnLight(branches.gate), rows, out, out)
+    return _frozen_call(GateOnLight(branches.gate), rows, *branches.light.observe(rows))  # type: ignore[operator]
