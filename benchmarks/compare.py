@@ -20,15 +20,23 @@ from typing import Any, NoReturn
 
 import torch
 
+import dendrofx
+from benchmarks.ablation import run_ablation
 from benchmarks.cases import CASES, CaseOptions, CaseUnavailableError
+from benchmarks.kernels import KernelRecord, kernel_tables, run_kernels
 from benchmarks.records import Bench, Record
 from benchmarks.sweep import run_sweep
-from benchmarks.tables import footer, sweep_table, table
-from benchmarks.variants import build_variants, prepare
-from dendrofx.errors import DendrofxError
+from benchmarks.tables import ablation_table, footer, machine_line, sweep_table, table
+from benchmarks.variants import Asked, build_variants, prepare
+from dendrofx.errors import DendrofxError, InputError
+from dendrofx.forms import Form, form_from_text
+from dendrofx.gates import GateForm
+from dendrofx.light import LightForm
 from dendrofx.machine import describe_machine
 
 SECONDS, QUICK_SECONDS = 4.0, 0.5
+TUNE, QUICK_TUNE = 60.0, 5.0
+KERNELS = "kernels"
 BATCHES, QUICK_BATCHES = (1, 32, 256), (1, 256)
 
 
@@ -40,7 +48,9 @@ class _Parser(argparse.ArgumentParser):
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line, checked."""
     p = _Parser(prog="python -m benchmarks.compare", description=(__doc__ or "").partition("\n")[0])
-    p.add_argument("--case", nargs="+", default=["digits"], metavar="NAME", help=f"any of {', '.join(CASES)}")
+    p.add_argument(
+        "--case", nargs="+", default=["digits"], metavar="NAME", help=f"any of {', '.join([*CASES, KERNELS])}"
+    )
     p.add_argument("--batch", nargs="+", type=_positive, metavar="N", help="rows per call (default 1 32 256)")
     p.add_argument("--threads", type=_positive, default=min(2, os.cpu_count() or 1), metavar="N")
     p.add_argument(
@@ -49,6 +59,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument(
         "--sweep", action="store_true", help="also 11 tolerances from all full to all light: table, CSV, plots"
     )
+    p.add_argument("--ablation", action="store_true", help="also each rung alone, on every row, as a table")
+    p.add_argument(
+        "--light", type=_form(LightForm), metavar="FORM", help='a light form instead of the ladder: "Int8()"'
+    )
+    p.add_argument("--gate", type=_form(GateForm), metavar="FORM", help='a gate instead of the best: "NoiseGate()"')
+    p.add_argument(
+        "--plan", type=Path, metavar="FILE", help="reproduce this plan instead of deciding (one case, one batch)"
+    )
+    p.add_argument("--save-plan", type=Path, metavar="FILE", help="write the plan of the last table to FILE")
+    p.add_argument(
+        "--tune-seconds", type=_seconds, metavar="X",
+        help="time for timing candidates, per transform (60; 0 decides by counted cost: the same on every run)",
+    )  # fmt: skip
     p.add_argument("--quick", action="store_true", help="a short run, for a smoke test")
     p.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
     p.add_argument("--plots", type=Path, metavar="DIR", help="where --sweep writes CSV and plots (default sweep/)")
@@ -57,11 +80,34 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--depth", type=_positive, default=3, metavar="N", help="hidden layers of the case wide")
     args = p.parse_args(argv)
     for name in args.case:
-        if name not in CASES:
-            p.error(f"unknown case {name!r}: choose from {', '.join(CASES)}")
+        if name not in CASES and name != KERNELS:
+            p.error(f"unknown case {name!r}: choose from {', '.join([*CASES, KERNELS])}")
     if args.plots is not None and not args.sweep:
         p.error("--plots draws the sweep: add --sweep")
+    if args.plan is not None and (len(args.case) > 1 or len(args.batch or BATCHES) > 1):
+        p.error("--plan is for one case at one batch size: name them with --case and --batch")
+    if args.plan is not None and (args.light is not None or args.gate is not None):
+        p.error("--plan says which light and gate: leave out --light and --gate")
     return args
+
+
+def _form(kind: type[Form]) -> Callable[[str], Form]:
+    """A parser of forms of one kind."""
+
+    def read(text: str) -> Form:
+        try:
+            form = form_from_text(text)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+        if not isinstance(form, kind):
+            raise argparse.ArgumentTypeError(f"{text} is no {'light' if kind is LightForm else 'gate'} form")
+        return form
+
+    return read
+
+
+def _seconds(text: str) -> float:
+    return 0.0 if text.strip() in ("0", "0.0") else _budget(text)
 
 
 def _positive(text: str) -> int:
@@ -95,9 +141,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             writable_dir(args.json.parent)
             if args.json.is_dir():
                 raise IsADirectoryError(f"cannot write to {args.json}: it is a folder. Name a file")
+        if args.save_plan is not None:
+            writable_dir(args.save_plan.parent)
         torch.set_num_threads(args.threads)
         machine = describe_machine()
-        records = [r for name in args.case for r in run_case(name, args, machine, plots)]
+        records: list[Record | KernelRecord] = []
+        for name in args.case:
+            records += run_kernel_case(args, machine) if name == KERNELS else run_case(name, args, machine, plots)
         if args.json is not None:
             body = {"machine": machine, "cases": [r.to_json() for r in records]}
             write_whole(args.json, lambda path: path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8"))
@@ -112,21 +162,44 @@ def run_case(name: str, args: argparse.Namespace, machine: dict[str, str], plots
     """Every table of one case."""
     case = CASES[name](CaseOptions(args.seed, args.quick, args.width, args.depth))
     print(f"\n=== {case.name}: {case.title}", flush=True)
-    prepared = prepare(case, args.max_deviation, args.seed)
-    print(f"{len(case.test)} test rows, used for nothing else\n\n{prepared.plan}\n", flush=True)
-    variants = build_variants(prepared, args.seed)
+    print(f"{len(case.test)} test rows, used for nothing else", flush=True)
+    plan = None if args.plan is None else dendrofx.Plan.load(args.plan)
+    tune = args.tune_seconds if args.tune_seconds is not None else QUICK_TUNE if args.quick else TUNE
+    asked = Asked(args.max_deviation, args.seed, args.light, args.gate, plan, tune)
     records = []
     for batch in args.batch or (QUICK_BATCHES if args.quick else BATCHES):
-        bench = Bench(prepared, batch, QUICK_SECONDS if args.quick else SECONDS, args.seed)
-        record = bench.measure(variants)
-        print(
-            f"--- {case.name}, batch {batch}\n\n{table(record)}\n\n{footer(record, machine, args.seed)}\n", flush=True
-        )
+        prepared = prepare(case, batch, asked)
+        print(f"\n--- {case.name}, batch {batch}\n\n{prepared.plan}\n", flush=True)
+        record = run_table(Bench(prepared, batch, QUICK_SECONDS if args.quick else SECONDS, args.seed), args, machine)
         if plots is not None:
-            record.sweep.extend(run_sweep(bench, variants))
-            print(f"sweep of the tolerance, batch {batch}\n\n{sweep_table(record.sweep)}\n")
             write_sweep(record, plots, machine)
         records.append(record)
+    if args.save_plan is not None:
+        records[-1].prepared.plan.save(args.save_plan)
+        print(f"wrote {args.save_plan}")
+    return records
+
+
+def run_table(bench: Bench, args: argparse.Namespace, machine: dict[str, str]) -> Record:
+    """One table, and what else was asked for."""
+    variants = build_variants(bench.prepared, args.seed)
+    record = bench.measure(variants)
+    print(f"{table(record)}\n\n{footer(record, machine, args.seed)}\n", flush=True)
+    if args.ablation:
+        record.ablation.extend(run_ablation(bench, variants))
+        print(f"ablation, batch {bench.batch}\n\n{ablation_table(record.ablation)}\n", flush=True)
+    if args.sweep:
+        record.sweep.extend(run_sweep(bench, variants))
+        print(f"sweep of the tolerance, batch {bench.batch}\n\n{sweep_table(record.sweep)}\n")
+    return record
+
+
+def run_kernel_case(args: argparse.Namespace, machine: dict[str, str]) -> list[KernelRecord]:
+    """The case `kernels`."""
+    records = run_kernels(args.quick, QUICK_SECONDS if args.quick else SECONDS, args.seed)
+    print(
+        f"\n=== kernels: one Linear, scripted and frozen\n\n{kernel_tables(records)}\n{machine_line(args.threads, machine)}\n"
+    )
     return records
 
 

@@ -64,6 +64,7 @@ class Record:
     race: Race
     noisy: bool
     sweep: list[Mapping[str, Any]] = field(default_factory=list)
+    ablation: list[Mapping[str, Any]] = field(default_factory=list)
 
     @property
     def aa_ratio(self) -> float:
@@ -90,6 +91,8 @@ class Record:
             "transform_s": self.prepared.transform_s,
             "variants": [self._variant(r) for r in self.rows],
             "sweep": self.sweep,
+            "ablation": self.ablation,
+            "plan": self.prepared.plan.to_json(),
         }
 
     def _variant(self, row: Row) -> dict[str, Any]:

@@ -55,10 +55,17 @@ def footer(record: Record, machine: Mapping[str, str], seed: int) -> str:
     lines += [
         f"transform {prepared.transform_s:.1f} s; A/A ratio {record.aa_ratio:.3f} over {record.race.rounds} rounds,"
         f" {record.race.switches_per_second:.0f} involuntary switches/s{busy}",
-        f"{record.threads} thread{'s' if record.threads > 1 else ''}; {machine['cpu']}, {machine['cores']} cores,"
-        f" {machine['capability']}; torch {machine['torch']}, Python {machine['python']}",
+        machine_line(record.threads, machine),
     ]
     return "\n".join(lines)
+
+
+def machine_line(threads: int, machine: Mapping[str, str]) -> str:
+    """Threads, machine and versions."""
+    return (
+        f"{threads} thread{'s' if threads > 1 else ''}; {machine['cpu']}, {machine['cores']} cores,"
+        f" {machine['capability']}; torch {machine['torch']}, Python {machine['python']}"
+    )
 
 
 def skill_lines(record: Record, seed: int) -> list[str]:
@@ -111,6 +118,29 @@ def sweep_table(points: Sequence[Mapping[str, Any]]) -> str:
         "tolerance", "activity %", "compute %", "p50 ms", "x scripted", "dev mean", "dev p99", "random dev mean", "agree %",
     ]  # fmt: skip
     return tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True, stralign="right")
+
+
+def ablation_table(points: Sequence[Mapping[str, Any]]) -> str:
+    """One line per rung, and the reasons of those that fit no site."""
+    rows = [
+        [
+            p["name"],
+            f"{p['latency_ms']['p50']:.3g}",
+            f"{p['speedup_vs_scripted']:.2f}",
+            _percent(p["effective_compute"], ".1f"),
+            f"{p['deviation']['mean']:.2e}",
+            f"{p['deviation']['p99']:.2e}",
+            f"{p['deviation']['max']:.2e}",
+            _percent(p["agreement"], ".2f"),
+        ]
+        for p in points
+        if "reason" not in p
+    ]
+    headers = ["rung", "p50 ms", "x scripted", "compute %", "dev mean", "dev p99", "dev max", "agree %"]
+    text = tabulate(
+        rows, headers=headers, tablefmt="simple", disable_numparse=True, stralign="right", colalign=("left",)
+    )
+    return "\n".join([text, *[f"{p['name']}: {p['reason']}" for p in points if "reason" in p]])
 
 
 def _number(value: float | None, form: str = ".3g") -> str:

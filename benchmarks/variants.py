@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 import dendrofx
 from benchmarks.cases import Case
 from dendrofx import controls
+from dendrofx.gates import GateForm
 from dendrofx.inputs import Inputs
+from dendrofx.light import LightForm
 from dendrofx.lower import artifact_bytes
 from dendrofx.measure import Counts, counted_outputs
 
-# Fitting always runs on two threads, so that a seed gives the same branches whatever --threads says.
+# Where nothing is timed, fitting runs on two threads, so that a seed gives the same branches whatever --threads says.
 FIT_THREADS = 2
 UNTIMED = ("oracle",)
 
@@ -42,17 +45,49 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A case, transformed once for all its tables.
+class Asked:
+    """What the command line asks of `transform`.
 
     Attributes:
+        light, gate: named forms, None for the ladder.
+        plan: a plan to reproduce instead of deciding.
+        tune_seconds: time for timing parts, per transform.
+    """
+
+    max_deviation: float = 0.01
+    seed: int = 0
+    light: LightForm | None = None
+    gate: GateForm | None = None
+    plan: dendrofx.Plan | None = None
+    tune_seconds: float = 60.0
+
+    def options(self, case: Case, batch: int) -> dict[str, Any]:
+        """Keyword arguments of `transform` for one batch size."""
+        return {
+            "calibration": case.calibration,
+            "max_deviation": self.max_deviation,
+            "seed": self.seed,
+            "batch_sizes": [batch],
+            "tune_seconds": self.tune_seconds,
+        }
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case, transformed for one batch size.
+
+    Attributes:
+        batch: the size that transform decided for.
+        asked: what the command line asked for.
         routed: what `transform` returned; where that is unrewritten, the same with `decide=False`.
         refused: whether `transform` refused every site.
-        static: the cheapest light branches that keep the budget on every row, and the case's own forms.
+        static: the light branches that are fastest on every row within the budget, and the case's own forms.
         transform_s: seconds that the `transform` of `routed` took.
     """
 
     case: Case
+    batch: int
+    asked: Asked
     routed: dendrofx.RoutedModule
     refused: bool
     static: Mapping[str, dendrofx.RoutedModule]
@@ -61,36 +96,33 @@ class Prepared:
     static_plans: Mapping[str, dendrofx.Plan] = field(default_factory=dict)
 
 
-def prepare(case: Case, max_deviation: float, seed: int) -> Prepared:
-    """Transform a case's model: routed, and statically."""
+def prepare(case: Case, batch: int, asked: Asked) -> Prepared:
+    """Transform a case's model for a batch size: routed, and statically."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(FIT_THREADS)
+    if asked.plan is not None or asked.tune_seconds == 0:
+        torch.set_num_threads(FIT_THREADS)
     try:
-        start = time.perf_counter()
-        routed = dendrofx.transform(case.model, calibration=case.calibration, max_deviation=max_deviation, seed=seed)
-        spent, plan = time.perf_counter() - start, routed.plan
-        refused = not plan.routed
-        if refused:
-            routed = dendrofx.transform(
-                case.model, calibration=case.calibration, max_deviation=max_deviation, seed=seed, decide=False
-            )
-        static, plans = {}, {}
-        for name, light in [("static-light", None), *case.static.items()]:
-            made = dendrofx.transform(
-                case.model,
-                calibration=case.calibration,
-                max_deviation=max_deviation,
-                seed=seed,
-                light=light,
-                gate=dendrofx.AlwaysLight(),
-                decide=light is None,
-            )
-            plans[name] = made.plan
-            if made.plan.routed:
-                static[name] = controls.always_light(made)
+        return _prepared(case, batch, asked)
     finally:
         torch.set_num_threads(threads)
-    return Prepared(case, routed, refused, static, spent, plan, plans)
+
+
+def _prepared(case: Case, batch: int, asked: Asked) -> Prepared:
+    options = asked.options(case, batch)
+    start = time.perf_counter()
+    routed = dendrofx.transform(case.model, **options, light=asked.light, gate=asked.gate, plan=asked.plan)
+    spent, plan = time.perf_counter() - start, routed.plan
+    refused = not plan.routed
+    if refused:
+        routed = dendrofx.transform(case.model, **options, light=asked.light, gate=asked.gate, decide=False)
+    static, plans = {}, {}
+    for name, light in [("static-light", asked.light), *case.static.items()]:
+        decide = name == "static-light"
+        made = dendrofx.transform(case.model, **options, light=light, gate=dendrofx.AlwaysLight(), decide=decide)
+        plans[name] = made.plan
+        if made.plan.routed:
+            static[name] = controls.always_light(made)
+    return Prepared(case, batch, asked, routed, refused, static, spent, plan, plans)
 
 
 def routed_counts(prepared: Prepared) -> Counts:
@@ -139,4 +171,5 @@ def _weight_bytes(module: nn.Module) -> int:
     for tensor in [*module.parameters(), *module.buffers()]:
         storage = tensor.untyped_storage()
         seen[storage.data_ptr()] = storage.nbytes()
-    return sum(seen.values())
+    packed = [getattr(m, "packed", None) for m in module.modules()]  # opaque, and a second copy of its plain weight
+    return sum(seen.values()) + sum(p.numel() * p.element_size() for p in packed if isinstance(p, Tensor))

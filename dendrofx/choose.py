@@ -26,7 +26,14 @@ from dendrofx.skill import router_skill
 # Candidates, as shares of the widest useful rank (that at which a factored Linear costs what the Linear costs).
 RANK_SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 ENERGIES = (0.9, 0.97, 0.99, 0.997, 0.999, 0.9995, 0.9998, 0.9999, 1.0)
-GATES: tuple[GateForm, ...] = (ResidualGate(), NoiseGate(), EnergyGate(), LearnedGate(), LearnedGate(reads="light"))
+GATES: tuple[GateForm, ...] = (
+    ResidualGate(),
+    NoiseGate(),
+    EnergyGate(),
+    LearnedGate(),
+    LearnedGate(reads="light"),
+    LearnedGate(reads="scales"),
+)
 PROBE_ROWS = 256
 # Float32 multiply-adds in the time of converting one value to a lower precision or back, about: 512 x 1024 -> 4096 in int8
 # spends 0.6 ms of 3.1 on its pointwise passes, where the float32 product takes 9 prepacked (2 threads, Zen 5).
@@ -114,9 +121,18 @@ def scores(form: GateForm, gate: nn.Module, light: nn.Module, rows: Tensor) -> T
     """f32[N], what a fitted gate gives the rows."""
     if form.reads == "input":
         return gate(rows)  # type: ignore[no-any-return]
-    if form.reads == "light":
-        return gate(rows, LightRows(light(rows), rows.new_empty(0, 0)))  # type: ignore[no-any-return]
-    return gate(rows, LightRows(*light.observe(rows)))  # type: ignore[no-any-return, operator]
+    return gate(rows, light_rows(form, light, rows))  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def light_rows(form: GateForm, light: nn.Module, rows: Tensor) -> LightRows:
+    """What a light branch hands on to a gate."""
+    if form.reads == "evidence":
+        return LightRows(*light.observe(rows))  # type: ignore[operator]
+    if form.reads == "scales":
+        return LightRows(*light.scales(rows))  # type: ignore[operator]
+    out = light(rows)
+    return LightRows(out, out)
 
 
 @dataclass(frozen=True)

@@ -57,57 +57,57 @@ class SiteTimes:
         rows: rows per call.
         block: the original block on all rows.
         full: by name of the full branch, (hard rows, ms) in ascending order.
-        light: by light form and whether it runs for a gate that reads its evidence.
+        light: by light form and what it reports to its gate ("plain", "evidence", "scales").
         gate: by light and gate form.
         split: finding that no row is hard.
         moved: per hard row, gathering and scattering it.
 
     Example:
         >>> full = {"block": ((1, 1.0), (256, 10.0))}
-        >>> times = SiteTimes(256, 10.0, full, {("Int8()", False): 2.0}, {("Int8()", "g"): 0.5}, split=0.1, moved=0.0)
-        >>> times.predict("Int8()", "g", False, "block", activity=0.0)
+        >>> times = SiteTimes(256, 10.0, full, {("Int8()", "plain"): 2.0}, {("Int8()", "g"): 0.5}, split=0.1, moved=0.0)
+        >>> times.predict("Int8()", "g", "plain", "block", activity=0.0)
         2.6
     """
 
     rows: int
     block: float
     full: Mapping[str, tuple[tuple[int, float], ...]]
-    light: Mapping[tuple[str, bool], float]
+    light: Mapping[tuple[str, str], float]
     gate: Mapping[tuple[str, str], float]
     split: float
     moved: float
 
-    def knows(self, light: str, gate: str, evidence: bool) -> bool:
+    def knows(self, light: str, gate: str, reports: str) -> bool:
         """Whether this candidate was timed."""
-        return (light, evidence) in self.light and (light, gate) in self.gate
+        return (light, reports) in self.light and (light, gate) in self.gate
 
-    def predict(self, light: str, gate: str, evidence: bool, full: str, activity: float) -> float:
+    def predict(self, light: str, gate: str, reports: str, full: str, activity: float) -> float:
         """Expected ms of a call.
 
         Args:
             light: its form, as text.
             gate: its form, as text.
-            evidence: whether the gate reads the light branch's evidence.
+            reports: what the light branch reports to the gate.
             full: `"block"` or the full form, as text.
             activity: share of hard rows.
         """
-        none = self.gate[light, gate] + self.light[light, evidence] + self.split
+        none = self.gate[light, gate] + self.light[light, reports] + self.split
         some = 1 - math.pow(1 - activity, self.rows)
         if some == 0:
             return none
         hard = activity * self.rows / some
         counts, ms = [n for n, _ in self.full[full]], [t for _, t in self.full[full]]
         if self.rows == 1:  # a hard row is the whole call: nothing is moved, and most gates skip the light branch
-            return (1 - some) * none + some * (none - self.light[light, evidence] + ms[-1])
+            return (1 - some) * none + some * (none - self.light[light, reports] + ms[-1])
         return none + some * (float(np.interp(hard, counts, ms)) + self.moved * hard)
 
-    def break_even(self, light: str, gate: str, evidence: bool, full: str) -> float:
+    def break_even(self, light: str, gate: str, reports: str, full: str) -> float:
         """The activity at which routing takes as long as the block, by bisection; 0 where it never pays, 1 where it always does."""
         low, high = 0.0, 1.0
-        if self.predict(light, gate, evidence, full, high) < self.block:
+        if self.predict(light, gate, reports, full, high) < self.block:
             return 1.0
         for _ in range(40):
             middle = (low + high) / 2
-            pays = self.predict(light, gate, evidence, full, middle) < self.block
+            pays = self.predict(light, gate, reports, full, middle) < self.block
             low, high = (middle, high) if pays else (low, middle)
         return low

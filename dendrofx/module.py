@@ -9,7 +9,15 @@ import torch
 from torch import fx, nn
 
 from dendrofx.block import row_cost
-from dendrofx.routed import FullOnHardRows, LightBeforeGate, LightWithEvidence, count_rows, no_counts, split_rows
+from dendrofx.routed import (
+    FullOnHardRows,
+    LightBeforeGate,
+    LightWithEvidence,
+    LightWithScales,
+    count_rows,
+    no_counts,
+    split_rows,
+)
 
 if TYPE_CHECKING:
     from dendrofx.plan import Plan
@@ -118,7 +126,7 @@ def counted_graph(gm: fx.GraphModule) -> fx.Graph:
         score, tolerance = split.args[:2]
         costs = [list(row_cost(parts[part])) for part in ("gate", "light", "full")]
         original = cast(FullOnHardRows, parts["full"]).original_macs
-        reads_light = isinstance(parts["light"], LightBeforeGate | LightWithEvidence)
+        reads_light = isinstance(parts["light"], LightBeforeGate | LightWithEvidence | LightWithScales)
         margin = float(getattr(parts["gate"], "margin", 0.0))
         args = (split, score, tolerance, margin, reads_light, costs, original)
         counts[site] = graph.call_function(count_rows, fx.node.map_arg(args, lambda n: copied[n]))

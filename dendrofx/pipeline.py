@@ -30,7 +30,7 @@ from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm, Prepacked
 from dendrofx.measure import Counts, outputs, site_activity
 from dendrofx.module import RoutedModule, graph_names
-from dendrofx.prices import Measured, Price, counted
+from dendrofx.prices import Measured, Price, cheapest, counted
 from dendrofx.rewrite import rewrite
 from dendrofx.sites import Refusal, Site, Sites
 from dendrofx.stopwatch import Timer
@@ -155,7 +155,7 @@ class Pipeline:
                 self.refuse(site, "not timed: tuning was interrupted or out of time (tune_seconds) before its turn")
                 continue
             priced = [self.price(site.name, c, self.activity(site, c, share)) for c in known]
-            best = min(priced, key=lambda p: p.cost)
+            best = cheapest(priced)
             if best.pays or not self.options.decide:
                 self.chosen[site.name], self.prices[site.name] = best.candidate, best
                 self.refused.pop(site.name, None)

@@ -9,12 +9,14 @@ from torch import nn
 
 from dendrofx.choose import Candidate
 from dendrofx.cost import BLOCK, SiteTimes
+from dendrofx.gates.form import reads_of_light
 from dendrofx.light import LightForm
 
 # A counted cost must be below this: gather, scatter and the gate's own passes over memory are not counted, and smaller savings
 # have not paid for them. A measured one needs less of a margin.
 MOST_COUNTED = 0.9
 MOST_MEASURED = 0.95
+TIE = 0.05
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,13 @@ class Price:
             f"would take {self.ms:.3g} ms where the block takes {self.block_ms:.3g} ({self.rows} rows; it breaks even at"
             f" {100 * self.break_even:.1f} % activity)"
         )
+
+
+def cheapest(prices: Sequence[Price]) -> Price:
+    """The cheapest; among those as cheap within timing's noise, the one whose gate has the most skill."""
+    least = min(p.cost for p in prices)
+    close = [p for p in prices if p.cost <= (1 + TIE) * least]
+    return max(close, key=lambda p: (p.pays, -1.0 if p.candidate.skill is None else p.candidate.skill, -p.cost))
 
 
 def counted(candidate: Candidate, activity: float, rows: Sequence[float]) -> Price:
@@ -95,6 +104,6 @@ class Measured:
         return [t.predict(*_names(candidate), full, activity) / t.block for t in self.times]
 
 
-def _names(candidate: Candidate) -> tuple[str, str, bool]:
+def _names(candidate: Candidate) -> tuple[str, str, str]:
     branches = candidate.branches
-    return str(branches.light_form), str(branches.gate_form), branches.gate_form.reads == "evidence"
+    return str(branches.light_form), str(branches.gate_form), reads_of_light(branches.gate_form)

@@ -194,6 +194,26 @@ class LightWithEvidence(nn.Module):
         return LightRows(out, evidence)
 
 
+class LightWithScales(nn.Module):
+    """Runs an int8 light branch on every row and keeps the scales that it quantised with, which cost nothing."""
+
+    def __init__(self, light: nn.Module) -> None:
+        super().__init__()
+        self.light = light
+
+    def forward(self, x: Tensor) -> LightRows:
+        """f32[N, in] -> f32[N, out] and its scales."""
+        out, scales = self.light.scales(x)  # type: ignore[operator]
+        return LightRows(out, scales)
+
+
+def light_leaf(light: nn.Module, reads: str) -> nn.Module:
+    """The leaf that runs a light branch on every row, for a gate that reads `reads` of it."""
+    if reads == "evidence":
+        return LightWithEvidence(light)
+    return LightWithScales(light) if reads == "scales" else LightBeforeGate(light)
+
+
 class GateOnLight(nn.Module):
     """A gate that reads the light branch, called with plain tensors: to time it alone."""
 

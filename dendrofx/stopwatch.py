@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from dendrofx.block import row_macs
-from dendrofx.choose import Candidate
+from dendrofx.choose import Candidate, light_rows
 from dendrofx.cost import BLOCK, SiteTimes
+from dendrofx.gates.form import reads_of_light
 from dendrofx.inputs import Inputs
 from dendrofx.lower import script
-from dendrofx.routed import GateOnLight, LightBeforeGate, LightWithEvidence, RoutingAlone
+from dendrofx.routed import GateOnLight, RoutingAlone, light_leaf
 from dendrofx.timing import Race, race
 
 SITE_SECONDS = 1.0
@@ -105,16 +106,15 @@ class Stopwatch:
                 parts["full", name, str(n)] = (row_macs(full), partial(_frozen_call, full, rows[:n]))
         for c in candidates:
             form, gate, light = str(c.branches.light_form), str(c.branches.gate_form), c.branches.light
-            evidence = c.branches.gate_form.reads == "evidence"
-            leaf = LightWithEvidence(light) if evidence else LightBeforeGate(light)
-            parts["light", form, str(evidence)] = (row_macs(light), partial(_frozen_call, leaf, rows))
+            reads = reads_of_light(c.branches.gate_form)
+            parts["light", form, reads] = (row_macs(light), partial(_frozen_call, light_leaf(light, reads), rows))
             parts["gate", form, gate] = (row_macs(c.branches.gate), partial(_gate, c, rows))
         ms = self._timed(f"{shape}, {count} rows", parts)
         return SiteTimes(
             rows=count,
             block=ms["full", BLOCK, str(count)],
             full={name: tuple((n, ms["full", name, str(n)]) for n in counts) for name in fulls},
-            light={(k[1], k[2] == "True"): v for k, v in ms.items() if k[0] == "light"},
+            light={(k[1], k[2]): v for k, v in ms.items() if k[0] == "light"},
             gate={(k[1], k[2]): v for k, v in ms.items() if k[0] == "gate"},
             split=ms["split",],
             moved=max(ms["mixed",] - ms["split",], 0.0) / hard,
@@ -157,7 +157,4 @@ def _gate(candidate: Candidate, rows: Tensor) -> Call:
     branches = candidate.branches
     if branches.gate_form.reads == "input":
         return _frozen_call(branches.gate, rows)
-    if branches.gate_form.reads == "light":
-        out = branches.light(rows)
-        return _frozen_call(GateOnLight(branches.gate), rows, out, out)
-    return _frozen_call(GateOnLight(branches.gate), rows, *branches.light.observe(rows))  # type: ignore[operator]
+    return _frozen_call(GateOnLight(branches.gate), rows, *light_rows(branches.gate_form, branches.light, rows))

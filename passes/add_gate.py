@@ -19,7 +19,7 @@ from dendrofx.block import row_cost
 from dendrofx.errors import PassError
 from dendrofx.gates.form import Reads
 from dendrofx.passes.base import Change, Note, Pass, PassResult, noted
-from dendrofx.routed import LightBeforeGate, LightWithEvidence, easy_only_from, split_rows
+from dendrofx.routed import LightBeforeGate, easy_only_from, light_leaf, split_rows
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,8 @@ class AddGate(Pass):
         name = prefix.rpartition(".")[2]
         gm.add_submodule(f"{prefix}.gate", gate)
         gm.get_submodule(prefix).register_buffer("tolerance", torch.zeros(()))
-        if reads == "evidence":
-            inner = cast(LightBeforeGate, gm.get_submodule(str(light.target))).light
-            gm.add_submodule(str(light.target), LightWithEvidence(inner))
+        inner = cast(LightBeforeGate, gm.get_submodule(str(light.target))).light
+        gm.add_submodule(str(light.target), light_leaf(inner, reads))
         share = 2.0 if reads != "input" else _share(gm, block, light)
         with gm.graph.inserting_before(block):
             new = gm.graph.create_node

@@ -31,7 +31,7 @@ from dendrofx.block import BlockData
 from dendrofx.errors import InputError
 from dendrofx.forms import Form
 
-Reads = Literal["input", "light", "evidence"]
+Reads = Literal["input", "light", "evidence", "scales"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class GateForm(Form, ABC):
     Attributes:
         reads: "input": the gate takes `forward(rows)` and runs before any branch. "light": `forward(rows, light)`, the
             light branch has run on every row. "evidence": the same, and the light branch reports its row norms.
+            "scales": the same, and it reports the scales that it quantised its rows with.
         needs_rows: whether `fit` needs calibration rows.
     """
 
@@ -82,3 +83,8 @@ class GateForm(Form, ABC):
         if site.data.rows is None or site.error is None:
             raise InputError(f"{self} is fitted on calibration rows: pass calibration= to transform")
         return site.data.rows, site.error
+
+
+def reads_of_light(form: GateForm) -> str:
+    """What a gate makes the light branch report: "evidence", "scales" or "plain"."""
+    return form.reads if form.reads in ("evidence", "scales") else "plain"

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from dendrofx.block import principal_directions
 from dendrofx.errors import InputError
 from dendrofx.gates.form import GateForm, Reads, SiteRows
-from dendrofx.gates.scores import LearnedLightScore, LearnedScore
+from dendrofx.gates.scores import LearnedLightScore, LearnedScaleScore, LearnedScore
+from dendrofx.light.branch import Int8Chain
 
 HARDLY = 1e-4
 SMALLEST_ERROR = 1e-7  # about float32's own noise: below it, one error is as good as another
@@ -29,7 +30,8 @@ class LearnedGate(GateForm):
         directions: principal directions of the calibration rows in the code, at most their width.
         ridge: penalty relative to the number of rows.
         reads: "input": features of the row. "light": features of the light branch's output, which then runs on every
-            row: next to free where the site is wide and its output narrow.
+            row: next to free where the site is wide and its output narrow. "scales": the logarithms of the scales that an
+            int8 light branch quantises its rows with, one per Linear; they are there anyway.
     """
 
     directions: int = field(default=8, metadata={"shown": True})
@@ -42,20 +44,14 @@ class LearnedGate(GateForm):
             raise InputError(f"directions must be >= 1, got {self.directions}")
         if not self.ridge > 0:
             raise InputError(f"ridge must be > 0, got {self.ridge}")
-        if self.reads not in ("input", "light"):
-            raise InputError(f"reads must be 'input' or 'light', got {self.reads!r}")
+        if self.reads not in ("input", "light", "scales"):
+            raise InputError(f"reads must be 'input', 'light' or 'scales', got {self.reads!r}")
 
     @torch.no_grad()
     def fit(self, site: SiteRows) -> nn.Module:
         """Solve for the weights; see `GateForm.fit`."""
         rows, error = self.required(site)
-        ranged = site.range_rows
-        if self.reads == "light":
-            rows, ranged = site.light(rows), site.light(ranged)
-            directions = principal_directions(rows)
-            gate: LearnedScore = LearnedLightScore(directions[:, : self.directions].t())
-        else:
-            gate = LearnedScore(site.data.directions(0, "input")[:, : self.directions].t())
+        gate, rows, ranged = self._gate(site, rows)
         features = gate.features(rows)
         usable = features.isfinite().all(1)
         if not bool(usable.any()):
@@ -65,23 +61,38 @@ class LearnedGate(GateForm):
         _fit_weights(gate, features[usable], error[usable], self.ridge)
         return gate
 
+    def _gate(self, site: SiteRows, rows: Tensor) -> tuple[LearnedScore | LearnedScaleScore, Tensor, Tensor]:
+        """The unfitted gate, and what it takes its features from: on the rows, and on those that show their range."""
+        light, ranged = site.light, site.range_rows
+        if self.reads == "scales":
+            if not isinstance(light, Int8Chain):
+                raise InputError(
+                    f"{self} reads the scales of int8 light branches; take LearnedGate() for this light form"
+                )
+            seen = light.scales(rows)[1]
+            return LearnedScaleScore(seen.size(1)), seen, light.scales(ranged)[1]
+        if self.reads == "light":
+            rows, ranged = light(rows), light(ranged)
+            return LearnedLightScore(principal_directions(rows)[:, : self.directions].t()), rows, ranged
+        return LearnedScore(site.data.directions(0, "input")[:, : self.directions].t()), rows, ranged
 
-def _fit_range(gate: LearnedScore, features: Tensor) -> None:
+
+def _fit_range(gate: LearnedScore | LearnedScaleScore, features: Tensor) -> None:
     """Scale and shift, so that the largest |z| of the finite rows is 1."""
     features = features[features.isfinite().all(1)].double()
     mean, spread = features.mean(0), features.std(0, correction=0)
-    # a feature that hardly varies beside the rows' norm is rounding: it must not decide what is out of range
-    spread = (spread + HARDLY * features[:, 0].max()).clamp_min(1e-6)
+    # a feature that hardly varies beside the rows' size is rounding: it must not decide what is out of range
+    spread = (spread + HARDLY * features[:, 0].abs().max()).clamp_min(1e-6)
     reach = ((features - mean) / spread).abs().max().clamp_min(1.0) * (1 + HARDLY)  # the row that sets it stays inside
     gate.scale.copy_(1 / (spread * reach))
     gate.shift.copy_(-mean / (spread * reach))
 
 
-def _fit_weights(gate: LearnedScore, features: Tensor, error: Tensor, ridge: float) -> None:
+def _fit_weights(gate: LearnedScore | LearnedScaleScore, features: Tensor, error: Tensor, ridge: float) -> None:
     """The ridge solution over the scaled features."""
     z = (features * gate.scale + gate.shift).double()
     target = error.double().clamp_min(SMALLEST_ERROR).log()
-    constant = features.double().std(0, correction=0) <= HARDLY * features[:, 0].max()
+    constant = features.double().std(0, correction=0) <= HARDLY * features[:, 0].abs().max()
     mean, spread = z.mean(0), z.std(0, correction=0).clamp_min(1e-9)
     spread[constant] = torch.inf
     standard = (z - mean) / spread

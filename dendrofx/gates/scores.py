@@ -153,6 +153,41 @@ class LearnedLightScore(LearnedScore):
         return self.score(light.out)
 
 
+class LearnedScaleScore(nn.Module):
+    """`LearnedScore` of the logarithms of the scales that an int8 light branch quantised the row with.
+
+    Args:
+        features: how many scales.
+    """
+
+    shift: Tensor
+    scale: Tensor
+    weight: Tensor
+    offset: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        self.register_buffer("weight", torch.zeros(1, features))
+        self.register_buffer("offset", torch.zeros(1))
+        self.margin = 1e-3
+        self.unjudged = UNJUDGED
+        self.macs = features
+
+    @torch.jit.export
+    def features(self, scales: Tensor) -> Tensor:
+        """f32[N, features] -> their logarithms, every one above that of the least scale."""
+        return scales.log()
+
+    def forward(self, x: Tensor, light: LightRows) -> Tensor:
+        """The rows and their scales -> f32[N]."""
+        z = torch.addcmul(self.shift, light.evidence.log(), self.scale)
+        score = F.linear(z, self.weight, self.offset).exp_()
+        reach = z.abs_().amax(1, keepdim=True)
+        return torch.where(reach > 1.000001, reach * self.unjudged, score).squeeze(1)
+
+
 class ResidualScore(nn.Module):
     """`B / (||y_light|| - B)`, B the bound of `ResidualGate`; 1e30 where B >= ||y_light||.
 

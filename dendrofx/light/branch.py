@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dendrofx.light.kernels import Int8Linear
+
 
 class LowRankLinear(nn.Module):
     """`y = decode (code x) + bias`.
@@ -84,6 +86,25 @@ class LinearPair(nn.Module):
         return self.decode(self.code(x))  # type: ignore[no-any-return]
 
 
+class Int8Pair(nn.Module):
+    """A `LinearPair` of `Int8Linear`s."""
+
+    def __init__(self, code: Int8Linear, decode: Int8Linear) -> None:
+        super().__init__()
+        self.code = code
+        self.decode = decode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[N, in] -> f32[N, out]."""
+        return self.decode(self.code(x))  # type: ignore[no-any-return]
+
+    def scales(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        """The output, and f32[N, 2]: the largest magnitudes of the row and of its code."""
+        code, first = self.code.scales(x)
+        out, second = self.decode.scales(code)
+        return out, torch.cat([first, second], 1)
+
+
 class LightChain(nn.Module):
     """`Linear (activation Linear)*` whose Linears are cheap ones.
 
@@ -104,19 +125,8 @@ class LightChain(nn.Module):
         return x
 
 
-class ObservedChain(nn.Module):
-    """A `LightChain` whose layers also tell what they see of a row: `LowRankLinear`, `DenseLinear` and those of `kernels.py`."""
-
-    def __init__(self, chain: LightChain) -> None:
-        super().__init__()
-        self.layers = chain.layers
-        self.activations = chain.activations
-
-    def forward(self, x: Tensor) -> Tensor:
-        """f32[N, in] -> f32[N, out]."""
-        for layer, activation in zip(self.layers, self.activations):  # noqa: B905
-            x = activation(layer(x))
-        return x
+class ObservedChain(LightChain):
+    """A chain whose layers also tell what they see of a row: `LowRankLinear`, `DenseLinear` and those of `kernels.py`."""
 
     @torch.jit.export
     def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
@@ -129,6 +139,43 @@ class ObservedChain(nn.Module):
         return x, torch.cat(norms, 1)
 
 
+class Int8Chain(LightChain):
+    """A chain of `Int8Linear`s and `Int8Pair`s, which can also tell the scales that its rows were quantised with."""
+
+    @torch.jit.export
+    def scales(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        """The output, and f32[N, Linears]: the largest magnitude of what each takes in."""
+        found: List[Tensor] = []  # noqa: UP006
+        for layer, activation in zip(self.layers, self.activations):  # noqa: B905
+            x, scale = layer.scales(x)  # type: ignore[operator]
+            x = activation(x)
+            found.append(scale)
+        return x, torch.cat(found, 1)
+
+
+class ObservedInt8Chain(ObservedChain, Int8Chain):
+    """Whole Linears in int8: both."""
+
+
 def _in_place(activation: nn.Module) -> nn.Module:
     """A layer's output is new and its own: a ReLU need not copy it."""
     return nn.ReLU(inplace=True) if type(activation) is nn.ReLU else activation
+
+
+def light_chain(layers: List[nn.Module], activations: List[nn.Module]) -> LightChain:  # noqa: UP006
+    """An `Int8Chain` where every layer is one of its kind, else a `LightChain`."""
+    int8 = all(isinstance(m, (Int8Linear, Int8Pair)) for m in layers)
+    return Int8Chain(layers, activations) if int8 else LightChain(layers, activations)
+
+
+def observed_chain(layers: List[nn.Module], activations: List[nn.Module]) -> ObservedChain:  # noqa: UP006
+    """An `ObservedChain`, which also has scales where every layer is an `Int8Linear`."""
+    int8 = all(isinstance(m, Int8Linear) for m in layers)
+    return ObservedInt8Chain(layers, activations) if int8 else ObservedChain(layers, activations)
+
+
+def linear_pair(code: nn.Module, decode: nn.Module) -> nn.Module:
+    """An `Int8Pair` where both are `Int8Linear`s, else a `LinearPair`."""
+    if isinstance(code, Int8Linear) and isinstance(decode, Int8Linear):
+        return Int8Pair(code, decode)
+    return LinearPair(code, decode)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dendrofx.block import BlockData, as_block
 from dendrofx.errors import InputError
 from dendrofx.forms import Form
-from dendrofx.light.branch import LightChain, ObservedChain
+from dendrofx.light.branch import observed_chain
 
 
 class LightForm(Form, ABC):
@@ -78,7 +78,7 @@ class Precision(LightForm):
         """Every Linear of the block; see `LightForm.fit`."""
         inputs = data.inputs if data.rows is not None else [None] * len(data.linears)
         layers = [self.linear(*_parameters(linear), rows) for linear, rows in zip(data.linears, inputs, strict=True)]
-        return ObservedChain(LightChain(layers, data.activations))
+        return observed_chain(layers, data.activations)
 
 
 def cast_linear(precision: Precision | None, dense: nn.Module, rows: Tensor | None) -> nn.Module:

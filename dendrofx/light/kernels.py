@@ -115,6 +115,11 @@ class Int8Linear(nn.Module):
         q, largest = self.quantise(x)
         return self.product(q, largest)
 
+    def scales(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        """The output, and f32[N, 1]: the row's largest magnitude, which quantising takes anyway."""
+        q, largest = self.quantise(x)
+        return self.product(q, largest), largest
+
     def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
         """The output, and f32[N, 2]: the row's norm and its largest magnitude, both after shrinking."""
         q, largest = self.quantise(x)

@@ -25,7 +25,7 @@ from torch import nn
 
 from dendrofx.block import BlockData
 from dendrofx.errors import InputError
-from dendrofx.light.branch import DenseLinear, LightChain, LinearPair, LowRankLinear, ObservedChain
+from dendrofx.light.branch import DenseLinear, LowRankLinear, light_chain, linear_pair, observed_chain
 from dendrofx.light.form import LightForm, Precision, cast_linear
 
 Basis = Literal["weight", "input", "whitened"]
@@ -71,8 +71,9 @@ class LowRank(LightForm):
     def build(self, data: BlockData) -> nn.Module:
         """Factor every Linear; see `LightForm.fit`."""
         layers = [self._factor(data, i) for i in range(len(data.linears))]
-        chain = LightChain(layers, data.activations)
-        return ObservedChain(chain) if self.basis != "whitened" and self.precision is None else chain
+        if self.basis != "whitened" and self.precision is None:
+            return observed_chain(layers, data.activations)
+        return light_chain(layers, data.activations)
 
     def _factor(self, data: BlockData, index: int) -> nn.Module:
         linear = data.linears[index]
@@ -90,4 +91,4 @@ class LowRank(LightForm):
             return LowRankLinear(code, decode, bias)
         codes = None if rows is None else rows @ code.t()
         first = self.precision.linear(code.contiguous(), None, rows)
-        return LinearPair(first, self.precision.linear(decode.contiguous(), bias, codes))
+        return linear_pair(first, self.precision.linear(decode.contiguous(), bias, codes))

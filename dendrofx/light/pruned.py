@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from dendrofx.block import BlockData
 from dendrofx.errors import InputError
-from dendrofx.light.branch import DenseLinear, LightChain
+from dendrofx.light.branch import DenseLinear, light_chain
 from dendrofx.light.form import LightForm, Precision, cast_linear
 
 # Kept units are rounded up to whole vector registers: 16 float32 in AVX-512.
@@ -73,7 +73,7 @@ class Pruned(LightForm):
         if key not in data.kept:
             data.kept[key] = self._dense(data)
         layers = [cast_linear(self.precision, dense, rows) for dense, rows in data.kept[key]]
-        return LightChain(layers, data.activations)
+        return light_chain(layers, data.activations)
 
     def _dense(self, data: BlockData) -> list[tuple[DenseLinear, Tensor]]:
         """The smaller Linears in float32, and what each takes in."""

@@ -1,0 +1,73 @@
+"""The ablation: what each rung does alone, on every row, beside the routed module.
+
+    prepacked            every site exact, its weights laid out for the kernel: what layout alone buys
+    Int8(), BFloat16()   every site in that precision
+    LowRank, Pruned      the forms that the plan chose, as they are, in float32 and in each precision
+    routed               what transform made
+
+All of them timed in turns with the scripted original. None but `routed` keeps a budget: the deviation says what each costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import dendrofx
+from benchmarks.records import AGAIN, Bench
+from benchmarks.variants import Variant, scripted_variant
+from dendrofx import controls
+from dendrofx.choose import default_precisions
+from dendrofx.light import LightForm, Precision
+
+
+def rungs(plan: dendrofx.Plan) -> list[LightForm]:
+    """The forms of the table, each once."""
+    low = default_precisions()
+    found: list[LightForm] = [dendrofx.Prepacked(), *reversed(low)]
+    for site in plan.routed:
+        form = site.light
+        if isinstance(form, dendrofx.LowRank | dendrofx.Pruned):
+            precisions: list[Precision | None] = [None, *[p for p in low if p != dendrofx.BFloat16()]]
+            found += [replace(form, precision=p) for p in precisions]
+    return list(dict.fromkeys(found))
+
+
+def run_ablation(bench: Bench, variants: Mapping[str, Variant]) -> list[dict[str, Any]]:
+    """Measure every rung.
+
+    Returns:
+        One record per rung: latency, speed-up over the scripted original, effective compute, deviation and agreement; first the
+        original against itself, last the routed module. A rung that fits no site has a `reason` and no figures.
+    """
+    prepared, reasons = bench.prepared, {}
+    options = prepared.asked.options(prepared.case, bench.batch)
+    made: dict[str, Variant] = {}
+    row = prepared.case.test[:1]
+    for form in rungs(prepared.plan):
+        name = "prepack only" if isinstance(form, dendrofx.Prepacked) else f"{form} on every row"
+        module = dendrofx.transform(
+            prepared.case.model, **options, light=form, gate=dendrofx.AlwaysLight(), decide=False
+        )
+        if module.plan.routed:
+            made[name] = scripted_variant(name, controls.always_light(module), row)
+        else:
+            reasons[name] = "; ".join(s.reason for s in module.plan.sites)
+    scripted, routed = variants["scripted"], variants["routed"]
+    timed = {"scripted": scripted, AGAIN: scripted, **made, "routed": routed}
+    result = bench.time({name: v.module for name, v in timed.items()})
+    records: list[dict[str, Any]] = []
+    for name, variant in timed.items():
+        timing, quality = result.timings[name], bench.quality(variant.module, variant.counted)
+        records.append(
+            {
+                "name": name,
+                "latency_ms": {"p50": timing.p50, "p95": timing.p95},
+                "speedup_vs_scripted": result.ratio("scripted", name),
+                "effective_compute": quality.effective_compute,
+                "deviation": quality.deviation(),
+                "agreement": quality.agreement,
+            }
+        )
+    return records + [{"name": name, "reason": reason} for name, reason in reasons.items()]

@@ -1,0 +1,204 @@
+"""The case `kernels`: one Linear over shapes and row counts, every rung's time and error against F.linear.
+
+Beside each rung's rate stands the machine's own peak in that precision, measured in the same run as the rate of a large product
+(1024 x 2048 -> 2048, operands ready, nothing around it). `int8 product alone` is `torch._int_mm` on operands that are already
+quantised, and `int8 before` the formulation that `Int8` replaced: what the pointwise work around the product costs, before and
+after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from tabulate import tabulate
+from torch import Tensor, nn
+
+import dendrofx
+from dendrofx.errors import InputError
+from dendrofx.lower import script
+from dendrofx.timing import Race, race
+
+# rows, in, out
+SHAPES = (
+    (1, 1024, 4096), (32, 384, 1536), (128, 1024, 4096), (512, 1024, 4096), (1100, 384, 1536), (256, 4096, 608), (256, 256, 1024),
+)  # fmt: skip
+QUICK_SHAPES = SHAPES[1:2]
+PEAK_SHAPE = (1024, 2048, 2048)
+LINEAR, AGAIN = "F.linear", "F.linear again"
+ALONE = "int8 product alone"
+PRECISION = {
+    "Prepacked()": "float32",
+    "BFloat16()": "bfloat16",
+    "BFloat16(packed=True)": "bfloat16",
+    LINEAR: "float32",
+    AGAIN: "float32",
+}
+Call = Callable[[int], object]
+
+
+class Int8Before(nn.Module):
+    """Per-row int8 as one would first write it: a new tensor for every step."""
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[N, in] -> f32[N, out]."""
+        a = x.abs().amax(1, keepdim=True).clamp_min(1e-8) / 127.0
+        q = torch.round(x / a).to(torch.int8)
+        product = torch._int_mm(q, self.weight.t()).to(torch.float32)
+        return torch.addcmul(self.bias, product, a * self.scale)
+
+
+@dataclass(frozen=True)
+class KernelRecord:
+    """One shape: its race, and each rung's relative error in float64 (None where there is none to state)."""
+
+    rows: int
+    shape: tuple[int, int]
+    race: Race
+    errors: Mapping[str, float | None]
+    refused: Mapping[str, str]
+    peaks: Mapping[str, float]
+    threads: int
+
+    def rate(self, name: str) -> float:
+        """Multiply-adds per second, 1e9."""
+        return self.rows * self.shape[0] * self.shape[1] / self.race.timings[name].p50 / 1e6
+
+    def to_json(self) -> dict[str, Any]:
+        """Fractions, ms, and 1e9 multiply-adds per second."""
+        return {
+            "case": "kernels",
+            "batch": self.rows,
+            "shape": list(self.shape),
+            "threads": self.threads,
+            "aa_ratio": self.race.ratio(AGAIN, LINEAR),
+            "noisy": self.race.noisy(LINEAR, AGAIN),
+            "peak_gmacs": dict(self.peaks),
+            "refused": dict(self.refused),
+            "variants": [
+                {
+                    "name": name,
+                    "latency_ms": {"p50": timing.p50, "p95": timing.p95},
+                    "speedup_vs_linear": self.race.ratio(LINEAR, name),
+                    "gmacs": self.rate(name),
+                    "peak_share": self.rate(name) / self.peaks[_precision(name)],
+                    "error": self.errors.get(name),
+                }
+                for name, timing in self.race.timings.items()
+            ],
+        }
+
+
+@torch.no_grad()
+def run_kernels(quick: bool, seconds: float, seed: int) -> list[KernelRecord]:
+    """Measure every shape."""
+    peaks = measure_peaks(seconds)
+    return [_measure(*shape, peaks, seconds, seed) for shape in (QUICK_SHAPES if quick else SHAPES)]
+
+
+def measure_peaks(seconds: float) -> dict[str, float]:
+    """The rate of a large product in each precision, 1e9 multiply-adds per second; float32 takes the better of two kernels."""
+    rows, fan_in, fan_out = PEAK_SHAPE
+    x, w = torch.randn(rows, fan_in), torch.randn(fan_out, fan_in)
+    packed = dendrofx.Prepacked().linear(w, None, None)
+    calls: dict[str, Call] = {"float32": lambda _: F.linear(x, w), "packed": lambda _: packed(x)}
+    here = dendrofx.capability()
+    if here.bf16:
+        half, half_w = x.bfloat16(), torch.ops.mkldnn._reorder_linear_weight(w.bfloat16())
+        calls["bfloat16"] = lambda _: torch.ops.mkldnn._linear_pointwise(half, half_w, None, "none", [], "")
+    q, q_w = x.clamp(-1, 1).mul(127).to(torch.int8), w.clamp(-1, 1).mul(64).to(torch.int8).t()
+    calls["int8"] = lambda _: torch._int_mm(q, q_w)
+    ms = {name: t.p50 for name, t in race(calls, seconds).timings.items()}
+    ms["float32"] = min(ms["float32"], ms.pop("packed"))
+    return {name: rows * fan_in * fan_out / t / 1e6 for name, t in ms.items()}
+
+
+def _measure(
+    rows: int, fan_in: int, fan_out: int, peaks: Mapping[str, float], seconds: float, seed: int
+) -> KernelRecord:
+    generator = torch.Generator().manual_seed(seed)
+    linear = nn.Linear(fan_in, fan_out).eval().requires_grad_(False)
+    x = torch.randn(rows, fan_in, generator=generator)
+    wanted = F.linear(x.double(), linear.weight.double(), linear.bias.double())
+    modules: dict[str, nn.Module] = {LINEAR: linear, AGAIN: linear}
+    refused = {}
+    for form in (
+        dendrofx.Prepacked(),
+        dendrofx.BFloat16(),
+        dendrofx.BFloat16(packed=True),
+        dendrofx.Int8(),
+        dendrofx.Int8(7),
+    ):
+        try:
+            modules[str(form)] = form.fit(linear)
+        except InputError as error:
+            refused[str(form)] = str(error)
+    errors: dict[str, float | None] = {n: _error(m(x), wanted) for n, m in modules.items()}
+    calls: dict[str, Call] = {n: _call(script(m, freeze=True), x) for n, m in modules.items()}
+    if (int8 := modules.get("Int8()")) is not None:
+        weight, scale = (
+            int8.get_submodule("layers.0").get_buffer("weight"),
+            int8.get_submodule("layers.0").get_buffer("scale"),
+        )
+        before = Int8Before(weight, scale * 127, linear.bias).eval()
+        calls["int8 before"], errors["int8 before"] = _call(script(before, freeze=True), x), _error(before(x), wanted)
+        q, columns = torch.randint(-127, 128, (rows, fan_in), dtype=torch.int8, generator=generator), weight.t()
+        calls[ALONE], errors[ALONE] = lambda _: torch._int_mm(q, columns), None
+    result = race(calls, seconds, seed)
+    return KernelRecord(rows, (fan_in, fan_out), result, errors, refused, peaks, torch.get_num_threads())
+
+
+def kernel_tables(records: Sequence[KernelRecord]) -> str:
+    """One table per shape."""
+    parts = []
+    for r in records:
+        lines = [
+            [
+                name,
+                f"{t.p50:.3g}",
+                f"{r.race.ratio(LINEAR, name):.2f}",
+                "-" if (error := r.errors.get(name)) is None else f"{100 * error:.3g}",
+                f"{r.rate(name):.0f}",
+                f"{100 * r.rate(name) / r.peaks[_precision(name)]:.0f}",
+            ]
+            for name, t in r.race.timings.items()
+        ]
+        headers = ["kernel", "p50 ms", "x F.linear", "error %", "GMAC/s", "% of peak"]
+        table = tabulate(
+            lines, headers=headers, tablefmt="simple", disable_numparse=True, stralign="right", colalign=("left",)
+        )
+        notes = [f"{name}: {reason}" for name, reason in r.refused.items()]
+        noisy = "; noisy: the machine was disturbed" if r.race.noisy(LINEAR, AGAIN) else ""
+        foot = f"A/A ratio {r.race.ratio(AGAIN, LINEAR):.3f} over {r.race.rounds} rounds{noisy}"
+        parts.append("\n".join([f"--- kernels, {r.rows} x {r.shape[0]} -> {r.shape[1]}", "", table, "", *notes, foot]))
+    peaks = ", ".join(f"{name} {rate:.0f}" for name, rate in records[0].peaks.items())
+    sentence = (
+        f"measured peaks (1024 x 2048 -> 2048, operands ready), GMAC/s: {peaks}; error: largest relative L2 of a row"
+    )
+    return "\n\n".join([*parts, sentence])
+
+
+def _precision(name: str) -> str:
+    return PRECISION.get(name, "int8")
+
+
+def _error(output: Tensor, wanted: Tensor) -> float:
+    """The largest relative L2 error of a row."""
+    return float(((output.double() - wanted).norm(dim=1) / wanted.norm(dim=1)).max())
+
+
+def _call(module: nn.Module, x: Tensor) -> Call:
+    return lambda _: module(x)
