@@ -18,7 +18,7 @@ import dendrofx
 from benchmarks.records import AGAIN, Bench
 from benchmarks.variants import Variant, scripted_variant
 from dendrofx import controls
-from dendrofx.choose import default_precisions
+from dendrofx.ladder import default_precisions
 from dendrofx.light import LightForm, Precision
 
 

@@ -17,17 +17,10 @@ from torch import Tensor, fx, nn
 from dendrofx.errors import CaptureError, InputError
 from dendrofx.find_sites import LINEARS
 from dendrofx.inputs import Inputs, tensors_of
-from dendrofx.routed import (
-    FullOnHardRows,
-    LightAfterGate,
-    LightBeforeGate,
-    LightWithEvidence,
-    as_rows,
-    restore_rows,
-    split_rows,
-)
+from dendrofx.leaves import FullOnHardRows, LightAfterGate, LightBeforeGate, LightWithEvidence, LightWithScales
+from dendrofx.routed import as_rows, restore_rows, split_rows
 
-_LEAVES = (FullOnHardRows, LightAfterGate, LightBeforeGate, LightWithEvidence)
+_LEAVES = (FullOnHardRows, LightAfterGate, LightBeforeGate, LightWithEvidence, LightWithScales)
 _GRAPH_FILES = ("torch/fx/", "dendrofx/capture.py")
 
 

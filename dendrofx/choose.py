@@ -16,24 +16,13 @@ from dendrofx.block import BlockData, converted_values, row_cost, row_macs
 from dendrofx.calibrate import ONE_SIDED_95
 from dendrofx.cost import RowMacs
 from dendrofx.errors import InputError
-from dendrofx.gates import EnergyGate, GateForm, LearnedGate, NoiseGate, ResidualGate, SiteRows
+from dendrofx.gates import GateForm, SiteRows
 from dendrofx.gates.scores import UNJUDGED, LightRows
-from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Precision, Pruned
-from dendrofx.machine import capability
+from dendrofx.ladder import GATES, default_lights
+from dendrofx.light import LightForm, Precision
 from dendrofx.rewrite import Branches
 from dendrofx.skill import router_skill
 
-# Candidates, as shares of the widest useful rank (that at which a factored Linear costs what the Linear costs).
-RANK_SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
-ENERGIES = (0.9, 0.97, 0.99, 0.997, 0.999, 0.9995, 0.9998, 0.9999, 1.0)
-GATES: tuple[GateForm, ...] = (
-    ResidualGate(),
-    NoiseGate(),
-    EnergyGate(),
-    LearnedGate(),
-    LearnedGate(reads="light"),
-    LearnedGate(reads="scales"),
-)
 PROBE_ROWS = 256
 # Float32 multiply-adds in the time of converting one value to a lower precision or back, about: 512 x 1024 -> 4096 in int8
 # spends 0.6 ms of 3.1 on its pointwise passes, where the float32 product takes 9 prepacked (2 threads, Zen 5).
@@ -79,34 +68,6 @@ class Candidate:
         """Candidates of one family differ in size only: `LowRank Int8(), LearnedGate(directions=8)`."""
         form = self.branches.light_form
         return f"{type(form).__name__} {getattr(form, 'precision', form)}, {self.branches.gate_form}"
-
-
-def default_lights(data: BlockData) -> list[LightForm]:
-    """The ladder of light forms that is tried when the caller names none: as they are, and in this CPU's best precision."""
-    low = default_precisions()
-    best = low[0] if low else None
-    widest = max(w.in_features * w.out_features // (w.in_features + w.out_features) for w in data.linears)
-    ranks = sorted({max(int(widest * share), 1) for share in RANK_SHARES})
-    if (
-        data.rows is None
-    ):  # what has a proven bound; low precision has an estimate, and is used without data only when named
-        return [LowRank(rank) for rank in ranks]
-    lights: list[LightForm] = [*low]
-    for precision in dict.fromkeys([None, best]):
-        lights += [LowRank(rank, "whitened", precision) for rank in ranks]
-        lights += [LowRank(rank, "input", precision) for rank in ranks[1::2]]
-        if len(data.linears) > 1:
-            lights += [Pruned(energy, precision=precision) for energy in ENERGIES]
-            lights += [Pruned(energy, 1e-3, precision) for energy in ENERGIES[:-1]]
-    return lights
-
-
-def default_precisions() -> list[Precision]:
-    """The low precisions that this CPU multiplies natively, the fastest first."""
-    here = capability()
-    eight: list[Precision] = [Int8()] if here.vnni and here.int8_exact else []
-    half: list[Precision] = [BFloat16(packed=True), BFloat16()] if here.bf16 else []
-    return [*eight, *half]
 
 
 @torch.no_grad()

@@ -112,10 +112,10 @@ def _entry(site: Site, module: RoutedModule, run: Pipeline) -> SitePlan:
 
 def _measured(site: Site, branches: Branches, tolerance: float, run: Pipeline) -> float | None:
     """The routed site alone, timed where its parts were, ms."""
-    if run.timer is None or site.name not in run.measured or run.timer.expired:
+    if run.timer is None or site.name not in run.tuning.measured or run.timer.expired:
         return None
     rows = run.explored.rows[site.name]
-    batch = Inputs((rows[torch.arange(run.rows_per_call(site.name)[-1]) % len(rows)],))
+    batch = Inputs((rows[torch.arange(run.tuning.rows_per_call(site.name)[-1]) % len(rows)],))
     alone = site_alone(block_of(run.captured, site.nodes), branches, tolerance)
     with run.timer.interruptible():
         return judge(run.timer.models(*alone, [batch]), len(rows)).routed_ms

@@ -9,15 +9,8 @@ import torch
 from torch import fx, nn
 
 from dendrofx.block import row_cost
-from dendrofx.routed import (
-    FullOnHardRows,
-    LightBeforeGate,
-    LightWithEvidence,
-    LightWithScales,
-    count_rows,
-    no_counts,
-    split_rows,
-)
+from dendrofx.leaves import FullOnHardRows, LightBeforeGate, LightWithEvidence, LightWithScales
+from dendrofx.routed import count_rows, no_counts, split_rows
 
 if TYPE_CHECKING:
     from dendrofx.plan import Plan

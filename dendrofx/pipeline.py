@@ -1,6 +1,6 @@
 """Choosing, calibrating and deciding: from explored sites to a decided module.
 
-time         the parts of every promising candidate, at every batch size
+tune         time the parts of every promising candidate, at every batch size (`tuning.py`)
 choose       each site's cheapest candidate at its part of the budget
 calibrate    one multiplier for all tolerances, walked on rows that were used for nothing yet
 decide       refuse the sites that do not pay, and calibrate again
@@ -12,36 +12,29 @@ last word has the model's own time.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, fx
 from tqdm import tqdm
 
-from dendrofx.block import block_of
 from dendrofx.calibrate import STEPS, Step, apply_multiplier, multiplier_grid, walk
 from dendrofx.calibration import Calibration
-from dendrofx.choose import Candidate
-from dendrofx.cost import BLOCK
+from dendrofx.choose import PROBE_ROWS, Candidate
 from dendrofx.errors import InputError
 from dendrofx.explore import Explored, Options, explore
 from dendrofx.inputs import Inputs
-from dendrofx.light import LightForm, Prepacked
 from dendrofx.measure import Counts, outputs, site_activity
 from dendrofx.module import RoutedModule, graph_names
-from dendrofx.prices import Measured, Price, cheapest, counted
+from dendrofx.prices import Price, cheapest
 from dendrofx.rewrite import rewrite
 from dendrofx.sites import Refusal, Site, Sites
 from dendrofx.stopwatch import Timer
+from dendrofx.tuning import Tuning
 from dendrofx.verify import ModelTimes, judge, timing_batches
 
 # Shares of the budget at which the branches of several sites are chosen and tried together, and the steps of such a trial.
 BUDGET_SHARES = (2.0, 1.0, 0.5, 0.25)
-SHORTLIST_SHARES = (1.0, 0.25)
 TRIAL_STEPS = 16
-# Batch sizes that are timed when the caller names none: the smallest, the middle and the largest seen.
-MOST_BATCH_SIZES = 3
 
 
 class Pipeline:
@@ -69,7 +62,7 @@ class Pipeline:
         self.example = example
         self.refused: dict[str, Refusal] = {r.site: r for r in sites.refused}
         self.explored = Explored()
-        self.measured: dict[str, Measured] = {}
+        self.tuning = Tuning(captured, self.explored, options, (1,))
         self.chosen: dict[str, Candidate] = {}
         self.prices: dict[str, Price] = {}
         self.steps: list[Step] = []
@@ -79,70 +72,16 @@ class Pipeline:
         """All stages."""
         self.explored = explore(self.captured, self.sites, self.data, self.options)
         self.refused.update(self.explored.refused)
-        if self.timer is not None and self.data is not None:
-            with self.timer.interruptible():
-                self.time_sites(self.timer)
+        sizes = batch_sizes(self.options, self.data, self.example)
+        self.tuning = Tuning(self.captured, self.explored, self.options, sizes, self.timer if self.data else None)
+        self.tuning.run(self.sites)
         self.choose(self.best_share())
         module = self.settled()
         while self.options.decide and self.timer is not None and self.chosen and self.refuse_slow(module, self.timer):
             module = self.settled()
         return module
 
-    @property
-    def batch_sizes(self) -> tuple[int, ...]:
-        """Samples per call that the decision is taken for, ascending."""
-        seen = self.data.sizes if self.data is not None else (self.example.samples,) if self.example else (256,)
-        few = sorted({seen[0], seen[len(seen) // 2], seen[-1]}) if len(seen) > MOST_BATCH_SIZES else seen
-        return self.options.batch_sizes or tuple(few)
-
-    def rows_per_call(self, site: str) -> list[int]:
-        """Rows that reach a site, at each batch size."""
-        return [max(round(size * self.explored.per_sample[site]), 1) for size in self.batch_sizes]
-
-    # -------------------------------------------------------------------------------------------------- time
-
-    def time_sites(self, timer: Timer) -> None:
-        """Time the parts of every site's promising candidates, at every batch size."""
-        found = [s for s in self.sites if s.name in self.explored.found]
-        for site in tqdm(found, desc="timing sites", unit="site", delay=2, leave=False):
-            if timer.expired:
-                return
-            block = block_of(self.captured, site.nodes)
-            shortlist = self.shortlist(site)
-            given = shortlist[0].branches
-            exact: dict[str, LightForm] = {str(f): f for f in (Prepacked(),)} if given.full is None else {}
-            fitted = {name: (form, form.fit(block)) for name, form in exact.items()}
-            fulls = {BLOCK: block, **{name: module for name, (_, module) in fitted.items()}}
-            if given.full is not None:
-                fulls[str(given.full_form)] = given.full
-            rows = self.explored.rows[site.name]
-            times = []
-            for count in self.rows_per_call(site.name):
-                batch = rows[torch.arange(count) % len(rows)]
-                times.append(timer.site(site.shape, batch, shortlist, fulls))
-            self.measured[site.name] = Measured(times, fitted)
-
-    def shortlist(self, site: Site) -> list[Candidate]:
-        """The candidate of each family with the best counted price, for an ample and a scarce budget."""
-        best: dict[tuple[str, float], tuple[float, Candidate]] = {}
-        rows = self.rows_per_call(site.name)
-        for candidate in self.explored.found[site.name]:
-            for share in SHORTLIST_SHARES:
-                cost = counted(candidate, candidate.activity_at(self.budget(site, share)), rows).cost
-                key = (candidate.family, share)
-                if key not in best or cost < best[key][0]:
-                    best[key] = (cost, candidate)
-        return list({id(c): c for _, c in best.values()}.values())
-
     # ------------------------------------------------------------------------------------------------ choose
-
-    def budget(self, site: Site, share: float) -> float:
-        """A site's part of `share` of the budget, in its own error.
-
-        Errors of several sites are taken to add up like independent ones, so each gets 1 / sqrt(sites) of the budget.
-        """
-        part = share * self.options.max_deviation / math.sqrt(max(len(self.explored.found), 1))
-        return part * self.explored.weights[site.name]
 
     def choose(self, share: float) -> None:
         """Take each site's cheapest candidate at its part of `share` of the budget, or refuse the site."""
@@ -150,7 +89,7 @@ class Pipeline:
         for site in self.sites:
             if site.name not in self.explored.found:
                 continue
-            known = self.timed(site.name)
+            known = self.tuning.known(site.name)
             if not known:
                 self.refuse(site, "not timed: tuning was interrupted or out of time (tune_seconds) before its turn")
                 continue
@@ -165,24 +104,15 @@ class Pipeline:
             forms = f"{branches.light_form} with {branches.gate_form}"
             self.refuse(site, f"no light form pays: the cheapest, {forms}, {best} within the budget on {where}")
 
-    def timed(self, site: str) -> list[Candidate]:
-        """The candidates that have a price."""
-        if self.timer is None or self.data is None:
-            return self.explored.found[site]
-        measured = self.measured.get(site)
-        return [] if measured is None else [c for c in self.explored.found[site] if measured.knows(c)]
-
     def activity(self, site: Site, candidate: Candidate, share: float) -> float:
         """The activity that a candidate needs within its part of the budget."""
         if self.data is None:
             return float((~(candidate.score < self.options.max_deviation)).double().mean())
-        return candidate.activity_at(self.budget(site, share))
+        return candidate.activity_at(self.tuning.budget(site, share))
 
     def price(self, site: str, candidate: Candidate, activity: float) -> Price:
-        """Measured where there are measurements, counted otherwise; a chosen candidate keeps its full branch."""
-        if site in self.measured:
-            return self.measured[site].price(candidate, activity, settled=self.chosen.get(site) is candidate)
-        return counted(candidate, activity, self.rows_per_call(site))
+        """See `Tuning.price`; a chosen candidate keeps its full branch."""
+        return self.tuning.price(site, candidate, activity, settled=self.chosen.get(site) is candidate)
 
     def best_share(self) -> float:
         """The share of the budget to choose at: the one whose choice costs least, walked on the choosing rows.
@@ -204,14 +134,9 @@ class Pipeline:
 
     def cost_of(self, counts: Counts) -> float:
         """Cost of all explored sites over that of their blocks; a site without counts runs its block."""
-        blocks = {s.name: self.block_cost(s) for s in self.sites if s.name in self.explored.found}
+        blocks = {s.name: self.tuning.block_cost(s) for s in self.sites if s.name in self.explored.found}
         costs = {n: self.price(n, self.chosen[n], site_activity(c)).cost for n, c in counts.items()}
         return sum(b * costs.get(n, 1.0) for n, b in blocks.items()) / sum(blocks.values())
-
-    def block_cost(self, site: Site) -> float:
-        """What a site's block weighs among the others: ms where timed, multiply-adds otherwise."""
-        measured = self.measured.get(site.name)
-        return measured.times[-1].block if measured is not None else float(site.macs)
 
     def refuse(self, site: Site, reason: str) -> None:
         """Record why a site is not routed."""
@@ -304,9 +229,16 @@ class Pipeline:
         if not given and self.example is not None:
             given = [self.example]
         times = []
-        for size in self.batch_sizes if given else ():
+        for size in self.tuning.sizes if given else ():
             batches = timing_batches(given, size)
             if not batches:
                 raise InputError(f"batch_sizes: no calibration batch can be cut or repeated to {size} samples")
             times.append(judge(timer.models(self.captured, module, batches), size))
         return times
+
+
+def batch_sizes(options: Options, data: Calibration | None, example: Inputs | None) -> tuple[int, ...]:
+    """Samples per call that the decision is taken for, ascending."""
+    seen = data.sizes if data is not None else (example.samples,) if example is not None else (PROBE_ROWS,)
+    few = tuple(sorted({seen[0], seen[len(seen) // 2], seen[-1]}))
+    return options.batch_sizes or few

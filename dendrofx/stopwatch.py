@@ -7,6 +7,7 @@ against the original, always runs.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,8 +22,8 @@ from dendrofx.choose import Candidate, light_rows
 from dendrofx.cost import BLOCK, SiteTimes
 from dendrofx.gates.form import reads_of_light
 from dendrofx.inputs import Inputs
+from dendrofx.leaves import GateOnLight, RoutingAlone, light_leaf
 from dendrofx.lower import script
-from dendrofx.routed import GateOnLight, RoutingAlone, light_leaf
 from dendrofx.timing import Race, race
 
 SITE_SECONDS = 1.0
@@ -57,11 +58,12 @@ class Stopwatch:
     """See the module's docstring.
 
     Args:
-        seconds: time for timing parts, from now on.
+        seconds: time for timing parts, from the first part on.
     """
 
     def __init__(self, seconds: float) -> None:
-        self.deadline = time.perf_counter() + seconds
+        self.seconds = seconds
+        self.deadline = math.inf
         self.interrupted = False
         self.known: dict[str, float] = {}
 
@@ -92,8 +94,8 @@ class Stopwatch:
             candidates: light branches with gates.
             fulls: by name, `"block"` among them.
         """
-        count = len(rows)
-        block = fulls[BLOCK]
+        self.deadline = min(self.deadline, time.perf_counter() + self.seconds)
+        count, block = len(rows), fulls[BLOCK]
         out = int(block(rows[:1]).size(1))
         counts = sorted({n for n in (1, 16, count // 4, count) if 1 <= n <= count})
         hard = max(count // 8, 1)
@@ -123,9 +125,10 @@ class Stopwatch:
     def _timed(self, where: str, parts: Mapping[Part, tuple[int, Maker]]) -> dict[Part, float]:
         """Medians of the parts; those of another site with the same shape, name and size are taken over."""
         keys = {part: f"{where}: {' '.join(part)}, {macs} MACs" for part, (macs, _) in parts.items()}
+        left = max(self.deadline - time.perf_counter(), SITE_SECONDS)
         new = {keys[part]: make() for part, (_, make) in parts.items() if keys[part] not in self.known}
         if new:
-            timings = race(new, SITE_SECONDS, least_rounds=SITE_ROUNDS).timings
+            timings = race(new, SITE_SECONDS, least_rounds=SITE_ROUNDS, most_seconds=left).timings
             self.known.update({key: timing.p50 for key, timing in timings.items()})
         return {part: self.known[key] for part, key in keys.items()}
 

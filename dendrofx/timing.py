@@ -6,6 +6,7 @@ which brings the callable's own weights back into the caches, and one timed call
 
 from __future__ import annotations
 
+import math
 import random
 import resource
 import statistics
@@ -55,7 +56,11 @@ class Race:
 
 
 def race(
-    calls: Mapping[str, Callable[[int], object]], seconds: float, seed: int = 0, least_rounds: int = LEAST_ROUNDS
+    calls: Mapping[str, Callable[[int], object]],
+    seconds: float,
+    seed: int = 0,
+    least_rounds: int = LEAST_ROUNDS,
+    most_seconds: float = math.inf,
 ) -> Race:
     """Time callables in turns.
 
@@ -63,7 +68,8 @@ def race(
         calls: by name; each takes the number of the round, so that all of them get the same inputs in a round.
         seconds: rough time to spend; at least `least_rounds` and at most 400 rounds are run.
         seed: of the order of turns.
-        least_rounds: however long they take.
+        least_rounds: however long they take,
+        most_seconds: unless this is over; then two rounds are enough.
 
     Returns:
         The timings, one per round and callable.
@@ -80,6 +86,8 @@ def race(
     order, shuffle = list(calls), random.Random(seed)
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, time.perf_counter()
     for number in range(rounds):
+        if number >= 2 and time.perf_counter() - started > most_seconds:
+            break
         shuffle.shuffle(order)
         for name in order:
             calls[name](number)
@@ -88,4 +96,4 @@ def race(
             ms[name].append((time.perf_counter() - start) * 1e3)
     spent = time.perf_counter() - started
     switches = (resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before) / max(spent, 1e-9)
-    return Race({name: Timing(tuple(values)) for name, values in ms.items()}, rounds, switches)
+    return Race({name: Timing(tuple(values)) for name, values in ms.items()}, len(ms[order[0]]), switches)

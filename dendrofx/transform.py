@@ -117,7 +117,8 @@ def transform(
     options = Options(max_deviation, lights, gate, decide, seed, full, sizes, min_speedup)
     timer = Stopwatch(tune_seconds) if decide and tune_seconds > 0 else None
     run = Pipeline(captured, found.select(sites), data, options, timer, example)
-    return finish(run.run(), run, example, here(*prints, seed, run.batch_sizes, min_speedup))
+    module = run.run()
+    return finish(module, run, example, here(*prints, seed, run.tuning.sizes, min_speedup))
 
 
 def _check_tuning(

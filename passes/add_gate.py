@@ -18,8 +18,9 @@ from torch import fx, nn
 from dendrofx.block import row_cost
 from dendrofx.errors import PassError
 from dendrofx.gates.form import Reads
+from dendrofx.leaves import LightBeforeGate, light_leaf
 from dendrofx.passes.base import Change, Note, Pass, PassResult, noted
-from dendrofx.routed import LightBeforeGate, easy_only_from, light_leaf, split_rows
+from dendrofx.routed import easy_only_from, split_rows
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from typing import cast
 from torch import fx, nn
 
 from dendrofx.errors import PassError
+from dendrofx.leaves import LightBeforeGate
 from dendrofx.passes.base import Change, Note, Pass, PassResult, noted
-from dendrofx.routed import LightBeforeGate, as_rows
+from dendrofx.routed import as_rows
 from dendrofx.sites import Refusal
 
 

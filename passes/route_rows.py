@@ -27,8 +27,9 @@ from torch import fx, nn
 
 from dendrofx.block import row_macs
 from dendrofx.errors import PassError
+from dendrofx.leaves import FullOnHardRows, LightAfterGate, LightBeforeGate
 from dendrofx.passes.base import Change, Note, Pass, PassResult, noted
-from dendrofx.routed import FullOnHardRows, LightAfterGate, LightBeforeGate, restore_rows
+from dendrofx.routed import restore_rows
 
 
 @dataclass(frozen=True)

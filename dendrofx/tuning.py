@@ -1,0 +1,113 @@
+"""Tuning: what each site's candidates cost, timed where there is a timer, counted where there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import fx
+from tqdm import tqdm
+
+from dendrofx.block import block_of
+from dendrofx.choose import Candidate
+from dendrofx.cost import BLOCK
+from dendrofx.explore import Explored, Options
+from dendrofx.light import Prepacked
+from dendrofx.prices import Measured, Price, counted
+from dendrofx.sites import Site
+from dendrofx.stopwatch import Timer
+
+# Shares of the budget at which candidates are worth timing: an ample and a scarce one.
+SHORTLIST_SHARES = (1.0, 0.25)
+
+
+class Tuning:
+    """The prices of one run.
+
+    Args:
+        captured: the captured module.
+        explored: its candidates.
+        options: what the caller asked for.
+        sizes: samples per call that prices are for, ascending.
+        timer: what times; None counts.
+    """
+
+    def __init__(
+        self,
+        captured: fx.GraphModule,
+        explored: Explored,
+        options: Options,
+        sizes: tuple[int, ...],
+        timer: Timer | None = None,
+    ) -> None:
+        self.captured, self.explored, self.options, self.sizes, self.timer = captured, explored, options, sizes, timer
+        self.measured: dict[str, Measured] = {}
+
+    def run(self, sites: Sequence[Site]) -> None:
+        """Time the parts of every site's promising candidates, until the timer has expired or Ctrl-C."""
+        if self.timer is None:
+            return
+        found = [s for s in sites if s.name in self.explored.found]
+        with self.timer.interruptible():
+            for site in tqdm(found, desc="timing sites", unit="site", delay=2, leave=False):
+                if self.timer.expired:
+                    return
+                self.measured[site.name] = self._time(site, self.timer)
+
+    def _time(self, site: Site, timer: Timer) -> Measured:
+        """One site, at every batch size."""
+        block, shortlist = block_of(self.captured, site.nodes), self.shortlist(site)
+        given, exact = shortlist[0].branches, {}
+        fulls: dict[str, torch.nn.Module] = {BLOCK: block}
+        if given.full is not None:
+            fulls[str(given.full_form)] = given.full
+        elif torch.backends.mkldnn.is_available():
+            form = Prepacked()
+            exact = {str(form): (form, form.fit(block))}
+            fulls[str(form)] = exact[str(form)][1]
+        rows = self.explored.rows[site.name]
+        batches = [rows[torch.arange(count) % len(rows)] for count in self.rows_per_call(site.name)]
+        return Measured([timer.site(site.shape, batch, shortlist, fulls) for batch in batches], exact)
+
+    def shortlist(self, site: Site) -> list[Candidate]:
+        """The candidate of each family with the best counted price, for an ample and for a scarce budget."""
+        best: dict[tuple[str, float], tuple[float, Candidate]] = {}
+        rows = self.rows_per_call(site.name)
+        for candidate in self.explored.found[site.name]:
+            for share in SHORTLIST_SHARES:
+                cost = counted(candidate, candidate.activity_at(self.budget(site, share)), rows).cost
+                key = (candidate.family, share)
+                if key not in best or cost < best[key][0]:
+                    best[key] = (cost, candidate)
+        return list({id(c): c for _, c in best.values()}.values())
+
+    def rows_per_call(self, site: str) -> list[int]:
+        """Rows that reach a site, at each batch size."""
+        return [max(round(size * self.explored.per_sample[site]), 1) for size in self.sizes]
+
+    def budget(self, site: Site, share: float) -> float:
+        """A site's part of `share` of the budget, in its own error.
+
+        Errors of several sites are taken to add up like independent ones, so each gets 1 / sqrt(sites) of the budget.
+        """
+        part = share * self.options.max_deviation / math.sqrt(max(len(self.explored.found), 1))
+        return part * self.explored.weights[site.name]
+
+    def known(self, site: str) -> list[Candidate]:
+        """The candidates that have a price."""
+        if self.timer is None:
+            return self.explored.found[site]
+        measured = self.measured.get(site)
+        return [] if measured is None else [c for c in self.explored.found[site] if measured.knows(c)]
+
+    def price(self, site: str, candidate: Candidate, activity: float, settled: bool = False) -> Price:
+        """Measured where there are measurements, counted otherwise; see `Measured.price`."""
+        if site in self.measured:
+            return self.measured[site].price(candidate, activity, settled)
+        return counted(candidate, activity, self.rows_per_call(site))
+
+    def block_cost(self, site: Site) -> float:
+        """What a site's block weighs among the others: ms where timed, multiply-adds otherwise."""
+        measured = self.measured.get(site.name)
+        return measured.times[-1].block if measured is not None else float(site.macs)
