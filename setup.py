@@ -11,9 +11,11 @@ if sys.version_info >= (3, 14):
         f" Python 3.14 and newer (this is {sys.version.split()[0]})."
     )
 
+VERSION = Path("dendrofx/version.py").read_text(encoding="utf-8").split('VERSION = "')[1].split('"')[0]
+
 setup(
     name="dendrofx",
-    version="0.2.0",
+    version=VERSION,
     description="Per-row conditional branches for trained PyTorch models on CPUs: a torch.fx pass with honest measurements.",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -29,8 +29,9 @@ from dendrofx.plan import Plan, SitePlan
 from dendrofx.show import graph_text
 from dendrofx.sites import Site, Sites
 from dendrofx.transform import transform
+from dendrofx.version import VERSION
 
-__version__ = "0.2.0"
+__version__ = VERSION
 
 __all__ = [
     "transform",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from dendrofx.inputs import Inputs
 from dendrofx.measure import Counts, site_activity
 from dendrofx.module import RoutedModule, graph_names, set_tolerances
 from dendrofx.record import Recorder, positional, record_rows
-from dendrofx.rewrite import Branches, rewrite
+from dendrofx.rewrite import rewrite
 
 
 def recipe(module: RoutedModule) -> Recipe:
@@ -67,13 +68,13 @@ def by_oracle(module: RoutedModule, counts: Counts, batch: Inputs) -> RoutedModu
 
 
 def with_gates(module: RoutedModule, gates: Mapping[str, GateForm]) -> RoutedModule:
-    """The same light branches behind other gates, every tolerance 1."""
+    """The same light and full branches with other gates, every tolerance 1."""
     source = recipe(module)
     branches = {}
     for site in source.sites:
         old, form = source.branches[site.name], gates[site.name]
         site_rows = SiteRows(BlockData(block_of(source.captured, site.nodes)), old.light)
-        branches[site.name] = Branches(old.light_form, old.light, form, form.fit(site_rows))
+        branches[site.name] = replace(old, gate_form=form, gate=form.fit(site_rows))
     made = rewrite(source.captured, source.sites, branches)
     set_tolerances(made, dict.fromkeys(graph_names(made).values(), 1.0))
     return made

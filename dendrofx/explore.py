@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor, fx, nn
@@ -17,7 +18,7 @@ from dendrofx.gates import AlwaysLight, GateForm, SiteRows
 from dendrofx.light import LightForm
 from dendrofx.measure import deviation, outputs
 from dendrofx.module import graph_names, set_tolerances
-from dendrofx.record import record_rows
+from dendrofx.record import Recorded, record_rows
 from dendrofx.rewrite import rewrite
 from dendrofx.sites import Refusal, Site
 
@@ -55,7 +56,13 @@ class Explored:
     refused: dict[str, Refusal] = field(default_factory=dict)
 
 
-def explore(captured: fx.GraphModule, sites: Sequence[Site], data: Calibration | None, options: Options) -> Explored:
+def explore(
+    captured: fx.GraphModule,
+    sites: Sequence[Site],
+    data: Calibration | None,
+    options: Options,
+    interruptible: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Explored:
     """Fit every candidate of every site.
 
     Args:
@@ -63,6 +70,7 @@ def explore(captured: fx.GraphModule, sites: Sequence[Site], data: Calibration |
         sites: the selected sites.
         data: calibration, or None.
         options: what the caller asked for.
+        interruptible: makes a context that Ctrl-C ends, and with it the fitting: the sites left are refused.
 
     Raises:
         InputError: without data, a light form or gate that the caller named needs some.
@@ -70,22 +78,42 @@ def explore(captured: fx.GraphModule, sites: Sequence[Site], data: Calibration |
     explored = Explored()
     sets = [] if data is None else [data.fit, data.gate, data.choose]
     recorded = [record_rows(captured, sites, batches, options.seed) for batches in sets]
+    done = True
     for site in tqdm(sites, desc="fitting lights and gates", unit="site", delay=2, leave=False):
-        block = block_of(captured, site.nodes)
-        if data is None:
-            probe = SiteData.without_rows(block, site.widths[0], options.seed)
-            explored.per_sample[site.name] = 1.0
-        else:
-            parts = [finite_rows(block, r.rows[site.name]) for r in recorded]
-            if min(len(p.outputs) for p in parts) < 2:
-                _refuse(explored, site, "fewer than two of its calibration rows are finite")
-                continue
-            probe = SiteData(*parts)
-            explored.per_sample[site.name] = recorded[0].per_sample[site.name]
-        assert probe.choose.rows is not None
-        explored.rows[site.name] = probe.choose.rows
-        _explore_site(explored, captured, site, probe, data, options)
+        if done:
+            done = False
+            with interruptible():
+                _explore(explored, captured, site, recorded, data, options)
+                done = True
+        if not done:
+            explored.found.pop(site.name, None)
+            _refuse(explored, site, "tuning was interrupted before its light branches and gates were fitted")
     return explored
+
+
+def _explore(
+    explored: Explored,
+    captured: fx.GraphModule,
+    site: Site,
+    recorded: Sequence[Recorded],
+    data: Calibration | None,
+    options: Options,
+) -> None:
+    """One site."""
+    block = block_of(captured, site.nodes)
+    if data is None:
+        rows = SiteData.without_rows(block, site.widths[0], options.seed)
+        explored.per_sample[site.name] = 1.0
+    else:
+        parts = [finite_rows(block, r.rows[site.name]) for r in recorded]
+        if min(len(p.outputs) for p in parts) < 2:
+            _refuse(explored, site, "fewer than two of its calibration rows are finite")
+            return
+        rows = SiteData(*parts)
+        explored.per_sample[site.name] = recorded[0].per_sample[site.name]
+    assert rows.choose.rows is not None
+    explored.rows[site.name] = rows.choose.rows
+    _explore_site(explored, captured, site, rows, data, options)
 
 
 def _explore_site(

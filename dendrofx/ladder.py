@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dendrofx.block import BlockData
 from dendrofx.gates import EnergyGate, GateForm, LearnedGate, NoiseGate, ResidualGate
 from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Precision, Pruned
@@ -18,6 +20,7 @@ GATES: tuple[GateForm, ...] = (
     LearnedGate(reads="light"),
     LearnedGate(reads="scales"),
 )
+SMOOTH = 0.5  # the published default
 
 
 def default_lights(data: BlockData) -> list[LightForm]:
@@ -30,7 +33,7 @@ def default_lights(data: BlockData) -> list[LightForm]:
         data.rows is None
     ):  # what has a proven bound; low precision has an estimate, and is used without data only when named
         return [LowRank(rank) for rank in ranks]
-    lights: list[LightForm] = [*low]
+    lights: list[LightForm] = [*low, *[replace(f, smooth=SMOOTH) for f in low if isinstance(f, Int8)]]
     for precision in dict.fromkeys([None, best]):
         lights += [LowRank(rank, "whitened", precision) for rank in ranks]
         lights += [LowRank(rank, "input", precision) for rank in ranks[1::2]]

@@ -13,6 +13,7 @@ last word has the model's own time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from torch import Tensor, fx
 from tqdm import tqdm
@@ -70,7 +71,8 @@ class Pipeline:
 
     def run(self) -> RoutedModule:
         """All stages."""
-        self.explored = explore(self.captured, self.sites, self.data, self.options)
+        interruptible = nullcontext if self.timer is None else self.timer.interruptible
+        self.explored = explore(self.captured, self.sites, self.data, self.options, interruptible)
         self.refused.update(self.explored.refused)
         sizes = batch_sizes(self.options, self.data, self.example)
         self.tuning = Tuning(self.captured, self.explored, self.options, sizes, self.timer if self.data else None)

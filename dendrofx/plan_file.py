@@ -16,8 +16,8 @@ from dendrofx.forms import Form, form_from_json
 from dendrofx.machine import Capability, capability, cpu_name
 from dendrofx.plan import Origin, Plan, SitePlan
 from dendrofx.verify import ModelTimes
+from dendrofx.version import VERSION
 
-VERSION = "0.2.0"
 FORMAT = 1
 
 

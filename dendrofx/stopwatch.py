@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -50,7 +50,7 @@ class Timer(Protocol):
     def models(self, captured: nn.Module, routed: nn.Module, batches: Sequence[Inputs]) -> Race:
         """The whole models against each other: `scripted`, `scripted again` and `routed`."""
 
-    def interruptible(self) -> Any:  # noqa: ANN401  (a context manager)
+    def interruptible(self) -> AbstractContextManager[object]:
         """A context that ends, instead of the program, on Ctrl-C; from then on time is up."""
 
 

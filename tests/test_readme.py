@@ -23,10 +23,10 @@ def test_python_blocks_run_in_order(
     names: dict[str, object] = {}
     for code in blocks("python"):
         exec(compile(code, "README.md", "exec"), names)
-    assert "0..2 (64 -> 512 -> 10): " in capsys.readouterr().out
+    assert "0..2 (256 -> 2048 -> 10): " in capsys.readouterr().out
     assert (tmp_path / "model.pt").stat().st_size > 0
     loaded = torch.jit.load(tmp_path / "model.pt")
-    assert loaded(torch.randn(3, 64)).shape == (3, 10)
+    assert loaded(torch.randn(3, 256)).shape == (3, 10)
 
 
 def test_setup_commands_use_the_constraints_file() -> None:

@@ -1,0 +1,3 @@
+"""The version, in one place; `setup.py` reads it as text."""
+
+VERSION = "0.2.0"
