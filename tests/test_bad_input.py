@@ -180,7 +180,7 @@ def test_sites_of_the_wrong_type(given_: Any) -> None:
 
 
 def test_a_routed_module_names_the_site_that_rejects_its_rows() -> None:
-    routed = transform(compressible(), calibration=[rows(400)])
+    routed = transform(compressible(), calibration=[rows(400)], tune_seconds=0)
     assert routed.plan.routed
     kinds = (RuntimeError, torch.jit.Error)  # what TorchScript makes of a RuntimeError
     for module in (routed, dendrofx.script(routed)):
@@ -195,5 +195,5 @@ def test_a_site_that_only_other_inputs_reach_is_refused_in_words() -> None:
     with torch.no_grad():
         model = compressible()
         model[0].weight.fill_(math.inf)
-    (site,) = transform(model, calibration=[rows()]).plan.sites
+    (site,) = transform(model, calibration=[rows()], tune_seconds=0).plan.sites
     assert (site.status, site.reason) == ("refused", "fewer than two of its calibration rows are finite (%_2)")

@@ -51,7 +51,7 @@ def test_an_iterable_is_read_once() -> None:
 
 def test_transform_reads_its_calibration_once() -> None:
     batches = Once(list(torch.randn(300, 64).split(100)))
-    dendrofx.transform(compressible(), calibration=batches)
+    dendrofx.transform(compressible(), calibration=batches, tune_seconds=0)
     assert (batches.starts, batches.given) == (1, 3)
 
 
@@ -63,7 +63,7 @@ def test_a_generator_will_do() -> None:
 def test_a_single_tensor_is_one_batch() -> None:
     read = Calibration.read(torch.arange(50.0)[:, None], 0)
     assert read.samples == (20, 10, 10, 10)
-    assert read.batch_size == 50
+    assert read.sizes == (50,)
 
 
 @pytest.mark.parametrize("form", ["tensor", "tuple", "list", "dict"])
@@ -126,7 +126,7 @@ def test_the_cut_depends_on_the_seed_alone() -> None:
 
 
 def test_batch_size_is_the_median_of_what_was_given() -> None:
-    assert Calibration.read(numbered([8, 50, 10]), 0).batch_size == 10
+    assert Calibration.read(numbered([8, 50, 10]), 0).sizes == (8, 10, 50)
 
 
 EMPTY = "calibration is empty: pass at least a few hundred samples, or calibration=None"

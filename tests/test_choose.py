@@ -12,8 +12,9 @@ import dendrofx
 from dendrofx import EnergyGate, InputError, LearnedGate, LowRank, Pruned, ResidualGate
 from dendrofx.block import BlockData
 from dendrofx.calibrate import ONE_SIDED_95
-from dendrofx.choose import GATES, Candidate, SiteData, candidates, default_lights, finite_rows
+from dendrofx.choose import Candidate, SiteData, candidates, finite_rows
 from dendrofx.gates.scores import UNJUDGED
+from dendrofx.ladder import GATES, default_lights
 from dendrofx.rewrite import Branches
 from tests.models import compressible
 
@@ -150,7 +151,7 @@ def test_a_lone_linear_has_no_units_to_leave_out() -> None:
     data = site_data(nn.Sequential(nn.Linear(24, 24)), torch.randn(90, 24))
     assert candidates(data, [Pruned(0.5)], None, 0) == (
         [],
-        ["Pruned(energy=0.5, ridge=inf) leaves out hidden units; a lone Linear has none"],
+        ["Pruned(energy=0.5) leaves out hidden units; a lone Linear has none"],
     )
 
 
@@ -179,9 +180,9 @@ def test_default_lights_need_no_data_where_there_is_none() -> None:
     [
         (
             {"gate": LearnedGate()},
-            "LearnedGate(directions=8, ridge=0.01) is fitted on calibration rows: pass calibration=",
+            "LearnedGate(directions=8) is fitted on calibration rows: pass calibration=",
         ),
-        ({"light": Pruned()}, "Pruned(energy=0.999, ridge=inf) is fitted on calibration rows: pass calibration="),
+        ({"light": Pruned()}, "Pruned(energy=0.999) is fitted on calibration rows: pass calibration="),
     ],
 )
 def test_a_named_form_that_needs_data_asks_for_it(options: dict[str, object], form: str) -> None:

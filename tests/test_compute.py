@@ -13,7 +13,15 @@ from benchmarks.records import Bench
 from benchmarks.variants import Prepared
 from dendrofx import LearnedGate, LowRank, ResidualGate, controls
 from dendrofx.inputs import Inputs
-from dendrofx.measure import activity, counted_outputs, executed_macs, model_macs, site_activity, site_compute
+from dendrofx.measure import (
+    activity,
+    counted_outputs,
+    executed_macs,
+    executed_work,
+    model_macs,
+    site_activity,
+    site_compute,
+)
 from dendrofx.routed import easy_only_from
 from tests.models import Residual
 
@@ -41,7 +49,9 @@ def make(gate: dendrofx.GateForm) -> Setup:
     torch.manual_seed(0)
     model = Residual(WIDTH, HIDDEN).eval()
     options = {"light": LowRank(RANK, "input"), "gate": gate, "sites": ["stem", "fc*"], "decide": False}
-    routed = dendrofx.transform(model, calibration=[torch.randn(300, WIDTH)], max_deviation=0.3, **options)
+    routed = dendrofx.transform(
+        model, calibration=[torch.randn(300, WIDTH)], max_deviation=0.3, **options, tune_seconds=0
+    )
     x = torch.randn(ROWS, WIDTH)
     for site, (score, _) in controls.site_errors(routed, [Inputs((x,))], 0).items():
         name = dendrofx.module.graph_names(routed)[site]
@@ -94,6 +104,7 @@ def test_effective_compute_equals_the_hand_count(learned: Setup, arm: str) -> No
     assert set(counts) == {"stem", "fc1..fc2"}
     assert model_macs(learned.model, [Inputs((learned.x,))]) == ORIGINAL
     assert executed_macs(counts, ORIGINAL) == by_hand(arm, counts)
+    assert executed_work(counts, ORIGINAL) == by_hand(arm, counts)  # every operand is float32
     hard = {s: c["hard_rows"] for s, c in counts.items()}
     if arm in ("always-full", "always-light"):
         assert set(hard.values()) == {ROWS if arm == "always-full" else 0}
@@ -151,11 +162,14 @@ def test_counts_add_up_over_batches(learned: Setup) -> None:
 
 def test_shares_by_hand() -> None:
     counts = {
-        "a": {"rows": 10, "hard_rows": 5, "gate_macs": 10, "light_macs": 20, "full_macs": 50, "original_macs": 100},
-        "b": {"rows": 10, "hard_rows": 0, "gate_macs": 0, "light_macs": 90, "full_macs": 0, "original_macs": 300},
-    }
+        "a": {"rows": 10, "hard_rows": 5, "gate_macs": 10, "light_macs": 20, "full_macs": 50, "original_macs": 100,
+              "gate_work": 10, "light_work": 5, "full_work": 25},
+        "b": {"rows": 10, "hard_rows": 0, "gate_macs": 0, "light_macs": 90, "full_macs": 0, "original_macs": 300,
+              "gate_work": 0, "light_work": 45, "full_work": 0},
+    }  # fmt: skip
     assert [site_activity(c) for c in counts.values()] == [0.5, 0.0]
-    assert [site_compute(c) for c in counts.values()] == [0.8, 0.3]
+    assert [site_compute(c) for c in counts.values()] == [0.4, 0.15]
     assert activity(counts) == 50 / 400
     assert executed_macs(counts, 1000) == 1000 - 20 - 210
+    assert executed_work(counts, 1000) == 1000 - 60 - 255
     assert activity({}) == 1.0

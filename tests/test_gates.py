@@ -26,11 +26,20 @@ from dendrofx.gates import (
     SiteRows,
 )
 from dendrofx.gates.scores import UNJUDGED, LightRows
-from dendrofx.light import LowRank
+from dendrofx.light import Int8, LowRank
 
 WIDTH = 16
 FITTED: list[GateForm] = [EnergyGate(), LearnedGate(), LearnedGate(directions=3, ridge=1.0), LearnedGate(directions=99)]
-EVERY: list[GateForm] = [*FITTED, ResidualGate(), AlwaysFull(), AlwaysLight(), RandomGate(0.3), OracleGate()]
+READS_LIGHT = LearnedGate(directions=3, reads="light")
+EVERY: list[GateForm] = [
+    *FITTED,
+    READS_LIGHT,
+    ResidualGate(),
+    AlwaysFull(),
+    AlwaysLight(),
+    RandomGate(0.3),
+    OracleGate(),
+]
 
 
 def site(rows: Tensor | None = None, bias: bool = True) -> SiteRows:
@@ -107,6 +116,43 @@ def test_seen_rows_widen_the_range_only() -> None:
         torch.testing.assert_close(wide[judged], narrow[judged], rtol=1e-3, atol=0.0)
 
 
+@pytest.mark.parametrize("form", [LearnedGate(), LearnedGate(directions=WIDTH), READS_LIGHT], ids=str)
+def test_few_new_rows_of_the_same_kind_leave_the_range(form: GateForm) -> None:
+    """One number decides, so about 1 / (n + 1) of them do, whatever the number of features; a box would lose k / n."""
+    outside = 0
+    for _ in range(20):
+        at = site(torch.randn(1000, WIDTH))
+        outside += int((score(form, at, form.fit(at), torch.randn(1000, WIDTH)) >= UNJUDGED).sum())
+    assert 3 <= outside <= 60  # of 20000, 20 expected
+
+
+def test_a_learned_gate_that_reads_the_light_output_sees_nothing_else() -> None:
+    at, rows = site(), torch.randn(20, WIDTH)
+    gate = READS_LIGHT.fit(at)
+    light = LightRows(at.light(rows), torch.empty(0))
+    assert torch.equal(gate(rows, light), gate(torch.full_like(rows, math.nan), light))
+    assert at.data.rows is not None
+    outputs = BlockData(nn.Sequential(nn.Linear(12, 1)), at.light(at.data.rows))  # as if they were the rows of a site
+    for name, value in LearnedGate(directions=3).fit(SiteRows(outputs, at.light, at.error)).named_buffers():
+        assert torch.equal(gate.get_buffer(name), value)
+
+
+def test_a_learned_gate_that_reads_scales_takes_int8_branches_alone() -> None:
+    at, form = site(), LearnedGate(reads="scales")
+    with pytest.raises(InputError) as error:
+        form.fit(at)
+    wanted = "reads the scales of int8 light branches; take LearnedGate() for this light form"
+    assert str(error.value) == f"{form} {wanted}"
+    for light in (Int8(weight_bits=7).fit_data(at.data), LowRank(3, precision=Int8(weight_bits=7)).fit_data(at.data)):
+        gate = form.fit(SiteRows(at.data, light, relative_error(at.data, light)))
+        rows = torch.cat([at.data.rows, torch.full((1, WIDTH), 1e9)])  # type: ignore[list-item]
+        score = gate(rows, LightRows(*light.scales(rows)))  # type: ignore[operator]
+        assert (score < UNJUDGED).tolist() == [True] * 300 + [False]
+        together = gate(rows[:40], LightRows(*light.scales(rows[:40])))  # type: ignore[operator]
+        assert torch.equal(together, score[:40])
+        assert bool(~(gate(rows[:1], LightRows(rows[:1], torch.full((1, gate.macs), math.nan))) < torch.inf))
+
+
 NARROW: dict[str, Callable[[], Tensor]] = {
     "equal": lambda: torch.full((50, WIDTH), 0.3),
     "layer norm": lambda: F.layer_norm(torch.randn(400, WIDTH), (WIDTH,)),
@@ -156,7 +202,10 @@ def test_rows_that_are_not_finite_are_hard_at_every_tolerance(form: GateForm, ba
 @pytest.mark.parametrize("form", FITTED, ids=str)
 def test_zero_rows(form: GateForm) -> None:
     at, zero = site(), torch.zeros(2, WIDTH)
-    assert bool((form.fit(at)(zero) >= UNJUDGED).all())
+    sphere = site(5 * F.normalize(torch.randn(300, WIDTH)))  # no row is nearly as small as zero
+    assert bool((form.fit(sphere)(zero) >= UNJUDGED).all())
+    if isinstance(form, EnergyGate):  # a single feature, whose logarithm is far out
+        assert bool((form.fit(at)(zero) >= UNJUDGED).all())
     assert at.data.rows is not None
     some = site(torch.cat([at.data.rows, zero]))
     assert not bool(form.fit(some)(zero).isnan().any())
@@ -217,9 +266,10 @@ def test_a_fitted_gate_finds_the_rows_with_the_larger_error(form: GateForm) -> N
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: LearnedGate(directions=0), "directions must be >= 1, got 0"),
     (lambda: LearnedGate(ridge=0.0), "ridge must be > 0, got 0.0"),
+    (lambda: LearnedGate(reads="evidence"), "reads must be 'input', 'light' or 'scales', got 'evidence'"),
     (lambda: RandomGate(1.5), "rate must be in [0, 1], got 1.5"),
     (lambda: RandomGate(-0.1), "rate must be in [0, 1], got -0.1"),
-], ids=["directions", "ridge", "rate above 1", "rate below 0"])  # fmt: skip
+], ids=["directions", "ridge", "reads", "rate above 1", "rate below 0"])  # fmt: skip
 def test_a_form_that_cannot_be(make: Callable[[], GateForm], message: str) -> None:
     with pytest.raises(InputError) as error:
         make()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dendrofx.block import row_macs
 from dendrofx.errors import InputError
 from dendrofx.light import LowRank
-from dendrofx.light.branch import DenseLinear, LightChain, LowRankLinear
+from dendrofx.light.branch import DenseLinear, LightChain, LowRankLinear, ObservedChain
 
 Basis = Literal["weight", "input", "whitened"]
 BASES: tuple[Basis, ...] = ("weight", "input", "whitened")
@@ -23,7 +23,7 @@ def skewed_rows(n: int, width: int) -> Tensor:
 
 
 def layer_of(light: nn.Module, index: int = 0) -> LowRankLinear:
-    assert isinstance(light, LightChain)
+    assert isinstance(light, LightChain | ObservedChain)
     layer = light.layers[index]
     assert isinstance(layer, LowRankLinear)
     return layer
@@ -76,8 +76,7 @@ def test_codes_are_orthogonal_projections(basis: Basis) -> None:
     light = LowRank(6, basis).fit(nn.Linear(40, 30), skewed_rows(100, 40))
     code = layer_of(light).code.double()
     torch.testing.assert_close(code @ code.t(), torch.eye(6, dtype=torch.float64), **FACTORS)
-    assert isinstance(light, LightChain)
-    assert light.observes
+    assert isinstance(light, ObservedChain)
 
 
 def test_codes_are_orthonormal_for_rows_of_lower_rank_too() -> None:
@@ -88,8 +87,7 @@ def test_codes_are_orthonormal_for_rows_of_lower_rank_too() -> None:
 
 def test_whitened_offers_no_evidence() -> None:
     light = LowRank(6, "whitened").fit(nn.Linear(40, 30), skewed_rows(100, 40))
-    assert isinstance(light, LightChain)
-    assert not light.observes
+    assert type(light) is LightChain  # no ObservedChain
 
 
 @pytest.mark.parametrize("basis", BASES)
@@ -109,7 +107,7 @@ def test_the_rank_of_the_weight_gives_the_linear(basis: Basis, bias: bool) -> No
 def test_a_linear_for_which_the_rank_saves_nothing_stays(rank: int) -> None:
     linear, x = nn.Linear(16, 16), torch.randn(9, 16)  # rank 8: 8 (16 + 16) = 16 x 16 multiply-adds
     light = LowRank(rank).fit(linear)
-    assert isinstance(light, LightChain)
+    assert isinstance(light, ObservedChain)
     kept = light.layers[0]
     assert isinstance(kept, DenseLinear)
     assert kept.weight.data_ptr() == linear.weight.data_ptr()
@@ -142,7 +140,7 @@ def test_observe_gives_the_output_and_the_norms() -> None:
     light = LowRank(3).fit(block)  # the second Linear stays dense
     out, norms = light.observe(x)  # type: ignore[operator]
     assert torch.equal(out, light(x))
-    assert isinstance(light, LightChain)
+    assert isinstance(light, ObservedChain)
     hidden = torch.relu(light.layers[0](x)).norm(dim=1)
     code = (x @ layer_of(light).code.t()).norm(dim=1)
     torch.testing.assert_close(norms, torch.stack([x.norm(dim=1), code, hidden, hidden], 1))

@@ -14,6 +14,7 @@ from dendrofx.measure import (
     counted_outputs,
     deviation,
     executed_macs,
+    executed_work,
     model_macs,
     outputs,
     site_activity,
@@ -24,9 +25,9 @@ from tests.models import Mlp
 NAN, INF = math.nan, math.inf
 COUNTS = {
     "a": {"rows": 10, "hard_rows": 2, "near_rows": 0, "light_rows": 10, "gate_macs": 30, "light_macs": 200,
-          "full_macs": 400, "original_macs": 2000},
+          "full_macs": 400, "original_macs": 2000, "gate_work": 30, "light_work": 50, "full_work": 200},
     "b": {"rows": 20, "hard_rows": 15, "near_rows": 1, "light_rows": 5, "gate_macs": 0, "light_macs": 50,
-          "full_macs": 1500, "original_macs": 2000},
+          "full_macs": 1500, "original_macs": 2000, "gate_work": 0, "light_work": 25, "full_work": 1500},
 }  # fmt: skip
 
 
@@ -107,9 +108,11 @@ def test_model_macs_of_attention_products_and_convolutions() -> None:
 def test_sums_over_sites_by_hand() -> None:
     assert executed_macs(COUNTS, original=10_000) == 10_000 - 4000 + 630 + 1550
     assert executed_macs({}, original=10_000) == 10_000
+    assert executed_work(COUNTS, original=10_000) == 10_000 - 4000 + 280 + 1525
+    assert executed_work({}, original=10_000) == 10_000
     assert site_activity(COUNTS["a"]) == 0.2
     assert site_activity(COUNTS["b"]) == 0.75
-    assert site_compute(COUNTS["a"]) == 630 / 2000
+    assert site_compute(COUNTS["a"]) == 280 / 2000
     assert activity(COUNTS) == pytest.approx((0.2 * 2000 + 0.75 * 2000) / 4000)
     assert activity({}) == 1.0
 

@@ -15,8 +15,9 @@ import dendrofx
 ROOT = Path(__file__).parent.parent
 NAMES = [
     "transform", "script", "graph_text", "RoutedModule", "Plan", "SitePlan", "Site", "Sites", "find_sites", "tolerances",
-    "set_tolerances", "LightForm", "LowRank", "Pruned", "GateForm", "ResidualGate", "EnergyGate", "LearnedGate", "AlwaysFull",
-    "AlwaysLight", "RandomGate", "OracleGate", "DendrofxError", "InputError", "CaptureError", "PassError", "NotYetError",
+    "set_tolerances", "LightForm", "LowRank", "Pruned", "Int8", "BFloat16", "Prepacked", "Precision", "GateForm",
+    "ResidualGate", "NoiseGate", "EnergyGate", "LearnedGate", "AlwaysFull", "AlwaysLight", "RandomGate", "OracleGate",
+    "Capability", "capability", "DendrofxError", "InputError", "CaptureError", "PassError", "PlanError",
 ]  # fmt: skip
 FOLDERS = {"dendrofx", "passes", "tests", "benchmarks", ".ci"}
 FILES = {

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, fx, nn
 
 import dendrofx
-from dendrofx import NotYetError
 from dendrofx.inputs import by_sample
 from dendrofx.measure import deviation
 from dendrofx.transform import transform
@@ -73,7 +72,7 @@ def far(model: nn.Module, routed: nn.Module, x: Tensor) -> Tensor:
 
 def test_a_compressible_model_is_routed_within_the_budget_on_fresh_rows() -> None:
     model = compressible()
-    routed = transform(model, calibration=[rows(600)], max_deviation=BUDGET)
+    routed = transform(model, calibration=[rows(600)], max_deviation=BUDGET, tune_seconds=0)
     (site,) = routed.plan.sites
     assert site.status == "routed"
     assert site.activity is not None
@@ -85,17 +84,16 @@ def test_a_compressible_model_is_routed_within_the_budget_on_fresh_rows() -> Non
 
 
 def test_plan_entries_say_everything() -> None:
-    routed = transform(compressible(), calibration=[rows(600)], max_deviation=BUDGET)
+    routed = transform(compressible(), calibration=[rows(600)], max_deviation=BUDGET, tune_seconds=0)
     (site,) = routed.plan.sites
     (tolerance,) = dendrofx.tolerances(routed).values()
     assert (site.name, site.status, site.shape) == ("0..2", "routed", "64 -> 256 -> 8")
-    assert site.light is not None
-    assert site.light.startswith(("LowRank(", "Pruned("))
-    assert site.gate is not None
-    assert site.gate.startswith(("LearnedGate(", "EnergyGate(", "ResidualGate("))
+    assert isinstance(site.light, dendrofx.LightForm)
+    assert isinstance(site.gate, dendrofx.GateForm)
+    assert site.full is None
     assert site.tolerance == float(tolerance) > 0
     assert "of the block's multiply-adds" in site.reason
-    for word in (site.name, site.light, site.gate, "routed", "budget 0.02"):
+    for word in (site.name, str(site.light), str(site.gate), "routed", "budget 0.02"):
         assert word in str(routed.plan)
 
 
@@ -114,7 +112,7 @@ def test_the_input_model_is_not_modified() -> None:
 
 def test_what_comes_back_is_a_graph_module_called_like_the_model() -> None:
     model = Named().eval()
-    routed = transform(model, calibration=[{"x": rows(600), "shift": 1.0}], max_deviation=BUDGET)
+    routed = transform(model, calibration=[{"x": rows(600), "shift": 1.0}], max_deviation=BUDGET, tune_seconds=0)
     assert isinstance(routed, fx.GraphModule)
     assert isinstance(routed, dendrofx.RoutedModule)
     assert not routed.training
@@ -133,7 +131,9 @@ def test_calibration_of_every_form_gives_the_same_plan(form: str) -> None:
     model, x = Named().eval(), rows(600)
     batch: Any = {"tensor": x, "tuple": (x, 0.0), "dict": {"x": x}}[form]
     torch.manual_seed(0)
-    assert str(transform(model, calibration=[batch]).plan) == str(transform(Named().eval(), calibration=x).plan)
+    assert str(transform(model, calibration=[batch], tune_seconds=0).plan) == str(
+        transform(Named().eval(), calibration=x, tune_seconds=0).plan
+    )
 
 
 def test_the_printed_graph_names_gate_light_and_full_of_every_routed_site() -> None:
@@ -147,7 +147,7 @@ def test_the_printed_graph_names_gate_light_and_full_of_every_routed_site() -> N
 @pytest.mark.parametrize("decide", [True, False])
 def test_every_candidate_is_listed_once(decide: bool) -> None:
     model = Residual(width=64, hidden=256).eval()
-    plan = transform(model, calibration=[rows(400)], decide=decide).plan
+    plan = transform(model, calibration=[rows(400)], decide=decide, tune_seconds=0).plan
     assert [s.name for s in plan.sites] == ["stem", "fc1..fc2", "head", "stem..fc1"]
     assert [s.status for s in plan.sites] == (["refused"] * 4 if decide else ["routed"] * 3 + ["refused"])
     assert all(s.reason for s in plan.sites)
@@ -161,7 +161,7 @@ def test_every_candidate_is_listed_once(decide: bool) -> None:
 
 def test_where_nothing_pays_the_captured_model_comes_back_with_its_reasons() -> None:
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8)).eval()
-    routed = transform(model, calibration=[rows(600)])
+    routed = transform(model, calibration=[rows(600)], tune_seconds=0)
     assert isinstance(routed, dendrofx.RoutedModule)
     assert torch.equal(routed(rows(99, 1)), model(rows(99, 1)))
     (site,) = routed.plan.sites
@@ -182,7 +182,7 @@ def test_decide_false_routes_all_the_same_within_the_budget() -> None:
 
 
 def test_a_model_without_linears() -> None:
-    routed = transform(NoBlock().eval(), calibration=[rows(100)])
+    routed = transform(NoBlock().eval(), calibration=[rows(100)], tune_seconds=0)
     assert routed.plan.sites == []
     assert torch.equal(routed(rows(5)), NoBlock()(rows(5)))
 
@@ -199,15 +199,6 @@ def test_only_selected_sites_are_routed(selector: Any) -> None:
     assert sorted(s.name for s in plan.sites) == ["fc1..fc2", "head", "stem", "stem..fc1"]
 
 
-@pytest.mark.parametrize("option", ["full", "batch_sizes", "plan"])
-def test_options_of_later_versions(option: str) -> None:
-    values: dict[str, Any] = {"full": dendrofx.Pruned(), "batch_sizes": [1, 256], "plan": object()}
-    with pytest.raises(NotYetError) as error:
-        transform(compressible(), **{option: values[option]})
-    assert str(error.value) == f"{option}= is not in this version: leave it out"
-    assert isinstance(error.value, NotImplementedError)
-
-
 # ------------------------------------------------------------------------------------------------------- no data
 
 
@@ -216,7 +207,7 @@ def test_without_data_every_row_stays_within_the_bound(budget: float, noise: flo
     model = compressible(noise=noise)
     routed = transform(model, max_deviation=budget)
     (site,) = routed.plan.sites
-    assert (site.status, site.gate, site.activity, site.skill) == ("routed", "ResidualGate()", None, None)
+    assert (site.status, str(site.gate), site.activity, site.skill) == ("routed", "ResidualGate()", None, None)
     assert site.tolerance == pytest.approx(budget, rel=1e-6)
     x = torch.cat([rows(2000), 100 * rows(200, 1), 1e-3 * rows(200, 2), torch.zeros(3, 64)])
     error = far(model, routed, x)
@@ -243,7 +234,7 @@ def test_a_module_called_twice_is_two_sites() -> None:
 def test_tokens_are_rows() -> None:
     model = Block().eval()
     x = torch.randn(200, 6, 64)
-    routed = transform(model, calibration=[x], max_deviation=BUDGET)
+    routed = transform(model, calibration=[x], max_deviation=BUDGET, tune_seconds=0)
     assert [s.name for s in routed.plan.routed] == ["mlp.0..2"]
     fresh = torch.randn(300, 6, 64)
     assert routed(fresh).shape == (300, 6, 64)
@@ -258,21 +249,21 @@ def test_one_seed_one_module() -> None:
     torch.manual_seed(0)
     model = Chain().eval()
     torch.manual_seed(1)
-    first = transform(model, calibration=[rows(600)], seed=3)
+    first = transform(model, calibration=[rows(600)], seed=3, tune_seconds=0)
     torch.manual_seed(2)
-    again = transform(model, calibration=[rows(600)], seed=3)
+    again = transform(model, calibration=[rows(600)], seed=3, tune_seconds=0)
     assert first.plan.routed
     assert str(first.plan) == str(again.plan)
     a, b = first.state_dict(), again.state_dict()
     assert list(a) == list(b)
     assert all(torch.equal(a[n], b[n]) for n in a)
-    other = transform(model, calibration=[rows(600)], seed=4)
+    other = transform(model, calibration=[rows(600)], seed=4, tune_seconds=0)
     assert dendrofx.tolerances(other) != dendrofx.tolerances(first)
 
 
 def test_the_plan_is_the_same_on_two_threads(two_threads: None) -> None:
     model = Chain().eval()
-    on_two = transform(model, calibration=[rows(600)]).plan
+    on_two = transform(model, calibration=[rows(600)], tune_seconds=0).plan
     torch.set_num_threads(1)
     assert on_two.routed
-    assert str(transform(model, calibration=[rows(600)]).plan) == str(on_two)
+    assert str(transform(model, calibration=[rows(600)], tune_seconds=0).plan) == str(on_two)

@@ -23,8 +23,8 @@ class LearnedGate(GateForm):
 
     The weights are the ridge solution `w = (Z'Z + ridge n I)^-1 Z' log(error)` over the standardised features Z of n
     calibration rows (Hoerl and Kennard, 1970): no iteration, no randomness. A row is not judged (score 1e30) when its largest
-    standardised feature exceeds that of all calibration rows: one number, so that a new row of the same kind does so with
-    probability 1 / (n + 1), however many features there are.
+    standardised feature exceeds that of all calibration rows: one number, so that of new rows of the same kind only about
+    1 in n does, however many features there are (n far above the features, which are standardised on the same rows).
 
     Args:
         directions: principal directions of the calibration rows in the code, at most their width.

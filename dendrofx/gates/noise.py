@@ -36,8 +36,9 @@ class NoiseGate(GateForm):
     Linear as L^2 v^2 ||W||_F^2 / n, n its width. What matters to a row is its crest: an entry far above the others makes its
     step, and so its noise, large beside the rest of it.
 
-    **Score.** `n / (||y_light|| - n)`, n = sqrt(3) v: sqrt(3) covers errors of half a step everywhere instead of uniform ones. It
-    is an estimate, not a bound: errors that all point along the weights' leading direction exceed it.
+    **Score.** `n / (||y_light|| - n)`, n = c v: c = sqrt(3) covers errors of half a step everywhere instead of uniform ones,
+    and for narrow outputs, whose noise is less averaged, c = 1 + 2.3 / sqrt(out), the 99.9 % quantile of a chi variable. It is an
+    estimate, not a bound: errors that all point along the weights' leading direction exceed it.
     """
 
     reads = "evidence"
@@ -56,7 +57,8 @@ class NoiseGate(GateForm):
         lipschitz = [0.0, *(LIPSCHITZ[type(a)] for a in site.data.activations)]
         terms = [_terms(layer, slope) for layer, slope in zip(layers, lipschitz, strict=True)]
         rounding = 0.0 if isinstance(layers[-1], Int8Linear) else BF16_STEP**2 / 12
-        return NoiseScore(torch.tensor(terms, dtype=torch.float32), rounding, COVER)
+        cover = max(COVER, 1 + 2.3 / math.sqrt(site.data.linears[-1].out_features))
+        return NoiseScore(torch.tensor(terms, dtype=torch.float32), rounding, cover)
 
 
 def _terms(layer: nn.Module, lipschitz: float) -> list[float]:

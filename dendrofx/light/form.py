@@ -51,6 +51,8 @@ class LightForm(Form, ABC):
         rows = data.rows
         if rows is not None and (rows.dim() != 2 or rows.size(1) != width or len(rows) == 0):
             raise InputError(f"calibration rows are shaped {tuple(rows.shape)}; {self} takes (N >= 1, {width})")
+        if rows is not None and not bool(rows.isfinite().all()):
+            raise InputError(f"calibration rows hold values that are NaN or infinite: drop those rows to fit {self}")
         return self.build(data).eval()
 
     def check_machine(self) -> None:
@@ -79,6 +81,12 @@ class Precision(LightForm):
         inputs = data.inputs if data.rows is not None else [None] * len(data.linears)
         layers = [self.linear(*_parameters(linear), rows) for linear, rows in zip(data.linears, inputs, strict=True)]
         return observed_chain(layers, data.activations)
+
+
+def check_precision(precision: object) -> None:
+    """Refuse what is no precision, by `InputError`."""
+    if not (precision is None or isinstance(precision, Precision)):
+        raise InputError(f"precision must be Int8() or BFloat16(), got {precision!r}")
 
 
 def cast_linear(precision: Precision | None, dense: nn.Module, rows: Tensor | None) -> nn.Module:

@@ -8,7 +8,7 @@ and a rest that is padded to the next of 1, 2, 4, 8, then multiples of 16 to 256
 This file is read by TorchScript: no postponed annotations, plain types.
 """
 
-from typing import List, Optional, Tuple  # noqa: UP035
+from typing import Any, List, Optional, Tuple  # noqa: UP035
 
 import torch
 import torch.nn.functional as F
@@ -92,19 +92,23 @@ class Int8Linear(nn.Module):
         self.converts = int(weight.size(0) + weight.size(1))
 
     def quantise(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-        """i8[N, in] and the rows' largest magnitudes f32[N, 1]; a row of zeros, or below 1e-30, becomes zeros."""
-        x = x.detach()
+        """i8[N, in] and the rows' largest magnitudes f32[N, 1], at least 1e-30."""
+        x = x.data  # gradients do not pass rounding; freezing would drop detach()
         shrink = self.shrink
         if shrink is not None:
             x = x * shrink
-        buffer = x.abs()
+        # a new buffer in row order: the product is refused, in silence, for the strides of some transposed rows
+        buffer = torch.abs(x, out=torch.empty([x.size(0), x.size(1)]))
         largest = buffer.amax(1, True).clamp_min_(1e-30)
         torch.mul(x, 127.0 / largest, out=buffer)
         return buffer.round_().to(torch.int8), largest
 
     def product(self, q: Tensor, largest: Tensor) -> Tensor:
         """f32[N, out] from quantised rows."""
-        y = torch._int_mm(q, self.weight.t()).to(torch.float32).mul_(largest)
+        weight = self.weight
+        if weight.size(1) == 1:  # the product is refused, in silence, for one column
+            q, weight = F.pad(q, [0, 1]), F.pad(weight, [0, 1])
+        y = torch._int_mm(q, weight.t()).to(torch.float32).mul_(largest)
         bias = self.bias
         if bias is not None:
             return torch.addcmul(bias, y, self.scale, out=y)
@@ -210,8 +214,16 @@ class PackedLinear(nn.Module):
         norm = torch.linalg.vector_norm(x, 2, 1, True)
         return self.forward(x), torch.cat([norm, norm], 1)
 
-    def __reduce__(self) -> Tuple[object, Tuple[Tensor, Optional[Tensor]]]:  # noqa: UP006, UP045
-        return PackedLinear, (self.plain, self.bias)  # for copy and pickle; TorchScript uses the two below
+    def extra_repr(self) -> str:
+        """`1024 -> 4096, float32, packed`."""
+        return f"{self.plain.size(1)} -> {self.plain.size(0)}, {str(self.plain.dtype).partition('.')[2]}, packed"
+
+    def _load_from_state_dict(self, *args: Any) -> None:  # noqa: ANN401  (torch's own)
+        super()._load_from_state_dict(*args)
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.plain)
+
+    def __reduce__(self) -> Tuple[Any, Tuple[Tensor, Optional[Tensor], bool]]:  # noqa: UP006, UP045
+        return _packed, (self.plain, self.bias, self.training)  # for copy and pickle; TorchScript uses the two below
 
     @torch.jit.export
     def __getstate__(self) -> Tuple[Tensor, Optional[Tensor], int, int, int, bool]:  # noqa: UP006, UP045
@@ -227,3 +239,7 @@ class PackedLinear(nn.Module):
         self.training = state[5]
         self.pads = True
         self.packed = torch.ops.mkldnn._reorder_linear_weight(self.plain)
+
+
+def _packed(plain: Tensor, bias: Optional[Tensor], training: bool) -> PackedLinear:  # noqa: UP045
+    return PackedLinear(plain, bias).train(training)

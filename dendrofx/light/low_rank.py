@@ -26,7 +26,7 @@ from torch import nn
 from dendrofx.block import BlockData
 from dendrofx.errors import InputError
 from dendrofx.light.branch import DenseLinear, LowRankLinear, light_chain, linear_pair, observed_chain
-from dendrofx.light.form import LightForm, Precision, cast_linear
+from dendrofx.light.form import LightForm, Precision, cast_linear, check_precision
 
 Basis = Literal["weight", "input", "whitened"]
 
@@ -55,6 +55,7 @@ class LowRank(LightForm):
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise InputError(f"rank must be >= 1, got {self.rank}")
+        check_precision(self.precision)
         if self.basis not in ("weight", "input", "whitened"):
             raise InputError(f"basis must be 'weight', 'input' or 'whitened', got {self.basis!r}")
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from dendrofx.block import BlockData
 from dendrofx.errors import InputError
 from dendrofx.light.branch import DenseLinear, light_chain
-from dendrofx.light.form import LightForm, Precision, cast_linear
+from dendrofx.light.form import LightForm, Precision, cast_linear, check_precision
 
 # Kept units are rounded up to whole vector registers: 16 float32 in AVX-512.
 VECTOR = 16
@@ -53,6 +53,7 @@ class Pruned(LightForm):
     def __post_init__(self) -> None:
         if not 0 < self.energy <= 1:
             raise InputError(f"energy must be in (0, 1], got {self.energy}")
+        check_precision(self.precision)
         if not self.ridge > 0:
             raise InputError(f"ridge must be > 0 (inf compensates the mean alone), got {self.ridge}")
 

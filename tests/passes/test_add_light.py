@@ -5,10 +5,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from dendrofx.errors import PassError
+from dendrofx.leaves import LightBeforeGate
 from dendrofx.light import LowRank
 from dendrofx.passes import AddLight, Change, PassResult
 from dendrofx.passes.base import Note
-from dendrofx.routed import LightBeforeGate, as_rows
+from dendrofx.routed import as_rows
 from dendrofx.show import graph_text
 from dendrofx.sites import Refusal
 from tests.check import after, assert_same_graph, assert_same_output

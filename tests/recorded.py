@@ -1,0 +1,155 @@
+"""Recorded times in place of a stopwatch, so that decisions can be tested without timing anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from dendrofx.calibration import Calibration
+from dendrofx.capture import capture
+from dendrofx.choose import Candidate
+from dendrofx.cost import BLOCK, SiteTimes
+from dendrofx.explore import Options
+from dendrofx.find_sites import find_sites
+from dendrofx.fingerprint import model_fingerprint
+from dendrofx.finish import finish
+from dendrofx.gates import GateForm
+from dendrofx.gates.form import reads_of_light
+from dendrofx.inputs import Inputs
+from dendrofx.light import LightForm
+from dendrofx.module import RoutedModule, graph_names
+from dendrofx.pipeline import Pipeline
+from dendrofx.plan import Plan, SitePlan
+from dendrofx.plan_file import here
+from dendrofx.stopwatch import AGAIN, BASELINE, ROUTED, Stopwatch
+from dendrofx.timing import Race, Timing
+
+Figure = float | Callable[[Any], float]
+Medians = tuple[float, float, float]  # scripted, scripted again, routed
+Parts = Callable[[str, int], dict[str, Figure]]  # of a site's shape and rows per call: what `site_times` takes
+Races = Callable[[list[str], int], Medians]  # of the routed sites and the samples per call
+FAST: Medians = (10.0, 10.0, 5.0)
+SLOW: Medians = (10.0, 10.0, 20.0)
+
+
+def site_times(
+    rows: int,
+    candidates: Sequence[Candidate],
+    fulls: Mapping[str, nn.Module],
+    block: float = 10.0,
+    light: Figure = 1.0,
+    gate: Figure = 0.5,
+    packed: float = 10.0,
+    split: float = 0.0,
+    moved: float = 0.0,
+) -> SiteTimes:
+    """ms; `light` and `gate` may depend on the form, `packed` is every full branch but the block. Full branches take half for one row."""
+
+    def of(figure: Figure, form: object) -> float:
+        return float(figure(form)) if callable(figure) else figure
+
+    whole = {name: block if name == BLOCK else packed for name in fulls}
+    branches = [c.branches for c in candidates]
+    return SiteTimes(
+        rows=rows,
+        block=block,
+        full={n: tuple(sorted({(1, ms / 2 if rows > 1 else ms), (rows, ms)})) for n, ms in whole.items()},
+        light={(str(b.light_form), reads_of_light(b.gate_form)): of(light, b.light_form) for b in branches},
+        gate={(str(b.light_form), str(b.gate_form)): of(gate, b.gate_form) for b in branches},
+        split=split,
+        moved=moved,
+    )
+
+
+class Recorded(Stopwatch):
+    """A `Timer` that tells what it was given, and what it was asked.
+
+    Args:
+        parts: what differs from `site_times`' defaults, by shape and rows per call.
+        races: medians of the whole model, by routed sites and samples per call.
+        expired: whether time is up from the start.
+        interrupt: Ctrl-C at these calls, counted from 1: `site 2`, `models 1`.
+    """
+
+    def __init__(
+        self,
+        parts: Parts = lambda shape, rows: {},
+        races: Races = lambda sites, samples: FAST,
+        expired: bool = False,
+        interrupt: Sequence[str] = (),
+    ) -> None:
+        super().__init__(math.inf)
+        self.parts, self.races, self.interrupt = parts, races, interrupt
+        self.deadline = -math.inf if expired else math.inf
+        self.sites: list[tuple[str, int, list[str], list[str]]] = []  # shape, rows, light forms, full branches
+        self.raced: list[tuple[list[str], int]] = []
+
+    def site(
+        self, shape: str, rows: Tensor, candidates: Sequence[Candidate], fulls: Mapping[str, nn.Module]
+    ) -> SiteTimes:
+        """What was recorded of one site."""
+        self.sites.append((shape, len(rows), [str(c.branches.light_form) for c in candidates], list(fulls)))
+        if f"site {len(self.sites)}" in self.interrupt:
+            raise KeyboardInterrupt
+        given: dict[str, Any] = dict(self.parts(shape, len(rows)))
+        return site_times(len(rows), candidates, fulls, **given)
+
+    def models(self, captured: nn.Module, routed: nn.Module, batches: Sequence[Inputs]) -> Race:
+        """What was recorded of the whole model, or of a routed site alone."""
+        sites = list(graph_names(routed))
+        self.raced.append((sites, batches[0].samples))
+        if f"models {len(self.raced)}" in self.interrupt:
+            raise KeyboardInterrupt
+        times = self.races(sites, batches[0].samples)
+        return Race({n: Timing((ms,) * 3) for n, ms in zip((BASELINE, AGAIN, ROUTED), times, strict=True)}, 3, 0.0)
+
+
+@dataclass
+class Decided:
+    """A decision on recorded times: what `transform` does, with another timer.
+
+    Attributes:
+        raced: the whole models' races, without those of the routed sites alone.
+    """
+
+    module: RoutedModule
+    run: Pipeline
+    raced: list[tuple[list[str], int]]
+
+    @property
+    def plan(self) -> Plan:
+        """The module's plan."""
+        return self.module.plan
+
+    @property
+    def site(self) -> SitePlan:
+        """The entry of a model with one site."""
+        (entry,) = self.plan.sites
+        return entry
+
+
+def decide(
+    model: nn.Module,
+    timer: Recorded | None,
+    rows: Tensor | None,
+    max_deviation: float = 0.1,
+    lights: Sequence[LightForm] | None = None,
+    gate: GateForm | None = None,
+    example: Tensor | None = None,
+    **options: Any,  # noqa: ANN401
+) -> Decided:
+    """Explore, choose, calibrate and decide; at 64 samples per call unless told otherwise."""
+    data = None if rows is None else Calibration.read([rows], 0)
+    inputs = None if example is None else Inputs.of(example)
+    captured = capture(model)
+    asked = Options(max_deviation, None if lights is None else list(lights), gate, True, 0, **options)
+    asked = asked if asked.batch_sizes else replace(asked, batch_sizes=(64,))
+    run = Pipeline(captured, find_sites(captured), data, asked, timer, inputs)
+    module = run.run()
+    raced = list(timer.raced) if timer is not None else []
+    made = here(model_fingerprint(model), None, 0, run.tuning.sizes, asked.min_speedup)
+    return Decided(finish(module, run, inputs, made), run, raced)
