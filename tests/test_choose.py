@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx import EnergyGate, InputError, LearnedGate, LowRank, Pruned, ResidualGate
+from dendrofx import BFloat16, Capability, EnergyGate, InputError, Int8, LearnedGate, LowRank, Pruned, ResidualGate
 from dendrofx.block import BlockData
 from dendrofx.calibrate import ONE_SIDED_95
 from dendrofx.choose import Candidate, SiteData, candidates, finite_rows
 from dendrofx.gates.scores import UNJUDGED
-from dendrofx.ladder import GATES, default_lights
+from dendrofx.ladder import default_lights
 from dendrofx.rewrite import Branches
 from tests.models import compressible
 
@@ -86,36 +86,44 @@ def test_activity_is_the_least_that_a_tolerance_can_reach(rows: list[tuple[int, 
 # ------------------------------------------------------------------------------------------------------ the gates
 
 
-@pytest.mark.parametrize("kind", ["same", "scaled", "subspace"])
-def test_the_gate_with_the_best_measured_skill_is_taken(kind: str) -> None:
-    rows = torch.randn(300, 24)
-    if kind == "scaled":
-        rows = rows * torch.logspace(-2, 1, 300)[torch.randperm(300)][:, None]
-    if kind == "subspace":
-        rows = torch.where(torch.rand(300, 1) < 0.7, rows[:, :4] @ torch.randn(4, 24), rows)
-    data, light = site_data(block(), rows), LowRank(6, "input")
-    (chosen,), _ = candidates(data, [light], None, 0)
-    alone = {g: candidates(data, [light], g, 0)[0][0].skill for g in GATES}
-    assert chosen.skill is not None
-    assert chosen.skill == max(s for s in alone.values() if s is not None)
-    assert alone[chosen.branches.gate_form] == chosen.skill
+def test_every_gate_that_fits_is_a_candidate_with_its_own_skill() -> None:
+    rows = torch.randn(300, 24) * torch.logspace(-2, 1, 300)[torch.randperm(300)][:, None]
+    data = site_data(block(), rows)
+    found, reasons = candidates(data, [LowRank(6, "input"), Int8(weight_bits=7)], None, None, 0)
+    by_light = {
+        str(form): [str(c.branches.gate_form) for c in found if c.branches.light_form == form]
+        for form in (LowRank(6, "input"), Int8(weight_bits=7))
+    }
+    learned = ["LearnedGate(directions=8)", "LearnedGate(directions=8, reads='light')"]
+    assert by_light == {
+        "LowRank(rank=6, basis='input')": ["ResidualGate()", "EnergyGate()", *learned],
+        "Int8(weight_bits=7)": ["NoiseGate()", "EnergyGate()", *learned, "LearnedGate(directions=8, reads='scales')"],
+    }
+    assert reasons == []
+    assert len({c.skill for c in found}) == len(found)
+    for c in found:
+        alone = candidates(data, [c.branches.light_form], c.branches.gate_form, None, 0)[0][0]
+        assert torch.equal(c.score, alone.score)
+        assert c.skill == alone.skill
 
 
-def test_a_gate_without_skill_loses_to_one_with_any(monkeypatch: pytest.MonkeyPatch) -> None:
-    skills = iter([None, -0.5, -0.9])
-    monkeypatch.setattr("dendrofx.choose.router_skill", lambda *a, **k: type("S", (), {"value": next(skills)})())
-    (chosen,), _ = candidates(site_data(block(), torch.randn(90, 24)), [LowRank(6, "input")], None, 0)
-    assert (chosen.branches.gate_form, chosen.skill) == (EnergyGate(), -0.5)
+def test_the_full_form_is_fitted_once_and_held_by_every_candidate() -> None:
+    data = site_data(block(), torch.randn(90, 24))
+    found, _ = candidates(data, [LowRank(3), LowRank(4)], None, Pruned(0.5), 0)
+    assert {c.branches.full_form for c in found} == {Pruned(0.5)}
+    assert len({id(c.branches.full) for c in found}) == 1
+    with pytest.raises(InputError, match="rank must be"):
+        candidates(data, [LowRank(3)], None, LowRank(0), 0)
 
 
 @pytest.mark.parametrize("gate", [ResidualGate(), EnergyGate(), LearnedGate(directions=3)])
 def test_a_named_gate_is_taken(gate: dendrofx.GateForm) -> None:
-    found, _ = candidates(site_data(block(), torch.randn(90, 24)), [LowRank(4), LowRank(6, "input")], gate, 0)
+    found, _ = candidates(site_data(block(), torch.randn(90, 24)), [LowRank(4), LowRank(6, "input")], gate, None, 0)
     assert [c.branches.gate_form for c in found] == [gate, gate]
 
 
 def test_a_named_gate_that_does_not_fit_the_light_form_is_a_reason() -> None:
-    found, reasons = candidates(site_data(block(), torch.randn(90, 24)), [Pruned(0.5)], ResidualGate(), 0)
+    found, reasons = candidates(site_data(block(), torch.randn(90, 24)), [Pruned(0.5)], ResidualGate(), None, 0)
     assert found == []
     assert reasons == [
         "ResidualGate() bounds LowRank branches with basis 'weight' or 'input', whose code is an orthogonal projection of"
@@ -127,12 +135,12 @@ def test_a_named_gate_that_does_not_fit_the_light_form_is_a_reason() -> None:
 
 
 def test_only_the_named_light_forms_are_tried() -> None:
-    found, _ = candidates(site_data(block(), torch.randn(90, 24)), [LowRank(3), Pruned(0.5)], None, 0)
-    assert [c.branches.light_form for c in found] == [LowRank(3), Pruned(0.5)]
+    found, _ = candidates(site_data(block(), torch.randn(90, 24)), [LowRank(3), Pruned(0.5)], None, None, 0)
+    assert list(dict.fromkeys(c.branches.light_form for c in found)) == [LowRank(3), Pruned(0.5)]
 
 
 def test_a_light_form_that_saves_nothing_is_a_reason() -> None:
-    found, reasons = candidates(site_data(block(), torch.randn(90, 24)), [LowRank(100)], None, 0)
+    found, reasons = candidates(site_data(block(), torch.randn(90, 24)), [LowRank(100)], None, None, 0)
     assert found == []
     assert reasons == ["LowRank(rank=100, basis='weight') saves no multiply-adds: 1920 of the block's 1920"]
 
@@ -149,7 +157,7 @@ def test_transform_refuses_a_site_whose_only_light_form_saves_nothing() -> None:
 
 def test_a_lone_linear_has_no_units_to_leave_out() -> None:
     data = site_data(nn.Sequential(nn.Linear(24, 24)), torch.randn(90, 24))
-    assert candidates(data, [Pruned(0.5)], None, 0) == (
+    assert candidates(data, [Pruned(0.5)], None, None, 0) == (
         [],
         ["Pruned(energy=0.5) leaves out hidden units; a lone Linear has none"],
     )
@@ -159,7 +167,7 @@ def test_a_lone_linear_has_no_units_to_leave_out() -> None:
 
 
 def test_without_data_only_the_bound_judges_and_no_skill_is_claimed() -> None:
-    found, reasons = candidates(SiteData.without_rows(block(), 24, 0), None, None, 0)
+    found, reasons = candidates(SiteData.without_rows(block(), 24, 0), None, None, None, 0)
     assert reasons == []
     assert found
     assert {type(c.branches.gate_form) for c in found} == {ResidualGate}
@@ -167,12 +175,20 @@ def test_without_data_only_the_bound_judges_and_no_skill_is_claimed() -> None:
     assert [c.skill for c in found] == [None] * len(found)
 
 
-def test_default_lights_need_no_data_where_there_is_none() -> None:
+@pytest.mark.parametrize("vnni", [True, False])
+@pytest.mark.parametrize("bf16", [True, False])
+def test_the_ladder_is_of_this_machine(vnni: bool, bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Capability("x86_64", True, True, vnni, bf16, False, vnni)
+    monkeypatch.setattr("dendrofx.ladder.capability", lambda: here)
     assert all(isinstance(f, LowRank) and f.basis == "weight" for f in default_lights(BlockData(block())))
+    low = ({Int8} if vnni else set()) | ({BFloat16} if bf16 else set())
+    best = type(Int8()) if vnni else BFloat16 if bf16 else type(None)
     with_rows = default_lights(BlockData(block(), torch.randn(9, 24)))
-    assert {type(f) for f in with_rows} == {LowRank, Pruned}
+    assert {type(f) for f in with_rows} == {LowRank, Pruned} | low
+    composed = {type(f.precision) for f in with_rows if isinstance(f, LowRank | Pruned)}
+    assert composed == {type(None), best}
     lone = BlockData(nn.Sequential(nn.Linear(24, 24)), torch.randn(9, 24))
-    assert {type(f) for f in default_lights(lone)} == {LowRank}
+    assert {type(f) for f in default_lights(lone)} == {LowRank} | low
 
 
 @pytest.mark.parametrize(
