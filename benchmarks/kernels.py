@@ -166,7 +166,10 @@ def kernel_tables(records: Sequence[KernelRecord]) -> str:
         foot = f"A/A ratio {r.race.ratio(AGAIN, LINEAR):.3f} over {r.race.rounds} rounds{noisy}"
         parts.append("\n".join([f"--- kernels, {r.rows} x {r.shape[0]} -> {r.shape[1]}", "", table, "", *notes, foot]))
     peaks = ", ".join(f"{name} {rate:.0f}" for name, rate in records[0].peaks.items())
-    sentence = f"measured peaks (1024 x 2048 -> 2048, operands ready), GMAC/s: {peaks}; errors are relative L2 against float64, of all rows and of the worst"
+    sentence = (
+        f"measured peaks (1024 x 2048 -> 2048, operands ready), GMAC/s: {peaks}; errors are relative L2 against float64, of all"
+        " rows and of the worst"
+    )
     return "\n\n".join([*parts, sentence])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dendrofx.calibration import Calibration
@@ -17,11 +18,11 @@ from dendrofx.explore import Options
 from dendrofx.find_sites import find_sites
 from dendrofx.fingerprint import model_fingerprint
 from dendrofx.finish import finish
-from dendrofx.gates import GateForm
+from dendrofx.gates import AlwaysLight, GateForm
 from dendrofx.gates.form import reads_of_light
 from dendrofx.inputs import Inputs
-from dendrofx.light import LightForm
-from dendrofx.module import RoutedModule, graph_names
+from dendrofx.light import Int8, LightForm, LowRank
+from dendrofx.module import RoutedModule, graph_names, tolerances
 from dendrofx.pipeline import Pipeline
 from dendrofx.plan import Plan, SitePlan
 from dendrofx.plan_file import here
@@ -34,6 +35,24 @@ Parts = Callable[[str, int], dict[str, Figure]]  # of a site's shape and rows pe
 Races = Callable[[list[str], int], Medians]  # of the routed sites and the samples per call
 FAST: Medians = (10.0, 10.0, 5.0)
 SLOW: Medians = (10.0, 10.0, 20.0)
+LOW = LowRank(8)
+EIGHT = Int8(weight_bits=7)
+EVERY = AlwaysLight()
+# How `decide` is asked where one site has one candidate, and where each of three has (those of `models.Residual(64, 256)`).
+ONE: dict[str, Any] = {"lights": [LOW], "gate": EVERY}
+THREE: dict[str, Any] = {"lights": [EIGHT], "gate": EVERY, "max_deviation": 0.3}
+SHAPES = ("64 -> 64", "64 -> 256 -> 64", "64 -> 4")  # stem, fc1..fc2, head
+
+
+def rows(count: int = 200, seed: int = 0) -> Tensor:
+    """f32[N, 64], the same for a seed."""
+    return torch.randn(count, 64, generator=torch.Generator().manual_seed(seed))
+
+
+def is_the_original(routed: nn.Module, model: nn.Module) -> bool:
+    """Nothing is routed, and not a bit differs."""
+    x = rows(50, 1)
+    return torch.equal(routed(x), model(x)) and tolerances(routed) == {}
 
 
 def site_times(
@@ -47,7 +66,7 @@ def site_times(
     split: float = 0.0,
     moved: float = 0.0,
 ) -> SiteTimes:
-    """ms; `light` and `gate` may depend on the form, `packed` is every full branch but the block. Full branches take half for one row."""
+    """ms; `light` and `gate` may depend on the form, `packed` is every full branch but the block. One row takes half of it."""
 
     def of(figure: Figure, form: object) -> float:
         return float(figure(form)) if callable(figure) else figure
@@ -135,15 +154,15 @@ class Decided:
 def decide(
     model: nn.Module,
     timer: Recorded | None,
-    rows: Tensor | None,
+    rows: Tensor | list[Any] | None,
     max_deviation: float = 0.1,
     lights: Sequence[LightForm] | None = None,
     gate: GateForm | None = None,
     example: Tensor | None = None,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> Decided:
     """Explore, choose, calibrate and decide; at 64 samples per call unless told otherwise."""
-    data = None if rows is None else Calibration.read([rows], 0)
+    data = None if rows is None else Calibration.read(rows, 0)
     inputs = None if example is None else Inputs.of(example)
     captured = capture(model)
     asked = Options(max_deviation, None if lights is None else list(lights), gate, True, 0, **options)
