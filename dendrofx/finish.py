@@ -128,4 +128,5 @@ def _located(refusal: Refusal) -> str:
 
 def _header(entry: SitePlan) -> str:
     rate = "not calibrated" if entry.activity is None else f"full rows {100 * entry.activity:.1f} % (calibration)"
-    return f"light {entry.light}   gate {entry.gate} < {entry.tolerance:.3g}   {rate}"
+    full = "" if entry.full is None else f"   full {entry.full}"
+    return f"light {entry.light}   gate {entry.gate} < {entry.tolerance:.3g}{full}   {rate}"
