@@ -88,6 +88,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         p.error("--plan is for one case at one batch size: name them with --case and --batch")
     if args.plan is not None and (args.light is not None or args.gate is not None):
         p.error("--plan says which light and gate: leave out --light and --gate")
+    if set(args.case) == {KERNELS} and (args.plan or args.save_plan or args.light or args.gate):
+        p.error("the case kernels has no plan: leave out --light, --gate, --plan and --save-plan")
     return args
 
 
@@ -107,7 +109,13 @@ def _form(kind: type[Form]) -> Callable[[str], Form]:
 
 
 def _seconds(text: str) -> float:
-    return 0.0 if text.strip() in ("0", "0.0") else _budget(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {text!r}")
+    return value
 
 
 def _positive(text: str) -> int:
@@ -143,6 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise IsADirectoryError(f"cannot write to {args.json}: it is a folder. Name a file")
         if args.save_plan is not None:
             writable_dir(args.save_plan.parent)
+            if args.save_plan.is_dir():
+                raise IsADirectoryError(f"cannot write to {args.save_plan}: it is a folder. Name a file")
         torch.set_num_threads(args.threads)
         machine = describe_machine()
         records: list[Record | KernelRecord] = []

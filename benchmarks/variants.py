@@ -63,10 +63,13 @@ class Asked:
 
     def options(self, case: Case, batch: int) -> dict[str, Any]:
         """Keyword arguments of `transform` for one batch size."""
+        plan, seed = self.plan, self.seed
+        if plan is not None and plan.origin is not None:
+            seed = plan.origin.seed
         return {
             "calibration": case.calibration,
-            "max_deviation": self.max_deviation,
-            "seed": self.seed,
+            "max_deviation": self.max_deviation if plan is None else plan.max_deviation,
+            "seed": seed,
             "batch_sizes": [batch],
             "tune_seconds": self.tune_seconds,
         }

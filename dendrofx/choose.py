@@ -29,6 +29,10 @@ PROBE_ROWS = 256
 MACS_PER_CONVERTED_VALUE = 32
 
 
+class FullFormError(InputError):
+    """The full branch that the caller named does not fit a block."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A light branch with its gate and what they measured on the choosing rows (f32[N] each)."""
@@ -138,7 +142,7 @@ def candidates(
     found: list[Candidate] = []
     reasons = []
     full_macs = row_macs(data.fit.block)
-    full_module = None if full is None else full.fit_data(data.fit)
+    full_module = None if full is None else _full(data.fit, full)
     for form in lights or default_lights(data.fit):
         try:
             light = form.fit_data(data.fit)
@@ -151,6 +155,13 @@ def candidates(
         except InputError as error:
             reasons.append(str(error))
     return found, reasons
+
+
+def _full(data: BlockData, form: LightForm) -> nn.Module:
+    try:
+        return form.fit_data(data)
+    except InputError as error:
+        raise FullFormError(f"full={form} does not fit: {error}") from error
 
 
 def _with_gates(data: SiteData, form: LightForm, light: nn.Module, gate: GateForm | None, seed: int) -> list[Candidate]:

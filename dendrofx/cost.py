@@ -57,7 +57,7 @@ class SiteTimes:
         rows: rows per call.
         block: the original block on all rows.
         full: by name of the full branch, (hard rows, ms) in ascending order.
-        light: by light form and what it reports to its gate ("plain", "evidence", "scales").
+        light: by light form and what it reports to its gate ("plain" is nothing).
         gate: by light and gate form.
         split: finding that no row is hard.
         moved: per hard row, gathering and scattering it.
@@ -97,8 +97,11 @@ class SiteTimes:
             return none
         hard = activity * self.rows / some
         counts, ms = [n for n, _ in self.full[full]], [t for _, t in self.full[full]]
-        if self.rows == 1:  # a hard row is the whole call: nothing is moved, and most gates skip the light branch
-            return (1 - some) * none + some * (none - self.light[light, reports] + ms[-1])
+        if (
+            self.rows == 1
+        ):  # a hard row is the whole call: nothing is moved, and a gate that reads the input skips light
+            skipped = self.light[light, reports] if reports == "plain" else 0.0
+            return (1 - some) * none + some * (none - skipped + ms[-1])
         return none + some * (float(np.interp(hard, counts, ms)) + self.moved * hard)
 
     def break_even(self, light: str, gate: str, reports: str, full: str) -> float:

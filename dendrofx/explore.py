@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from dendrofx.block import BlockData, block_of
 from dendrofx.calibration import Calibration
-from dendrofx.choose import Candidate, SiteData, candidates, finite_rows
+from dendrofx.choose import Candidate, FullFormError, SiteData, candidates, finite_rows
 from dendrofx.errors import InputError
 from dendrofx.gates import AlwaysLight, GateForm, SiteRows
 from dendrofx.light import LightForm
@@ -119,7 +119,10 @@ def _explore(
 def _explore_site(
     explored: Explored, captured: fx.GraphModule, site: Site, rows: SiteData, data: Calibration | None, options: Options
 ) -> None:
-    found, reasons = candidates(rows, options.lights, options.gate, options.full, options.seed)
+    try:
+        found, reasons = candidates(rows, options.lights, options.gate, options.full, options.seed)
+    except FullFormError as error:
+        raise InputError(f"site '{site.name}' ({site.shape}): {error}. Leave the site out with sites=") from error
     if not found:
         if data is None and (options.lights is not None or options.gate is not None):
             raise InputError(f"site '{site.name}': {reasons[0]}")

@@ -14,23 +14,28 @@ LENGTH = 16
 
 
 def model_fingerprint(model: nn.Module) -> str:
-    """Of names, shapes, dtypes and values of all parameters and buffers, and of the modules' types."""
+    """Of names, shapes, dtypes and values of all parameters and buffers, and of the modules' types and settings."""
     digest = hashlib.sha256()
     for name, module in model.named_modules():
-        digest.update(f"{name}:{type(module).__name__};".encode())
-    for name, value in model.state_dict().items():
+        digest.update(f"{name}:{type(module).__name__}({module.extra_repr()});".encode())
+    if isinstance(code := getattr(model, "code", None), str):  # a graph module's forward
+        digest.update(code.encode())
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
         digest.update(name.encode())
-        if isinstance(value, Tensor):
-            _add(digest, value)
+        _add(digest, value)
     return digest.hexdigest()[:LENGTH]
 
 
 def data_fingerprint(batches: Iterable[Inputs]) -> str:
-    """Of the tensors of all batches, in order."""
+    """Of the inputs of all batches, in order: names, tensors and other values."""
     digest = hashlib.sha256()
     for batch in batches:
-        for tensor in batch.tensors:
-            _add(digest, tensor)
+        for name, value in [*((str(i), v) for i, v in enumerate(batch.args)), *batch.kwargs]:
+            digest.update(f"{name}:".encode())
+            if isinstance(value, Tensor):
+                _add(digest, value)
+            else:
+                digest.update(repr(value).encode())
     return digest.hexdigest()[:LENGTH]
 
 

@@ -218,7 +218,8 @@ class Pipeline:
         losing = [t for t in times if not t.wins(self.options.min_speedup)]
         if not losing:
             return False
-        ranked = sorted(self.chosen, key=lambda n: -self.prices[n].cost)
+        blocks = {s.name: self.tuning.block_cost(s) for s in self.sites if s.name in self.chosen}
+        ranked = sorted(blocks, key=lambda n: (1 - self.prices[n].cost) * blocks[n])
         gone = ranked[: -(-len(ranked) // 4)]
         for site in [s for s in self.sites if s.name in gone]:
             worst = min(losing, key=lambda t: t.speedup)

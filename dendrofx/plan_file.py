@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
-from dendrofx.errors import InputError, PlanError
+from dendrofx.errors import PlanError
 from dendrofx.forms import Form, form_from_json
+from dendrofx.gates.form import GateForm
+from dendrofx.light.form import LightForm
 from dendrofx.machine import Capability, capability, cpu_name
 from dendrofx.plan import Origin, Plan, SitePlan
 from dendrofx.verify import ModelTimes
@@ -39,18 +41,20 @@ def plan_from_json(value: Mapping[str, Any]) -> Plan:
         raise PlanError(f"not a dendrofx plan of format {FORMAT}: its format is {value.get('format')!r}")
     try:
         given = {k: v for k, v in value.items() if k != "format"}
-        sites = [SitePlan(**{k: _formed(k, v) for k, v in site.items()}) for site in given.pop("sites")]
+        sites = [_site({k: _formed(k, v) for k, v in site.items()}) for site in given.pop("sites")]
         models = [ModelTimes(**m) for m in given.pop("models")]
         origin = given.pop("origin")
         samples = given.pop("samples")
         plan = Plan(sites, **given, models=models, samples=None if samples is None else tuple(samples))
         return replace(plan, origin=None if origin is None else _origin(origin))
-    except (TypeError, KeyError, AttributeError, InputError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise PlanError(f"the plan cannot be read: {error}") from error
 
 
 def save_plan(plan: Plan, path: Path) -> None:
-    """Write beside `path`, then rename."""
+    """Write beside `path`, then rename; `PlanError` where that cannot be."""
+    if path.is_dir() or not path.name:
+        raise PlanError(f"cannot write the plan to {path}: it is a folder. Name a file")
     part = path.with_name(f".{path.name}.part")
     try:
         part.write_text(json.dumps(plan_to_json(plan), indent=1) + "\n", encoding="utf-8")
@@ -132,6 +136,20 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
 
 def _formed(name: str, value: Any) -> Any:  # noqa: ANN401
     return form_from_json(value) if name in ("light", "gate", "full") and value is not None else value
+
+
+def _site(value: Mapping[str, Any]) -> SitePlan:
+    site = SitePlan(**value)
+    routed = site.status == "routed"
+    if site.status not in ("routed", "refused"):
+        raise ValueError(f"site '{site.name}' is {site.status!r}")
+    if not all(isinstance(f, LightForm) or (f is None and not routed) for f in (site.light, site.full or site.light)):
+        raise ValueError(f"site '{site.name}': {site.light} or {site.full} is no light form")
+    if not (isinstance(site.gate, GateForm) or (site.gate is None and not routed)):
+        raise ValueError(f"site '{site.name}': {site.gate} is no gate form")
+    if not (site.tolerance is None or isinstance(site.tolerance, int | float)):
+        raise ValueError(f"site '{site.name}': its tolerance is {site.tolerance!r}")
+    return site
 
 
 def _origin(value: Mapping[str, Any]) -> Origin:

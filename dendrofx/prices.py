@@ -27,7 +27,8 @@ class Price:
         cost: mean over the batch sizes.
         pays: whether it is below the block's by a margin at every batch size.
         candidate: with the full branch that is cheapest.
-        ms, block_ms: predicted for a call at the largest batch size, beside the block's; None when counted.
+        ms, block_ms: predicted for a call at the largest batch size, or at the one that loses most, beside the block's; None
+            when counted.
         break_even: the activity from which routing no longer pays there; None when counted.
         rows: rows of that call.
     """
@@ -89,10 +90,12 @@ class Measured:
         if given is None and best != BLOCK:
             form, module = self.fulls[best]
             chosen = replace(candidate, branches=replace(candidate.branches, full_form=form, full=module))
-        last = self.times[-1]
+        pays = max(costs[best]) <= MOST_MEASURED
+        worst = max(range(len(self.times)), key=lambda i: costs[best][i])
+        last = self.times[-1] if pays else self.times[worst]
         return Price(
             sum(costs[best]) / len(costs[best]),
-            max(costs[best]) <= MOST_MEASURED,
+            pays,
             chosen,
             ms=last.predict(*_names(candidate), best, activity),
             block_ms=last.block,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,8 @@ def record_rows(gm: fx.GraphModule, sites: Sequence[Site], batches: Sequence[Inp
     """
     by_name = {n.name: n for n in gm.graph.nodes}
     inputs = {s.name: linear_input(by_name[s.nodes[0]]).name for s in sites}
-    generator = torch.Generator().manual_seed(seed)
+    # a generator per site: the rows kept of one do not depend on which others are recorded
+    draws = {s.name: torch.Generator().manual_seed((seed + zlib.crc32(s.name.encode())) % 2**63) for s in sites}
     most = -(-MOST_ROWS // max(len(batches), 1))
     parts: dict[str, list[Tensor]] = {s.name: [] for s in sites}
     seen = dict.fromkeys(parts, 0)
@@ -70,7 +72,7 @@ def record_rows(gm: fx.GraphModule, sites: Sequence[Site], batches: Sequence[Inp
             rows = value.reshape(-1, value.size(-1))
             seen[site] += len(rows)
             if len(rows) > most:
-                rows = rows[torch.randperm(len(rows), generator=generator)[:most].sort().values]
+                rows = rows[torch.randperm(len(rows), generator=draws[site])[:most].sort().values]
             parts[site].append(rows.clone())
     samples = max(sum(b.samples for b in batches), 1)
     return Recorded({site: torch.cat(rows) for site, rows in parts.items()}, {s: n / samples for s, n in seen.items()})

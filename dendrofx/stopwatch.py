@@ -89,7 +89,7 @@ class Stopwatch:
         """Time one site's parts in turns; see `SiteTimes`.
 
         Args:
-            shape: of the site; parts of equal shape and make are timed once.
+            make: shape and layers of the site; parts of sites of one make are timed once.
             rows: f32[M, in], one call's rows.
             candidates: light branches with gates.
             fulls: by name, `"block"` among them.
@@ -111,7 +111,7 @@ class Stopwatch:
             reads = reads_of_light(c.branches.gate_form)
             parts["light", form, reads] = (row_macs(light), partial(_frozen_call, light_leaf(light, reads), rows))
             parts["gate", form, gate] = (row_macs(c.branches.gate), partial(_gate, c, rows))
-        ms = self._timed(f"{shape}, {count} rows", parts)
+        ms = self._timed(f"{make}, {count} rows", parts)
         return SiteTimes(
             rows=count,
             block=ms["full", BLOCK, str(count)],

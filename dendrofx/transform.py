@@ -94,6 +94,8 @@ def transform(
     """
     _check(model, max_deviation, light, gate, seed)
     sizes = _check_tuning(full, batch_sizes, min_speedup, tune_seconds)
+    if redecide and plan is None:
+        raise InputError("redecide=True decides a plan anew: pass plan=")
     if plan is not None and not isinstance(plan, Plan):
         raise InputError(f"plan must be a dendrofx.Plan, such as Plan.load('plan.json') gives, got {plan!r}")
     if plan is not None and plan.origin is not None:

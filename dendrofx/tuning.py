@@ -68,7 +68,8 @@ class Tuning:
             fulls[str(form)] = exact[str(form)][1]
         rows = self.explored.rows[site.name]
         batches = [rows[torch.arange(count) % len(rows)] for count in self.rows_per_call(site.name)]
-        return Measured([timer.site(site.shape, batch, shortlist, fulls) for batch in batches], exact)
+        make = f"{site.shape} {' '.join(type(layer).__name__ for layer in block)}"
+        return Measured([timer.site(make, batch, shortlist, fulls) for batch in batches], exact)
 
     def shortlist(self, site: Site) -> list[Candidate]:
         """The candidate of each family with the best counted price, for an ample and for a scarce budget."""

@@ -70,7 +70,7 @@ def site_alone(block: nn.Sequential, branches: Branches, tolerance: float) -> tu
 def timing_batches(given: Sequence[Inputs], size: int) -> list[Inputs]:
     """Up to eight batches of `size` samples, cut from calibration batches and repeated where these are smaller."""
     made = []
-    for batch in given[:MOST_BATCHES]:
+    for batch in given:
         samples = batch.samples
         if samples == size:
             made.append(batch)
@@ -78,4 +78,6 @@ def timing_batches(given: Sequence[Inputs], size: int) -> list[Inputs]:
             starts = range(0, max(samples - size, 0) + 1, max(size, 1))
             for start in list(starts)[: max(MOST_BATCHES // len(given), 1)]:
                 made.append(batch.take((torch.arange(size) + start) % samples))
+        if len(made) >= MOST_BATCHES:
+            break
     return made

@@ -31,7 +31,7 @@ from dendrofx.timing import Race, Timing
 
 Figure = float | Callable[[Any], float]
 Medians = tuple[float, float, float]  # scripted, scripted again, routed
-Parts = Callable[[str, int], dict[str, Figure]]  # of a site's shape and rows per call: what `site_times` takes
+Parts = Callable[[str, int], Mapping[str, Figure]]  # of a site's shape and rows per call: what `site_times` takes
 Races = Callable[[list[str], int], Medians]  # of the routed sites and the samples per call
 FAST: Medians = (10.0, 10.0, 5.0)
 SLOW: Medians = (10.0, 10.0, 20.0)
@@ -119,6 +119,7 @@ class Recorded(Stopwatch):
 
     def models(self, captured: nn.Module, routed: nn.Module, batches: Sequence[Inputs]) -> Race:
         """What was recorded of the whole model, or of a routed site alone."""
+        assert isinstance(routed, RoutedModule)
         sites = list(graph_names(routed))
         self.raced.append((sites, batches[0].samples))
         if f"models {len(self.raced)}" in self.interrupt:

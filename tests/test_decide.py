@@ -79,7 +79,7 @@ def test_ties_go_to_the_gate_with_more_skill(skilful_ms: float) -> None:
         gates = {(light, gate): plain_gate[gate] for light, gate in times.gate}
         return type(times)(times.rows, times.block, times.full, times.light, gates, times.split, times.moved)
 
-    timer.site = site  # type: ignore[method-assign]
+    timer.site = site  # type: ignore[method-assign,assignment]
     made = decide(model, timer, rows(), lights=[LOW])
     assert len({c.branches.gate_form for c in found}) >= 3
     assert (made.site.gate == best) is (skilful_ms < 1)
@@ -104,7 +104,7 @@ def test_the_figures_of_a_refusal_are_those_that_do_not_pay() -> None:
     timer = Recorded(lambda shape, n: {"block": 10.0 if n > 1 else 0.4})
     made = decide(compressible(), timer, rows(), **ONE, batch_sizes=(1, 64))
     assert made.plan.routed == []
-    assert "would take 1.5 ms where the block takes 0.4 (1 rows" in made.site.reason
+    assert "would take 1.5 ms where the block takes 0.4 (1 row" in made.site.reason
 
 
 @pytest.mark.parametrize(("medians", "why"), [

@@ -20,6 +20,15 @@ def wide(options: CaseOptions) -> Case:
     """`depth` hidden ReLU layers of `width`, `width` inputs and 16 outputs."""
     if options.width < 32 or options.depth < 1:
         raise InputError(f"--width must be >= 32 and --depth >= 1, got {options.width} and {options.depth}")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same weights to the last bit, whatever --threads says
+    try:
+        return _wide(options)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _wide(options: CaseOptions) -> Case:
     generator = torch.Generator().manual_seed(options.seed)
     layers: list[nn.Module] = []
     for _ in range(options.depth):

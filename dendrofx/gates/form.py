@@ -86,5 +86,5 @@ class GateForm(Form, ABC):
 
 
 def reads_of_light(form: GateForm) -> str:
-    """What a gate makes the light branch report: "evidence", "scales" or "plain"."""
-    return form.reads if form.reads in ("evidence", "scales") else "plain"
+    """What a gate makes the light branch report before it decides: "light", "evidence", "scales", or "plain" for nothing."""
+    return "plain" if form.reads == "input" else form.reads

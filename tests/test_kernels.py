@@ -1,0 +1,75 @@
+"""The case `kernels` of `python -m benchmarks.compare`: its table and its JSON."""
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dendrofx
+from benchmarks import compare
+from dendrofx.timing import race
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "QUICK_SECONDS", 0.0)
+    monkeypatch.setattr("benchmarks.variants.FIT_THREADS", 1)
+    for name in ("benchmarks.records.race", "benchmarks.kernels.race"):
+        monkeypatch.setattr(name, partial(race, least_rounds=2))
+
+
+def run(capsys: pytest.CaptureFixture[str], folder: Path, *options: str) -> tuple[str, list[dict[str, Any]]]:
+    """What it prints, and the entries of its JSON."""
+    capsys.readouterr()
+    assert compare.main([*options, "--quick", "--json", str(folder / "out.json")]) == 0
+    return capsys.readouterr().out, json.loads((folder / "out.json").read_text(encoding="utf-8"))["cases"]
+
+
+def test_kernels(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    text, (entry,) = run(capsys, tmp_path, "--case", "kernels", "--threads", "1")
+    assert (entry["case"], entry["batch"], entry["shape"], entry["threads"]) == ("kernels", 32, [384, 1536], 1)
+    here = dendrofx.capability()
+    wanted = {"F.linear": 1e-5, "F.linear again": 1e-5, "Prepacked()": 1e-5, "Int8(weight_bits=7)": 0.05}
+    if here.bf16:
+        wanted |= {"BFloat16()": 0.02, "BFloat16(packed=True)": 0.02}
+    if here.vnni and here.int8_exact:
+        wanted |= {"Int8()": 0.03, "int8 before": 0.03, "int8 product alone": math.nan}
+    found = {v["name"]: v for v in entry["variants"]}
+    assert set(found) == set(wanted)
+    assert set(entry["refused"]) == {"BFloat16()", "BFloat16(packed=True)", "Int8()"} - set(wanted)
+    for name, most in wanted.items():
+        variant = found[name]
+        if math.isnan(most):
+            assert variant["error"] is variant["error_worst_row"] is None
+        else:
+            assert 0 < variant["error"] <= variant["error_worst_row"] < most
+        assert variant["gmacs"] > 0
+        assert variant["peak_share"] > 0
+        assert set(variant["latency_ms"]) == {"p50", "p95"}
+        assert any(line.startswith(name + "  ") for line in text.splitlines())
+    assert found["F.linear"]["speedup_vs_linear"] == 1.0
+    if "Int8()" in found:
+        assert found["int8 before"]["error"] == pytest.approx(found["Int8()"]["error"], rel=0.05)
+    assert {"float32", "int8"} <= set(entry["peak_gmacs"])
+    for words in ("--- kernels, 32 x 384 -> 1536", "% of peak", "A/A ratio", "measured peaks", "1 thread; "):
+        assert words in text
+
+
+def test_kernels_beside_a_case(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    small = [
+        "--width",
+        "32",
+        "--depth",
+        "1",
+        "--light",
+        "LowRank(rank=2)",
+        "--gate",
+        "AlwaysLight()",
+        "--tune-seconds",
+        "0",
+    ]
+    _, entries = run(capsys, tmp_path, "--case", "kernels", "wide", "--batch", "64", "--threads", "1", *small)
+    assert [(e["case"], e["batch"]) for e in entries] == [("kernels", 32), ("wide", 64)]

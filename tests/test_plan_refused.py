@@ -1,0 +1,192 @@
+"""Plans that belong elsewhere, or cannot be read: each refused by name."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dendrofx
+from dendrofx import LearnedGate, Plan, PlanError
+from dendrofx.machine import capability
+from dendrofx.plan import Origin
+from tests.models import compressible
+from tests.recorded import LOW, rows
+
+AGAIN = "Pass redecide=True to decide anew on this machine"
+
+
+def batches() -> list[Tensor]:
+    return [rows(60, i) for i in range(10)]
+
+
+def model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return compressible()
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    made = dendrofx.transform(
+        model(), calibration=batches(), light=LOW, gate=LearnedGate(), max_deviation=0.05, tune_seconds=0
+    )
+    assert made.plan.routed
+    return made.plan
+
+
+def refused(plan: Plan, given: nn.Module | None = None, data: list[Tensor] | None = None, **options: Any) -> str:
+    with pytest.raises(PlanError) as error:
+        dendrofx.transform(model() if given is None else given, calibration=data or batches(), plan=plan, **options)
+    return str(error.value)
+
+
+def edited(plan: Plan, **changes: Any) -> Plan:
+    assert plan.origin is not None
+    return replace(plan, origin=replace(plan.origin, **changes))
+
+
+# -------------------------------------------------------------------------------------------------- of another origin
+
+
+@pytest.mark.parametrize("redecide", [False, True])
+def test_another_model(plan: Plan, redecide: bool) -> None:
+    other = model()
+    with torch.no_grad():
+        next(other.parameters())[3, 5] += 1e-6
+    message = refused(plan, other, redecide=redecide)
+    assert plan.origin is not None
+    assert message.startswith(f"the plan was made for another model: fingerprint {plan.origin.model} there, ")
+    assert message.endswith(" here")
+
+
+@pytest.mark.parametrize("change", ["a value", "the order", "one batch less"])
+def test_other_calibration_data(plan: Plan, change: str) -> None:
+    data = batches()
+    if change == "a value":
+        data[4][7, 7] += 1e-3
+    data = data[::-1] if change == "the order" else data[:-1] if change == "one batch less" else data
+    message = refused(plan, data=data)
+    assert message.startswith("the plan was made with other calibration data: fingerprint ")
+    assert message.endswith("Light branches and gates are fitted to it again: pass the same batches in the same order")
+
+
+def test_no_data_where_there_was_some_and_the_other_way_round(plan: Plan) -> None:
+    with pytest.raises(
+        PlanError, match=r"the plan was made with other calibration data: fingerprint .* there, None here"
+    ):
+        dendrofx.transform(model(), plan=plan)
+    without = dendrofx.transform(model(), tune_seconds=0).plan
+    assert "fingerprint None there, " in refused(without)
+
+
+@pytest.mark.parametrize("what", ["dendrofx", "torch"])
+def test_another_version(plan: Plan, what: str) -> None:
+    now = {"dendrofx": dendrofx.__version__, "torch": torch.__version__}[what]
+    message = refused(edited(plan, **{what: "0.0.1"}))
+    assert message == f"the plan was made by another version: {what} 0.0.1 there, {now} here. {AGAIN}"
+
+
+def test_another_machine(plan: Plan) -> None:
+    assert plan.origin is not None
+    here: Origin = plan.origin
+    start = "the plan was made on another machine: "
+    message = refused(edited(plan, cpu="Z80"))
+    assert message == (
+        f"{start}Z80, {here.cores} cores there, {here.cpu}, {here.cores} cores here. Its times do not hold here. {AGAIN}"
+    )
+    assert refused(edited(plan, cores=999)).startswith(f"{start}{here.cpu}, 999 cores there, ")
+    vnni = here.capability.vnni
+    message = refused(edited(plan, capability=replace(capability(), vnni=not vnni)))
+    assert f" cores here; vnni {vnni} here, {not vnni} there. Its times do not hold here." in message
+    again = dendrofx.transform(model(), calibration=batches(), plan=edited(plan, threads=64))
+    assert again.plan.routed, "threads are a setting"
+
+
+@pytest.mark.parametrize("redecide", [False, True])
+def test_no_origin(plan: Plan, redecide: bool) -> None:
+    message = refused(replace(plan, origin=None), redecide=redecide)
+    assert message == "the plan does not say where it was made: take one that transform returned"
+
+
+def test_a_site_that_the_model_does_not_have(plan: Plan) -> None:
+    (entry,) = plan.sites
+    assert refused(replace(plan, sites=[entry, replace(entry, name="blocks.7")])) == (
+        "the plan routes ['blocks.7'], which the model does not have; it has ['0..2']"
+    )
+
+
+def test_a_site_that_lost_its_forms(plan: Plan) -> None:
+    (entry,) = plan.sites
+    message = "the plan routes '0..2' without a light form or a gate"
+    assert refused(replace(plan, sites=[replace(entry, gate=None)])) == message
+    unfit = refused(replace(plan, sites=[replace(entry, light=dendrofx.LowRank(4000))]))
+    assert unfit.startswith("the plan's LowRank(rank=4000, basis='weight') no longer fits site '0..2': ")
+
+
+# ------------------------------------------------------------------------------------------------------ no plan at all
+
+
+def changed(**changes: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda value: {**value, **changes}
+
+
+def without(name: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda value: {k: v for k, v in value.items() if k != name}
+
+
+def with_site(**changes: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda value: {**value, "sites": [{**value["sites"][0], **changes}]}
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (changed(format=2), "not a dendrofx plan of format 1: its format is 2"),
+    (without("format"), "not a dendrofx plan of format 1: its format is None"),
+    (lambda value: [value], "holds no plan, but a list"),
+    (without("sites"), "the plan cannot be read: 'sites'"),
+    (without("max_deviation"), "the plan cannot be read: "),
+    (changed(later=1), "the plan cannot be read: "),
+    (changed(sites=5), "the plan cannot be read: "),
+    (changed(samples=5), "the plan cannot be read: "),
+    (changed(models=[{}]), "the plan cannot be read: "),
+    (changed(origin={}), "the plan cannot be read: "),
+    (changed(origin="here"), "the plan cannot be read: "),
+    (with_site(colour="red"), "the plan cannot be read: "),
+    (with_site(light="LowRank(rank=8)"), "the plan cannot be read: "),
+    (with_site(light={"form": "Quantum"}), "the plan cannot be read: unknown form 'Quantum': this version has AlwaysFull, "),
+    (with_site(light={"form": "LowRank", "rank": 0}), "the plan cannot be read: rank must be "),
+    (with_site(light={"form": "LearnedGate"}), "the plan cannot be read: "),
+    (with_site(gate={"form": "LearnedGate", "depth": 3}), "the plan cannot be read: LearnedGate does not take "),
+])  # fmt: skip
+def test_json_that_is_no_plan(change: Callable[[Any], Any], message: str, plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps(change(plan.to_json())), encoding="utf-8")
+    with pytest.raises(PlanError) as error:
+        Plan.load(tmp_path / "plan.json")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"", "is not JSON: "),
+    (b"{", "is not JSON: "),
+    (b"\xff\xfe", "is not JSON: "),
+    (b"null", "holds no plan, but a NoneType"),
+    (None, "cannot read the plan "),
+])  # fmt: skip
+def test_files_that_are_no_plan(content: bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(PlanError) as error:
+        Plan.load(path)
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
+    for path, why in ((tmp_path / "none.json", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(PlanError) as error:
+            Plan.load(path)
+        assert str(error.value) == f"cannot read the plan {path}: {why}"
