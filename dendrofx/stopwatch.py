@@ -43,7 +43,7 @@ class Timer(Protocol):
         """Whether no more parts should be timed."""
 
     def site(
-        self, shape: str, rows: Tensor, candidates: Sequence[Candidate], fulls: Mapping[str, nn.Module]
+        self, make: str, rows: Tensor, candidates: Sequence[Candidate], fulls: Mapping[str, nn.Module]
     ) -> SiteTimes:
         """Times of one site's parts at `len(rows)` rows per call."""
 
@@ -84,7 +84,7 @@ class Stopwatch:
 
     @torch.no_grad()
     def site(
-        self, shape: str, rows: Tensor, candidates: Sequence[Candidate], fulls: Mapping[str, nn.Module]
+        self, make: str, rows: Tensor, candidates: Sequence[Candidate], fulls: Mapping[str, nn.Module]
     ) -> SiteTimes:
         """Time one site's parts in turns; see `SiteTimes`.
 

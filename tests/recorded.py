@@ -108,9 +108,10 @@ class Recorded(Stopwatch):
         self.raced: list[tuple[list[str], int]] = []
 
     def site(
-        self, shape: str, rows: Tensor, candidates: Sequence[Candidate], fulls: Mapping[str, nn.Module]
+        self, make: str, rows: Tensor, candidates: Sequence[Candidate], fulls: Mapping[str, nn.Module]
     ) -> SiteTimes:
         """What was recorded of one site."""
+        shape = make.partition(" Linear")[0]  # the layers follow
         self.sites.append((shape, len(rows), [str(c.branches.light_form) for c in candidates], list(fulls)))
         if f"site {len(self.sites)}" in self.interrupt:
             raise KeyboardInterrupt
