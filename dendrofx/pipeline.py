@@ -34,7 +34,7 @@ from dendrofx.tuning import Tuning
 from dendrofx.verify import ModelTimes, judge, timing_batches
 
 # Shares of the budget at which the branches of several sites are chosen and tried together, and the steps of such a trial.
-BUDGET_SHARES = (2.0, 1.0, 0.5, 0.25)
+BUDGET_SHARES = (4.0, 2.0, 1.0, 0.5, 0.25)
 TRIAL_STEPS = 16
 
 
@@ -121,7 +121,7 @@ class Pipeline:
 
         Where errors of sites add up worse than independent ones, more cautious branches can end up cheaper.
         """
-        if self.data is None or len(self.explored.found) < 2:
+        if self.data is None:
             return 1.0
         tried: dict[float, float] = {}
         seen: set[tuple[str, ...]] = set()

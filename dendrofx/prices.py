@@ -44,8 +44,9 @@ class Price:
     def __str__(self) -> str:
         if self.ms is None or self.block_ms is None or self.break_even is None:
             return f"would cost {100 * self.cost:.0f} % of the block"
+        rows = "1 row" if self.rows == 1 else f"{self.rows} rows"
         return (
-            f"would take {self.ms:.3g} ms where the block takes {self.block_ms:.3g} ({self.rows} rows; it breaks even at"
+            f"would take {self.ms:.3g} ms where the block takes {self.block_ms:.3g} ({rows}; it breaks even at"
             f" {100 * self.break_even:.1f} % activity)"
         )
 

@@ -18,8 +18,8 @@ from dendrofx.prices import Measured, Price, counted
 from dendrofx.sites import Site
 from dendrofx.stopwatch import Timer
 
-# Shares of the budget at which candidates are worth timing: an ample and a scarce one.
-SHORTLIST_SHARES = (1.0, 0.25)
+# Shares of the budget at which candidates are worth timing: sites need not share evenly, nor do their errors add up evenly.
+SHORTLIST_SHARES = (4.0, 1.0, 0.25)
 
 
 class Tuning:
@@ -72,7 +72,7 @@ class Tuning:
         return Measured([timer.site(make, batch, shortlist, fulls) for batch in batches], exact)
 
     def shortlist(self, site: Site) -> list[Candidate]:
-        """The candidate of each family with the best counted price, for an ample and for a scarce budget."""
+        """The candidate of each family with the best counted price, for ample and scarce budgets."""
         best: dict[tuple[str, float], tuple[float, Candidate]] = {}
         rows = self.rows_per_call(site.name)
         for candidate in self.explored.found[site.name]:
