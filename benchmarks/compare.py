@@ -29,6 +29,7 @@ from benchmarks.sweep import run_sweep
 from benchmarks.tables import ablation_table, footer, machine_line, sweep_table, table
 from benchmarks.variants import Asked, build_variants, prepare
 from dendrofx.errors import DendrofxError, InputError
+from dendrofx.files import write_whole
 from dendrofx.forms import Form, form_from_text
 from dendrofx.gates import GateForm
 from dendrofx.light import LightForm
@@ -109,13 +110,18 @@ def _form(kind: type[Form]) -> Callable[[str], Form]:
 
 
 def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = _float(text)
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {text!r}")
     return value
+
+
+def _float(text: str) -> float:
+    """NaN for what is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
 
 
 def _positive(text: str) -> int:
@@ -131,10 +137,7 @@ def _seed(text: str) -> int:
 
 
 def _budget(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = _float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number above 0 such as 0.01, got {text!r}")
     return value
@@ -145,14 +148,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     try:
         plots = writable_dir(args.plots or Path("sweep")) if args.sweep else None
-        if args.json is not None:
-            writable_dir(args.json.parent)
-            if args.json.is_dir():
-                raise IsADirectoryError(f"cannot write to {args.json}: it is a folder. Name a file")
-        if args.save_plan is not None:
-            writable_dir(args.save_plan.parent)
-            if args.save_plan.is_dir():
-                raise IsADirectoryError(f"cannot write to {args.save_plan}: it is a folder. Name a file")
+        for target in (args.json, args.save_plan):
+            if target is not None:
+                writable_dir(target.parent)
+                if target.is_dir():
+                    raise IsADirectoryError(f"cannot write to {target}: it is a folder. Name a file")
         torch.set_num_threads(args.threads)
         machine = describe_machine()
         records: list[Record | KernelRecord] = []
@@ -245,16 +245,6 @@ def writable_dir(folder: Path) -> Path:
     except OSError as error:
         raise OSError(f"cannot write to {folder}: {error.strerror or error}. Choose another folder") from error
     return folder
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside `path`, then rename: a file is there whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        write(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -97,9 +97,8 @@ class SiteTimes:
             return none
         hard = activity * self.rows / some
         counts, ms = [n for n, _ in self.full[full]], [t for _, t in self.full[full]]
-        if (
-            self.rows == 1
-        ):  # a hard row is the whole call: nothing is moved, and a gate that reads the input skips light
+        if self.rows == 1:
+            # a hard row is the whole call: nothing is moved, and a gate that reads the input skips the light branch
             skipped = self.light[light, reports] if reports == "plain" else 0.0
             return (1 - some) * none + some * (none - skipped + ms[-1])
         return none + some * (float(np.interp(hard, counts, ms)) + self.moved * hard)

@@ -114,11 +114,10 @@ def _measured(site: Site, branches: Branches, tolerance: float, run: Pipeline) -
     """The routed site alone, timed where its parts were, ms."""
     if run.timer is None or site.name not in run.tuning.measured or run.timer.expired:
         return None
-    rows = run.explored.rows[site.name]
-    batch = Inputs((rows[torch.arange(run.tuning.rows_per_call(site.name)[-1]) % len(rows)],))
+    batch = Inputs((run.tuning.batches(site.name)[-1],))
     alone = site_alone(block_of(run.captured, site.nodes), branches, tolerance)
     with run.timer.interruptible():
-        return judge(run.timer.models(*alone, [batch]), len(rows)).routed_ms
+        return judge(run.timer.models(*alone, [batch]), batch.samples).routed_ms
     return None
 
 

@@ -29,9 +29,8 @@ def default_lights(data: BlockData) -> list[LightForm]:
     best = low[0] if low else None
     widest = max(w.in_features * w.out_features // (w.in_features + w.out_features) for w in data.linears)
     ranks = sorted({max(int(widest * share), 1) for share in RANK_SHARES})
-    if (
-        data.rows is None
-    ):  # what has a proven bound; low precision has an estimate, and is used without data only when named
+    if data.rows is None:
+        # what has a proven bound; low precision has an estimate, and is used without data only when named
         return [LowRank(rank) for rank in ranks]
     lights: list[LightForm] = [*low, *[replace(f, smooth=SMOOTH) for f in low if isinstance(f, Int8)]]
     for precision in dict.fromkeys([None, best]):

@@ -91,11 +91,14 @@ def activity(counts: Mapping[str, Mapping[str, int]]) -> float:
 
 def executed_macs(counts: Mapping[str, Mapping[str, int]], original: int) -> int:
     """Multiply-adds of the routed model: the original's, less the routed blocks', plus gate, light and full as executed."""
-    routed = sum(c["gate_macs"] + c["light_macs"] + c["full_macs"] - c["original_macs"] for c in counts.values())
-    return original + routed
+    return _executed(counts, original, "macs")
 
 
 def executed_work(counts: Mapping[str, Mapping[str, int]], original: int) -> int:
     """The same, each multiply-add weighted by the bits of its widest operand over 32."""
-    routed = sum(c["gate_work"] + c["light_work"] + c["full_work"] - c["original_macs"] for c in counts.values())
-    return original + routed
+    return _executed(counts, original, "work")
+
+
+def _executed(counts: Mapping[str, Mapping[str, int]], original: int, unit: str) -> int:
+    parts = [f"{branch}_{unit}" for branch in ("gate", "light", "full")]
+    return original + sum(sum(c[part] for part in parts) - c["original_macs"] for c in counts.values())

@@ -50,6 +50,8 @@ class Pipeline:
         example: inputs to time the whole model on where there is no calibration.
     """
 
+    tuning: Tuning
+
     def __init__(
         self,
         captured: fx.GraphModule,
@@ -63,7 +65,6 @@ class Pipeline:
         self.example = example
         self.refused: dict[str, Refusal] = {r.site: r for r in sites.refused}
         self.explored = Explored()
-        self.tuning = Tuning(captured, self.explored, options, (1,))
         self.chosen: dict[str, Candidate] = {}
         self.prices: dict[str, Price] = {}
         self.steps: list[Step] = []

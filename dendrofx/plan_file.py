@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from dendrofx.errors import PlanError
+from dendrofx.files import write_whole
 from dendrofx.forms import Form, form_from_json
 from dendrofx.gates.form import GateForm
 from dendrofx.light.form import LightForm
@@ -52,15 +53,11 @@ def plan_from_json(value: Mapping[str, Any]) -> Plan:
 
 
 def save_plan(plan: Plan, path: Path) -> None:
-    """Write beside `path`, then rename; `PlanError` where that cannot be."""
+    """Write it whole or not at all; `PlanError` where the path is a folder."""
     if path.is_dir() or not path.name:
         raise PlanError(f"cannot write the plan to {path}: it is a folder. Name a file")
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(json.dumps(plan_to_json(plan), indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    text = json.dumps(plan_to_json(plan), indent=1) + "\n"
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def load_plan(path: Path) -> Plan:
@@ -117,15 +114,15 @@ def check_origin(plan: Plan, model: str, data: str | None, redecide: bool) -> No
             f"the plan was made with other calibration data: fingerprint {made.data} there, {data} here. Light branches and"
             " gates are fitted to it again: pass the same batches in the same order"
         )
+    now = here(model, data, made.seed, made.batch_sizes, made.min_speedup)
     again = "Pass redecide=True to decide anew on this machine"
-    for what, there, now in (("dendrofx", made.dendrofx, VERSION), ("torch", made.torch, torch.__version__)):
-        if there != now:
-            raise PlanError(f"the plan was made by another version: {what} {there} there, {now} here. {again}")
-    now_cpu, now_cores, now_capability = cpu_name(), os.cpu_count() or 1, capability()
-    if (made.cpu, made.cores, made.capability) != (now_cpu, now_cores, now_capability):
-        differs = now_capability.differs(made.capability)
+    for what, there, version in (("dendrofx", made.dendrofx, now.dendrofx), ("torch", made.torch, now.torch)):
+        if there != version:
+            raise PlanError(f"the plan was made by another version: {what} {there} there, {version} here. {again}")
+    if (made.cpu, made.cores, made.capability) != (now.cpu, now.cores, now.capability):
+        differs = now.capability.differs(made.capability)
         raise PlanError(
-            f"the plan was made on another machine: {made.cpu}, {made.cores} cores there, {now_cpu}, {now_cores} cores here"
+            f"the plan was made on another machine: {made.cpu}, {made.cores} cores there, {now.cpu}, {now.cores} cores here"
             f"{f'; {differs}' if differs else ''}. Its times do not hold here. {again}"
         )
 

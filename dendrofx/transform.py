@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -131,9 +131,9 @@ def _check_tuning(
         raise InputError(
             f"full must be a light form such as dendrofx.Prepacked() or dendrofx.Pruned(energy=1.0), got {full!r}"
         )
-    if not _number(min_speedup) or not float(str(min_speedup)) > 0:
+    if not _number(min_speedup) or not min_speedup > 0:
         raise InputError(f"min_speedup must be a number above 0, got {min_speedup!r}; 1.05 is five percent faster")
-    if not _number(tune_seconds) or not float(str(tune_seconds)) >= 0:
+    if not _number(tune_seconds) or not tune_seconds >= 0:
         raise InputError(f"tune_seconds must be a number of at least 0, got {tune_seconds!r}")
     if batch_sizes is None:
         return None
@@ -143,7 +143,7 @@ def _check_tuning(
     return tuple(sorted(set(sizes)))
 
 
-def _number(value: object) -> bool:
+def _number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 from tqdm import tqdm
 
 from dendrofx.block import block_of
@@ -66,10 +66,8 @@ class Tuning:
             form = Prepacked()
             exact = {str(form): (form, form.fit(block))}
             fulls[str(form)] = exact[str(form)][1]
-        rows = self.explored.rows[site.name]
-        batches = [rows[torch.arange(count) % len(rows)] for count in self.rows_per_call(site.name)]
         make = f"{site.shape} {' '.join(type(layer).__name__ for layer in block)}"
-        return Measured([timer.site(make, batch, shortlist, fulls) for batch in batches], exact)
+        return Measured([timer.site(make, batch, shortlist, fulls) for batch in self.batches(site.name)], exact)
 
     def shortlist(self, site: Site) -> list[Candidate]:
         """The candidate of each family with the best counted price, for ample and scarce budgets."""
@@ -82,6 +80,11 @@ class Tuning:
                 if key not in best or cost < best[key][0]:
                     best[key] = (cost, candidate)
         return list({id(c): c for _, c in best.values()}.values())
+
+    def batches(self, site: str) -> list[Tensor]:
+        """What one call brings to a site, at each batch size: its rows, repeated where they are too few."""
+        rows = self.explored.rows[site]
+        return [rows[torch.arange(count) % len(rows)] for count in self.rows_per_call(site)]
 
     def rows_per_call(self, site: str) -> list[int]:
         """Rows that reach a site, at each batch size."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dendrofx.block import principal_directions
 from dendrofx.errors import InputError
 from dendrofx.gates.form import GateForm, Reads, SiteRows
-from dendrofx.gates.scores import LearnedLightScore, LearnedScaleScore, LearnedScore
+from dendrofx.gates.scores import FeatureScore, LearnedLightScore, LearnedScaleScore, LearnedScore
 from dendrofx.light.branch import Int8Chain
 
 HARDLY = 1e-4
@@ -77,7 +77,7 @@ class LearnedGate(GateForm):
         return LearnedScore(site.data.directions(0, "input")[:, : self.directions].t()), rows, ranged
 
 
-def _fit_range(gate: LearnedScore | LearnedScaleScore, features: Tensor) -> None:
+def _fit_range(gate: FeatureScore, features: Tensor) -> None:
     """Scale and shift, so that the largest |z| of the finite rows is 1."""
     features = features[features.isfinite().all(1)].double()
     mean, spread = features.mean(0), features.std(0, correction=0)
@@ -88,7 +88,7 @@ def _fit_range(gate: LearnedScore | LearnedScaleScore, features: Tensor) -> None
     gate.shift.copy_(-mean / (spread * reach))
 
 
-def _fit_weights(gate: LearnedScore | LearnedScaleScore, features: Tensor, error: Tensor, ridge: float) -> None:
+def _fit_weights(gate: FeatureScore, features: Tensor, error: Tensor, ridge: float) -> None:
     """The ridge solution over the scaled features."""
     z = (features * gate.scale + gate.shift).double()
     target = error.double().clamp_min(SMALLEST_ERROR).log()

@@ -98,33 +98,52 @@ class EnergyScore(nn.Module):
         return torch.where(inside, score, unjudged)
 
 
-class LearnedScore(nn.Module):
-    """`exp(offset + weight . z)`, z the row's features scaled so that no calibration row leaves [-1, 1].
+class FeatureScore(nn.Module):
+    """`exp(offset + weight . z)`, z a row's features scaled so that no calibration row leaves [-1, 1].
 
-    Features of a row x with code c = directions x: `||x||`, `||c||` and c. Few operations, and in place: a gate runs on
-    every row, and on narrow blocks the number of its operations is its cost.
+    Few operations, and in place: a gate runs on every row, and on narrow blocks the number of its operations is its cost.
 
     Args:
-        directions: f32[k, in], orthonormal.
+        features: how many.
+        macs: multiply-adds per row.
     """
 
-    directions: Tensor
     shift: Tensor
     scale: Tensor
     weight: Tensor
     offset: Tensor
 
-    def __init__(self, directions: Tensor) -> None:
+    def __init__(self, features: int, macs: int) -> None:
         super().__init__()
-        features = directions.size(0) + 2
-        self.register_buffer("directions", directions.contiguous())
         self.register_buffer("shift", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
         self.register_buffer("weight", torch.zeros(1, features))
         self.register_buffer("offset", torch.zeros(1))
         self.margin = 1e-3
         self.unjudged = UNJUDGED
-        self.macs = int(directions.numel() + features)
+        self.macs = macs
+
+    def score(self, features: Tensor) -> Tensor:
+        """f32[N, features] -> f32[N]; NaN or infinity for a row that is not finite."""
+        z = torch.addcmul(self.shift, features, self.scale)
+        score = F.linear(z, self.weight, self.offset).exp_()
+        reach = z.abs_().amax(1, keepdim=True)
+        return torch.where(reach > 1.000001, reach * self.unjudged, score).squeeze(1)  # the slack is for rounding
+
+
+class LearnedScore(FeatureScore):
+    """Reads the row. Features of a row x with code c = directions x: `||x||`, `||c||` and c.
+
+    Args:
+        directions: f32[k, in], orthonormal.
+    """
+
+    directions: Tensor
+
+    def __init__(self, directions: Tensor) -> None:
+        features = directions.size(0) + 2
+        super().__init__(features, int(directions.numel() + features))
+        self.register_buffer("directions", directions.contiguous())
 
     @torch.jit.export
     def features(self, x: Tensor) -> Tensor:
@@ -133,59 +152,37 @@ class LearnedScore(nn.Module):
         norms = [torch.linalg.vector_norm(v, 2, 1, keepdim=True) for v in (x, code)]
         return torch.cat([norms[0], norms[1], code], 1)
 
-    def score(self, x: Tensor) -> Tensor:
-        """f32[N, in] -> f32[N]; NaN or infinity for a row that is not finite."""
-        z = torch.addcmul(self.shift, self.features(x), self.scale)
-        score = F.linear(z, self.weight, self.offset).exp_()
-        reach = z.abs_().amax(1, keepdim=True)
-        return torch.where(reach > 1.000001, reach * self.unjudged, score).squeeze(1)  # the slack is for rounding
-
     def forward(self, x: Tensor) -> Tensor:
         """f32[N, in] -> f32[N]."""
-        return self.score(x)
+        return self.score(self.features(x))
 
 
 class LearnedLightScore(LearnedScore):
-    """`LearnedScore` of what the light branch made of the row, instead of the row."""
+    """Reads what the light branch made of the row, instead of the row."""
 
     def forward(self, x: Tensor, light: LightRows) -> Tensor:  # type: ignore[override]
         """The rows and their light outputs -> f32[N]."""
-        return self.score(light.out)
+        return self.score(self.features(light.out))
 
 
-class LearnedScaleScore(nn.Module):
-    """`LearnedScore` of the logarithms of the scales that an int8 light branch quantised the row with.
+class LearnedScaleScore(FeatureScore):
+    """Reads the scales that an int8 light branch quantised the row with; its features are their logarithms.
 
     Args:
-        features: how many scales.
+        scales: how many.
     """
 
-    shift: Tensor
-    scale: Tensor
-    weight: Tensor
-    offset: Tensor
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.register_buffer("shift", torch.zeros(features))
-        self.register_buffer("scale", torch.ones(features))
-        self.register_buffer("weight", torch.zeros(1, features))
-        self.register_buffer("offset", torch.zeros(1))
-        self.margin = 1e-3
-        self.unjudged = UNJUDGED
-        self.macs = features
+    def __init__(self, scales: int) -> None:
+        super().__init__(scales, scales)
 
     @torch.jit.export
     def features(self, scales: Tensor) -> Tensor:
-        """f32[N, features] -> their logarithms, every one above that of the least scale."""
+        """f32[N, scales] -> f32[N, scales]."""
         return scales.log()
 
     def forward(self, x: Tensor, light: LightRows) -> Tensor:
         """The rows and their scales -> f32[N]."""
-        z = torch.addcmul(self.shift, light.evidence.log(), self.scale)
-        score = F.linear(z, self.weight, self.offset).exp_()
-        reach = z.abs_().amax(1, keepdim=True)
-        return torch.where(reach > 1.000001, reach * self.unjudged, score).squeeze(1)
+        return self.score(self.features(light.evidence))
 
 
 class ResidualScore(nn.Module):

@@ -56,7 +56,10 @@ class LightForm(Form, ABC):
         return self.build(data).eval()
 
     def check_machine(self) -> None:
-        """Refuse a CPU on which the form is wrong or emulated, by `InputError`."""
+        """Refuse a CPU on which the form, or the precision it takes, is wrong or emulated, by `InputError`."""
+        precision = getattr(self, "precision", None)
+        if precision is not None:
+            precision.check_machine()
 
     @abstractmethod
     def build(self, data: BlockData) -> nn.Module:

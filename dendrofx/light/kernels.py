@@ -63,6 +63,12 @@ def join_blocks(blocks: List[Tensor], rows: int, width: int) -> Tensor:  # noqa:
     return out
 
 
+def norm_twice(x: Tensor) -> Tensor:
+    """f32[N, in] -> f32[N, 2]: what a layer observes of a row that has no other norm to tell."""
+    norm = torch.linalg.vector_norm(x, 2, 1)
+    return torch.stack([norm, norm], 1)
+
+
 class Int8Linear(nn.Module):
     """`y = (row scale) * (q(x) @ weight') * scale + bias`, the product in 8-bit integers, accumulated in 32 bits, exactly.
 
@@ -167,8 +173,7 @@ class BFloat16Linear(nn.Module):
 
     def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
         """The output, and f32[N, 2]: the row's norm, twice."""
-        norm = torch.linalg.vector_norm(x, 2, 1, True)
-        return self.forward(x), torch.cat([norm, norm], 1)
+        return self.forward(x), norm_twice(x)
 
     def extra_repr(self) -> str:
         """`1024 -> 4096, bfloat16`."""
@@ -211,8 +216,7 @@ class PackedLinear(nn.Module):
 
     def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
         """The output, and f32[N, 2]: the row's norm, twice."""
-        norm = torch.linalg.vector_norm(x, 2, 1, True)
-        return self.forward(x), torch.cat([norm, norm], 1)
+        return self.forward(x), norm_twice(x)
 
     def extra_repr(self) -> str:
         """`1024 -> 4096, float32, packed`."""

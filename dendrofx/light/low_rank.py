@@ -64,11 +64,6 @@ class LowRank(LightForm):
         """Whether `fit` needs calibration rows."""
         return self.basis != "weight" or (self.precision is not None and self.precision.needs_rows)
 
-    def check_machine(self) -> None:
-        """What its precision needs."""
-        if self.precision is not None:
-            self.precision.check_machine()
-
     def build(self, data: BlockData) -> nn.Module:
         """Factor every Linear; see `LightForm.fit`."""
         layers = [self._factor(data, i) for i in range(len(data.linears))]

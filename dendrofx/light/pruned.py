@@ -57,11 +57,6 @@ class Pruned(LightForm):
         if not self.ridge > 0:
             raise InputError(f"ridge must be > 0 (inf compensates the mean alone), got {self.ridge}")
 
-    def check_machine(self) -> None:
-        """What its precision needs."""
-        if self.precision is not None:
-            self.precision.check_machine()
-
     def build(self, data: BlockData) -> nn.Module:
         """Choose the units and compensate for the others; see `LightForm.fit`.
 
