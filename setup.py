@@ -21,7 +21,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10,<3.14",
-    packages=["dendrofx", "dendrofx.gates", "dendrofx.light", "dendrofx.passes"],
+    packages=["dendrofx", "dendrofx.capture", "dendrofx.gates", "dendrofx.light", "dendrofx.passes", "dendrofx.rows"],
     package_dir={"dendrofx": "dendrofx", "dendrofx.passes": "passes"},
     package_data={"dendrofx": ["py.typed"]},
     install_requires=["torch==2.13.*", "numpy>=1.26", "tabulate>=0.9", "tqdm>=4.60"],

@@ -113,7 +113,9 @@ def _by_compute(record: Record, machine: str) -> Figure:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g} x"))
     axes.yaxis.set_minor_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g} x" if v < 10 else ""))
-    axes.set_xlabel("effective compute (% of the original's multiply-adds, weighted by bits; gate, light and padding included)")
+    axes.set_xlabel(
+        "effective compute (% of the original's multiply-adds, weighted by bits; gate, light and padding included)"
+    )
     axes.set_ylabel("speed-up over scripted")
     axes.legend(frameon=False, fontsize=9)
     axes.grid(alpha=0.25, which="both")

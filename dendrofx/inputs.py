@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dendrofx.errors import InputError
+from dendrofx.outputs import flatten
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,15 @@ class Inputs:
 
     def take(self, index: Tensor) -> Inputs:
         """The samples at `index` (i64[k]) of every tensor."""
+        return self.map(lambda t: t.index_select(0, index))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        """With every tensor changed."""
 
         def pick(v: Any) -> Any:  # noqa: ANN401
-            return v.index_select(0, index) if isinstance(v, Tensor) else v
+            return change(v) if isinstance(v, Tensor) else v
 
-        return Inputs(tuple(pick(v) for v in self.args), tuple((k, pick(v)) for k, v in self.kwargs))
+        return Inputs(tuple(map(pick, self.args)), tuple((k, pick(v)) for k, v in self.kwargs))
 
     def __str__(self) -> str:
         def show(v: Any) -> str:  # noqa: ANN401
@@ -77,20 +82,7 @@ def tensors_of(output: Any) -> list[Tensor]:  # noqa: ANN401
     Raises:
         InputError: the output holds none.
     """
-    found: list[Tensor] = []
-
-    def walk(value: Any) -> None:  # noqa: ANN401
-        if isinstance(value, Tensor):
-            if value.is_floating_point():
-                found.append(value)
-        elif isinstance(value, Mapping):
-            for v in value.values():
-                walk(v)
-        elif isinstance(value, tuple | list):
-            for v in value:
-                walk(v)
-
-    walk(output)
+    found = [t for t in flatten(output)[0] if t.is_floating_point()]
     if not found:
         raise InputError(f"the model's output holds no floating-point tensor to compare: {type(output).__name__}")
     return found

@@ -9,6 +9,8 @@ import torch
 from torch import fx, nn
 
 from dendrofx.block import row_cost
+from dendrofx.calling import CALL
+from dendrofx.inputs import Inputs
 from dendrofx.leaves import FullOnHardRows, LightBeforeGate, LightWithEvidence, LightWithScales
 from dendrofx.routed import count_rows, no_counts, split_rows
 
@@ -49,6 +51,14 @@ class RoutedModule(fx.GraphModule):
         if name == "plan":  # nn.Module hides what a property raises
             raise AttributeError(NO_PLAN)
         return super().__getattr__(name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (the model's own)
+        """Call it as the model was called; see `CallForm`. Scripting reads `forward` alone."""
+        form = self.meta.get(CALL)
+        if form is None:
+            return super().__call__(*args, **kwargs)
+        plain = form.plain(Inputs(args, tuple(kwargs.items())))
+        return form.restore(super().__call__(**dict(plain.kwargs)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         rebuild, args = super().__reduce__()[:2]

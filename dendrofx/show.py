@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, fx
 
 SHAPE = "dendrofx.shape"
+LIVE = "dendrofx.live"  # on nodes that run on live rows
 HEADERS = "dendrofx.headers"
 _DTYPES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16", "int64": "i64", "int32": "i32"}
 
@@ -52,6 +53,12 @@ def graph_text(gm: fx.GraphModule) -> str:
     inputs = ", ".join(_typed(n) for n in gm.graph.nodes if n.op == "placeholder")
     result = next(n for n in reversed(gm.graph.nodes) if n.op == "output").args[0]
     return "\n".join([f"graph({inputs})", *lines, f"  return {result}"])
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _typed(node: fx.Node) -> str:

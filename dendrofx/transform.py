@@ -27,6 +27,7 @@ from dendrofx.pipeline import Pipeline
 from dendrofx.plan import Plan
 from dendrofx.plan_file import check_origin, here
 from dendrofx.replay import replay
+from dendrofx.show import first_line
 from dendrofx.sites import Selector
 from dendrofx.stopwatch import Stopwatch
 
@@ -180,8 +181,7 @@ def _try(model: nn.Module, example: Inputs) -> None:
     try:
         example.call(model)
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"{type(model).__name__} rejects the inputs {example}: {first}. Pass batches as the model is called: a tensor,"
+            f"{type(model).__name__} rejects the inputs {example}: {first_line(error)}. Pass batches as the model is called: a tensor,"
             " a tuple of positional inputs or a dict of named ones, with the width and dtype it was trained on"
         ) from error

@@ -1,6 +1,7 @@
 """Graph passes: each rewrites a traced module in one named way and says what it changed and refused.
 
-Imported as `dendrofx.passes`. The order in which `transform` runs them is in `dendrofx/rewrite.py`.
+Imported as `dendrofx.passes`. The order in which `transform` runs them is in `dendrofx/dead_rows.py`, for live
+rows, and `dendrofx/rewrite.py`, for sites.
 """
 
 if __name__ != "dendrofx.passes":
@@ -9,7 +10,11 @@ if __name__ != "dendrofx.passes":
 from dendrofx.passes.add_gate import AddGate
 from dendrofx.passes.add_light import AddLight
 from dendrofx.passes.base import Change, Pass, PassResult, run_passes
+from dendrofx.passes.drop_dead_rows import DropDeadRows
+from dendrofx.passes.fuse_attention import FuseAttention
+from dendrofx.passes.mark_rows import MarkRows
 from dendrofx.passes.mark_sites import MarkSites
+from dendrofx.passes.merge_linears import MergeLinears
 from dendrofx.passes.outline_block import OutlineBlock
 from dendrofx.passes.route_rows import RouteRows
 
@@ -23,4 +28,8 @@ __all__ = [
     "AddLight",
     "AddGate",
     "RouteRows",
+    "FuseAttention",
+    "MarkRows",
+    "DropDeadRows",
+    "MergeLinears",
 ]

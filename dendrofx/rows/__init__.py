@@ -1,0 +1,1 @@
+"""Rows of a graph: layouts, the analysis that proves ops row-wise, and the run time of live rows."""

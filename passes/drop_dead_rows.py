@@ -1,0 +1,195 @@
+"""Run the row-wise regions of a graph on live rows only.
+
+    %linear = fc1(%x)                      %rows      = live_rows(%mask)
+    %gelu   = gelu(%linear)                %x_live    = take_rows(%x, %rows)
+    %y      = attention(%gelu)      ->     %linear    = fc1(%x_live)
+                                           %gelu      = gelu(%linear)
+                                           %gelu_padded = put_rows(%gelu, %rows)
+                                           %y         = attention(%gelu_padded)
+
+One walk keeps two worlds, padded and live, and crosses where an edge does:
+
+1. A row-wise node below a Linear lives in the live world alone. One above every Linear is cheap (embeddings, masks) and stands in
+   both, so that rows are gathered from its small inputs.
+2. A value is gathered once and scattered once, however many nodes read it from the other world.
+3. An attention of live rows over live rows attends on live rows; whether a call's mask allows that is checked in the call.
+4. Sizes in the arguments of view, expand and slice count live rows: one sample, as many tokens as rows.
+5. Everything else stays padded, as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from dendrofx.errors import PassError
+from dendrofx.passes.base import Change, Pass, PassResult
+from dendrofx.rows.analysis import ROWS, RowNote
+from dendrofx.rows.layout import SAMPLES, SHAPES, TOKENS, Letters, shape, tensors
+from dendrofx.rows.live import attend_rows, count_live, live_rows, plan_attention, put_rows, take_rows
+from dendrofx.rows.rules import SIZED
+from dendrofx.show import LIVE
+
+aten = torch.ops.aten
+# Most rows of several samples that share one attention product, see `plan_attention`.
+CHUNK_ROWS = 48
+MASK = "dendrofx.mask"
+
+
+@dataclass(frozen=True)
+class DropDeadRows(Pass):
+    """Claim: every Linear of a row-wise region reads live rows.
+
+    Args:
+        mask: the input that says which rows are live, [batch, tokens].
+        inverted: rows are live where it is zero.
+        attend: let attention read live rows; without it, it always gets the padded layout.
+    """
+
+    mask: str
+    inverted: bool = False
+    attend: bool = True
+
+    def requires(self, gm: fx.GraphModule) -> None:
+        """Row verdicts, and an input of the mask's name and layout."""
+        if any(ROWS not in n.meta for n in gm.graph.nodes):
+            raise PassError("the graph has no row verdicts: run MarkRows first")
+        inputs = {str(n.target): n for n in gm.graph.nodes if n.op == "placeholder"}
+        if self.mask not in inputs:
+            raise PassError(f"there is no input '{self.mask}': the model's are {', '.join(inputs)}")
+        if (layout := inputs[self.mask].meta[ROWS].layout) != SAMPLES + TOKENS:
+            raise PassError(f"'{self.mask}' must be shaped [batch, tokens]; its layout is '{layout}'")
+
+    def run(self, gm: fx.GraphModule) -> PassResult:
+        """See `Pass.run`."""
+        worlds = _Worlds(gm, self)
+        worlds.build()
+        gm.graph = worlds.graph
+        gm.graph.eliminate_dead_code()
+        gm.meta[MASK] = self.mask
+        live = [n for n in gm.graph.nodes if LIVE in n.meta and n.op == "call_module"]
+        return PassResult(gm, tuple(Change(str(n.target), "runs on live rows", (n.name,)) for n in live))
+
+    def ensures(self, gm: fx.GraphModule) -> None:
+        """See `Pass.ensures`."""
+        for node in gm.graph.nodes:
+            if (
+                LIVE in node.meta
+                and any(_padded_rows(n) for n in node.all_input_nodes)
+                and node.target is not take_rows
+            ):
+                if node.target is not attend_rows:  # its mask is padded
+                    raise PassError(f"%{node.name} runs on live rows and reads a padded value")
+
+
+def _padded_rows(node: fx.Node) -> bool:
+    layout = node.meta[ROWS].layout if ROWS in node.meta else ""
+    return LIVE not in node.meta and TOKENS in layout and node.op != "placeholder"
+
+
+class _Worlds:
+    """The walk. `padded` and `live` map the old graph's nodes to the new graph's, in either world."""
+
+    def __init__(self, gm: fx.GraphModule, config: DropDeadRows) -> None:
+        self.gm, self.config = gm, config
+        self.letters = Letters(gm).letter
+        self.graph = fx.Graph()
+        self.graph.set_codegen(gm.graph._codegen)
+        self.padded: dict[fx.Node, fx.Node] = {}
+        self.live: dict[fx.Node, fx.Node] = {}
+        self.plans: dict[fx.Node, fx.Node] = {}
+        self.above, self.below = _around_linears(gm)
+        self.rows: fx.Node
+        self.count: fx.Node
+
+    def build(self) -> None:
+        for node in self.gm.graph.nodes:
+            if node in self.below or node in self.above:
+                self.live[node] = self.copy(node, self.sized if node.target in SIZED else self.in_live, live=True)
+            elif self.config.attend and self.attends(node):
+                self.live[node] = self.attend(node)
+                self.below.add(node)
+            else:
+                self.padded[node] = self.copy(node, self.in_padded, live=False)
+            if node.op == "placeholder" and str(node.target) == self.config.mask:
+                self.rows = self.call(live_rows, (self.padded[node], self.config.inverted), "live_rows")
+                self.count = self.call(count_live, (self.rows,), "live_count")
+
+    def copy(self, node: fx.Node, change: Callable[[fx.Node], Any], live: bool) -> fx.Node:
+        return self.mark(self.graph.node_copy(node, change), node, live)
+
+    def mark(self, new: fx.Node, old: fx.Node, live: bool) -> fx.Node:
+        new.meta = {k: v for k, v in old.meta.items() if k in (ROWS, SHAPES)}
+        if live:
+            new.meta[LIVE] = True
+        return new
+
+    def call(self, target: Callable[..., Any], args: tuple[Any, ...], name: str) -> fx.Node:
+        return self.graph.create_node("call_function", target, args, name=name)
+
+    def in_padded(self, node: fx.Node) -> fx.Node:
+        if node not in self.padded and node in self.below:
+            args = (self.live[node], self.rows, *_axes(node))
+            self.padded[node] = self.mark(self.call(put_rows, args, f"{node.name}_padded"), node, False)
+        elif node not in self.padded:  # above every Linear: it stands in both worlds
+            self.padded[node] = self.copy(node, self.in_padded, live=False)
+        return self.padded[node]
+
+    def in_live(self, node: fx.Node) -> fx.Node:
+        if node not in self.live and TOKENS not in node.meta[ROWS].layout:  # weights and scalars are the same in both
+            return self.in_padded(node)
+        if node not in self.live:
+            args = (self.in_padded(node), self.rows, *_axes(node))
+            self.live[node] = self.mark(self.call(take_rows, args, f"{node.name}_live"), node, True)
+        return self.live[node]
+
+    def sized(self, node: fx.Node) -> Any:  # noqa: ANN401
+        """A tensor on live rows; a size as they count it."""
+        if tensors(node):
+            return self.in_live(node)
+        size = node.meta.get(SHAPES)
+        letter = self.letters.get(size) if isinstance(size, str) else None
+        return 1 if letter == SAMPLES else self.count if letter == TOKENS else self.in_padded(node)
+
+    def attends(self, node: fx.Node) -> bool:
+        """Whether a node is an attention of live rows over live rows with a mask, in its plain form."""
+        if node.target is not aten.scaled_dot_product_attention or set(node.kwargs) - {"scale"}:
+            return False
+        mask, dropout, causal = [*node.args[3:], *[None, 0.0, False][len(node.args) - 3 :]]
+        shaped = isinstance(mask, fx.Node) and len(shape(mask)) == 4 and not (dropout or causal)
+        heads = f"{SAMPLES}.{TOKENS}."
+        return shaped and all(n in self.below and n.meta[ROWS].layout == heads for n in node.args[:3])  # type: ignore[union-attr,index]
+
+    def attend(self, node: fx.Node) -> fx.Node:
+        q, k, v, mask = (n for n in node.args[:4] if isinstance(n, fx.Node))
+        if mask not in self.plans:
+            args = (self.in_padded(mask), self.rows, CHUNK_ROWS)
+            self.plans[mask] = self.call(plan_attention, args, "attention_plan")
+        scale = node.kwargs.get("scale") or float(int(shape(q)[-1]) ** -0.5)
+        given = (self.in_live(q), self.in_live(k), self.in_live(v), self.in_padded(mask), self.plans[mask])
+        new = self.mark(self.call(attend_rows, (*given, self.rows, scale), f"{node.name}_live"), node, True)
+        new.meta[ROWS] = RowNote(node.meta[ROWS].layout, False, "attends on live rows")
+        return new
+
+
+def _axes(node: fx.Node) -> tuple[int, int]:
+    layout = node.meta[ROWS].layout
+    return layout.find(SAMPLES), layout.find(TOKENS)
+
+
+def _around_linears(gm: fx.GraphModule) -> tuple[set[fx.Node], set[fx.Node]]:
+    """Row-wise nodes with a Linear or product among their descendants, and those with one among their ancestors; both with it."""
+    row_wise = {n for n in gm.graph.nodes if n.meta[ROWS].row_wise}
+    heavy = {n for n in row_wise if n.op == "call_module" or n.target in (aten.linear, aten.matmul)}
+    above, below = set(heavy), set(heavy)
+    for node in gm.graph.nodes:
+        if node in row_wise and any(n in below for n in node.all_input_nodes):
+            below.add(node)
+    for node in reversed(gm.graph.nodes):
+        if node in row_wise and any(n in above for n in node.users):
+            above.add(node)
+    return above, below

@@ -1,0 +1,37 @@
+"""Write on every node what the row analysis says of it: its layout, and whether it treats rows on their own.
+
+1. Every node gets a `RowNote`; printed graphs show it.
+2. Nothing else is changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import fx
+
+from dendrofx.errors import PassError
+from dendrofx.passes.base import Pass, PassResult
+from dendrofx.rows.analysis import ROWS, RowAnalysis
+from dendrofx.rows.layout import SHAPES
+
+
+@dataclass(frozen=True)
+class MarkRows(Pass):
+    """Annotate a graph that was captured with symbolic shapes. Claim: every node carries a verdict."""
+
+    def requires(self, gm: fx.GraphModule) -> None:
+        """Symbolic shapes, which `capture(..., shapes=True)` leaves."""
+        if not any(SHAPES in n.meta for n in gm.graph.nodes):
+            raise PassError("the graph has no symbolic shapes: capture it with shapes=True")
+
+    def run(self, gm: fx.GraphModule) -> PassResult:
+        """See `Pass.run`."""
+        for node, note in RowAnalysis(gm).notes.items():
+            node.meta[ROWS] = note
+        return PassResult(gm)
+
+    def ensures(self, gm: fx.GraphModule) -> None:
+        """See `Pass.ensures`."""
+        if missing := [n.name for n in gm.graph.nodes if ROWS not in n.meta]:
+            raise PassError(f"%{missing[0]} has no verdict")
