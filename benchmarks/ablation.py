@@ -42,20 +42,20 @@ def run_ablation(bench: Bench, variants: Mapping[str, Variant]) -> list[dict[str
         original against itself, last the routed module. A rung that fits no site has a `reason` and no figures.
     """
     prepared, reasons = bench.prepared, {}
-    options = prepared.asked.options(prepared.case, bench.batch)
+    options = prepared.asked.options(prepared.case, bench.batch, prepared.plan.max_deviation)
     made: dict[str, Variant] = {}
-    row = prepared.case.test[:1]
+    sample = prepared.case.test.batches(1)[0]
     for form in rungs(prepared.plan):
         name = "prepack only" if isinstance(form, dendrofx.Prepacked) else f"{form} on every row"
         module = dendrofx.transform(
             prepared.case.model, **options, light=form, gate=dendrofx.AlwaysLight(), decide=False
         )
         if module.plan.routed:
-            made[name] = scripted_variant(name, controls.always_light(module), row)
+            made[name] = scripted_variant(name, controls.always_light(module), sample)
         else:
             reasons[name] = "; ".join(s.reason for s in module.plan.sites)
-    scripted, routed = variants["scripted"], variants["routed"]
-    timed = {"scripted": scripted, AGAIN: scripted, **made, "routed": routed}
+    scripted, routed = variants["scripted"], variants[prepared.main]
+    timed = {"scripted": scripted, AGAIN: scripted, **made, prepared.main: routed}
     result = bench.time({name: v.module for name, v in timed.items()})
     records: list[dict[str, Any]] = []
     for name, variant in timed.items():

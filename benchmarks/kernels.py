@@ -1,9 +1,9 @@
 """The case `kernels`: one Linear over shapes and row counts, every rung's time and error against F.linear.
 
 Beside each rung's rate stands the machine's own peak in that precision, measured in the same run as the rate of a large product
-(1024 x 2048 -> 2048, operands ready, nothing around it). `int8 product alone` is `torch._int_mm` on operands that are already
-quantised, and `int8 before` the formulation that `Int8` replaced: what the pointwise work around the product costs, before and
-after.
+(1024 x 2048 -> 2048, operands ready, nothing around it). `int8 product alone` is this CPU's int8 kernel on operands that are ready:
+`torch._int_mm` on quantised rows, or without VNNI fbgemm's operator, which rounds and scales itself, on divided ones. `int8 before`
+is the formulation that `Int8` replaced, where `Int8()` runs: what the pointwise work around the product costs, before and after.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 import dendrofx
 from benchmarks.int8_before import Int8Before
 from dendrofx.errors import InputError
+from dendrofx.light.fused_int8_kernel import FusedInt8Linear
+from dendrofx.light.int8_kernel import Int8Layer
 from dendrofx.lower import script
 from dendrofx.timing import Race, race
 
@@ -100,8 +102,7 @@ def measure_peaks(seconds: float) -> dict[str, float]:
     if here.bf16:
         half, half_w = x.bfloat16(), torch.ops.mkldnn._reorder_linear_weight(w.bfloat16())
         calls["bfloat16"] = lambda _: torch.ops.mkldnn._linear_pointwise(half, half_w, None, "none", [], "")
-    q, q_w = x.clamp(-1, 1).mul(127).to(torch.int8), w.clamp(-1, 1).mul(64).to(torch.int8).t()
-    calls["int8"] = lambda _: torch._int_mm(q, q_w)
+    calls["int8"] = _product_alone(dendrofx.Int8(7).fit(nn.Linear(fan_in, fan_out)), x)
     ms = {name: t.p50 for name, t in race(calls, seconds).timings.items()}
     ms["float32"] = min(ms["float32"], ms.pop("packed"))
     return {name: rows * fan_in * fan_out / t / 1e6 for name, t in ms.items()}
@@ -130,14 +131,10 @@ def _measure(
     errors: dict[str, tuple[float, float] | None] = {n: _error(m(x), wanted) for n, m in modules.items()}
     calls: dict[str, Call] = {n: _call(script(m, freeze=True), x) for n, m in modules.items()}
     if (int8 := modules.get("Int8()")) is not None:
-        weight, scale = (
-            int8.get_submodule("layers.0").get_buffer("weight"),
-            int8.get_submodule("layers.0").get_buffer("scale"),
-        )
-        before = Int8Before(weight, scale * 127, linear.bias).eval()
+        layer = _layer(int8)
+        before = Int8Before(layer.weight, layer.step().float(), linear.bias).eval()
         calls["int8 before"], errors["int8 before"] = _call(script(before, freeze=True), x), _error(before(x), wanted)
-        q, columns = torch.randint(-127, 128, (rows, fan_in), dtype=torch.int8, generator=generator), weight.t()
-        calls[ALONE], errors[ALONE] = lambda _: torch._int_mm(q, columns), None
+    calls[ALONE], errors[ALONE] = _product_alone(int8 or modules["Int8(weight_bits=7)"], x), None
     result = race(calls, seconds, seed)
     return KernelRecord(rows, (fan_in, fan_out), result, errors, refused, peaks, torch.get_num_threads())
 
@@ -181,6 +178,20 @@ def _error(output: Tensor, wanted: Tensor) -> tuple[float, float]:
     """The relative L2 error of all rows together, and the largest of a row."""
     far = output.double() - wanted
     return float(far.norm() / wanted.norm()), float((far.norm(dim=1) / wanted.norm(dim=1)).max())
+
+
+def _product_alone(module: nn.Module, x: Tensor) -> Call:
+    layer = _layer(module)
+    q, columns = layer.quantise(x)[0], layer.weight.t()
+    if isinstance(layer, FusedInt8Linear):
+        return lambda _: layer.multiply(q)
+    return lambda _: torch._int_mm(q, columns)
+
+
+def _layer(module: nn.Module) -> Int8Layer:
+    layer = module.get_submodule("layers.0")
+    assert isinstance(layer, Int8Layer)
+    return layer
 
 
 def _call(module: nn.Module, x: Tensor) -> Call:

@@ -24,7 +24,6 @@ from benchmarks.cases import CASES, CaseOptions
 from dendrofx import controls
 from dendrofx.block import block_of
 from dendrofx.choose import scores
-from dendrofx.inputs import Inputs
 from dendrofx.machine import describe_machine
 from dendrofx.record import record_rows
 from dendrofx.rewrite import Branches
@@ -99,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = {"calibration": case.calibration, "max_deviation": args.max_deviation, "seed": args.seed}
     routed = dendrofx.transform(case.model, **options, decide=False)
     source = controls.recipe(routed)
-    recorded = record_rows(source.captured, source.sites, [Inputs((case.test,))], args.seed).rows
+    recorded = record_rows(source.captured, source.sites, case.test.batches(len(case.test)), args.seed).rows
     for site in source.sites:
         block, branches = block_of(source.captured, site.nodes), source.branches[site.name]
         for batch in args.batch:

@@ -104,11 +104,14 @@ def _by_compute(record: Record, machine: str) -> Figure:
     )
     marks = {"always-light": "s", "static-light": "D", "random": "^", "always-full": "v", "dead-units": "P"}
     for row in record.rows:
-        name = row.variant.name
-        if name in marks and name not in UNTIMED and (speed := record.speedup(row, "scripted")) is not None:
-            axes.plot(
-                [100 * row.quality.effective_compute], [speed], marks[name], color=ORANGE, ms=7, ls="", label=name
-            )
+        name, share = row.variant.name, row.quality.effective_compute
+        if (
+            name in marks
+            and name not in UNTIMED
+            and share is not None
+            and (speed := record.speedup(row, "scripted")) is not None
+        ):
+            axes.plot([100 * share], [speed], marks[name], color=ORANGE, ms=7, ls="", label=name)
     axes.axhline(1, color=BLACK, lw=1)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g} x"))

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.variants import UNTIMED, Prepared, Variant
+from benchmarks.cases.samples import Order, timed_batches
+from benchmarks.variants import UNTIMED, Peer, Prepared, Variant
 from dendrofx.inputs import Inputs
 from dendrofx.measure import (
     activity,
@@ -19,7 +20,9 @@ from dendrofx.measure import (
     deviation,
     executed_macs,
     executed_work,
+    live_share,
     model_macs,
+    of_sites,
     outputs,
 )
 from dendrofx.timing import Race, Timing, race
@@ -29,11 +32,12 @@ AGAIN = "scripted again"
 
 @dataclass(frozen=True)
 class Quality:
-    """What a variant computes on the test rows: shares of 1, and deviations per sample."""
+    """What a variant computes on the test samples: shares of 1, and deviations per sample. What a peer executes is not known."""
 
     activity: float | None
-    effective_compute: float
-    plain_macs: float
+    live: float | None
+    effective_compute: float | None
+    plain_macs: float | None
     mean: float
     p99: float
     max: float
@@ -55,16 +59,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Record:
-    """One table: a case at one batch size."""
+    """One table: a case at one batch size and in one order of its samples."""
 
     prepared: Prepared
     batch: int
+    order: Order
     threads: int
     rows: list[Row]
     race: Race
     noisy: bool
     sweep: list[Mapping[str, Any]] = field(default_factory=list)
     ablation: list[Mapping[str, Any]] = field(default_factory=list)
+    missing: Mapping[str, str] = field(default_factory=dict)  # peers that did not run, and why
+
+    @property
+    def routed(self) -> Row:
+        """The main row."""
+        found = self.row(self.prepared.main)
+        assert found is not None
+        return found
 
     @property
     def aa_ratio(self) -> float:
@@ -84,15 +97,18 @@ class Record:
         return {
             "case": self.prepared.case.name,
             "batch": self.batch,
+            "order": self.order,
             "threads": self.threads,
             "aa_ratio": self.aa_ratio,
             "noisy": self.noisy,
             "refused": self.prepared.refused,
             "transform_s": self.prepared.transform_s,
             "variants": [self._variant(r) for r in self.rows],
+            "missing": dict(self.missing),
             "sweep": self.sweep,
             "ablation": self.ablation,
             "plan": self.prepared.plan.to_json(),
+            "plans": {name: plan.to_json() for name, plan in self.prepared.plans.items()},
         }
 
     def _variant(self, row: Row) -> dict[str, Any]:
@@ -104,6 +120,7 @@ class Record:
             "speedup_vs_scripted": self.speedup(row, "scripted"),
             "rows_per_s": None if timing is None else self.batch / timing.p50 * 1e3,
             "activity": quality.activity,
+            "live": quality.live,
             "effective_compute": quality.effective_compute,
             "plain_macs": quality.plain_macs,
             "deviation": quality.deviation(),
@@ -115,29 +132,43 @@ class Record:
 
 
 class Bench:
-    """Measures variants of one case at one batch size."""
+    """Measures variants of one case at one batch size and in one order."""
 
-    def __init__(self, prepared: Prepared, batch: int, seconds: float, seed: int) -> None:
-        self.prepared, self.batch, self.seconds, self.seed = prepared, batch, seconds, seed
+    def __init__(self, prepared: Prepared, batch: int, seconds: float, seed: int, order: Order = "random") -> None:
+        self.prepared, self.batch, self.seconds, self.seed, self.order = prepared, batch, seconds, seed, order
         test = prepared.case.test
-        self.batches = [Inputs((rows,)) for rows in test.split(batch)]
+        self.batches = test.batches(batch, order)
         self.reference = outputs(prepared.case.model, self.batches)
         self.macs = model_macs(prepared.case.model, self.batches)
-        wrapped = torch.cat([test] * -(-batch // len(test)))  # a batch larger than the test set repeats its rows
-        self.timed = [rows for rows in wrapped.split(batch) if len(rows) == batch]
+        self.timed = timed_batches(test, batch, order, seed)
 
     def quality(self, module: nn.Module, counted: bool) -> Quality:
-        """Outputs on every test row against the eager original's, and what was executed for them."""
+        """Outputs on every test sample against the eager original's, and what was executed for them."""
+        share: float | None = 1.0
+        plain: float | None = 1.0
+        active: float | None = None
+        live: float | None = None
         if counted:
             output, counts = counted_outputs(module, self.batches)
             share = executed_work(counts, self.macs) / self.macs
             plain = executed_macs(counts, self.macs) / self.macs
-            active: float | None = activity(counts)
+            active = activity(counts) if of_sites(counts) else None
+            live = live_share(counts)
         else:
-            output, share, plain, active = outputs(module, self.batches), 1.0, 1.0, None
+            output = outputs(module, self.batches)
+        if isinstance(module, Peer):
+            share = plain = None
         far = deviation(self.reference, output)
-        agrees = agreement(self.reference, output) if self.prepared.case.classes else None
-        return Quality(active, share, plain, float(far.mean()), float(far.quantile(0.99)), float(far.max()), agrees)
+        figures = float(far.mean()), float(far.quantile(0.99)), float(far.max())
+        return Quality(active, live, share, plain, *figures, self.agreement(output))
+
+    @torch.no_grad()
+    def agreement(self, output: Tensor) -> float | None:
+        """Share of decisions that are the reference's; None for a model that decides nothing."""
+        case = self.prepared.case
+        if case.head is not None:
+            return agreement(case.head(self.reference), case.head(output))
+        return agreement(self.reference, output) if case.classes else None
 
     def time(self, modules: Mapping[str, nn.Module]) -> Race:
         """Time modules in turns on the same batches."""
@@ -145,15 +176,16 @@ class Bench:
         with torch.no_grad():
             return race(calls, self.seconds, self.seed)
 
-    def measure(self, variants: Mapping[str, Variant]) -> Record:
-        """One table."""
+    def measure(self, variants: Mapping[str, Variant], missing: Mapping[str, str] | None = None) -> Record:
+        """One table; `missing` are the peers that did not run, and why."""
         quality = {name: self.quality(v.module, v.counted) for name, v in variants.items()}
         timed = {name: v.module for name, v in variants.items() if name not in UNTIMED}
         result = self.time({**timed, AGAIN: variants["scripted"].module})
         rows = [Row(v, quality[name], result.timings.get(name)) for name, v in variants.items()]
         noisy = result.noisy("scripted", AGAIN)
-        return Record(self.prepared, self.batch, torch.get_num_threads(), rows, result, noisy)
+        threads = torch.get_num_threads()
+        return Record(self.prepared, self.batch, self.order, threads, rows, result, noisy, missing=missing or {})
 
 
-def _call(module: nn.Module, batches: list[Tensor], number: int) -> object:
-    return module(batches[number % len(batches)])
+def _call(module: nn.Module, batches: list[Inputs], number: int) -> object:
+    return batches[number % len(batches)].call(module)

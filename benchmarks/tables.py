@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,13 @@ from benchmarks.records import Record, Row
 from benchmarks.verdict import verdict
 from dendrofx import controls
 from dendrofx.gates.scores import UNJUDGED
-from dendrofx.inputs import Inputs
-from dendrofx.skill import router_skill
+from dendrofx.skill import Skill, router_skill
+
+SKILL_BATCH = 64
+MANY_SITES = 6
 
 HEADERS = [
-    "variant", "p50 ms", "p95 ms", "x eager", "x scripted", "rows/s", "activity %", "compute %", "MACs %",
+    "variant", "p50 ms", "p95 ms", "x eager", "x scripted", "rows/s", "live %", "activity %", "compute %", "MACs %",
     "dev mean", "dev p99", "dev max", "agree %",
 ]  # fmt: skip
 
@@ -37,6 +40,7 @@ def _line(record: Record, row: Row) -> list[str]:
         _number(record.speedup(row, "eager"), ".2f"),
         _number(record.speedup(row, "scripted"), ".2f"),
         _number(None if timing is None else record.batch / timing.p50 * 1e3, ",.0f"),
+        _percent(quality.live, ".1f"),
         _percent(quality.activity, ".1f"),
         _percent(quality.effective_compute, ".1f"),
         _percent(quality.plain_macs, ".1f"),
@@ -70,15 +74,29 @@ def machine_line(threads: int, machine: Mapping[str, str]) -> str:
 
 def skill_lines(record: Record, seed: int) -> list[str]:
     """Router skill on the test rows, one line per routed site."""
-    errors = controls.site_errors(record.prepared.routed, [Inputs((record.prepared.case.test,))], seed)
+    errors = controls.site_errors(record.prepared.routed, record.prepared.case.test.batches(SKILL_BATCH), seed)
     plans = {s.name: s for s in record.prepared.routed.plan.routed}
     lines = []
-    for site, (score, error) in errors.items():
-        skill = router_skill(score, error, seed)
+    skills = {site: router_skill(score, error, seed) for site, (score, error) in errors.items()}
+    if len(skills) > MANY_SITES:
+        return [_skill_summary(skills)]
+    for site, (_, error) in errors.items():
+        skill = skills[site]
         lines.append(
             f"router skill of {plans[site].gate} at {site}: {skill} on {len(error)} test rows (0 random, 1 oracle)"
         )
     return lines
+
+
+def _skill_summary(skills: Mapping[str, Skill]) -> str:
+    known = sorted(s.value for s in skills.values() if s.value is not None)
+    if not known:
+        return f"router skill at {len(skills)} sites: n/a"
+    middle = statistics.median(known)
+    return (
+        f"router skill at {len(known)} of {len(skills)} sites: median {middle:.2f}, {known[0]:.2f} to {known[-1]:.2f} (0 random,"
+        " 1 oracle)"
+    )
 
 
 def costs(record: Record) -> str:
@@ -87,7 +105,7 @@ def costs(record: Record) -> str:
         [
             v.name,
             f"{v.first_call_ms:.1f}",
-            f"{v.weight_bytes / 1e6:.1f}",
+            _number(v.weight_bytes and v.weight_bytes / 1e6, ".1f"),
             _number(v.file_bytes and v.file_bytes / 1e6, ".1f"),
         ]
         for v in (r.variant for r in record.rows)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 import dendrofx
 from benchmarks.cases import Case
+from benchmarks.peers import PEERS, PeerUnavailableError, build_peer
 from dendrofx import controls
+from dendrofx.capture import capture
 from dendrofx.gates import GateForm
 from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
@@ -22,6 +25,8 @@ from dendrofx.measure import Counts, counted_outputs
 # Where nothing is timed, fitting runs on two threads, so that a seed gives the same branches whatever --threads says.
 FIT_THREADS = 2
 UNTIMED = ("oracle",)
+ROUTED, LOSSLESS, STATIC = "routed", "lossless", "static-light"
+MAX_DEVIATION = 0.01
 
 
 @dataclass(frozen=True)
@@ -31,17 +36,47 @@ class Variant:
     Attributes:
         module: what is timed: the eager model, or a frozen script module.
         counted: whether `module` has `forward_counted`.
-        weight_bytes: parameters and buffers, shared storage once.
-        file_bytes: the saved artifact, None for the eager model.
-        first_call_ms: the first call of a freshly frozen module, on one row.
+        weight_bytes: parameters and buffers, shared storage once; None for a peer.
+        file_bytes: the saved artifact, None for the eager model and for a peer.
+        first_call_ms: the first call of a freshly frozen module, on one sample.
     """
 
     name: str
     module: nn.Module
     counted: bool
-    weight_bytes: int
+    weight_bytes: int | None
     file_bytes: int | None
     first_call_ms: float
+
+
+class Peer(nn.Module):
+    """What a user could pick instead, called as the model is."""
+
+    def __init__(self, run: Callable[[Mapping[str, Tensor]], Tensor]) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, **batch: Tensor) -> Tensor:
+        """The peer's output."""
+        return self.run(batch)
+
+
+def build_peers(case: Case, threads: int) -> tuple[dict[str, Peer], dict[str, str]]:
+    """The peers that run, and for the others the reason why not; both as `peer:NAME`."""
+    built, missing = {}, {}
+    for name in tqdm(PEERS, desc="building peers", unit="peer", leave=False):
+        try:
+            built[f"peer:{name}"] = Peer(build_peer(name, case.model, case.calibration, threads))
+        except PeerUnavailableError as error:
+            missing[f"peer:{name}"] = str(error)
+    return built, missing
+
+
+@torch.no_grad()
+def peer_variants(peers: Mapping[str, Peer], case: Case) -> dict[str, Variant]:
+    """Peers as rows; what they hold in memory is not known."""
+    sample = case.test.batches(1)[0]
+    return {name: Variant(name, peer, False, None, None, _first_call(peer, sample)) for name, peer in peers.items()}
 
 
 @dataclass(frozen=True)
@@ -49,26 +84,37 @@ class Asked:
     """What the command line asks of `transform`.
 
     Attributes:
+        max_deviation: the budget; None for the case's own.
         light, gate: named forms, None for the ladder.
         plan: a plan to reproduce instead of deciding.
         tune_seconds: time for timing parts, per transform.
     """
 
-    max_deviation: float = 0.01
+    max_deviation: float | None = None
     seed: int = 0
     light: LightForm | None = None
     gate: GateForm | None = None
     plan: dendrofx.Plan | None = None
     tune_seconds: float = 60.0
 
-    def options(self, case: Case, batch: int) -> dict[str, Any]:
-        """Keyword arguments of `transform` for one batch size."""
+    def budgets(self, case: Case) -> dict[str, float]:
+        """By row, the budgets of the routed rows, the main one last."""
+        if self.plan is not None:
+            return {ROUTED: self.plan.max_deviation}
+        if not case.budgets:
+            return {ROUTED: MAX_DEVIATION if self.max_deviation is None else self.max_deviation}
+        given = case.budgets if self.max_deviation is None else (self.max_deviation,)
+        return {LOSSLESS: 0.0, **{f"{ROUTED}-{100 * b:g}%": b for b in given if b > 0}}
+
+    def options(self, case: Case, batch: int, max_deviation: float) -> dict[str, Any]:
+        """Keyword arguments of `transform` for one batch size and budget."""
         plan, seed = self.plan, self.seed
         if plan is not None and plan.origin is not None:
             seed = plan.origin.seed
         return {
             "calibration": case.calibration,
-            "max_deviation": self.max_deviation if plan is None else plan.max_deviation,
+            "max_deviation": max_deviation,
+            "dead_rows": case.dead_rows,
             "seed": seed,
             "batch_sizes": [batch],
             "tune_seconds": self.tune_seconds,
@@ -82,21 +128,35 @@ class Prepared:
     Attributes:
         batch: the size that transform decided for.
         asked: what the command line asked for.
-        routed: what `transform` returned; where that is unrewritten, the same with `decide=False`.
-        refused: whether `transform` refused every site.
-        static: the light branches that are fastest on every row within the budget, and the case's own forms.
-        transform_s: seconds that the `transform` of `routed` took.
+        main: the row that controls and sentences are about.
+        modules: by row, what `transform` returned. A main row without routed sites is the same with `decide=False`, unless dead
+            rows are what it gains from.
+        refused: whether `transform` rewrote nothing for the main row.
+        plans: by row.
+        static: the light branches that are fastest on every row within the main budget, and the case's own forms.
+        transform_s: seconds that the `transform` of the main row took.
     """
 
     case: Case
     batch: int
     asked: Asked
-    routed: dendrofx.RoutedModule
+    main: str
+    modules: Mapping[str, dendrofx.RoutedModule]
     refused: bool
+    plans: Mapping[str, dendrofx.Plan]
     static: Mapping[str, dendrofx.RoutedModule]
     transform_s: float
-    plan: dendrofx.Plan
     static_plans: Mapping[str, dendrofx.Plan] = field(default_factory=dict)
+
+    @property
+    def routed(self) -> dendrofx.RoutedModule:
+        """The main row's module."""
+        return self.modules[self.main]
+
+    @property
+    def plan(self) -> dendrofx.Plan:
+        """The main row's plan."""
+        return self.plans[self.main]
 
 
 def prepare(case: Case, batch: int, asked: Asked) -> Prepared:
@@ -111,61 +171,85 @@ def prepare(case: Case, batch: int, asked: Asked) -> Prepared:
 
 
 def _prepared(case: Case, batch: int, asked: Asked) -> Prepared:
-    options = asked.options(case, batch)
-    start = time.perf_counter()
-    routed = dendrofx.transform(case.model, **options, light=asked.light, gate=asked.gate, plan=asked.plan)
-    spent, plan = time.perf_counter() - start, routed.plan
-    refused = not plan.routed
-    if refused:
-        routed = dendrofx.transform(case.model, **options, light=asked.light, gate=asked.gate, decide=False)
+    modules, spent = {}, 0.0
+    budgets = asked.budgets(case)
+    for name, budget in budgets.items():
+        start = time.perf_counter()
+        options = asked.options(case, batch, budget)
+        modules[name] = dendrofx.transform(case.model, **options, light=asked.light, gate=asked.gate, plan=asked.plan)
+        spent = time.perf_counter() - start
+    plans, main = {name: m.plan for name, m in modules.items()}, list(modules)[-1]
+    live = plans[main].dead_rows is not None
+    options = asked.options(case, batch, budgets[main])
+    if not plans[main].routed and not live:
+        modules[main] = dendrofx.transform(case.model, **options, light=asked.light, gate=asked.gate, decide=False)
+    static, static_plans = _static(case, asked, options) if modules[main].plan.routed else ({}, {})
+    refused = not (plans[main].routed or live)
+    return Prepared(case, batch, asked, main, modules, refused, plans, static, spent, static_plans)
+
+
+def _static(
+    case: Case, asked: Asked, options: Mapping[str, Any]
+) -> tuple[dict[str, dendrofx.RoutedModule], dict[str, dendrofx.Plan]]:
+    """Every row light: the fastest within the budget, and the case's own forms."""
     static, plans = {}, {}
-    for name, light in [("static-light", asked.light), *case.static.items()]:
-        decide = name == "static-light"
+    for name, light in [(STATIC, asked.light), *case.static.items()]:
+        decide = name == STATIC
         made = dendrofx.transform(case.model, **options, light=light, gate=dendrofx.AlwaysLight(), decide=decide)
         plans[name] = made.plan
         if made.plan.routed:
             static[name] = controls.always_light(made)
-    return Prepared(case, batch, asked, routed, refused, static, spent, plan, plans)
+    return static, plans
+
+
+def whole(case: Case) -> Inputs:
+    """All test samples as one batch."""
+    return case.test.batches(len(case.test))[0]
 
 
 def routed_counts(prepared: Prepared) -> Counts:
-    """What the routed module does on the test rows, one batch."""
-    return counted_outputs(prepared.routed, [Inputs((prepared.case.test,))])[1]
+    """What the main row's module does on the test samples, one batch."""
+    return counted_outputs(prepared.routed, [whole(prepared.case)])[1]
 
 
 def build_variants(prepared: Prepared, seed: int) -> dict[str, Variant]:
     """Every row, scripted and frozen the same way, by name and in the order of the table."""
-    model, routed = prepared.case.model, prepared.routed
-    counts = routed_counts(prepared)
-    modules: dict[str, nn.Module] = {
-        "scripted": model,
-        "routed": routed,
-        "always-full": controls.always_full(routed),
-        "always-light": controls.always_light(routed),
-        **prepared.static,
-        "random": controls.at_random(routed, counts, seed),
-        "oracle": controls.by_oracle(routed, counts, Inputs((prepared.case.test,))),
-    }
-    row = prepared.case.test[:1]
-    variants = {"eager": Variant("eager", model, False, _weight_bytes(model), None, _first_call(model, row))}
-    for name, module in modules.items():
-        variants[name] = scripted_variant(name, module, row)
-    return variants
+    case, routed = prepared.case, prepared.routed
+    sample = case.test.batches(1)[0]
+    modules: dict[str, nn.Module] = {"scripted": scriptable(case), **prepared.modules}
+    if routed.plan.routed:
+        counts = routed_counts(prepared)
+        modules |= {
+            "always-full": controls.always_full(routed),
+            "always-light": controls.always_light(routed),
+            **prepared.static,
+            "random": controls.at_random(routed, counts, seed),
+            "oracle": controls.by_oracle(routed, counts, whole(case)),
+        }
+    eager = Variant("eager", case.model, False, _weight_bytes(case.model), None, _first_call(case.model, sample))
+    return {"eager": eager, **{name: scripted_variant(name, m, sample) for name, m in modules.items()}}
 
 
-def scripted_variant(name: str, module: nn.Module, row: Tensor) -> Variant:
+def scriptable(case: Case) -> nn.Module:
+    """The model as TorchScript takes it: as it is, or where it cannot, as it was captured."""
+    if case.dead_rows is None:
+        return case.model
+    return capture(case.model, Inputs.of(case.calibration[0]), shapes=True)
+
+
+def scripted_variant(name: str, module: nn.Module, sample: Inputs) -> Variant:
     """A module scripted and frozen, with what that costs."""
     unfrozen = dendrofx.script(module)
     size, weights = artifact_bytes(unfrozen), _weight_bytes(unfrozen)
     frozen = dendrofx.script(module, freeze=True)
     counted = isinstance(module, dendrofx.RoutedModule)
-    return Variant(name, frozen, counted, weights, size, _first_call(frozen, row))
+    return Variant(name, frozen, counted, weights, size, _first_call(frozen, sample))
 
 
 @torch.no_grad()
-def _first_call(module: nn.Module, row: Tensor) -> float:
+def _first_call(module: nn.Module, sample: Inputs) -> float:
     start = time.perf_counter()
-    module(row)
+    sample.call(module)
     return (time.perf_counter() - start) * 1e3
 
 

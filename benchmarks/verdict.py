@@ -6,18 +6,22 @@ Routing must beat what a user could have had without it: the cheapest light bran
 
 from __future__ import annotations
 
+import math
+
 from benchmarks.records import Record, Row
+from benchmarks.variants import Peer
 from dendrofx import controls
 
 # Differences within the machine's own noise are ties.
 TIE = 0.03
+# The largest deviation of any test sample at which a peer is a rival of a row of ours; what the row itself has, where that is more.
+PEER_LIMITS = {"lossless": 1e-5, "routed-1%": 1e-2, "routed-7.5%": 0.14}
 
 
 def verdict(record: Record) -> list[str]:
     """The sentences under a table."""
     lines = []
-    routed, scripted = record.row("routed"), record.row("scripted")
-    assert routed is not None
+    routed, scripted = record.routed, record.row("scripted")
     assert routed.timing is not None
     assert scripted is not None
     prepared = record.prepared
@@ -31,7 +35,15 @@ def verdict(record: Record) -> list[str]:
     budget = prepared.plan.max_deviation
     kept = "keeps" if routed.quality.mean <= budget else "MISSES"
     pace = f"{gain:.2f} x the scripted baseline" if gain >= 1 else f"SLOWER than the scripted baseline ({gain:.2f} x)"
-    lines.append(f"routed is {pace} and {kept} the budget: mean deviation {routed.quality.mean:.2e}, budget {budget:g}")
+    lines.append(
+        f"{prepared.main} is {pace} and {kept} the budget: mean deviation {routed.quality.mean:.2e}, budget {budget:g}"
+    )
+    lines += _against_peers(record)
+    if not prepared.routed.plan.routed:
+        return [
+            *lines,
+            f"no gate and no light branch runs in {prepared.main}: the rows always-*, random and oracle are left out",
+        ]
     lines.append(_against_static(record, routed))
     lines.append(_against_random(record, routed))
     full = record.row("always-full")
@@ -41,6 +53,29 @@ def verdict(record: Record) -> list[str]:
             f"overhead where routing saves nothing (always-full over scripted): {100 * over:+.1f} %{_light_share(record)}"
         )
     return lines
+
+
+def _against_peers(record: Record) -> list[str]:
+    """Each of our rows against the fastest peer that deviates no more than the row's limit, on its worst sample."""
+    peers = [r for r in record.rows if isinstance(r.variant.module, Peer) and r.timing is not None]
+    lines = []
+    for name in record.prepared.modules if peers else ():
+        mine = record.row(name)
+        assert mine is not None
+        assert mine.timing is not None
+        limit = max(PEER_LIMITS.get(name, 0.0), mine.quality.max)
+        fair = [p for p in peers if p.quality.max <= limit]
+        if not fair:
+            lines.append(f"{name}: no peer keeps a deviation of {limit:.2g} on every test sample")
+            continue
+        best = min(fair, key=lambda p: p.timing.p50 if p.timing is not None else math.inf)
+        assert best.timing is not None
+        pace = best.timing.p50 / mine.timing.p50
+        lines.append(
+            f"{name} is {pace:.2f} x as fast as {best.variant.name}, the fastest peer that deviates at most {limit:.2g}"
+            " on every test sample"
+        )
+    return [*lines, *(f"{name} did not run: {reason}" for name, reason in record.missing.items())]
 
 
 def _against_static(record: Record, routed: Row) -> str:

@@ -1,17 +1,21 @@
-"""The activations that may stand between two Linears of a site, in each of their three spellings.
+"""The activations that may stand between two Linears of a site, in each of their spellings, and what else may stand there.
 
-| activation | module         | function                | method   | Lipschitz constant                    |
-|------------|----------------|-------------------------|----------|---------------------------------------|
-| ReLU       | `nn.ReLU`      | `F.relu`, `torch.relu`  | `relu`   | 1                                     |
-| Tanh       | `nn.Tanh`      | `F.tanh`, `torch.tanh`  | `tanh`   | 1                                     |
-| GELU       | `nn.GELU`      | `F.gelu`                |          | 1.129 (both forms)                    |
-| SiLU       | `nn.SiLU`      | `F.silu`                |          | 1.1                                   |
-| Hardswish  | `nn.Hardswish` | `F.hardswish`           |          | 1.5                                   |
+| activation | module         | function                | method   | exported         | Lipschitz constant |
+|------------|----------------|-------------------------|----------|------------------|--------------------|
+| ReLU       | `nn.ReLU`      | `F.relu`, `torch.relu`  | `relu`   | `aten.relu`      | 1                  |
+| Tanh       | `nn.Tanh`      | `F.tanh`, `torch.tanh`  | `tanh`   | `aten.tanh`      | 1                  |
+| GELU       | `nn.GELU`      | `F.gelu`                |          | `aten.gelu`      | 1.129 (both forms) |
+| SiLU       | `nn.SiLU`      | `F.silu`                |          | `aten.silu`      | 1.1                |
+| Hardswish  | `nn.Hardswish` | `F.hardswish`           |          | `aten.hardswish` | 1.5                |
 
-The constants are the largest absolute slopes, rounded up; `tests/test_activations.py` checks them on a dense grid.
+Functions, methods and aten operations also with a trailing underscore. The constants are the largest absolute slopes, rounded up;
+`tests/test_activations.py` checks them on a dense grid. An activation that a model composes of smaller operations, such as
+GPT-2's `gelu_new`, is not recognised: its two Linears are two sites.
 """
 
 from __future__ import annotations
+
+import operator
 
 import torch
 import torch.nn.functional as F
@@ -25,26 +29,38 @@ LIPSCHITZ: dict[type[nn.Module], float] = {
     nn.Hardswish: 1.5,
 }
 
+aten = torch.ops.aten
 _FUNCTIONS: dict[object, type[nn.Module]] = {
     F.relu: nn.ReLU,
     F.relu_: nn.ReLU,
     torch.relu: nn.ReLU,
     torch.relu_: nn.ReLU,
+    aten.relu: nn.ReLU,
+    aten.relu_: nn.ReLU,
     F.tanh: nn.Tanh,
     torch.tanh: nn.Tanh,
     torch.tanh_: nn.Tanh,
+    aten.tanh: nn.Tanh,
+    aten.tanh_: nn.Tanh,
     F.gelu: nn.GELU,
+    aten.gelu: nn.GELU,
+    aten.gelu_: nn.GELU,
     F.silu: nn.SiLU,
+    aten.silu: nn.SiLU,
+    aten.silu_: nn.SiLU,
     F.hardswish: nn.Hardswish,
+    aten.hardswish: nn.Hardswish,
+    aten.hardswish_: nn.Hardswish,
 }
 _METHODS: dict[object, type[nn.Module]] = {"relu": nn.ReLU, "relu_": nn.ReLU, "tanh": nn.Tanh, "tanh_": nn.Tanh}
+_ASSIGNMENTS = {operator.setitem, operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.imatmul}
 
 
 def activation_of(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
     """The activation that a graph node applies, as a module without side effects.
 
     Args:
-        node: any node of a traced graph.
+        node: any node of a captured graph.
         modules: the graph module's submodules by name.
 
     Returns:
@@ -61,7 +77,7 @@ def activation_of(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | N
     else:
         table = _FUNCTIONS if node.op == "call_function" else _METHODS if node.op == "call_method" else {}
         kind = table.get(node.target)
-        approximate = node.kwargs.get("approximate", "none")
+        approximate = node.args[1] if len(node.args) > 1 else node.kwargs.get("approximate", "none")
     if kind is None:
         return None
     return nn.GELU(approximate=str(approximate)) if kind is nn.GELU else kind()
@@ -77,7 +93,26 @@ def is_transparent(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     if node.op == "call_module":
         module = modules[str(node.target)]
         return type(module) in (nn.Identity, nn.Dropout) and not module.training and not has_hooks(module)
-    if node.op == "call_function" and node.target is F.dropout:
-        training = node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True)
+    if node.op == "call_function" and node.target in (F.dropout, aten.dropout):
+        name = "training" if node.target is F.dropout else "train"
+        training = node.kwargs.get(name, node.args[2] if len(node.args) > 2 else True)
         return training is False
     return False
+
+
+def is_in_place(node: fx.Node) -> bool:
+    """Whether a function or method may write into a tensor that it is given."""
+    if node.op not in ("call_function", "call_method"):
+        return False
+    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+    if name.endswith("_") and not name.endswith("__"):
+        return True
+    given = node.kwargs.get("inplace") is True or "out" in node.kwargs
+    return given or node.target in _ASSIGNMENTS or _is_custom_write(node.target)
+
+
+def _is_custom_write(target: object) -> bool:
+    """Whether an operation from outside torch says that it writes: aten's end in an underscore."""
+    if not isinstance(target, torch._ops.OpOverloadPacket) or str(target).startswith("aten."):
+        return False
+    return any(getattr(target, name)._schema.is_mutable for name in target.overloads())

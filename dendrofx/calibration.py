@@ -11,7 +11,7 @@ a document) stay together when the caller puts them in one batch. With fewer bat
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,18 @@ class Calibration:
     def samples(self) -> tuple[int, ...]:
         """Samples in fit, gate, choose and walk."""
         return tuple(sum(b.samples for b in part) for part in (self.fit, self.gate, self.choose, self.walk))
+
+    def map(self, change: Callable[[Inputs], Inputs]) -> Calibration:
+        """With every batch changed; the fingerprint stays that of what was given."""
+        fit, gate, choose, walk = ([change(b) for b in part] for part in (self.fit, self.gate, self.choose, self.walk))
+        return Calibration(fit, gate, choose, walk, self.sizes, self.fingerprint)
+
+    def live_share(self, mask: str) -> float:
+        """Share of nonzero entries of the input `mask`; of zeros, where its name begins with `~`."""
+        batches = [*self.fit, *self.gate, *self.choose, *self.walk]
+        masks: list[Tensor] = [dict(b.kwargs)[mask.removeprefix("~")] for b in batches]
+        live = sum(int((m == 0).sum() if mask.startswith("~") else (m != 0).sum()) for m in masks)
+        return live / max(sum(m.numel() for m in masks), 1)
 
     @staticmethod
     def read(batches: Iterable[Any], seed: int) -> Calibration:

@@ -122,7 +122,12 @@ class SiteData:
 
 
 def candidates(
-    data: SiteData, lights: Sequence[LightForm] | None, gate: GateForm | None, full: LightForm | None, seed: int
+    data: SiteData,
+    lights: Sequence[LightForm] | None,
+    gate: GateForm | None,
+    full: LightForm | None,
+    seed: int,
+    many: bool = False,
 ) -> tuple[list[Candidate], list[str]]:
     """Fit every light form with every gate.
 
@@ -132,6 +137,7 @@ def candidates(
         gate: the gate to use, None for all that fit.
         full: the form of the full branch, None for the block itself.
         seed: of tie-breaking.
+        many: the model has many sites; see `default_lights`.
 
     Returns:
         The candidates, and a reason for each form that is none: it does not fit, or has more weighted multiply-adds than the block.
@@ -143,7 +149,12 @@ def candidates(
     reasons = []
     full_macs = row_macs(data.fit.block)
     full_module = None if full is None else _full(data.fit, full)
-    for form in lights or default_lights(data.fit):
+    tried = lights or default_lights(data.fit, many)
+    if not tried:
+        reasons.append(
+            "models of many sites are tried in low precision alone, and this CPU has none: name a form with light="
+        )
+    for form in tried:
         try:
             light = form.fit_data(data.fit)
             work = row_cost(light).work

@@ -15,6 +15,7 @@ from dendrofx.calibration import Calibration
 from dendrofx.choose import Candidate, FullFormError, SiteData, candidates, finite_rows
 from dendrofx.errors import InputError
 from dendrofx.gates import AlwaysLight, GateForm, SiteRows
+from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
 from dendrofx.measure import deviation, outputs
 from dendrofx.module import graph_names, set_tolerances
@@ -22,10 +23,15 @@ from dendrofx.record import Recorded, record_rows
 from dendrofx.rewrite import rewrite
 from dendrofx.sites import Refusal, Site
 
+# Samples on which a site's weight on the output is measured: a mean over them, per site.
+PROBE_SAMPLES = 1024
+# Models of more sites than this are large: less is tried on each of them, on fewer samples.
+MANY_SITES, FEW_SAMPLES = 8, 32
+
 
 @dataclass(frozen=True)
 class Options:
-    """What the caller asked for; see `transform`."""
+    """What the caller asked for; see `transform`. A budget of 0 approximates nothing."""
 
     max_deviation: float
     lights: list[LightForm] | None
@@ -35,6 +41,7 @@ class Options:
     full: LightForm | None = None
     batch_sizes: tuple[int, ...] | None = None
     min_speedup: float = 1.05
+    exact: bool = False  # sites that are not routed may run in an exact form
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ def explore(
     data: Calibration | None,
     options: Options,
     interruptible: Callable[[], AbstractContextManager[object]] = nullcontext,
+    example: Inputs | None = None,
 ) -> Explored:
     """Fit every candidate of every site.
 
@@ -71,19 +79,25 @@ def explore(
         data: calibration, or None.
         options: what the caller asked for.
         interruptible: makes a context that Ctrl-C ends, and with it the fitting: the sites left are refused.
+        example: what reaches the sites where there is no data.
 
     Raises:
         InputError: without data, a light form or gate that the caller named needs some.
     """
     explored = Explored()
+    if options.max_deviation == 0:
+        given = data.choose if data is not None else [] if example is None else [example]
+        return _explore_exact(captured, sites, given, options.seed)
     sets = [] if data is None else [data.fit, data.gate, data.choose]
     recorded = [record_rows(captured, sites, batches, options.seed) for batches in sets]
+    many = len(sites) > MANY_SITES
+    probe = None if data is None else _Probe(captured, _few(data.fit, FEW_SAMPLES if many else PROBE_SAMPLES))
     done = True
     for site in tqdm(sites, desc="fitting lights and gates", unit="site", delay=2, leave=False):
         if done:
             done = False
             with interruptible():
-                _explore(explored, captured, site, recorded, data, options)
+                _explore(explored, captured, site, recorded, probe, options, many)
                 done = True
         if not done:
             explored.found.pop(site.name, None)
@@ -96,12 +110,13 @@ def _explore(
     captured: fx.GraphModule,
     site: Site,
     recorded: Sequence[Recorded],
-    data: Calibration | None,
+    probe: _Probe | None,
     options: Options,
+    many: bool,
 ) -> None:
     """One site."""
     block = block_of(captured, site.nodes)
-    if data is None:
+    if probe is None:
         rows = SiteData.without_rows(block, site.widths[0], options.seed)
         explored.per_sample[site.name] = 1.0
     else:
@@ -113,44 +128,76 @@ def _explore(
         explored.per_sample[site.name] = recorded[0].per_sample[site.name]
     assert rows.choose.rows is not None
     explored.rows[site.name] = rows.choose.rows
-    _explore_site(explored, captured, site, rows, data, options)
+    _explore_site(explored, site, rows, probe, options, many)
 
 
 def _explore_site(
-    explored: Explored, captured: fx.GraphModule, site: Site, rows: SiteData, data: Calibration | None, options: Options
+    explored: Explored, site: Site, rows: SiteData, probe: _Probe | None, options: Options, many: bool
 ) -> None:
     try:
-        found, reasons = candidates(rows, options.lights, options.gate, options.full, options.seed)
+        found, reasons = candidates(rows, options.lights, options.gate, options.full, options.seed, many)
     except FullFormError as error:
         raise InputError(f"site '{site.name}' ({site.shape}): {error}. Leave the site out with sites=") from error
     if not found:
-        if data is None and (options.lights is not None or options.gate is not None):
+        if probe is None and (options.lights is not None or options.gate is not None):
             raise InputError(f"site '{site.name}': {reasons[0]}")
         _refuse(explored, site, reasons[0] if reasons else "no light form fits")
         return
     explored.found[site.name] = found
-    slope = 1.0 if data is None else _sensitivity(captured, site, found, data, options.max_deviation)
+    slope = 1.0 if probe is None else probe.sensitivity(site, found, options.max_deviation)
     explored.weights[site.name] = 1.0 / slope
 
 
-def _sensitivity(
-    captured: fx.GraphModule, site: Site, found: list[Candidate], data: Calibration, max_deviation: float
-) -> float:
-    """How far the model's output moves per unit of the site's error, every row light, on the samples that fitted it."""
-    if sum(n.op not in ("placeholder", "output") for n in captured.graph.nodes) == len(site.nodes):
-        return 1.0  # the site is the whole model
-    by_error = sorted(found, key=lambda c: float(c.error.mean()))
-    probe = next((c for c in by_error if float(c.error.mean()) > max_deviation), by_error[-1])
-    error = float(probe.error.mean())
-    if not (error > 0 and math.isfinite(error)):
-        return 1.0
-    gate = AlwaysLight().fit(SiteRows(BlockData(nn.Sequential()), probe.branches.light))
-    light = replace(probe.branches, gate_form=AlwaysLight(), gate=gate)
-    gm = rewrite(captured, [site], {site.name: light})
-    set_tolerances(gm, dict.fromkeys(graph_names(gm).values(), 1.0))
-    moved = deviation(outputs(captured, data.fit), outputs(gm, data.fit))
-    slope = float(moved.mean()) / error
-    return min(max(slope, 1e-3), 1e3) if math.isfinite(slope) else 1e3
+class _Probe:
+    """How far the model's output moves when one site errs.
+
+    Args:
+        captured: the captured module.
+        batches: samples that fitted light branches.
+    """
+
+    def __init__(self, captured: fx.GraphModule, batches: Sequence[Inputs]) -> None:
+        self.captured, self.batches = captured, batches
+        self.reference = outputs(captured, self.batches)
+
+    def sensitivity(self, site: Site, found: list[Candidate], max_deviation: float) -> float:
+        """The output's deviation per unit of the site's error, every row light."""
+        if sum(n.op not in ("placeholder", "output") for n in self.captured.graph.nodes) == len(site.nodes):
+            return 1.0  # the site is the whole model
+        by_error = sorted(found, key=lambda c: float(c.error.mean()))
+        probe = next((c for c in by_error if float(c.error.mean()) > max_deviation), by_error[-1])
+        error = float(probe.error.mean())
+        if not (error > 0 and math.isfinite(error)):
+            return 1.0
+        gate = AlwaysLight().fit(SiteRows(BlockData(nn.Sequential()), probe.branches.light))
+        light = replace(probe.branches, gate_form=AlwaysLight(), gate=gate)
+        gm = rewrite(self.captured, [site], {site.name: light})
+        set_tolerances(gm, dict.fromkeys(graph_names(gm).values(), 1.0))
+        moved = deviation(self.reference, outputs(gm, self.batches))
+        slope = float(moved.mean()) / error
+        return min(max(slope, 1e-3), 1e3) if math.isfinite(slope) else 1e3
+
+
+def _few(batches: Sequence[Inputs], samples: int) -> list[Inputs]:
+    """The first batches, until they hold that many samples."""
+    kept: list[Inputs] = []
+    for batch in batches:
+        if sum(b.samples for b in kept) >= samples:
+            break
+        kept.append(batch)
+    return kept
+
+
+def _explore_exact(captured: fx.GraphModule, sites: Sequence[Site], batches: Sequence[Inputs], seed: int) -> Explored:
+    """A budget of 0: nothing is approximated, and rows are recorded only for timing exact forms."""
+    explored = Explored()
+    for site in sites:
+        _refuse(explored, site, "the budget is 0: nothing is approximated")
+    if batches:
+        recorded = record_rows(captured, sites, _few(batches, PROBE_SAMPLES), seed)
+        explored.rows.update(recorded.rows)
+        explored.per_sample.update(recorded.per_sample)
+    return explored
 
 
 def _refuse(explored: Explored, site: Site, reason: str) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import torch
 from torch import fx, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from dendrofx.activations import activation_of, has_hooks, is_transparent
+from dendrofx.activations import activation_of, has_hooks, is_in_place, is_transparent
 from dendrofx.sites import Refusal, Site, Sites
 
+aten = torch.ops.aten
 # Where `capture` leaves the model's Linears, `{name: class name}`: those the graph does not call are not in the graph module.
 LINEARS = "dendrofx.linears"
-_IN_PLACE = {operator.setitem, operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.imatmul}
+# Where `MergeLinears` leaves which Linear became part of which, by name.
+MERGED = "dendrofx.merged"
+# Where `passes/merge_linears.py` leaves those that it merged, `{name: name of the joint one}`.
+MERGED = "dendrofx.merged"
 
 
 def find_sites(gm: fx.GraphModule) -> Sites:
@@ -113,28 +118,36 @@ class _Finder:
         """Whether a node may change a value that another node reads."""
         if node.op == "call_module":
             return getattr(self.modules[str(node.target)], "inplace", False) is True
-        name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-        in_place = str(name).endswith("_") and not str(name).endswith("__")
-        return in_place or node.target in _IN_PLACE or node.kwargs.get("inplace") is True or "out" in node.kwargs
+        return is_in_place(node)
 
     def refuse_uncalled(self) -> None:
-        """Linears that the graph never calls: inside a leaf module, or used through their weight."""
+        """Linears that the graph never calls: inside a leaf module, or used through their parameters."""
         called = {str(n.target) for n in self.gm.graph.nodes if n.op == "call_module"}
-        by_weight = {str(n.target): n for n in self.gm.graph.nodes if n.op == "get_attr"}
+        reads = {str(n.target): n for n in self.gm.graph.nodes if n.op == "get_attr"}
         for name, kind in self.linears().items():
-            if name in called:
-                continue
-            user = by_weight.get(f"{name}.weight") or by_weight.get(f"{name}.bias")
-            owner = next((c for c in sorted(called) if name.startswith(f"{c}.")), None)
-            if user is not None:
-                reason = f"its parameters are used functionally (%{user.name}), not by calling the module"
-                if kind != "Linear":
-                    reason = f"{kind} is a subclass of nn.Linear, its forward may differ"
-            elif owner is not None:
-                reason = f"used inside the leaf module '{owner}' ({type(self.modules[owner]).__name__})"
-            else:
-                reason = "not called in the graph"
-            self.refused.append(Refusal(name, reason, user.name if user is not None else None))
+            if name not in called and name not in self.gm.meta.get(MERGED, {}):
+                read = reads.get(f"{name}.weight") or reads.get(f"{name}.bias")
+                leaf = next((c for c in sorted(called) if name.startswith(f"{c}.")), None)
+                merged = self.gm.meta.get(MERGED, {}).get(name)
+                reason = self.uncalled(kind, read, leaf) if merged is None else f"computed as a part of '{merged}'"
+                self.refused.append(Refusal(name, reason, read.name if read is not None else None))
+
+    def uncalled(self, kind: str, read: fx.Node | None, leaf: str | None) -> str:
+        """Why a Linear of class `kind` is not called: a node reads its weight, or a leaf module has it."""
+        if kind == NonDynamicallyQuantizableLinear.__name__ and (read is not None or leaf is not None):
+            return f"never swapped: nn.MultiheadAttention reads the weight of this {kind} without calling it"
+        if leaf is not None:
+            return f"used inside the leaf module '{leaf}' ({type(self.modules[leaf]).__name__})"
+        if read is None:
+            return "not called in the graph"
+        if kind != "Linear":
+            return subclass_refusal(kind)
+        converted = next((u for u in read.users if u.target in (aten.to, aten._to_copy)), None)
+        if converted is not None:
+            return (
+                f"its weight is converted before each use (%{converted.name}), as under autocast; routing takes float32"
+            )
+        return f"its parameters are used functionally (%{read.name}), not by calling the module"
 
     def linears(self) -> dict[str, str]:
         """Every Linear of the model, `{name: class name}`."""
@@ -149,7 +162,7 @@ class _Finder:
 def linear_refusal(module: nn.Linear) -> str | None:
     """Why a called Linear cannot be (part of) a site, or None."""
     if type(module) is not nn.Linear:
-        return f"{type(module).__name__} is a subclass of nn.Linear, its forward may differ"
+        return subclass_refusal(type(module).__name__)
     if has_hooks(module):
         return "it has forward hooks, which a light branch would skip"
     if module.weight.dtype is not torch.float32:
@@ -157,11 +170,15 @@ def linear_refusal(module: nn.Linear) -> str | None:
     return None
 
 
+def subclass_refusal(kind: str) -> str:
+    """Why a Linear of another class is left alone."""
+    return f"{kind} is a subclass of nn.Linear, its forward may differ"
+
+
 def _chain_name(targets: Sequence[str]) -> str:
-    """`blocks.0.fc1..fc2`: the first name, and the last one without their common parent."""
-    first, last = targets[0], targets[-1]
+    """`blocks.0.fc1..fc2`: the first name, and the last one without the parents that they share."""
+    first, last = targets[0].split("."), targets[-1].split(".")
     if first == last:
-        return first
-    parent = first.rpartition(".")[0]
-    short = last.removeprefix(f"{parent}.") if parent else last
-    return f"{first}..{short}"
+        return targets[0]
+    shared = next(i for i, (a, b) in enumerate(zip_longest(first, last)) if a != b)
+    return f"{targets[0]}..{'.'.join(last[shared:])}"

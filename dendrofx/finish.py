@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, fx
 
 from dendrofx.block import block_of, row_cost
+from dendrofx.capture import CAPTURE
 from dendrofx.inputs import Inputs
-from dendrofx.light import Prepacked
+from dendrofx.light import LightForm, Prepacked
 from dendrofx.measure import site_activity, site_compute
 from dendrofx.module import RoutedModule, graph_names
 from dendrofx.pipeline import Pipeline
-from dendrofx.plan import Origin, Plan, SitePlan
+from dendrofx.plan import DeadRowsPlan, Origin, Plan, SitePlan
 from dendrofx.record import positional
 from dendrofx.rewrite import Branches
 from dendrofx.show import HEADERS, annotate_shapes
@@ -44,7 +45,9 @@ class Recipe:
 
 
 @torch.no_grad()
-def finish(module: RoutedModule, run: Pipeline, example: Inputs | None, origin: Origin) -> RoutedModule:
+def finish(
+    module: RoutedModule, run: Pipeline, example: Inputs | None, origin: Origin, dead_rows: DeadRowsPlan | None = None
+) -> RoutedModule:
     """Attach plan and recipe to a decided module, and note shapes on its graph when there is an example."""
     entries = [_entry(s, module, run) for s in run.sites]
     names = {s.name for s in run.sites}
@@ -58,11 +61,13 @@ def finish(module: RoutedModule, run: Pipeline, example: Inputs | None, origin: 
         multiplier=last.multiplier if last else None,
         models=run.model_times,
         origin=origin,
+        capture=str(run.captured.meta.get(CAPTURE, "")),
+        dead_rows=dead_rows,
     )
     branches = {n: c.branches for n, c in run.chosen.items()}
     sites = tuple(s for s in run.sites if s.name in branches)
     weights = {n: run.explored.weights[n] for n in branches}
-    return attach(module, plan, Recipe(run.captured, sites, branches, run.scores, weights), example)
+    return attach(module, plan, Recipe(run.with_exact(), sites, branches, run.scores, weights), example)
 
 
 def attach(module: RoutedModule, plan: Plan, recipe: Recipe, example: Inputs | None) -> RoutedModule:
@@ -77,6 +82,8 @@ def attach(module: RoutedModule, plan: Plan, recipe: Recipe, example: Inputs | N
 
 def _entry(site: Site, module: RoutedModule, run: Pipeline) -> SitePlan:
     """A site's line in the plan."""
+    if (exact := run.exact_forms().get(site.name)) is not None:
+        return _exact_entry(site, exact[0], run)
     if site.name not in run.chosen:
         return SitePlan(site.name, "refused", _located(run.refused[site.name]), site.shape)
     candidate, price = run.chosen[site.name], run.prices[site.name]
@@ -107,6 +114,18 @@ def _entry(site: Site, module: RoutedModule, run: Pipeline) -> SitePlan:
         predicted_ms=price.ms,
         measured_ms=_measured(site, branches, tolerance, run),
         break_even=price.break_even,
+    )
+
+
+def _exact_entry(site: Site, form: LightForm, run: Pipeline) -> SitePlan:
+    """The line of a site that is not routed, and runs in an exact form."""
+    last = run.tuning.measured[site.name].times[-1]
+    packed = dict(last.full[str(form)])[last.rows]
+    reason = f"{packed:.3g} ms as {form}, {last.block:.3g} as it was ({last.rows} rows)"
+    refused = run.refused.get(site.name)
+    reason += "" if refused is None else f"; not routed: {refused.reason}"
+    return SitePlan(
+        site.name, "exact", reason, site.shape, full=form, rows=last.rows, block_ms=last.block, predicted_ms=packed
     )
 
 

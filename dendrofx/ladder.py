@@ -23,9 +23,17 @@ GATES: tuple[GateForm, ...] = (
 SMOOTH = 0.5  # the published default
 
 
-def default_lights(data: BlockData) -> list[LightForm]:
-    """The ladder of light forms that is tried when the caller names none: as they are, and in this CPU's best precision."""
+def default_lights(data: BlockData, many: bool = False) -> list[LightForm]:
+    """The ladder of light forms that is tried when the caller names none: as they are, and in this CPU's best precision.
+
+    Args:
+        data: the site's block and rows.
+        many: the model has many sites. Then precisions are tried alone: they take no fitting, and the other forms would take
+            minutes.
+    """
     low = default_precisions()
+    if many and data.rows is not None:
+        return [*low, *[replace(f, smooth=SMOOTH) for f in low if isinstance(f, Int8)]]
     best = low[0] if low else None
     widest = max(w.in_features * w.out_features // (w.in_features + w.out_features) for w in data.linears)
     ranks = sorted({max(int(widest * share), 1) for share in RANK_SHARES})
@@ -43,8 +51,10 @@ def default_lights(data: BlockData) -> list[LightForm]:
 
 
 def default_precisions() -> list[Precision]:
-    """The low precisions that this CPU multiplies natively, the fastest first."""
+    """The low precisions that this CPU has fast products for, the fastest first."""
     here = capability()
-    eight: list[Precision] = [Int8()] if here.vnni and here.int8_exact else []
+    eight: list[Precision] = [Int8(weight_bits=7)] if here.fbgemm else []
+    if here.vnni and here.int8_exact:
+        eight = [Int8()]
     half: list[Precision] = [BFloat16(packed=True), BFloat16()] if here.bf16 else []
     return [*eight, *half]

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from dendrofx.fbgemm import fbgemm_exact
+
 # What oneDNN may use under each cap; without a cap, everything.
 _VNNI_CAPS = ("VNNI", "BF16", "FP16", "AMX", "AVX10", "ALL", "DEFAULT")
 _BF16_CAPS = ("CORE_BF16", "CORE_FP16", "AMX", "AVX10", "ALL", "DEFAULT")
@@ -32,6 +34,7 @@ class Capability:
         amx: tile products.
         int8_exact: `torch._int_mm` gets products of full 8-bit operands right, as tried on this machine; without VNNI
             oneDNN's pair sums overflow 16 bits.
+        fbgemm: the product of 8-bit rows and 7-bit weights that is fast without VNNI is here and exact, as tried too.
     """
 
     architecture: str
@@ -41,6 +44,7 @@ class Capability:
     bf16: bool
     amx: bool
     int8_exact: bool
+    fbgemm: bool = False
 
     def __str__(self) -> str:
         has = [n for n in ("avx2", "avx512", "vnni", "bf16", "amx") if getattr(self, n)]
@@ -68,6 +72,7 @@ def capability() -> Capability:
         bf16=torch.cpu._is_avx512_bf16_supported() and _allowed(cap, _BF16_CAPS) and wide,
         amx=torch.cpu._is_amx_tile_supported() and _allowed(cap, _AMX_CAPS),
         int8_exact=_int8_exact(),
+        fbgemm=fbgemm_exact(),
     )
 
 

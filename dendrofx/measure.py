@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dendrofx.inputs import Inputs, by_sample
+from dendrofx.module import DEAD_ROWS
 
 EPS = 1e-12
 Counts = dict[str, dict[str, int]]
@@ -44,8 +46,13 @@ def agreement(reference: Tensor, output: Tensor) -> float:
 
 @torch.no_grad()
 def outputs(module: nn.Module, batches: Sequence[Inputs]) -> Tensor:
-    """The module's outputs over batches, one row per sample."""
-    return torch.cat([by_sample(b.call(module), b.samples) for b in batches])
+    """The module's outputs over batches, one row per sample; those with fewer values (shorter sequences) end in zeros."""
+    return _stacked([by_sample(b.call(module), b.samples) for b in batches])
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    width = max(p.size(1) for p in parts)
+    return torch.cat([p if p.size(1) == width else F.pad(p, [0, width - p.size(1)]) for p in parts])
 
 
 @torch.no_grad()
@@ -59,17 +66,38 @@ def counted_outputs(module: Any, batches: Sequence[Inputs]) -> tuple[Tensor, Cou
             into = total.setdefault(site, dict.fromkeys(values, 0))
             for key, value in values.items():
                 into[key] += value
-    return torch.cat(parts), total
+    return _stacked(parts), total
+
+
+# The fused attention of CPUs, which torch's own counter leaves out (2.13).
+_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+def _attention_flops(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: Any, **__: Any) -> int:  # noqa: ANN401
+    """Two products, of shapes [batch, heads, tokens, features]."""
+    batch, heads, queries, width = q
+    return 2 * batch * heads * queries * k[2] * (width + v[3])
 
 
 @torch.no_grad()
 def model_macs(module: nn.Module, batches: Sequence[Inputs]) -> int:
     """Linear, matmul, attention and convolution multiply-adds of an eager module over batches, as dispatched by torch."""
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _attention_flops})
     with counter:
         for batch in batches:
             batch.call(module)
     return int(counter.get_total_flops()) // 2
+
+
+def of_sites(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Mapping[str, int]]:
+    """The counts of routed sites alone."""
+    return {name: c for name, c in counts.items() if name != DEAD_ROWS}
+
+
+def live_share(counts: Mapping[str, Mapping[str, int]]) -> float | None:
+    """Share of rows that are live; None where no rows are dropped."""
+    counted = counts.get(DEAD_ROWS)
+    return None if counted is None else counted["live_rows"] / max(counted["rows"], 1)
 
 
 def site_activity(counts: Mapping[str, int]) -> float:
@@ -84,13 +112,14 @@ def site_compute(counts: Mapping[str, int]) -> float:
 
 def activity(counts: Mapping[str, Mapping[str, int]]) -> float:
     """Over sites: MACs of rows that took the full branch over MACs of all rows, in the original block's MACs."""
-    rows = sum(c["original_macs"] for c in counts.values())
-    hard = sum(c["original_macs"] * site_activity(c) for c in counts.values())
+    sites = of_sites(counts).values()
+    rows = sum(c["original_macs"] for c in sites)
+    hard = sum(c["original_macs"] * site_activity(c) for c in sites)
     return hard / rows if rows else 1.0
 
 
 def executed_macs(counts: Mapping[str, Mapping[str, int]], original: int) -> int:
-    """Multiply-adds of the routed model: the original's, less the routed blocks', plus gate, light and full as executed."""
+    """Multiply-adds executed: the original's, less those of dead rows and of routed blocks, plus gate, light and full."""
     return _executed(counts, original, "macs")
 
 
@@ -101,4 +130,6 @@ def executed_work(counts: Mapping[str, Mapping[str, int]], original: int) -> int
 
 def _executed(counts: Mapping[str, Mapping[str, int]], original: int, unit: str) -> int:
     parts = [f"{branch}_{unit}" for branch in ("gate", "light", "full")]
-    return original + sum(sum(c[part] for part in parts) - c["original_macs"] for c in counts.values())
+    dead = counts.get(DEAD_ROWS, {"executed_macs": 0, "original_macs": 0})
+    routed = sum(sum(c[part] for part in parts) - c["original_macs"] for c in of_sites(counts).values())
+    return original + dead["executed_macs"] - dead["original_macs"] + routed

@@ -13,11 +13,16 @@ from dendrofx.calling import CALL
 from dendrofx.inputs import Inputs
 from dendrofx.leaves import FullOnHardRows, LightBeforeGate, LightWithEvidence, LightWithScales
 from dendrofx.routed import count_rows, no_counts, split_rows
+from dendrofx.rows.live import count_live_linears, count_live_macs, live_rows, plan_attention
 
 if TYPE_CHECKING:
     from dendrofx.plan import Plan
 
 PLAN = "dendrofx.plan"
+# Where nodes say what they cost; see `passes/drop_dead_rows.py`.
+MACS = "dendrofx.macs"
+# Among the counts of sites, what dead rows spared; see `rows/live.py`, `count_live_macs`.
+DEAD_ROWS = "dead rows"
 NO_PLAN = "this module has no plan: it was rewritten by passes, not by dendrofx.transform"
 
 
@@ -133,5 +138,19 @@ def counted_graph(gm: fx.GraphModule) -> fx.Graph:
         margin = float(getattr(parts["gate"], "margin", 0.0))
         args = (split, score, tolerance, margin, reads_light, costs, original)
         counts[site] = graph.call_function(count_rows, fx.node.map_arg(args, lambda n: copied[n]))
+    counts.update(_live_counts(gm, graph, copied))
     graph.output((result, counts if counts else graph.call_function(no_counts)))
     return graph
+
+
+def _live_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> dict[str, fx.Node]:
+    """The node that counts what dead rows spared, where rows are dropped."""
+    rows = next((n for n in gm.graph.nodes if n.target is live_rows), None)
+    if rows is None:
+        return {}
+    linear_macs = rows.meta.get(MACS, 0)
+    plans = [n for n in gm.graph.nodes if n.target is plan_attention and MACS in n.meta]
+    if not plans:
+        return {DEAD_ROWS: graph.call_function(count_live_linears, (copied[rows], linear_macs))}
+    args = (copied[rows], linear_macs, [copied[p] for p in plans], [p.meta[MACS] for p in plans])
+    return {DEAD_ROWS: graph.call_function(count_live_macs, args)}

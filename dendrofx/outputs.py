@@ -12,7 +12,7 @@ Models return tensors, tuples, dicts, dataclasses, and nestings of them. `flatte
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ class OutputForm:
     Attributes:
         name: the path to it, `past.0`; `output` for an output that is one tensor.
         leaf: "tensor", "constant", "left out", or "" for a container.
-        value: the constant.
+        value: the constant; of what was left out, its class name.
         kind: the container's type.
         parts: its fields, in order.
     """
@@ -35,37 +35,44 @@ class OutputForm:
     leaf: str = ""
     value: Any = None
     kind: Any = None
-    parts: tuple[tuple[str, OutputForm], ...] = ()
+    parts: tuple[tuple[Any, OutputForm], ...] = ()
 
-    def leaves(self, leaf: str) -> tuple[str, ...]:
-        """Names of the leaves of one sort, in order."""
+    def leaves(self, leaf: str) -> tuple[OutputForm, ...]:
+        """The leaves of one sort, in order."""
         if self.leaf:
-            return (self.name,) if self.leaf == leaf else ()
-        return tuple(name for _, part in self.parts for name in part.leaves(leaf))
+            return (self,) if self.leaf == leaf else ()
+        return tuple(found for _, part in self.parts for found in part.leaves(leaf))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of its tensors, in order."""
-        return self.leaves("tensor")
+        return tuple(leaf.name for leaf in self.leaves("tensor"))
 
     @property
     def is_dict(self) -> bool:
         """Whether a dict of tensors says it all: a mapping or a dataclass without nesting."""
-        return not self.leaf and all(name.isidentifier() for name in self.names)
+        return not self.leaf and not issubclass(self.kind, tuple) and all(name.isidentifier() for name in self.names)
 
-    def build(self, tensors: list[Any]) -> Any:  # noqa: ANN401
+    @property
+    def scripts(self) -> bool:
+        """Whether TorchScript returns it as it is: a tensor, a dict of tensors, or a tuple of tensors and tuples."""
+        if self.leaf or self.kind is tuple:
+            return self.leaf != "left out" and all(part.scripts for _, part in self.parts)
+        return self.kind in (list, dict) and all(
+            part.leaf == "tensor" and (self.kind is list or isinstance(key, str)) for key, part in self.parts
+        )
+
+    def build(self, tensors: Sequence[Any]) -> Any:  # noqa: ANN401
         """The output, from as many tensors; what was left out is None."""
         return self._build(iter(tensors))
 
     def _build(self, left: Iterator[Any]) -> Any:  # noqa: ANN401
         if self.leaf:
-            return next(left) if self.leaf == "tensor" else self.value
+            return next(left) if self.leaf == "tensor" else None if self.leaf == "left out" else self.value
         made = {key: part._build(left) for key, part in self.parts}
-        if issubclass(self.kind, tuple | list) and not hasattr(self.kind, "_fields"):
-            return self.kind(made.values())
-        if issubclass(self.kind, dict) and not dataclasses.is_dataclass(self.kind):
-            return self.kind(made)
-        return self.kind(**made)
+        if dataclasses.is_dataclass(self.kind) or hasattr(self.kind, "_fields"):
+            return self.kind(**made)
+        return self.kind(made if issubclass(self.kind, Mapping) else made.values())
 
 
 def flatten(value: Any, name: str = "") -> tuple[list[Tensor], OutputForm]:  # noqa: ANN401
@@ -79,21 +86,21 @@ def flatten(value: Any, name: str = "") -> tuple[list[Tensor], OutputForm]:  # n
         return [], OutputForm(name or "output", "constant", value)
     fields = _fields(value)
     if fields is None:
-        return [], OutputForm(name or type(value).__name__, "left out")
+        return [], OutputForm(name or "output", "left out", type(value).__name__)
     tensors: list[Tensor] = []
-    parts: list[tuple[str, OutputForm]] = []
+    parts: list[tuple[Any, OutputForm]] = []
     for key, inner in fields.items():
-        found, form = flatten(inner, f"{name}.{key}" if name else key)
+        found, form = flatten(inner, f"{name}.{key}" if name else str(key))
         tensors += found
         parts.append((key, form))
     return tensors, OutputForm(name, kind=type(value), parts=tuple(parts))
 
 
-def _fields(value: Any) -> dict[str, Any] | None:  # noqa: ANN401
+def _fields(value: Any) -> dict[Any, Any] | None:  # noqa: ANN401
     if isinstance(value, Mapping):  # a dict, and the ordered dicts that are dataclasses too
-        return {str(k): v for k, v in value.items()}
+        return dict(value.items())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if hasattr(value, "_fields"):  # a named tuple
         return dict(zip(value._fields, value, strict=True))
-    return {str(i): v for i, v in enumerate(value)} if isinstance(value, tuple | list) else None
+    return dict(enumerate(value)) if isinstance(value, tuple | list) else None

@@ -15,19 +15,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from tqdm import tqdm
 
 from dendrofx.calibrate import STEPS, Step, apply_multiplier, multiplier_grid, walk
 from dendrofx.calibration import Calibration
 from dendrofx.choose import PROBE_ROWS, Candidate
 from dendrofx.errors import InputError
-from dendrofx.explore import Explored, Options, explore
+from dendrofx.explore import MANY_SITES, Explored, Options, explore
 from dendrofx.inputs import Inputs
-from dendrofx.measure import Counts, outputs, site_activity
+from dendrofx.light import LightForm
+from dendrofx.measure import Counts, of_sites, outputs, site_activity
+from dendrofx.memory import release
 from dendrofx.module import RoutedModule, graph_names
 from dendrofx.prices import Price, cheapest
-from dendrofx.rewrite import rewrite
+from dendrofx.rewrite import rewrite, use_exact
 from dendrofx.sites import Refusal, Site, Sites
 from dendrofx.stopwatch import Timer
 from dendrofx.tuning import Tuning
@@ -36,6 +38,8 @@ from dendrofx.verify import ModelTimes, judge, timing_batches
 # Shares of the budget at which the branches of several sites are chosen and tried together, and the steps of such a trial.
 BUDGET_SHARES = (4.0, 2.0, 1.0, 0.5, 0.25)
 TRIAL_STEPS = 16
+# The walks of models of many sites, which run the model once a step, take fewer steps.
+FEWER = 4
 
 
 class Pipeline:
@@ -48,6 +52,7 @@ class Pipeline:
         options: what the caller asked for.
         timer: what times; None decides by counted cost alone.
         example: inputs to time the whole model on where there is no calibration.
+        original: what the rewritten model is timed against; the captured module itself by default.
     """
 
     tuning: Tuning
@@ -60,9 +65,13 @@ class Pipeline:
         options: Options,
         timer: Timer | None = None,
         example: Inputs | None = None,
+        original: fx.GraphModule | None = None,
     ) -> None:
         self.captured, self.sites, self.data, self.options, self.timer = captured, sites, data, options, timer
         self.example = example
+        self.original = captured if original is None else original
+        self.exact_on = options.exact
+        self.lost: str | None = None
         self.refused: dict[str, Refusal] = {r.site: r for r in sites.refused}
         self.explored = Explored()
         self.chosen: dict[str, Candidate] = {}
@@ -73,16 +82,31 @@ class Pipeline:
     def run(self) -> RoutedModule:
         """All stages."""
         interruptible = nullcontext if self.timer is None else self.timer.interruptible
-        self.explored = explore(self.captured, self.sites, self.data, self.options, interruptible)
+        self.explored = explore(self.captured, self.sites, self.data, self.options, interruptible, self.example)
+        release()
         self.refused.update(self.explored.refused)
         sizes = batch_sizes(self.options, self.data, self.example)
-        self.tuning = Tuning(self.captured, self.explored, self.options, sizes, self.timer if self.data else None)
+        timed = self.data is not None or (self.options.exact and self.example is not None)
+        self.tuning = Tuning(self.captured, self.explored, self.options, sizes, self.timer if timed else None)
         self.tuning.run(self.sites)
+        release()
         self.choose(self.best_share())
         module = self.settled()
-        while self.options.decide and self.timer is not None and self.chosen and self.refuse_slow(module, self.timer):
+        while self.options.decide and self.timer is not None and self.rewrites and self.refuse_slow(module, self.timer):
             module = self.settled()
         return module
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether anything is rewritten, and could be given up."""
+        return self.lost is None and bool(self.chosen or self.exact_forms() or self.original is not self.captured)
+
+    def exact_forms(self) -> dict[str, tuple[LightForm, nn.Module]]:
+        """By name, the exact forms of the sites that are not routed."""
+        if not self.exact_on:
+            return {}
+        found = {s.name: self.tuning.exact_form(s.name) for s in self.sites if s.name not in self.chosen}
+        return {name: form for name, form in found.items() if form is not None}
 
     # ------------------------------------------------------------------------------------------------ choose
 
@@ -130,7 +154,7 @@ class Pipeline:
             self.choose(share)
             choice = tuple(f"{n}: {c.branches.light_form}, {c.branches.gate_form}" for n, c in self.chosen.items())
             if choice and choice not in seen:
-                _, steps = self.walked(self.data.choose, TRIAL_STEPS)
+                _, steps = self.walked(self.data.choose, self.steps_of(TRIAL_STEPS))
                 tried[share] = self.cost_of(steps[-1].counts if steps else {})
             seen.add(choice)
         return min(tried, key=lambda share: tried[share]) if tried else 1.0
@@ -138,7 +162,7 @@ class Pipeline:
     def cost_of(self, counts: Counts) -> float:
         """Cost of all explored sites over that of their blocks; a site without counts runs its block."""
         blocks = {s.name: self.tuning.block_cost(s) for s in self.sites if s.name in self.explored.found}
-        costs = {n: self.price(n, self.chosen[n], site_activity(c)).cost for n, c in counts.items()}
+        costs = {n: self.price(n, self.chosen[n], site_activity(c)).cost for n, c in of_sites(counts).items()}
         return sum(b * costs.get(n, 1.0) for n, b in blocks.items()) / sum(blocks.values())
 
     def refuse(self, site: Site, reason: str) -> None:
@@ -156,9 +180,15 @@ class Pipeline:
     def rewritten(self) -> tuple[RoutedModule, dict[str, float]]:
         """The module with what is chosen, every tolerance 0, and the sites' weights by graph name."""
         sites = [s for s in self.sites if s.name in self.chosen]
-        module = rewrite(self.captured, sites, {n: c.branches for n, c in self.chosen.items()})
+        module = rewrite(self.with_exact(), sites, {n: c.branches for n, c in self.chosen.items()})
         names = graph_names(module)
         return module, {names[s]: self.explored.weights[s] for s in self.chosen}
+
+    def with_exact(self) -> fx.GraphModule:
+        """The captured module with the exact forms in it."""
+        forms = self.exact_forms()
+        modules = {name: module for name, (_, module) in forms.items()}
+        return use_exact(self.captured, [s for s in self.sites if s.name in forms], modules)
 
     def walked(self, batches: list[Inputs], steps: int) -> tuple[RoutedModule, list[Step]]:
         """The module with what is chosen, its multiplier walked on `batches` over a grid fixed by the choosing rows."""
@@ -167,11 +197,15 @@ class Pipeline:
         reference = outputs(self.captured, batches)
         return module, walk(module, weights, grid, batches, reference, self.options.max_deviation)
 
+    def steps_of(self, steps: int) -> int:
+        """How many steps a walk takes."""
+        return steps if len(self.sites) <= MANY_SITES else steps // FEWER
+
     def calibrate(self) -> RoutedModule:
         """Rewrite with what is chosen, and set the tolerances."""
         self.steps = []
         if self.data is not None and self.chosen:
-            module, self.steps = self.walked(self.data.walk, STEPS)
+            module, self.steps = self.walked(self.data.walk, self.steps_of(STEPS))
             return module
         module, weights = self.rewritten()
         apply_multiplier(module, weights, self.options.max_deviation)
@@ -209,6 +243,7 @@ class Pipeline:
         times: list[ModelTimes] = []
         with timer.interruptible():
             times = self.time_model(module, timer)
+        release()
         self.model_times = times
         if not times:
             if self.data is None and self.example is None:
@@ -219,6 +254,11 @@ class Pipeline:
         losing = [t for t in times if not t.wins(self.options.min_speedup)]
         if not losing:
             return False
+        if not self.chosen:
+            worst = min(losing, key=lambda t: t.speedup)
+            self.lost = None if self.exact_forms() else worst.reason(self.options.min_speedup)
+            self.exact_on = False
+            return True
         blocks = {s.name: self.tuning.block_cost(s) for s in self.sites if s.name in self.chosen}
         ranked = sorted(blocks, key=lambda n: (1 - self.prices[n].cost) * blocks[n])
         gone = ranked[: -(-len(ranked) // 4)]
@@ -237,7 +277,7 @@ class Pipeline:
             batches = timing_batches(given, size)
             if not batches:
                 raise InputError(f"batch_sizes: no calibration batch can be cut or repeated to {size} samples")
-            times.append(judge(timer.models(self.captured, module, batches), size))
+            times.append(judge(timer.models(self.original, module, batches), size))
         return times
 
 

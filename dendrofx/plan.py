@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ class SitePlan:
 
     Attributes:
         name: the site.
-        status: "routed" or "refused".
+        status: "routed"; "exact" where every row takes an exact, faster form of the block (`full`); or "refused".
         reason: why, in words; for a refusal also the node that decided it, if any.
         shape: widths of its input, hidden values and output.
         light: the light form, None when refused.
@@ -39,7 +40,7 @@ class SitePlan:
     """
 
     name: str
-    status: Literal["routed", "refused"]
+    status: Literal["routed", "exact", "refused"]
     reason: str
     shape: str = ""
     light: LightForm | None = None
@@ -55,6 +56,24 @@ class SitePlan:
     predicted_ms: float | None = None
     measured_ms: float | None = None
     break_even: float | None = None
+
+
+@dataclass(frozen=True)
+class DeadRowsPlan:
+    """What became of dead rows.
+
+    Attributes:
+        mask: the input that marks them, as the caller named it.
+        status: "live" where only live rows are computed, or "refused".
+        reason: what runs on live rows, or why not.
+    """
+
+    mask: str
+    status: Literal["live", "refused"]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"dead rows of {self.mask}: {self.status}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -95,6 +114,8 @@ class Plan:
         multiplier: the global multiplier that the calibration ended at.
         models: the last races of the rewritten model against the original, one per batch size; empty where none was run.
         origin: None for a plan made by hand.
+        capture: how the model was captured.
+        dead_rows: what became of them; None where the caller named no mask.
 
     Example:
         >>> routed.plan.save("plan.json")
@@ -108,6 +129,8 @@ class Plan:
     multiplier: float | None = None
     models: list[ModelTimes] = field(default_factory=list)
     origin: Origin | None = None
+    capture: str = ""
+    dead_rows: DeadRowsPlan | None = None
 
     @property
     def routed(self) -> list[SitePlan]:
@@ -141,8 +164,11 @@ class Plan:
         table = tabulate(
             [_row(s) for s in self.routed], headers=_HEADERS, tablefmt="simple", disable_numparse=True, stralign="left"
         )
-        reasons = [f"{s.status} {s.name}{f' ({s.shape})' if s.shape else ''}: {s.reason}" for s in self.sites]
-        return "\n".join([*([table, ""] if self.routed else []), *reasons, *self._times(), *self._footer()])
+        before = [self.capture] if self.capture else []
+        before += [str(self.dead_rows)] if self.dead_rows is not None else []
+        return "\n".join(
+            [*([table, ""] if self.routed else []), *before, *_reasons(self.sites), *self._times(), *self._footer()]
+        )
 
     def _times(self) -> list[str]:
         return [
@@ -152,6 +178,8 @@ class Plan:
         ]
 
     def _footer(self) -> list[str]:
+        if self.max_deviation == 0:
+            return ["nothing is approximated (budget 0)"]
         if self.samples is None or self.deviation is None:
             return [f"tolerances from the bound alone (no calibration data), max_deviation {self.max_deviation:g}"]
         if not self.routed:
@@ -167,6 +195,30 @@ _HEADERS = [
     "routed site", "shape", "light", "gate", "full", "tolerance", "activity", "compute", "skill",
     "block ms", "predicted", "measured",
 ]  # fmt: skip
+
+
+def _reasons(sites: list[SitePlan]) -> list[str]:
+    """A line per site; sites that share status and reason (the layers of a deep model) share a line."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for site in sites:
+        groups.setdefault((site.status, site.shape, _without_node(site.reason)), []).append(site.name)
+    return [
+        f"{status} {_names(names)}{f' ({shape})' if shape else ''}: {reason if len(names) > 1 else _whole(sites, names[0])}"
+        for (status, shape, reason), names in groups.items()
+    ]
+
+
+def _without_node(reason: str) -> str:
+    """A reason without the node at its end, ` (%fc1)`."""
+    return re.sub(r" \(%\w+\)$", "", reason)
+
+
+def _whole(sites: list[SitePlan], name: str) -> str:
+    return next(s.reason for s in sites if s.name == name)
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 2 else f"{names[0]} ... {names[-1]} [{len(names)} sites]"
 
 
 def _row(site: SitePlan) -> list[str]:

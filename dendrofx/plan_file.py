@@ -17,19 +17,22 @@ from dendrofx.forms import Form, form_from_json
 from dendrofx.gates.form import GateForm
 from dendrofx.light.form import LightForm
 from dendrofx.machine import Capability, capability, cpu_name
-from dendrofx.plan import Origin, Plan, SitePlan
+from dendrofx.plan import DeadRowsPlan, Origin, Plan, SitePlan
 from dendrofx.verify import ModelTimes
 from dendrofx.version import VERSION
 
-FORMAT = 1
+FORMAT = 2
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
     """Plain values only."""
     sites = [{f.name: _plain(getattr(s, f.name)) for f in fields(s)} for s in plan.sites]
+    parts = ("sites", "models", "origin", "dead_rows")
+    rest = {f.name: getattr(plan, f.name) for f in fields(plan) if f.name not in parts}
     origin = None if plan.origin is None else asdict(plan.origin)
-    rest = {f.name: getattr(plan, f.name) for f in fields(plan) if f.name not in ("sites", "models", "origin")}
-    return {"format": FORMAT, **rest, "origin": origin, "models": [asdict(m) for m in plan.models], "sites": sites}
+    dead_rows = None if plan.dead_rows is None else asdict(plan.dead_rows)
+    models = [asdict(m) for m in plan.models]
+    return {"format": FORMAT, **rest, "dead_rows": dead_rows, "origin": origin, "models": models, "sites": sites}
 
 
 def plan_from_json(value: Mapping[str, Any]) -> Plan:
@@ -45,8 +48,11 @@ def plan_from_json(value: Mapping[str, Any]) -> Plan:
         sites = [_site({k: _formed(k, v) for k, v in site.items()}) for site in given.pop("sites")]
         models = [ModelTimes(**m) for m in given.pop("models")]
         origin = given.pop("origin")
-        samples = given.pop("samples")
-        plan = Plan(sites, **given, models=models, samples=None if samples is None else tuple(samples))
+        samples, dead = given.pop("samples"), given.pop("dead_rows")
+        dead_rows = None if dead is None else DeadRowsPlan(**dead)
+        plan = Plan(
+            sites, **given, models=models, samples=None if samples is None else tuple(samples), dead_rows=dead_rows
+        )
         return replace(plan, origin=None if origin is None else _origin(origin))
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise PlanError(f"the plan cannot be read: {error}") from error
@@ -138,7 +144,7 @@ def _formed(name: str, value: Any) -> Any:  # noqa: ANN401
 def _site(value: Mapping[str, Any]) -> SitePlan:
     site = SitePlan(**value)
     routed = site.status == "routed"
-    if site.status not in ("routed", "refused"):
+    if site.status not in ("routed", "exact", "refused"):
         raise ValueError(f"site '{site.name}' is {site.status!r}")
     if not all(isinstance(f, LightForm) or (f is None and not routed) for f in (site.light, site.full or site.light)):
         raise ValueError(f"site '{site.name}': {site.light} or {site.full} is no light form")

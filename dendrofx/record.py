@@ -14,8 +14,11 @@ from dendrofx.block import linear_input
 from dendrofx.inputs import Inputs
 from dendrofx.sites import Site
 
-# Rows kept per site and set: enough for second moments of wide layers, and a bound on memory.
+# Rows kept per site and set: enough for second moments of wide layers, and a bound on memory. Models of many sites keep fewer, in
+# as many bytes for all sites together, but never less than the other figure.
 MOST_ROWS = 2048
+MOST_BYTES = 2**26
+FEWEST_ROWS = 256
 
 
 class Recorder(fx.Interpreter):
@@ -39,7 +42,7 @@ class Recorded:
     """What reached each site, by its name.
 
     Attributes:
-        rows: f32[N, in], N at most 2048, a seeded choice spread evenly over the batches.
+        rows: f32[N, in], N at most 2048 or so, a seeded choice spread evenly over the batches.
         per_sample: rows that one sample of the model makes at the site.
     """
 
@@ -61,7 +64,7 @@ def record_rows(gm: fx.GraphModule, sites: Sequence[Site], batches: Sequence[Inp
     inputs = {s.name: linear_input(by_name[s.nodes[0]]).name for s in sites}
     # a generator per site: the rows kept of one do not depend on which others are recorded
     draws = {s.name: torch.Generator().manual_seed((seed + zlib.crc32(s.name.encode())) % 2**63) for s in sites}
-    most = -(-MOST_ROWS // max(len(batches), 1))
+    most = -(-_most_rows(sites) // max(len(batches), 1))
     parts: dict[str, list[Tensor]] = {s.name: [] for s in sites}
     seen = dict.fromkeys(parts, 0)
     for batch in batches:
@@ -76,6 +79,11 @@ def record_rows(gm: fx.GraphModule, sites: Sequence[Site], batches: Sequence[Inp
             parts[site].append(rows.clone())
     samples = max(sum(b.samples for b in batches), 1)
     return Recorded({site: torch.cat(rows) for site, rows in parts.items()}, {s: n / samples for s, n in seen.items()})
+
+
+def _most_rows(sites: Sequence[Site]) -> int:
+    row_bytes = sum(4 * s.widths[0] for s in sites)
+    return min(max(MOST_BYTES // max(row_bytes, 1), FEWEST_ROWS), MOST_ROWS)
 
 
 def positional(gm: fx.GraphModule, batch: Inputs) -> list[Any]:

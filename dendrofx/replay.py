@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from dendrofx.block import block_of
 from dendrofx.calibration import Calibration
 from dendrofx.choose import Candidate, SiteData, candidates, finite_rows
+from dendrofx.dead_rows import drop_dead_rows
 from dendrofx.errors import PlanError
+from dendrofx.find_sites import find_sites
 from dendrofx.finish import Recipe, attach
 from dendrofx.inputs import Inputs
 from dendrofx.module import RoutedModule, graph_names, set_tolerances
 from dendrofx.plan import Plan, SitePlan
 from dendrofx.record import record_rows
-from dendrofx.rewrite import rewrite
+from dendrofx.rewrite import rewrite, use_exact
 from dendrofx.sites import Site, Sites
 
 
 @torch.no_grad()
 def replay(
-    captured: fx.GraphModule, sites: Sites, data: Calibration | None, plan: Plan, seed: int, example: Inputs | None
+    captured: fx.GraphModule, data: Calibration | None, plan: Plan, seed: int, example: Inputs | None
 ) -> RoutedModule:
     """The module that a plan describes.
 
     Args:
         captured: the captured module.
-        sites: all sites of it.
         data: the calibration data that the plan was made with, if any.
         plan: whose origin has been checked.
         seed: of the plan.
@@ -35,6 +36,7 @@ def replay(
     Raises:
         PlanError: a routed site that the model does not have.
     """
+    captured, sites = _exact(_live(captured, plan, example), plan)
     by_name = {s.name: s for s in sites}
     if missing := [s.name for s in plan.routed if s.name not in by_name]:
         raise PlanError(f"the plan routes {missing}, which the model does not have; it has {sorted(by_name)}")
@@ -54,6 +56,26 @@ def replay(
     weights = {s.name: 1.0 if s.weight is None else s.weight for s in plan.routed}
     scores = {name: c.score / weights[name] for name, c in fitted.items()}
     return attach(module, plan, Recipe(captured, tuple(routed), branches, scores, weights), example)
+
+
+def _live(captured: fx.GraphModule, plan: Plan, example: Inputs | None) -> fx.GraphModule:
+    """On live rows, where the plan says so."""
+    if plan.dead_rows is None or plan.dead_rows.status == "refused":
+        return captured
+    assert example is not None
+    return drop_dead_rows(captured, plan.dead_rows.mask, example)[0]
+
+
+def _exact(captured: fx.GraphModule, plan: Plan) -> tuple[fx.GraphModule, Sites]:
+    """With the plan's exact forms, and the sites before they were put in."""
+    sites = find_sites(captured)
+    forms = {s.name: s.full for s in plan.sites if s.status == "exact" and s.full is not None}
+    chosen = [s for s in sites if s.name in forms]
+    made: dict[tuple[str, ...], nn.Module] = {}
+    for site in chosen:
+        if site.linears not in made:
+            made[site.linears] = forms[site.name].fit(block_of(captured, site.nodes))
+    return use_exact(captured, chosen, {s.name: made[s.linears] for s in chosen}), sites
 
 
 def _fitted(site: Site, entry: SitePlan, rows: SiteData, seed: int) -> Candidate:

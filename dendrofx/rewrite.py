@@ -11,7 +11,7 @@ from torch import fx, nn
 from dendrofx.gates.form import GateForm
 from dendrofx.light.form import LightForm
 from dendrofx.module import RoutedModule
-from dendrofx.passes import AddGate, AddLight, MarkSites, OutlineBlock, RouteRows, run_passes
+from dendrofx.passes import AddGate, AddLight, MarkSites, OutlineBlock, RouteRows, UseExact, run_passes
 from dendrofx.sites import Site
 
 
@@ -38,6 +38,7 @@ def rewrite(captured: fx.GraphModule, sites: Sequence[Site], branches: Mapping[s
         branches: by site name.
     """
     gm = RoutedModule(captured, copy.deepcopy(captured.graph))
+    gm.meta.update(captured.meta)
     run_passes(
         gm,
         [
@@ -51,3 +52,19 @@ def rewrite(captured: fx.GraphModule, sites: Sequence[Site], branches: Mapping[s
     gm.eval()
     gm.requires_grad_(False)
     return gm
+
+
+def use_exact(captured: fx.GraphModule, sites: Sequence[Site], forms: Mapping[str, nn.Module]) -> fx.GraphModule:
+    """A new module in which `sites` are computed by exact forms; the captured one itself where there are none.
+
+    Args:
+        captured: left unchanged; its parameters are shared.
+        sites: those to replace.
+        forms: by site name.
+    """
+    if not sites:
+        return captured
+    gm = fx.GraphModule(captured, copy.deepcopy(captured.graph))
+    gm.meta.update(captured.meta)
+    run_passes(gm, [UseExact(tuple(sites), forms)])
+    return gm.eval().requires_grad_(False)

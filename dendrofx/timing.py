@@ -1,7 +1,7 @@
 """Timing callables against each other in one process, on a machine that may be disturbed.
 
 The callables take turns (A B C, C A B, ...): a drift of the machine hits all of them alike. Each turn is one untimed call,
-which brings the callable's own weights back into the caches, and one timed call.
+which brings the callable's own weights back into the caches, and one timed call; where calls are long, the timed one alone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 LEAST_ROUNDS = 15
 MOST_ROUNDS = 400
+# Calls of this length spend less than a hundredth of it on bringing weights into the caches.
+LONG_SECONDS = 0.05
 # An A/A ratio further from 1 than this, or more involuntary context switches per second, is a disturbed machine.
 AA_NOISE = 0.05
 SWITCHES_PER_SECOND = 100.0
@@ -80,7 +82,9 @@ def race(
     started = time.perf_counter()
     for call in calls.values():
         call(0)
-    turn = max(2 * (time.perf_counter() - started), 1e-6)
+    spent = time.perf_counter() - started
+    warms = spent < LONG_SECONDS * len(calls)
+    turn = max((2 if warms else 1) * spent, 1e-6)
     rounds = min(max(int(seconds / turn), least_rounds), MOST_ROUNDS)
     ms: dict[str, list[float]] = {name: [] for name in calls}
     order, shuffle = list(calls), random.Random(seed)
@@ -90,7 +94,8 @@ def race(
             break
         shuffle.shuffle(order)
         for name in order:
-            calls[name](number)
+            if warms:
+                calls[name](number)
             start = time.perf_counter()
             calls[name](number)
             ms[name].append((time.perf_counter() - start) * 1e3)

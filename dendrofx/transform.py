@@ -1,6 +1,6 @@
 """`transform`: from a trained model to one whose rows take the way they need.
 
-capture -> find sites -> fit light branches and gates -> choose -> rewrite -> calibrate -> decide
+capture -> drop dead rows -> find sites -> fit light branches and gates -> choose -> rewrite -> calibrate -> decide
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeGuard
 
 import torch
-from torch import nn
+from torch import Tensor, fx, nn
 
 from dendrofx.calibration import Calibration
+from dendrofx.calling import CALL
 from dendrofx.capture import capture, is_routed
+from dendrofx.dead_rows import drop_dead_rows
 from dendrofx.errors import InputError
 from dendrofx.explore import Options
 from dendrofx.find_sites import find_sites
@@ -24,7 +26,7 @@ from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
 from dendrofx.module import RoutedModule
 from dendrofx.pipeline import Pipeline
-from dendrofx.plan import Plan
+from dendrofx.plan import DeadRowsPlan, Plan
 from dendrofx.plan_file import check_origin, here
 from dendrofx.replay import replay
 from dendrofx.show import first_line
@@ -38,6 +40,7 @@ def transform(
     *,
     calibration: Iterable[Any] | None = None,
     max_deviation: float = 0.01,
+    dead_rows: str | None = None,
     sites: Selector = None,
     light: LightForm | Sequence[LightForm] | None = None,
     gate: GateForm | None = None,
@@ -59,7 +62,12 @@ def transform(
         calibration: any iterable of batches, read once. With it, light branches and gates are fitted, chosen and
             calibrated on four disjoint parts of it. Without it, only light branches and gates that need no data are
             used, and each site's tolerance is `max_deviation`, a bound on the site's own output.
-        max_deviation: budget for the mean over samples of the relative L2 distance from the original's output.
+        max_deviation: budget for the mean over samples of the relative L2 distance from the original's output. 0 approximates
+            nothing: what remains are dead rows and exact forms of the Linears.
+        dead_rows: the input, [batch, tokens], that says which rows are padding and need nothing: its name where zeros mark them
+            (`"attention_mask"`), after `~` where they are marked by ones (`"~src_key_padding_mask"`). Rows that are not dead
+            keep their outputs to rounding; dead positions of outputs that have them become zero. Needs inputs to check
+            on: `example_inputs` or `calibration`.
         sites: which sites may be routed: names, patterns such as `"blocks.*"`, or a predicate on `Site`; all by default.
         light: a light form, or several to choose from; a ladder of them by default.
         gate: a gate form; by default each site takes the one that costs least, its skill and its own time counted.
@@ -84,7 +92,7 @@ def transform(
         why; `forward_counted` also returns what was executed. When nothing pays it is the captured, unrewritten graph.
 
     Raises:
-        InputError: an argument that cannot be used, quoted, with the next step.
+        InputError: an argument that cannot be used, quoted, with the next step; or dead rows reach an output, which is named.
         CaptureError: the model cannot be traced, or its graph computes something else.
         PlanError: a plan for another model, other data, another machine or another version.
 
@@ -94,6 +102,7 @@ def transform(
         >>> torch.jit.save(dendrofx.script(routed), "model.pt")
     """
     _check(model, max_deviation, light, gate, seed)
+    _check_dead_rows(dead_rows)
     sizes = _check_tuning(full, batch_sizes, min_speedup, tune_seconds)
     if redecide and plan is None:
         raise InputError("redecide=True decides a plan anew: pass plan=")
@@ -107,21 +116,53 @@ def transform(
     for inputs in kinds:
         _try(model, inputs)
     example = kinds[0] if kinds else None
-    captured = capture(model, example)
-    found = find_sites(captured)
+    if plan is not None:
+        dead_rows = None if plan.dead_rows is None else plan.dead_rows.mask
+    if dead_rows is not None and example is None:
+        raise InputError(f"dead_rows={dead_rows!r} is verified on inputs: pass example_inputs= or calibration=")
+    others = [] if data is None else [*data.fit, *data.gate, *data.choose, *data.walk]
+    captured = capture(model, example, dead_rows is not None, others)
+    if (form := captured.meta.get(CALL)) is not None:  # from here on, inputs are the graph's: tensors by name
+        data = None if data is None else data.map(form.plain)
+        example = None if example is None else form.plain(example)
     prints = model_fingerprint(model), None if data is None else data.fingerprint
     if plan is not None:
         check_origin(plan, *prints, redecide)
         if not redecide:
-            return replay(captured, found, data, plan, seed, example)
+            return replay(captured, data, plan, seed, example)
         assert plan.origin is not None
         max_deviation, sizes, min_speedup = plan.max_deviation, plan.origin.batch_sizes, plan.origin.min_speedup
     lights = [light] if isinstance(light, LightForm) else None if light is None else list(light)
-    options = Options(max_deviation, lights, gate, decide, seed, full, sizes, min_speedup)
+    exact = dead_rows is not None or max_deviation == 0
+    options = Options(max_deviation, lights, gate, decide, seed, full, sizes, min_speedup, exact)
     timer = Stopwatch(tune_seconds) if decide and tune_seconds > 0 else None
-    run = Pipeline(captured, found.select(sites), data, options, timer, example)
+    run, module, dead = _decided(captured, dead_rows, data, options, timer, example, sites)
+    return finish(module, run, example, here(*prints, seed, run.tuning.sizes, min_speedup), dead)
+
+
+def _decided(
+    captured: fx.GraphModule,
+    dead_rows: str | None,
+    data: Calibration | None,
+    options: Options,
+    timer: Stopwatch | None,
+    example: Inputs | None,
+    sites: Selector,
+) -> tuple[Pipeline, RoutedModule, DeadRowsPlan | None]:
+    """The pipeline's result; where live rows do not win on the whole model, that of the graph with all rows."""
+    if dead_rows is None:
+        run = Pipeline(captured, find_sites(captured).select(sites), data, options, timer, example)
+        return run, run.run(), None
+    assert example is not None
+    live, report = drop_dead_rows(captured, dead_rows, example)
+    share = None if data is None else data.live_share(report.mask)
+    run = Pipeline(live, find_sites(live).select(sites), data, options, timer, example, original=captured)
     module = run.run()
-    return finish(module, run, example, here(*prints, seed, run.tuning.sizes, min_speedup))
+    if run.lost is None:
+        return run, module, DeadRowsPlan(dead_rows, "live", report.describe(share))
+    refused = DeadRowsPlan(dead_rows, "refused", f"on live rows alone the model did not win: {run.lost}")
+    run = Pipeline(captured, find_sites(captured).select(sites), data, options, timer, example)
+    return run, run.run(), refused
 
 
 def _check_tuning(
@@ -144,6 +185,15 @@ def _check_tuning(
     return tuple(sorted(set(sizes)))
 
 
+def _check_dead_rows(dead_rows: object) -> None:
+    named = isinstance(dead_rows, str) and dead_rows.removeprefix("~").isidentifier()
+    if dead_rows is not None and not named:
+        raise InputError(
+            "dead_rows names the mask input, such as 'attention_mask', or '~padding_mask' where ones mark padding,"
+            f" got {dead_rows!r}"
+        )
+
+
 def _number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -151,8 +201,8 @@ def _number(value: object) -> TypeGuard[float]:
 def _check(model: nn.Module, max_deviation: float, light: object, gate: object, seed: object) -> None:
     if is_routed(model):
         raise InputError("the model already holds routed sites: transform the original model")
-    if not (_number(max_deviation) and max_deviation > 0):
-        raise InputError(f"max_deviation must be a number above 0, got {max_deviation!r}; 0.01 is one percent")
+    if not (_number(max_deviation) and max_deviation >= 0):
+        raise InputError(f"max_deviation must be a number of at least 0, got {max_deviation!r}; 0.01 is one percent")
     forms = [light] if isinstance(light, LightForm) else light
     several = isinstance(forms, Sequence) and len(forms) > 0 and all(isinstance(f, LightForm) for f in forms)
     if light is not None and not several:
@@ -167,8 +217,13 @@ def _one_of_each_kind(data: Calibration | None) -> list[Inputs]:
     """The first calibration batch of every width and dtype."""
     kinds: dict[str, Inputs] = {}
     for batch in [] if data is None else [*data.fit, *data.gate, *data.choose, *data.walk]:
-        kinds.setdefault(str([(t.dtype, t.shape[1:]) for t in batch.tensors]), batch)
+        kinds.setdefault(str([_kind(t) for t in batch.tensors]), batch)
     return list(kinds.values())
+
+
+def _kind(t: Tensor) -> tuple[object, ...]:
+    """Dtype and width; of ids and masks, whose second size counts tokens, the number of axes."""
+    return t.dtype, t.shape[1:] if t.is_floating_point() else t.dim()
 
 
 @torch.no_grad()
@@ -182,6 +237,6 @@ def _try(model: nn.Module, example: Inputs) -> None:
         example.call(model)
     except Exception as error:
         raise InputError(
-            f"{type(model).__name__} rejects the inputs {example}: {first_line(error)}. Pass batches as the model is called: a tensor,"
-            " a tuple of positional inputs or a dict of named ones, with the width and dtype it was trained on"
+            f"{type(model).__name__} rejects the inputs {example}: {first_line(error)}. Pass batches as the model"
+            " is called: a tensor, a tuple of positional inputs or a dict of named ones, with the width and dtype it was trained on"
         ) from error

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from tqdm import tqdm
 
 from dendrofx.block import block_of
 from dendrofx.choose import Candidate
 from dendrofx.cost import BLOCK
 from dendrofx.explore import Explored, Options
-from dendrofx.light import Prepacked
+from dendrofx.light import LightForm, Prepacked
 from dendrofx.prices import Measured, Price, counted
 from dendrofx.sites import Site
 from dendrofx.stopwatch import Timer
@@ -43,12 +43,13 @@ class Tuning:
     ) -> None:
         self.captured, self.explored, self.options, self.sizes, self.timer = captured, explored, options, sizes, timer
         self.measured: dict[str, Measured] = {}
+        self.exact: dict[tuple[str, ...], list[nn.Module]] = {}
 
     def run(self, sites: Sequence[Site]) -> None:
         """Time the parts of every site's promising candidates, until the timer has expired or Ctrl-C."""
         if self.timer is None:
             return
-        found = [s for s in sites if s.name in self.explored.found]
+        found = [s for s in sites if s.name in (self.explored.rows if self.options.exact else self.explored.found)]
         with self.timer.interruptible():
             for site in tqdm(found, desc="timing sites", unit="site", delay=2, leave=False):
                 if self.timer.expired:
@@ -58,14 +59,14 @@ class Tuning:
     def _time(self, site: Site, timer: Timer) -> Measured:
         """One site, at every batch size."""
         block, shortlist = block_of(self.captured, site.nodes), self.shortlist(site)
-        given, exact = shortlist[0].branches, {}
-        fulls: dict[str, torch.nn.Module] = {BLOCK: block}
-        if given.full is not None:
-            fulls[str(given.full_form)] = given.full
+        exact: Mapping[str, tuple[LightForm, nn.Module]] = {}
+        fulls: dict[str, nn.Module] = {BLOCK: block}
+        if shortlist and shortlist[0].branches.full is not None:
+            fulls[str(shortlist[0].branches.full_form)] = shortlist[0].branches.full
         elif torch.backends.mkldnn.is_available():
             form = Prepacked()
-            exact = {str(form): (form, form.fit(block))}
-            fulls[str(form)] = exact[str(form)][1]
+            exact = _Exact(form, block, self.exact.setdefault(site.linears, []))
+            fulls[str(form)] = form.fit(block)
         make = f"{site.shape} {' '.join(type(layer).__name__ for layer in block)}"
         return Measured([timer.site(make, batch, shortlist, fulls) for batch in self.batches(site.name)], exact)
 
@@ -73,7 +74,7 @@ class Tuning:
         """The candidate of each family with the best counted price, for ample and scarce budgets."""
         best: dict[tuple[str, float], tuple[float, Candidate]] = {}
         rows = self.rows_per_call(site.name)
-        for candidate in self.explored.found[site.name]:
+        for candidate in self.explored.found.get(site.name, ()):
             for share in SHORTLIST_SHARES:
                 cost = counted(candidate, candidate.activity_at(self.budget(site, share)), rows).cost
                 key = (candidate.family, share)
@@ -98,6 +99,11 @@ class Tuning:
         part = share * self.options.max_deviation / math.sqrt(max(len(self.explored.found), 1))
         return part * self.explored.weights[site.name]
 
+    def exact_form(self, site: str) -> tuple[LightForm, nn.Module] | None:
+        """What computes a site exactly and faster, if it is not routed; see `Measured.exact`."""
+        measured = self.measured.get(site)
+        return measured.exact() if measured is not None and self.options.exact else None
+
     def known(self, site: str) -> list[Candidate]:
         """The candidates that have a price."""
         if self.timer is None:
@@ -115,3 +121,29 @@ class Tuning:
         """What a site's block weighs among the others: ms where timed, multiply-adds otherwise."""
         measured = self.measured.get(site.name)
         return measured.times[-1].block if measured is not None else float(site.macs)
+
+
+class _Exact(Mapping[str, tuple[LightForm, nn.Module]]):
+    """A site's exact form by its name, built when it is first asked for: most are not, and laid-out weights take memory.
+
+    Args:
+        form: the exact form.
+        block: of the site.
+        built: empty until then; calls of the same modules share it.
+    """
+
+    def __init__(self, form: LightForm, block: nn.Sequential, built: list[nn.Module]) -> None:
+        self.form, self.block, self.built = form, block, built
+
+    def __getitem__(self, name: str) -> tuple[LightForm, nn.Module]:
+        if name != str(self.form):
+            raise KeyError(name)
+        if not self.built:
+            self.built.append(self.form.fit(self.block))
+        return self.form, self.built[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([str(self.form)])
+
+    def __len__(self) -> int:
+        return 1

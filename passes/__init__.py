@@ -17,6 +17,8 @@ from dendrofx.passes.mark_sites import MarkSites
 from dendrofx.passes.merge_linears import MergeLinears
 from dendrofx.passes.outline_block import OutlineBlock
 from dendrofx.passes.route_rows import RouteRows
+from dendrofx.passes.split_axes import SplitAxes
+from dendrofx.passes.use_exact import UseExact
 
 __all__ = [
     "Change",
@@ -28,8 +30,10 @@ __all__ = [
     "AddLight",
     "AddGate",
     "RouteRows",
+    "SplitAxes",
     "FuseAttention",
     "MarkRows",
     "DropDeadRows",
     "MergeLinears",
+    "UseExact",
 ]

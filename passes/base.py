@@ -132,3 +132,15 @@ def graph_name(site: str) -> str:
     words = [w for w in "".join(c if c.isalnum() else " " for c in site).split() if w]
     name = "_".join(words)
     return name if name[:1].isalpha() else f"site_{name}"
+
+
+def unique_names(sites: Sequence[str]) -> dict[str, str]:
+    """Sites' names as identifiers, by site, none of them twice."""
+    names: dict[str, str] = {}
+    for site in sites:
+        number, name = 1, graph_name(site)
+        while name in names.values():
+            number += 1
+            name = f"{graph_name(site)}_{number}"
+        names[site] = name
+    return names

@@ -14,11 +14,14 @@ One walk keeps two worlds, padded and live, and crosses where an edge does:
 2. A value is gathered once and scattered once, however many nodes read it from the other world.
 3. An attention of live rows over live rows attends on live rows; whether a call's mask allows that is checked in the call.
 4. Sizes in the arguments of view, expand and slice count live rows: one sample, as many tokens as rows.
-5. Everything else stays padded, as it was.
+5. A value that a mask was applied to, masked_fill(%scores, %mask, -inf), is computed again on padded rows where those are read:
+   its dead rows hold what the mask says, which a softmax or a maximum over tokens relies on. In outputs they are zero.
+6. Everything else stays padded, as it was.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,17 +30,18 @@ import torch
 from torch import fx
 
 from dendrofx.errors import PassError
+from dendrofx.module import MACS
 from dendrofx.passes.base import Change, Pass, PassResult
 from dendrofx.rows.analysis import ROWS, RowNote
 from dendrofx.rows.layout import SAMPLES, SHAPES, TOKENS, Letters, shape, tensors
 from dendrofx.rows.live import attend_rows, count_live, live_rows, plan_attention, put_rows, take_rows
+from dendrofx.rows.regions import around_products, is_product, masked
 from dendrofx.rows.rules import SIZED
 from dendrofx.show import LIVE
 
 aten = torch.ops.aten
 # Most rows of several samples that share one attention product, see `plan_attention`.
 CHUNK_ROWS = 48
-MASK = "dendrofx.mask"
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,13 @@ class DropDeadRows(Pass):
     Args:
         mask: the input that says which rows are live, [batch, tokens].
         inverted: rows are live where it is zero.
+        side: where a call's padding must be; see `live_rows`.
         attend: let attention read live rows; without it, it always gets the padded layout.
     """
 
     mask: str
     inverted: bool = False
+    side: str = "any"
     attend: bool = True
 
     def requires(self, gm: fx.GraphModule) -> None:
@@ -70,20 +76,16 @@ class DropDeadRows(Pass):
         worlds.build()
         gm.graph = worlds.graph
         gm.graph.eliminate_dead_code()
-        gm.meta[MASK] = self.mask
+        worlds.count_macs()
         live = [n for n in gm.graph.nodes if LIVE in n.meta and n.op == "call_module"]
         return PassResult(gm, tuple(Change(str(n.target), "runs on live rows", (n.name,)) for n in live))
 
     def ensures(self, gm: fx.GraphModule) -> None:
         """See `Pass.ensures`."""
         for node in gm.graph.nodes:
-            if (
-                LIVE in node.meta
-                and any(_padded_rows(n) for n in node.all_input_nodes)
-                and node.target is not take_rows
-            ):
-                if node.target is not attend_rows:  # its mask is padded
-                    raise PassError(f"%{node.name} runs on live rows and reads a padded value")
+            crosses = node.target in (take_rows, attend_rows)  # the mask that attention reads is padded
+            if LIVE in node.meta and not crosses and any(_padded_rows(n) for n in node.all_input_nodes):
+                raise PassError(f"%{node.name} runs on live rows and reads a padded value")
 
 
 def _padded_rows(node: fx.Node) -> bool:
@@ -96,13 +98,15 @@ class _Worlds:
 
     def __init__(self, gm: fx.GraphModule, config: DropDeadRows) -> None:
         self.gm, self.config = gm, config
-        self.letters = Letters(gm).letter
+        self.letters = Letters(gm, config.mask).letter
         self.graph = fx.Graph()
         self.graph.set_codegen(gm.graph._codegen)
         self.padded: dict[fx.Node, fx.Node] = {}
         self.live: dict[fx.Node, fx.Node] = {}
         self.plans: dict[fx.Node, fx.Node] = {}
-        self.above, self.below = _around_linears(gm)
+        self.above, self.below = around_products(gm)
+        self.masked = masked(gm, config.mask, self.below)
+        self.scattered: dict[fx.Node, fx.Node] = {}
         self.rows: fx.Node
         self.count: fx.Node
 
@@ -114,9 +118,12 @@ class _Worlds:
                 self.live[node] = self.attend(node)
                 self.below.add(node)
             else:
-                self.padded[node] = self.copy(node, self.in_padded, live=False)
+                change = self.in_output if node.op == "output" else self.in_padded
+                self.padded[node] = self.copy(node, change, live=False)
             if node.op == "placeholder" and str(node.target) == self.config.mask:
-                self.rows = self.call(live_rows, (self.padded[node], self.config.inverted), "live_rows")
+                self.rows = self.call(
+                    live_rows, (self.padded[node], self.config.inverted, self.config.side), "live_rows"
+                )
                 self.count = self.call(count_live, (self.rows,), "live_count")
 
     def copy(self, node: fx.Node, change: Callable[[fx.Node], Any], live: bool) -> fx.Node:
@@ -132,12 +139,20 @@ class _Worlds:
         return self.graph.create_node("call_function", target, args, name=name)
 
     def in_padded(self, node: fx.Node) -> fx.Node:
-        if node not in self.padded and node in self.below:
-            args = (self.live[node], self.rows, *_axes(node))
-            self.padded[node] = self.mark(self.call(put_rows, args, f"{node.name}_padded"), node, False)
-        elif node not in self.padded:  # above every Linear: it stands in both worlds
+        if node in self.below and node not in self.masked:
+            return self.in_output(node)
+        if node not in self.padded:  # above every Linear, or what a mask says: it stands in both worlds
             self.padded[node] = self.copy(node, self.in_padded, live=False)
         return self.padded[node]
+
+    def in_output(self, node: fx.Node) -> fx.Node:
+        """Padded, dead rows of live values zero."""
+        if node not in self.below:
+            return self.in_padded(node)
+        if node not in self.scattered:
+            args = (self.live[node], self.rows, *_axes(node))
+            self.scattered[node] = self.mark(self.call(put_rows, args, f"{node.name}_padded"), node, False)
+        return self.scattered[node]
 
     def in_live(self, node: fx.Node) -> fx.Node:
         if node not in self.live and TOKENS not in node.meta[ROWS].layout:  # weights and scalars are the same in both
@@ -159,10 +174,13 @@ class _Worlds:
         """Whether a node is an attention of live rows over live rows with a mask, in its plain form."""
         if node.target is not aten.scaled_dot_product_attention or set(node.kwargs) - {"scale"}:
             return False
-        mask, dropout, causal = [*node.args[3:], *[None, 0.0, False][len(node.args) - 3 :]]
-        shaped = isinstance(mask, fx.Node) and len(shape(mask)) == 4 and not (dropout or causal)
+        given = dict(enumerate(node.args))
+        mask, plain = given.get(3), not given.get(4) and not given.get(5)  # neither dropout nor causal
+        inputs = [n for n in node.args[:3] if isinstance(n, fx.Node)]
         heads = f"{SAMPLES}.{TOKENS}."
-        return shaped and all(n in self.below and n.meta[ROWS].layout == heads for n in node.args[:3])  # type: ignore[union-attr,index]
+        live = all(n in self.below and n.meta[ROWS].layout == heads for n in inputs)
+        masked = isinstance(mask, fx.Node) and len(shape(mask)) == 4
+        return plain and masked and live and len({shape(n)[1] for n in inputs}) == 1
 
     def attend(self, node: fx.Node) -> fx.Node:
         q, k, v, mask = (n for n in node.args[:4] if isinstance(n, fx.Node))
@@ -175,21 +193,27 @@ class _Worlds:
         new.meta[ROWS] = RowNote(node.meta[ROWS].layout, False, "attends on live rows")
         return new
 
+    def count_macs(self) -> None:
+        """Leave on the nodes what `forward_counted` needs."""
+        self.rows.meta[MACS] = 0
+        for node in self.graph.nodes:
+            if LIVE not in node.meta:
+                continue
+            if node.target is attend_rows:
+                q, v, plan = shape(node.args[0]), shape(node.args[2]), node.args[4]
+                plan.meta[MACS] = plan.meta.get(MACS, 0) + int(q[1]) * (int(q[3]) + int(v[3]))
+            elif is_product(node):
+                self.rows.meta[MACS] += _row_macs(node)
+
+
+def _row_macs(node: fx.Node) -> int:
+    """Multiply-adds of a product of rows with fixed weights, per row."""
+    x = node.args[0]
+    assert isinstance(x, fx.Node)
+    features = [int(size) for size in shape(node) if isinstance(size, int)]
+    return int(shape(x)[-1]) * math.prod(features)
+
 
 def _axes(node: fx.Node) -> tuple[int, int]:
     layout = node.meta[ROWS].layout
     return layout.find(SAMPLES), layout.find(TOKENS)
-
-
-def _around_linears(gm: fx.GraphModule) -> tuple[set[fx.Node], set[fx.Node]]:
-    """Row-wise nodes with a Linear or product among their descendants, and those with one among their ancestors; both with it."""
-    row_wise = {n for n in gm.graph.nodes if n.meta[ROWS].row_wise}
-    heavy = {n for n in row_wise if n.op == "call_module" or n.target in (aten.linear, aten.matmul)}
-    above, below = set(heavy), set(heavy)
-    for node in gm.graph.nodes:
-        if node in row_wise and any(n in below for n in node.all_input_nodes):
-            below.add(node)
-    for node in reversed(gm.graph.nodes):
-        if node in row_wise and any(n in above for n in node.users):
-            above.add(node)
-    return above, below

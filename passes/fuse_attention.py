@@ -3,13 +3,18 @@
     scores = matmul(q, transpose(k)) * scale + mask
     y      = matmul(softmax(scores), v)                  ->     y = scaled_dot_product_attention(q, k, v, mask, scale=scale)
 
-1. q, k and v are [batch, heads, tokens, features]; scale and mask are optional, the scale a number.
-2. Every value between has no other user.
-3. The sums are the same, in another order: outputs move in their last bits.
+1. q, k and v are [batch, heads, tokens, features], with equal heads; scale and mask are optional, the scale a number, the
+   mask no larger than the scores. What is added is a number also where the mask is bool, so it is cast.
+2. A mask may fill too: masked_fill(scores, mask, -1e9) or where(mask, scores, -1e9). What is added then is so low that no
+   score changes it: a query that sees nothing sees all keys alike, as before.
+3. Every value between has no other user, and is of float32; nothing that is read is written in place later.
+4. The sums are the same, in another order: outputs move in their last bits. A query that sees nothing at all, with a mask of
+   -inf throughout, gets zeros instead of NaN.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +22,38 @@ import torch
 from torch import fx
 
 from dendrofx.passes.base import Change, Pass, PassResult
+from dendrofx.rows.in_place import written_in_place
 from dendrofx.rows.layout import SHAPES, shape, tensors
 
 aten = torch.ops.aten
-_CASTS = (aten.to, aten._to_copy, aten.dropout, aten.clone, aten.contiguous)
+_CASTS = (aten.to, aten._to_copy, aten.clone, aten.contiguous)
+# exp() of a score filled with this or less is 0 beside any other; a score added to the lowest is lost in rounding.
+_FORBIDS, _LOWEST = -1e4, -1e38
+
+
+@dataclass(frozen=True)
+class _Mask:
+    """A node, and what makes a bias of it: `aten.to` of what is added, `aten.where` of what says where to fill, with values."""
+
+    node: fx.Node
+    target: Any
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """What was matched: the last product is replaced by an attention of the others."""
+
+    last: fx.Node
+    q: fx.Node
+    k: fx.Node
+    v: fx.Node
+    mask: _Mask | None
+    scale: float
+
+    @property
+    def reads(self) -> list[fx.Node]:
+        return [self.q, self.k, self.v] + ([] if self.mask is None else [self.mask.node])
 
 
 @dataclass(frozen=True)
@@ -29,69 +62,122 @@ class FuseAttention(Pass):
 
     def run(self, gm: fx.GraphModule) -> PassResult:
         """See `Pass.run`."""
+        written = written_in_place(gm)
+        biases: dict[_Mask, fx.Node] = {}
         changed = []
-        for node in list(gm.graph.nodes):
-            if node.op == "call_function" and node.target is aten.softmax and (found := _match(node)) is not None:
-                last, q, k, v, mask, scale = found
-                with gm.graph.inserting_before(last):
-                    args = (q, k, v, mask, 0.0, False)
-                    new = gm.graph.create_node(
-                        "call_function",
-                        aten.scaled_dot_product_attention,
-                        args,
-                        {"scale": scale},
-                        f"{last.name}_attention",
-                    )
-                new.meta[SHAPES] = last.meta[SHAPES]
-                last.replace_all_uses_with(new)
-                changed.append(Change(new.name, "fused from a spelled-out attention", (new.name,)))
+        for softmax in [n for n in gm.graph.nodes if _calls(n, aten.softmax)]:
+            found = _match(softmax)
+            if found is not None and not any(n in written and written[n] > n for n in found.reads):
+                name = _replace(gm, found, biases)
+                changed.append(Change(name, "fused from a spelled-out attention", (name,)))
         gm.graph.eliminate_dead_code()
         return PassResult(gm, tuple(changed))
 
 
-def _match(softmax: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node, fx.Node, Any, float] | None:
-    """The last product, q, k, v, mask and scale around a softmax over keys, or None."""
-    last = _through(softmax)
-    if softmax.args[1] not in (-1, 3) or last is None or last.target is not aten.matmul:
+def _replace(gm: fx.GraphModule, found: _Attention, biases: dict[_Mask, fx.Node]) -> str:
+    """The name of the new node."""
+    mask = found.mask
+    if mask is not None and mask not in biases:
+        with gm.graph.inserting_after(mask.node):
+            biases[mask] = gm.graph.call_function(mask.target, (mask.node, *mask.values))
+        biases[mask].meta[SHAPES] = mask.node.meta[SHAPES]
+    bias = None if mask is None else biases[mask]
+    with gm.graph.inserting_before(found.last):
+        args = (found.q, found.k, found.v, bias, 0.0, False)
+        new = gm.graph.create_node(
+            "call_function",
+            aten.scaled_dot_product_attention,
+            args,
+            {"scale": found.scale},
+            f"{found.last.name}_attention",
+        )
+    new.meta[SHAPES] = found.last.meta[SHAPES]
+    found.last.replace_all_uses_with(new)
+    return str(new.name)
+
+
+def _match(softmax: fx.Node) -> _Attention | None:
+    """The attention around a softmax over keys, or None."""
+    weights = _through_casts(softmax)
+    last = _sole_user(weights)
+    if last is None or not _calls(last, aten.matmul) or last.args[0] is not weights:
         return None
-    if not _is_heads(last.args[1]) or not _sole(softmax.args[0]):
+    if softmax.args[1] not in (-1, 3) or not _is_float32(softmax):
         return None
-    scores, mask, scale = softmax.args[0], None, 1.0
-    assert isinstance(scores, fx.Node)
-    if scores.target is aten.add and not scores.kwargs:
-        scores, mask = scores.args  # type: ignore[assignment]
-        if not (isinstance(mask, fx.Node) and tensors(mask) and len(shape(mask)) == 4 and _sole(scores)):
-            return None
-    if scores.target in (aten.mul, aten.div) and isinstance(scores.args[1], int | float):
-        scale = scores.args[1] if scores.target is aten.mul else 1 / scores.args[1]
-        scores = scores.args[0]  # type: ignore[assignment]
-    if not (isinstance(scores, fx.Node) and _sole(scores) and scores.target is aten.matmul):
+    scores, mask = _without_mask(_node(softmax, 0))
+    scores, scale = _without_scale(scores)
+    if not _calls(scores, aten.matmul) or not _sole_user(scores):
         return None
-    q, keys = scores.args
-    if not (_is_heads(q) and isinstance(keys, fx.Node) and keys.target is aten.transpose and _is_heads(keys.args[0])):
+    q, keys, v = _node(scores, 0), _node(scores, 1), _node(last, 1)
+    if not _calls(keys, aten.transpose) or {d % 4 for d in keys.args[1:] if isinstance(d, int)} != {2, 3}:
         return None
-    if {int(d) % 4 for d in keys.args[1:]} != {2, 3}:  # type: ignore[arg-type]
+    k = _node(keys, 0)
+    same = _heads(q) is not None and _heads(q) == _heads(k) == _heads(v)
+    return _Attention(last, q, k, v, mask, scale) if same else None
+
+
+def _without_mask(scores: fx.Node) -> tuple[fx.Node, _Mask | None]:
+    """What a mask of four axes was added to or filled, unless that made it larger, and the mask."""
+    given = [n for n in scores.args if isinstance(n, fx.Node) and tensors(n)]
+    if scores.kwargs or not _sole_user(scores) or len(given) != 2:
+        return scores, None
+    inner, mask = given[::-1] if _calls(scores, aten.where) else given
+    found = _mask(scores, mask)
+    fits = len(shape(mask)) == 4 and shape(inner) == shape(scores)
+    return (inner, found) if fits and found is not None else (scores, None)
+
+
+def _mask(scores: fx.Node, mask: fx.Node) -> _Mask | None:
+    if _calls(scores, aten.add):
+        return _Mask(mask, aten.to, (torch.float32,))
+    low = scores.args[2] if len(scores.args) == 3 else None
+    if not isinstance(low, int | float) or low > _FORBIDS:
         return None
-    return last, q, keys.args[0], last.args[1], mask, float(scale)  # type: ignore[return-value]
+    lowest = low if math.isinf(low) else _LOWEST
+    if _calls(scores, aten.masked_fill):
+        return _Mask(mask, aten.where, (lowest, 0.0))
+    return _Mask(mask, aten.where, (0.0, lowest)) if _calls(scores, aten.where) else None
 
 
-def _through(node: fx.Node) -> fx.Node | None:
-    """The only user of a node, casts that change nothing left out."""
-    while _sole(node):
-        node = next(iter(node.users))
-        if node.target not in _CASTS:
-            return node
-    return None
+def _without_scale(scores: fx.Node) -> tuple[fx.Node, float]:
+    """What was multiplied or divided by a number, and the factor."""
+    if not (_calls(scores, aten.mul) or _calls(scores, aten.div)) or scores.kwargs or not _sole_user(scores):
+        return scores, 1.0
+    number = scores.args[1]
+    if not isinstance(number, int | float):
+        return scores, 1.0
+    return _node(scores, 0), float(number) if scores.target is aten.mul else 1 / number
 
 
-def _sole(node: object) -> bool:
-    return isinstance(node, fx.Node) and len(node.users) == 1
+def _calls(node: fx.Node, target: Any) -> bool:  # noqa: ANN401
+    return node.op == "call_function" and node.target is target
 
 
-def _is_heads(value: object) -> bool:
-    return (
-        isinstance(value, fx.Node)
-        and bool(tensors(value))
-        and len(shape(value)) == 4
-        and isinstance(shape(value)[-1], int)
-    )
+def _node(node: fx.Node, index: int) -> fx.Node:
+    """An argument that the op's schema says is a tensor."""
+    found = node.args[index]
+    assert isinstance(found, fx.Node)
+    return found
+
+
+def _sole_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _through_casts(node: fx.Node) -> fx.Node:
+    """The last of the casts that follow a node and change nothing, or itself."""
+    while (user := _sole_user(node)) is not None and user.target in _CASTS and _is_float32(user):
+        node = user
+    return node
+
+
+def _is_float32(node: fx.Node) -> bool:
+    """Whether no other type is asked for."""
+    given = (*node.args, *node.kwargs.values())
+    return all(value is torch.float32 for value in given if isinstance(value, torch.dtype))
+
+
+def _heads(node: fx.Node) -> tuple[int | str, ...] | None:
+    """Batch and heads of [batch, heads, tokens, features]; None for other shapes."""
+    sizes = shape(node) if tensors(node) else ()
+    return sizes[:2] if len(sizes) == 4 and isinstance(sizes[3], int) else None

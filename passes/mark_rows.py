@@ -18,7 +18,13 @@ from dendrofx.rows.layout import SHAPES
 
 @dataclass(frozen=True)
 class MarkRows(Pass):
-    """Annotate a graph that was captured with symbolic shapes. Claim: every node carries a verdict."""
+    """Annotate a graph that was captured with symbolic shapes. Claim: every node carries a verdict.
+
+    Args:
+        mask: the input whose axes are samples and tokens; without it the first that has both.
+    """
+
+    mask: str | None = None
 
     def requires(self, gm: fx.GraphModule) -> None:
         """Symbolic shapes, which `capture(..., shapes=True)` leaves."""
@@ -27,7 +33,7 @@ class MarkRows(Pass):
 
     def run(self, gm: fx.GraphModule) -> PassResult:
         """See `Pass.run`."""
-        for node, note in RowAnalysis(gm).notes.items():
+        for node, note in RowAnalysis(gm, self.mask).notes.items():
             node.meta[ROWS] = note
         return PassResult(gm)
 

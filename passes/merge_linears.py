@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 
 from dendrofx.errors import PassError
-from dendrofx.find_sites import linear_refusal
+from dendrofx.find_sites import MERGED, linear_refusal
 from dendrofx.passes.base import Change, Pass, PassResult
 from dendrofx.rows.analysis import ROWS
 from dendrofx.rows.layout import SHAPES
@@ -38,6 +38,7 @@ class MergeLinears(Pass):
             if targets not in merged:
                 merged[targets] = _add_merged(gm, targets)
             nodes = _replace(gm, x, group, merged[targets])
+            gm.meta.setdefault(MERGED, {}).update(dict.fromkeys(targets, merged[targets]))
             changed.append(Change(merged[targets], f"merged from {', '.join(targets)}", nodes))
         gm.graph.eliminate_dead_code()
         gm.delete_all_unused_submodules()
@@ -69,6 +70,8 @@ def _add_merged(gm: fx.GraphModule, targets: tuple[str, ...]) -> str:
     if bias is not None:
         one.bias = nn.Parameter(bias, requires_grad=False)
     name = "_".join([targets[0], *(t.rpartition(".")[2] for t in targets[1:])])
+    while hasattr(gm.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]):
+        name += "_"  # another layer's
     gm.add_submodule(name, one.eval())
     return name
 

@@ -15,7 +15,7 @@ from torch import fx, nn
 
 from dendrofx.block import block_of, linear_input
 from dendrofx.errors import PassError
-from dendrofx.passes.base import Change, Note, Pass, PassResult, graph_name, noted
+from dendrofx.passes.base import Change, Note, Pass, PassResult, noted, unique_names
 
 CONTAINER = "routed"
 
@@ -33,10 +33,9 @@ class OutlineBlock(Pass):
         """See `Pass.run`."""
         changed = []
         blocks = {site: block_of(gm, tuple(n.name for n in nodes)) for site, nodes in noted(gm, "block").items()}
-        taken: set[str] = set()
+        names = unique_names(list(blocks))
         for site, nodes in noted(gm, "block").items():
-            name = _unique(graph_name(site), taken)
-            target = f"{CONTAINER}.{name}.block"
+            target = f"{CONTAINER}.{names[site]}.block"
             gm.add_submodule(target, blocks[site])
             first, last = nodes[0], nodes[-1]
             last.op, last.target, last.args, last.kwargs = "call_module", target, (linear_input(first),), {}
@@ -60,12 +59,3 @@ class OutlineBlock(Pass):
             )
             if len(nodes) != 1 or not ends:
                 raise PassError(f"site '{site}' is not one call of a chain: {nodes}")
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    number, candidate = 1, name
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}_{number}"
-    taken.add(candidate)
-    return candidate

@@ -7,7 +7,16 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from benchmarks.models import packages
+
 torch.set_num_threads(1)
+
+# Marker -> what the marked tests import.
+NEEDS = {
+    "tiara": ["tiara"],
+    "hf": ["transformers"],
+    "peers": ["onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "torchao"],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -15,10 +24,19 @@ def _seeded(request: pytest.FixtureRequest) -> None:
     torch.manual_seed(zlib.crc32(request.node.name.encode()))
 
 
+def missing(marker: str) -> list[str]:
+    """What the tests of a marker need and is not there."""
+    if marker == "real":
+        return packages.missing()
+    return [name for name in NEEDS[marker] if find_spec(name) is None]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A missing package is a skip with its reason, but never in CI."""
+    if os.environ.get("CI"):
+        return
+    absent = {marker: missing(marker) for marker in (*NEEDS, "real")}
     for item in items:
-        if item.get_closest_marker("tiara") and find_spec("tiara") is None and not os.environ.get("CI"):
-            item.add_marker(
-                pytest.mark.skip(reason="needs tiara: pip install --no-deps -r benchmarks/models/requirements.txt")
-            )
+        for marker, names in absent.items():
+            if names and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(names)}: see README, Install"))

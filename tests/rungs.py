@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 import dendrofx
 from dendrofx.light import BFloat16, Int8, LightForm
+from dendrofx.light.fused_int8_kernel import FusedInt8Linear
+from dendrofx.light.int8_kernel import Int8Layer
 
 HERE = dendrofx.capability()
 needs_vnni = pytest.mark.skipif(not (HERE.vnni and HERE.int8_exact), reason=f"8-bit weights need VNNI; this is {HERE}")
+needs_fbgemm = pytest.mark.skipif(not HERE.fbgemm, reason=f"needs fbgemm; this is {HERE}")
 needs_bf16 = pytest.mark.skipif(not HERE.bf16, reason=f"needs native bfloat16 products; this is {HERE}")
 
 
@@ -36,6 +39,17 @@ def exact(block: nn.Module, x: Tensor) -> Tensor:
         else:
             y = layer(y)
     return y
+
+
+def whole_numbers(layer: Int8Layer, x: Tensor) -> tuple[Tensor, Tensor]:
+    """f64[N, in], what the kernel rounds rows to, and their largest magnitudes f32[N, 1].
+
+    fbgemm multiplies and adds its zero point with one rounding to float32, and rounds that to a whole number.
+    """
+    q, largest = layer.quantise(x)
+    if isinstance(layer, FusedInt8Linear):
+        q = (127 * q.double() + 128).float().round().clamp(0, 255) - 128
+    return q.double(), largest
 
 
 def relative(got: Tensor, wanted: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
-"""The Lipschitz constants, and which graph nodes count as an activation or as nothing at all."""
+"""The Lipschitz constants, and which graph nodes count as an activation, as nothing at all, or as a write in place."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from dendrofx.activations import LIPSCHITZ, activation_of, is_transparent
+from dendrofx.activations import LIPSCHITZ, activation_of, is_in_place, is_transparent
 
 EVERY_FORM = [*(kind() for kind in LIPSCHITZ), nn.GELU(approximate="tanh")]
 
@@ -145,3 +146,84 @@ def test_spellings_that_no_trace_writes() -> None:
     assert not is_transparent(graph.call_function(F.dropout, (x, 0.5)), {})
     assert not is_transparent(graph.call_function(F.dropout, (x, 0.5, True)), {})
     assert is_transparent(graph.call_function(F.dropout, (x, 0.5, False)), {})
+
+
+aten = torch.ops.aten
+EXPORTED: list[tuple[Any, dict[str, str], str]] = [
+    (aten.relu, {}, "ReLU()"),
+    (aten.relu_, {}, "ReLU()"),
+    (aten.tanh, {}, "Tanh()"),
+    (aten.tanh_, {}, "Tanh()"),
+    (aten.gelu, {}, "GELU(approximate='none')"),
+    (aten.gelu_, {}, "GELU(approximate='none')"),
+    (aten.gelu, {"approximate": "tanh"}, "GELU(approximate='tanh')"),
+    (aten.silu, {}, "SiLU()"),
+    (aten.silu_, {}, "SiLU()"),
+    (aten.hardswish, {}, "Hardswish()"),
+    (aten.hardswish_, {}, "Hardswish()"),
+]
+
+
+def one_call(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+    """A node that calls `target` on an input."""
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    return graph.create_node("call_method" if isinstance(target, str) else "call_function", target, (x, *args), kwargs)
+
+
+@pytest.mark.parametrize(("packet", "options", "name"), EXPORTED)
+def test_exported_spellings(packet: Any, options: dict[str, str], name: str) -> None:
+    found = activation_of(one_call(packet, **options), {})
+    assert found is not None
+    assert repr(found) == name
+    x = torch.linspace(-4, 4, 101)
+    torch.testing.assert_close(found(x), packet(x.clone(), **options), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "packet", [aten.sigmoid, aten.leaky_relu, aten.elu, aten.prelu, aten.softmax, aten.add, aten.abs]
+)
+def test_other_exported_operations_are_no_activation(packet: Any) -> None:
+    assert activation_of(one_call(packet), {}) is None
+
+
+def test_exported_dropout_is_transparent_in_eval_mode() -> None:
+    assert is_transparent(one_call(aten.dropout, 0.1, False), {})
+    assert is_transparent(one_call(aten.dropout, 0.1, train=False), {})
+    assert not is_transparent(one_call(aten.dropout, 0.1, True), {})
+    assert not is_transparent(one_call(aten.dropout, 0.1), {})
+    assert not is_transparent(one_call(aten.clone), {})
+
+
+@pytest.mark.parametrize(
+    ("node", "writes"),
+    [
+        (one_call(aten.add_, 1), True),
+        (one_call(aten.copy_, 1), True),
+        (one_call(aten.index_put_, [None], 1), True),
+        (one_call(aten.add, 1), False),
+        (one_call(aten.__and__, 1), False),
+        (one_call(aten.add, 1, out=0), True),
+        (one_call(operator.setitem, 0, 1), True),
+        (one_call(operator.iadd, 1), True),
+        (one_call(operator.getitem, 0), False),
+        (one_call(F.relu, inplace=True), True),
+        (one_call(F.relu, inplace=False), False),
+        (one_call(torch.relu_), True),
+        (one_call("add_", 1), True),
+        (one_call("__setitem__", 0, 1), False),  # FX records item assignment as a function, if at all
+        (one_call("add", 1), False),
+        (fx.Graph().placeholder("x_"), False),
+    ],
+    ids=lambda v: str(v),
+)
+def test_writes_in_place(node: fx.Node, writes: bool) -> None:
+    assert is_in_place(node) is writes
+
+
+def test_a_custom_operation_writes_where_its_schema_says_so() -> None:
+    with torch.library._scoped_library("dendrofx_test", "DEF") as library:
+        library.define("bump(Tensor(a!) x) -> ()")
+        library.define("read(Tensor x) -> Tensor")
+        assert is_in_place(one_call(torch.ops.dendrofx_test.bump))
+        assert not is_in_place(one_call(torch.ops.dendrofx_test.read))

@@ -20,12 +20,12 @@ from dendrofx.light import BFloat16, Int8, LowRank, Pruned
 from dendrofx.light.form import LightForm
 
 HERE = capability()
-CAPS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
+CAPS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "FBGEMM_ENABLE_INSTRUCTIONS")
 CAPPED = any(os.environ.get(c) for c in CAPS)
-FULL = Capability("x86_64", avx2=True, avx512=True, vnni=True, bf16=True, amx=False, int8_exact=True)
+FULL = Capability("x86_64", avx2=True, avx512=True, vnni=True, bf16=True, amx=False, int8_exact=True, fbgemm=True)
 LESSER: dict[str, dict[str, str]] = {
-    "AVX-512 without VNNI": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
-    "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+    "AVX-512 without VNNI": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "FBGEMM_ENABLE_INSTRUCTIONS": "AVX512"},
+    "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "FBGEMM_ENABLE_INSTRUCTIONS": "AVX2"},
     "VNNI without bfloat16": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"},
 }
 NO_VNNI = ["AVX-512 without VNNI", "AVX2"]
@@ -38,8 +38,10 @@ from torch import nn
 import dendrofx
 from dataclasses import asdict
 from dendrofx import BFloat16, Int8, LowRank, Prepacked, Pruned
+from dendrofx.light.fused_int8_kernel import FusedInt8Linear
 
 torch.set_num_threads(1)
+here = dendrofx.capability()
 torch.manual_seed(0)
 block = nn.Sequential(nn.Linear(256, 320), nn.ReLU(), nn.Linear(320, 192)).requires_grad_(False)
 linear, rows, x = nn.Linear(1024, 512).requires_grad_(False), torch.randn(400, 256), torch.randn(100, 256)
@@ -59,9 +61,12 @@ products = [
     for n in (1, 5, 33, 64) for k in (64, 1000, 4096)
     for a, w in ((signs(n, k), signs(48, k)), (torch.ones(n, k), torch.ones(48, k)), (-torch.ones(n, k), signs(48, k)))
 ]
+layers = [FusedInt8Linear(w.to(torch.int8), torch.full([48], 127.0), None, None) for _, w in products[: here.fbgemm * 99]]
 print(json.dumps({
-    "capability": asdict(dendrofx.capability()),
-    "text": str(dendrofx.capability()),
+    "kernel": type(seven.fit(linear).layers[0]).__name__,
+    "fused exact": all(torch.equal(m.multiply(q / 127), (q.long() @ w.long().t()).float()) for m, (q, w) in zip(layers, products)),
+    "capability": asdict(here),
+    "text": str(here),
     "seven": error(seven.fit(linear)(wide), exact(linear, wide)),
     "exact": all(torch.equal(torch._int_mm(q, w.t()).long(), q.long() @ w.long().t()) for q, w in products),
     **{str(f): tried(f) for f in (
@@ -86,7 +91,7 @@ def probed(name: str) -> dict[str, Any]:
 
 def test_fields_and_types() -> None:
     fields = asdict(HERE)
-    assert list(fields) == ["architecture", "avx2", "avx512", "vnni", "bf16", "amx", "int8_exact"]
+    assert list(fields) == ["architecture", "avx2", "avx512", "vnni", "bf16", "amx", "int8_exact", "fbgemm"]
     assert fields.pop("architecture") == platform.machine()
     assert all(type(v) is bool for v in fields.values())
     assert capability() == HERE
@@ -177,6 +182,10 @@ def test_without_native_bfloat16_it_is_refused(name: str) -> None:
 def test_seven_bits_are_exact_and_close_on_every_cpu(name: str) -> None:
     found = probed(name)
     assert found["exact"]
+    assert found["fused exact"]
+    capable = found["capability"]
+    fast = capable["fbgemm"] and not (capable["vnni"] and capable["int8_exact"])
+    assert found["kernel"] == ("FusedInt8Linear" if fast else "Int8Linear")
     assert 0.005 < found["seven"] < 0.0125
     assert found["Int8(weight_bits=7)"] < 0.025
     assert found["Pruned(energy=1.0, precision=Int8(weight_bits=7))"] < 0.025

@@ -5,10 +5,16 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cases import CASES, Case, CaseOptions
+from benchmarks.cases.samples import Rows
 from benchmarks.models.digits import TRAIN, load_data, load_model
 from dendrofx import InputError
 from dendrofx.capture import capture
 from dendrofx.find_sites import find_sites
+
+
+def rows_of(case: Case) -> Tensor:
+    assert isinstance(case.test, Rows)
+    return case.test.rows
 
 
 def keys(rows: Tensor) -> list[bytes]:
@@ -38,8 +44,8 @@ def test_digits_for_training_calibration_and_test_are_disjoint() -> None:
     images, _ = load_data()
     case = CASES["digits"](CaseOptions())
     (seen,) = case.calibration
-    assert (len(seen), len(case.test)) == (600, 400)
-    sets = [set(keys(images[:TRAIN])), set(keys(seen)), set(keys(case.test))]
+    assert (len(seen), len(rows_of(case))) == (600, 400)
+    sets = [set(keys(images[:TRAIN])), set(keys(seen)), set(keys(rows_of(case)))]
     assert sum(map(len, sets)) == len(set.union(*sets)) == 1797
     assert set.union(*sets) == set(keys(images))
     assert case.classes
@@ -48,7 +54,7 @@ def test_digits_for_training_calibration_and_test_are_disjoint() -> None:
 
 @pytest.mark.parametrize("seed", [0, 7])
 def test_digits_do_not_depend_on_the_seed(seed: int) -> None:
-    assert torch.equal(CASES["digits"](CaseOptions(seed)).test, CASES["digits"](CaseOptions()).test)
+    assert torch.equal(rows_of(CASES["digits"](CaseOptions(seed))), rows_of(CASES["digits"](CaseOptions())))
 
 
 def wide(seed: int = 0, width: int = 48, depth: int = 2) -> Case:
@@ -56,7 +62,7 @@ def wide(seed: int = 0, width: int = 48, depth: int = 2) -> Case:
 
 
 def everything(case: Case) -> list[Tensor]:
-    return [*case.model.parameters(), *case.calibration, case.test]
+    return [*case.model.parameters(), *case.calibration, rows_of(case)]
 
 
 def test_wide_is_the_same_for_a_seed() -> None:
@@ -76,7 +82,7 @@ def test_wide_has_the_width_and_depth_asked_for(depth: int) -> None:
     assert linears == [(40, 40)] * depth + [(40, 16)]
     (site,) = find_sites(capture(case.model))
     assert site.widths == (40,) * (depth + 1) + (16,)
-    assert case.test.size(1) == case.calibration[0].size(1) == 40
+    assert rows_of(case).size(1) == case.calibration[0].size(1) == 40
     assert not case.model.training
 
 
@@ -89,10 +95,10 @@ def test_wide_is_labelled_synthetic() -> None:
 
 def test_wide_rows_are_disjoint_and_of_two_kinds() -> None:
     case = wide()
-    rows = torch.cat([*case.calibration, case.test])
+    rows = torch.cat([*case.calibration, rows_of(case)])
     assert len(set(keys(rows))) == len(rows) == 800
     near = torch.linalg.svd(case.calibration[0][:, :], full_matrices=False).Vh[:3]
-    share = (case.test @ near.t()).norm(dim=1) / case.test.norm(dim=1)
+    share = (rows_of(case) @ near.t()).norm(dim=1) / rows_of(case).norm(dim=1)
     assert 0.7 < float((share > 0.95).double().mean()) < 0.9  # four rows of five lie near 3 of 48 dimensions
     assert float(share.min()) < 0.6
 
@@ -105,5 +111,5 @@ def test_wide_refuses_what_it_cannot_build(width: int, depth: int) -> None:
 
 
 def test_every_case_has_a_name() -> None:
-    assert list(CASES) == ["digits", "tiara", "wide"]
+    assert list(CASES) == ["digits", "tiara", "wide", "minilm", "antiberty", "rxnmapper"]
     assert [CASES[n](CaseOptions(quick=True, width=32, depth=1)).name for n in ("digits", "wide")] == ["digits", "wide"]

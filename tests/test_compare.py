@@ -103,7 +103,7 @@ def test_table_has_every_row(digits: Ran) -> None:
     lines = digits.text.partition("--- digits, batch 16")[2].partition("router skill")[0].splitlines()
     table = {line.split()[0]: line.split() for line in lines if line.strip()}
     assert set(VARIANTS) <= set(table)
-    assert len(table["routed"]) == 13
+    assert len(table["routed"]) == 14
     assert table["oracle"][1:6] == ["-"] * 5, "the oracle has no latency"
     for column in ("p50 ms", "p95 ms", "x eager", "x scripted", "rows/s", "activity %", "compute %", "dev mean"):
         assert column in digits.text
@@ -122,7 +122,7 @@ def test_what_must_be_said_under_the_table(digits: Ran) -> None:
         "first call ms",
         "file MB",
         "transform ",
-        "400 test rows, used for nothing else",
+        "400 test samples, used for nothing else",
     ):
         assert words in digits.text
     verdicts = ("routing earns its place", "routing ties with static-light", "routing does NOT earn its place here")
@@ -242,7 +242,7 @@ def test_another_seed_is_another_run(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--case", "nope"], "compare: unknown case 'nope': choose from digits, tiara, wide, kernels\n"),
+        (["--case", "nope"], "compare: unknown case 'nope': choose from digits, tiara, wide, minilm, antiberty, rxnmapper, kernels, hf\n"),
         (["--batch", "0"], "compare: argument --batch: must be a whole number of at least 1, got '0'\n"),
         (["--batch", "2.5"], "compare: argument --batch: must be a whole number of at least 1, got '2.5'\n"),
         (["--threads", "x"], "compare: argument --threads: must be a whole number of at least 1, got 'x'\n"),

@@ -9,6 +9,7 @@ from torch import nn
 
 import dendrofx
 from benchmarks.cases import Case
+from benchmarks.cases.samples import Rows
 from benchmarks.records import Bench
 from benchmarks.variants import Asked, Prepared
 from dendrofx import LearnedGate, LowRank, ResidualGate, controls
@@ -122,9 +123,10 @@ def test_counts_are_what_torch_dispatched(gate: str, arm: str, request: pytest.F
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_the_benchmark_prints_that_share(learned: Setup, arm: str) -> None:
-    case = Case("two", "two sites", learned.model, [], learned.x, classes=True)
-    plan = learned.arms["routed"].plan
-    bench = Bench(Prepared(case, ROWS, Asked(), learned.arms["routed"], False, {}, 0.0, plan), ROWS, 0.01, 0)
+    case = Case("two", "two sites", learned.model, [], Rows(learned.x), classes=True)
+    routed = {"routed": learned.arms["routed"]}
+    plans = {"routed": learned.arms["routed"].plan}
+    bench = Bench(Prepared(case, ROWS, Asked(), "routed", routed, False, plans, {}, 0.0), ROWS, 0.01, 0)
     frozen = dendrofx.script(learned.arms[arm], freeze=True)
     counts = frozen.forward_counted(learned.x)[1]
     quality = bench.quality(frozen, counted=True)
@@ -135,9 +137,10 @@ def test_the_benchmark_prints_that_share(learned: Setup, arm: str) -> None:
 
 
 def test_uncounted_modules_run_everything(learned: Setup) -> None:
-    case = Case("two", "two sites", learned.model, [], learned.x, classes=False)
-    plan = learned.arms["routed"].plan
-    bench = Bench(Prepared(case, ROWS, Asked(), learned.arms["routed"], False, {}, 0.0, plan), ROWS, 0.01, 0)
+    case = Case("two", "two sites", learned.model, [], Rows(learned.x), classes=False)
+    routed = {"routed": learned.arms["routed"]}
+    plans = {"routed": learned.arms["routed"].plan}
+    bench = Bench(Prepared(case, ROWS, Asked(), "routed", routed, False, plans, {}, 0.0), ROWS, 0.01, 0)
     quality = bench.quality(learned.model, counted=False)
     assert (quality.effective_compute, quality.activity, quality.mean, quality.agreement) == (1.0, None, 0.0, None)
 

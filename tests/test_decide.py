@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import dendrofx
 from dendrofx import LightForm, LowRank, Prepacked, Pruned, ResidualGate
-from dendrofx.light.kernels import PackedLinear
+from dendrofx.light.packed_kernel import PackedLinear
 from tests.models import Residual, compressible
 from tests.recorded import (
     EIGHT,

@@ -15,7 +15,9 @@ from dendrofx.errors import InputError
 from dendrofx.gates import NoiseGate, SiteRows
 from dendrofx.gates.scores import UNJUDGED, LightRows
 from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Precision, Prepacked, Pruned
-from tests.rungs import HERE, exact, relative, rungs
+from dendrofx.light.fused_int8_kernel import FusedInt8Linear
+from dendrofx.light.int8_kernel import Int8Linear
+from tests.rungs import HERE, exact, needs_fbgemm, relative, rungs
 
 FORMS = rungs(Int8(), Int8(weight_bits=7), Int8(smooth=0.5), BFloat16(), BFloat16(packed=True))
 FLOAT32 = 1e-6  # what a float32 block is off by itself, which no score counts
@@ -168,6 +170,19 @@ def test_a_scripted_gate_equals_the_eager_one(form: Precision) -> None:
         seen = LightRows(*light.observe(rows))  # type: ignore[operator]
         for _ in range(3):
             torch.testing.assert_close(scripted(rows, seen), gate(rows, seen), rtol=1e-6, atol=0.0)
+
+
+@needs_fbgemm
+def test_the_terms_are_those_of_the_function_whichever_kernel_computes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    block, form = nn.Sequential(*BLOCKS["gelu"]()), Int8(weight_bits=7, smooth=0.5)
+    terms = []
+    for kernel in (FusedInt8Linear, Int8Linear):
+        monkeypatch.setattr(Int8, "_kernel", lambda form, kernel=kernel: kernel)
+        torch.manual_seed(0)
+        light, gate = fitted(form, block)
+        assert {type(m) for m in light.get_submodule("layers").children()} == {kernel}
+        terms.append(gate.get_buffer("terms"))
+    torch.testing.assert_close(*terms, rtol=1e-6, atol=0.0)
 
 
 OTHERS: list[LightForm] = [LowRank(4), LowRank(4, "whitened"), Pruned(0.9), Prepacked()]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from dendrofx.block import row_cost
 from dendrofx.light import Prepacked
 from dendrofx.light.branch import ObservedChain
-from dendrofx.light.kernels import PackedLinear, join_blocks, padded_rows, row_blocks
+from dendrofx.light.kernels import join_blocks, padded_rows, row_blocks
+from dendrofx.light.packed_kernel import PackedLinear
 from tests.rungs import exact, relative, reloaded
 
 COUNTS = [*range(1, 21), *range(255, 261), *range(511, 516), 1100]

@@ -12,8 +12,6 @@ from benchmarks.models import antiberty, hf, minilm, packages, rxnmapper, text
 from benchmarks.models.encoder import pad
 from benchmarks.models.text import Sentence
 
-pytestmark = pytest.mark.models
-
 
 @pytest.fixture(scope="module")
 def sentences() -> list[Sentence]:
@@ -40,6 +38,7 @@ def same_alone_and_in_a_padded_batch(model: nn.Module, ids: list[list[int]]) -> 
 # ------------------------------------------------------------------------------------------------------------ packages
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("module", [minilm, antiberty, rxnmapper])
 def test_a_missing_library_is_told(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     assert module.package_dir().is_dir()
@@ -55,6 +54,7 @@ def test_a_missing_library_is_told(module: ModuleType, monkeypatch: pytest.Monke
 # ----------------------------------------------------------------------------------------------------------- sentences
 
 
+@pytest.mark.real
 def test_sentences_are_real_and_each_there_once(sentences: list[Sentence]) -> None:
     assert len(sentences) == 23555
     assert len({s.text.lower() for s in sentences}) == len(sentences)
@@ -63,6 +63,7 @@ def test_sentences_are_real_and_each_there_once(sentences: list[Sentence]) -> No
     assert sentences == text.load_sentences()
 
 
+@pytest.mark.real
 def test_a_document_is_on_one_side_of_the_split(sentences: list[Sentence]) -> None:
     training, others = text.split(sentences, 1000)
     assert 1000 <= len(training) < 1050
@@ -71,6 +72,7 @@ def test_a_document_is_on_one_side_of_the_split(sentences: list[Sentence]) -> No
     assert (training, others) == text.split(sentences, 1000)
 
 
+@pytest.mark.real
 def test_tokens_are_cut_and_padded_on_the_right() -> None:
     ids = text.tokenize(["A dog runs.", "dog " * 1000])
     assert ids[0] == [101, 1037, 3899, 3216, 1012, 102]
@@ -84,6 +86,7 @@ def test_tokens_are_cut_and_padded_on_the_right() -> None:
 # -------------------------------------------------------------------------------------------------------- real models
 
 
+@pytest.mark.real
 def test_similar_sentences_are_closer_than_unrelated_ones(encoder: nn.Module) -> None:
     texts = ["A man is eating food.", "Someone eats a meal.", "The central bank raised interest rates."]
     rows = embedded(encoder, text.tokenize(texts))
@@ -94,11 +97,13 @@ def test_similar_sentences_are_closer_than_unrelated_ones(encoder: nn.Module) ->
     assert far < 0.2
 
 
+@pytest.mark.real
 def test_a_sentence_embeds_alone_as_in_a_padded_batch(encoder: nn.Module, sentences: list[Sentence]) -> None:
     assert not encoder.training
     assert same_alone_and_in_a_padded_batch(encoder, text.tokenize([s.text for s in sentences[::2000]]))
 
 
+@pytest.mark.real
 def test_the_encoder_exports_with_dynamic_batch_and_tokens(encoder: nn.Module) -> None:
     example = pad(text.tokenize(["A dog runs.", "No."]))
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens", max=512)}
@@ -107,6 +112,7 @@ def test_the_encoder_exports_with_dynamic_batch_and_tokens(encoder: nn.Module) -
     assert torch.allclose(embedded(exported, ids), embedded(encoder, ids), rtol=0, atol=1e-6)
 
 
+@pytest.mark.real
 def test_the_classifier_is_right_on_sentences_it_never_saw() -> None:
     training, others = minilm.load_data()
     assert len(training) == pytest.approx(minilm.TRAIN, abs=50)
@@ -118,6 +124,7 @@ def test_the_classifier_is_right_on_sentences_it_never_saw() -> None:
     assert (decided % 2 == wanted % 2).float().mean() > 0.7, "sign of the rating; the larger has 54 %"
 
 
+@pytest.mark.real
 def test_antibody_sequences_of_one_chain_are_close() -> None:
     sequences = antiberty.load_sequences()
     assert len(sequences) == 1454
@@ -133,6 +140,7 @@ def test_antibody_sequences_of_one_chain_are_close() -> None:
     assert sum(s.chain == some[n].chain for s, n in zip(some, nearest, strict=True)) > 0.95 * len(some)
 
 
+@pytest.mark.real
 def test_reactions_of_one_kind_are_close() -> None:
     reactions = rxnmapper.synthetic_reactions()
     assert len(reactions) == len(set(reactions)) == 756
@@ -169,6 +177,7 @@ def test_every_family_has_both_attentions() -> None:
     assert list(FAMILIES) == [*wanted, "transformer-encoder"]
 
 
+@pytest.mark.hf
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_runs_at_two_shapes_and_on_both_sides(name: str) -> None:
     model = FAMILIES[name]()
@@ -180,6 +189,7 @@ def test_a_family_runs_at_two_shapes_and_on_both_sides(name: str) -> None:
     assert torch.equal(last_states(FAMILIES[name](), hf.example_inputs(name, 5, 19)), states), "the same weights"
 
 
+@pytest.mark.hf
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "vit", "gpt2", "llama"])
 def test_both_attentions_agree_on_live_tokens(kind: str) -> None:
     inputs = hf.example_inputs(kind, 4, 11, "left")

@@ -25,6 +25,8 @@ FORMS = rungs(
     LowRank(24, precision=BFloat16(packed=True)),
     Pruned(0.99, precision=Int8(weight_bits=7)),
     Pruned(0.99, precision=BFloat16()),
+    LowRank(24, precision=Int8(weight_bits=7)),
+    Int8(weight_bits=7, smooth=0.5),
 )
 # One row in another batch. Int8's products are exact; a float32 sum may round otherwise, which now and then tips an
 # entry from one bfloat16 number to the next.
@@ -162,7 +164,10 @@ def test_the_layout_of_a_single_row_does_not_matter(form: LightForm) -> None:
             assert torch.equal(torch.jit.script(light)(view), light(torch.cat([view, view]))[:1])
 
 
-@pytest.mark.parametrize("form", [*FORMS[:6], *rungs(LowRank(1, precision=Int8()), LowRank(1, precision=BFloat16()))])
+CODES = rungs(*(LowRank(1, precision=p) for p in (Int8(), Int8(weight_bits=7), BFloat16())))
+
+
+@pytest.mark.parametrize("form", [*FORMS[:6], *CODES])
 def test_linears_of_one_input_or_one_output(form: LightForm) -> None:
     """A single column or row of weights, also as the code of a `LowRank(1)`."""
     for fan_in, fan_out in ((1, 40), (40, 1), (1, 1), (2, 2)):

@@ -97,6 +97,17 @@ def test_names_are_short_inside_a_common_parent() -> None:
     assert [s.name for s in sites_of(inner)] == ["body.b.0..2"]
 
 
+def test_names_of_siblings_leave_out_the_parents_that_they_share() -> None:
+    block = nn.ModuleDict({name: nn.ModuleDict({"dense": nn.Linear(4, 4)}) for name in ("intermediate", "output")})
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        layer = m.body["layer"]
+        return layer["output"]["dense"](torch.relu(layer["intermediate"]["dense"](x)))  # type: ignore[no-any-return]
+
+    case = Parts(forward, body=nn.ModuleDict({"layer": block}))
+    assert [s.name for s in sites_of(case)] == ["body.layer.intermediate.dense..output.dense"]
+
+
 def test_a_module_called_twice_is_two_sites() -> None:
     first, second = sites_of(Shared())
     assert (first.name, first.nodes, first.linears) == ("fc", ("fc",), ("fc",))
@@ -184,8 +195,12 @@ def test_linear_inside_a_leaf_module_is_refused() -> None:
     attention = nn.MultiheadAttention(4, 2)
     model = Parts(lambda m, x: m.fc1(m.att(x, x, x)[0]), att=attention)
     assert [s.name for s in sites_of(model)] == ["fc1"]
-    wanted = ("att.out_proj", "used inside the leaf module 'att' (MultiheadAttention)", None)
-    assert wanted in refused(model)
+    never = "never swapped: nn.MultiheadAttention reads the weight of this NonDynamicallyQuantizableLinear without calling it"
+    assert ("att.out_proj", never, None) in refused(model)
+    layer = nn.TransformerEncoderLayer(4, 2, 8)
+    inside = "used inside the leaf module 'layer' (TransformerEncoderLayer)"
+    model = Parts(lambda m, x: m.fc1(m.layer(x)), layer=layer)
+    assert {("layer.linear1", inside, None), ("layer.linear2", inside, None)} <= set(refused(model))
 
 
 def test_weight_used_functionally_is_refused() -> None:

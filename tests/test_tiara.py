@@ -49,7 +49,7 @@ def test_calibration_and_test_fragments_come_from_disjoint_records(
     case: Case, fragments: tuple[Tensor, Tensor]
 ) -> None:
     batches = [set(records_of(b, fragments)) for b in case.calibration]
-    test = records_of(case.test, fragments)
+    test = records_of(case.test.rows, fragments)
     assert not set.union(*batches) & set(test)
     assert sum(len(b) for b in batches) == len(set.union(*batches)), "a record stays in one batch"
     assert sum(len(b) for b in case.calibration) + len(test) == len(fragments[0])
@@ -80,5 +80,5 @@ def test_the_classifier_separates_the_kinds(package: Path, fragments: tuple[Tens
 
 def test_quick_takes_fewer_rows_and_another_seed_others(case: Case) -> None:
     quick = CASES["tiara"](CaseOptions(quick=True))
-    assert torch.equal(quick.test, case.test[:800])
-    assert not torch.equal(CASES["tiara"](CaseOptions(seed=1, quick=True)).test, quick.test)
+    assert torch.equal(quick.test.rows, case.test.rows[:800])
+    assert not torch.equal(CASES["tiara"](CaseOptions(seed=1, quick=True)).test.rows, quick.test.rows)

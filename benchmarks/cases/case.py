@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from benchmarks.cases.samples import Order, Samples
 from dendrofx.light import LightForm
 
 
@@ -29,15 +31,21 @@ class CaseOptions:
 
 @dataclass(frozen=True)
 class Case:
-    """A model and its rows.
+    """A model and its samples.
 
     Attributes:
         name: as on the command line.
         title: one line: which model, which data, from where.
         model: in eval mode.
         calibration: batches; inputs of one source share a batch.
-        test: f32[N, in], rows that are used for nothing else.
+        test: samples that are used for nothing else.
         classes: whether outputs are class scores, so that agreement means something.
+        head: outputs to class scores, where the outputs are none.
+        dead_rows: the mask of padding, as `transform` takes it.
+        budgets: budgets of the routed rows when the command line names none; the table has one a budget, `routed-1%`, and a row
+            `lossless`, budget 0. Empty: one row `routed` in the budget of the command line.
+        orders: of the samples, a table each.
+        batch_sizes, quick_sizes: samples per call when the command line names none.
         static: further light forms shown on every row, by the name of their row in the table.
         synthetic: whether the model or its data are made up.
     """
@@ -45,9 +53,15 @@ class Case:
     name: str
     title: str
     model: nn.Module
-    calibration: list[Tensor]
-    test: Tensor
+    calibration: list[Any]
+    test: Samples
     classes: bool
+    head: nn.Module | None = None
+    dead_rows: str | None = None
+    budgets: tuple[float, ...] = ()
+    orders: tuple[Order, ...] = ("random",)
+    batch_sizes: tuple[int, ...] = (1, 32, 256)
+    quick_sizes: tuple[int, ...] = (1, 256)
     static: Mapping[str, LightForm] = field(default_factory=dict)
     synthetic: bool = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.cases.case import Case, CaseOptions
+from benchmarks.cases.samples import Rows
 from benchmarks.models.digits import TRAIN, load_data, load_model
 
 CALIBRATION = 600
@@ -13,4 +14,4 @@ def digits(options: CaseOptions) -> Case:
     images, _ = load_data()
     seen, test = images[TRAIN : TRAIN + CALIBRATION], images[TRAIN + CALIBRATION :]
     title = "residual ReLU MLP, 64 -> 3 x (256 -> 1024 -> 256) -> 10, on 8 x 8 handwritten digits"
-    return Case("digits", title, load_model(), [seen], test, classes=True)
+    return Case("digits", title, load_model(), [seen], Rows(test), classes=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from benchmarks.cases.case import Case, CaseOptions, CaseUnavailableError
+from benchmarks.cases.samples import Rows
 from benchmarks.models.tiara import load_fragments, load_model, package_dir
 from dendrofx.light import Pruned
 
@@ -36,7 +37,7 @@ def tiara(options: CaseOptions) -> Case:
         "tiara 1.0.2, 4096 -> 2048 -> 1024 -> 5, up to its logits, on its DNA fragments of 5000 bases",
         load_model(package),
         calibration,
-        test[:800] if options.quick else test,
+        Rows(test[:800] if options.quick else test),
         classes=True,
         static={"dead-units": Pruned(energy=1.0)},
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cases.case import Case, CaseOptions
+from benchmarks.cases.samples import Rows
 from dendrofx.errors import InputError
 
 EASY_SHARE = 0.8
@@ -38,7 +39,7 @@ def _wide(options: CaseOptions) -> Case:
     cut = len(rows) * 2 // 3
     title = f"synthetic ReLU MLP, {options.depth} hidden layers of {options.width}, synthetic rows of two kinds"
     model = nn.Sequential(*layers).eval()
-    return Case("wide", title, model, [rows[:cut]], rows[cut:], classes=True, synthetic=True)
+    return Case("wide", title, model, [rows[:cut]], Rows(rows[cut:]), classes=True, synthetic=True)
 
 
 def _linear(fan_in: int, fan_out: int, generator: torch.Generator) -> nn.Linear:

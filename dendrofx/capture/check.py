@@ -1,25 +1,31 @@
 """Checks around capture: what can be captured, and whether a graph computes what the model computes.
 
-A graph may have burnt in what depended on the example: a size, a batch of one, a mask without padding. So it is run against
-the model on variants of the example: a single sample, three samples, fewer tokens, and, for integer inputs of zeros and ones
-(masks), all ones and ones with a ragged end. Variants that the model itself rejects are left out.
+A graph is run against its model on the example and its variants (`variants.py`). Variants that the model itself rejects, by an
+error or with NaN (attention to nothing but padding), are left out. Outputs must be equal bit for bit, form and constants
+included. They may differ by rounding only where a reason is found: a copy of the model that gives the graph's very bits, and
+differs from the model in named ways.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dendrofx.capture.boxed import plain_attention, quiet
 from dendrofx.errors import CaptureError, InputError
 from dendrofx.inputs import Inputs
-from dendrofx.outputs import flatten
+from dendrofx.outputs import OutputForm, flatten
 from dendrofx.show import first_line
 
-# What rounding may do: sums in another order, or torch's fused attention path against the plain one.
+# What rounding may do to an output, relative to its largest value: sums of float32 in another order, over tens of layers.
 ROUNDING = 1e-5
+
+Output = tuple[list[Tensor], OutputForm]
 
 
 def check_model(model: nn.Module) -> None:
@@ -34,102 +40,137 @@ def check_model(model: nn.Module) -> None:
             raise InputError(f"'{name}' is on {tensor.device}; dendrofx routes on CPUs: call model.to('cpu') first")
 
 
-def variants(example: Inputs) -> Iterator[tuple[str, Inputs]]:
-    """The example and its variants, each with what was changed."""
-    yield "", example
-    samples = example.samples
-    if samples > 1:
-        yield " with one sample", example.take(torch.zeros(1, dtype=torch.int64))
-        yield " with three samples", example.take(torch.arange(3) % samples)
-    tokens = {t.size(1) for t in example.tensors if t.dim() >= 2}
-    if len(tokens) == 1 and (length := tokens.pop()) > 3:
-        yield " with fewer tokens", example.map(lambda t: t[:, : length - length // 3] if t.dim() >= 2 else t)
-    if any(map(is_mask, example.tensors)):
-        yield " with every mask full", example.map(lambda t: torch.ones_like(t) if is_mask(t) else t)
-        yield " with ragged masks", example.map(lambda t: _ragged(t) if is_mask(t) else t)
+class DiffersError(CaptureError):
+    """A graph does not compute what its model computes.
+
+    Attributes:
+        variant: the change of the example on which it does not; empty when it does not on the example itself.
+    """
+
+    def __init__(self, message: str, variant: str) -> None:
+        super().__init__(message)
+        self.variant = variant
 
 
-def is_mask(t: Tensor) -> bool:
-    """Whether a tensor looks like a mask of rows: [batch, tokens], no floats, zeros and ones."""
-    return t.dim() == 2 and not t.is_floating_point() and bool(((t == 0) | (t == 1)).all())
+@dataclass(frozen=True)
+class Twin:
+    """The model, changed in one way that moves the last bits.
 
+    Attributes:
+        module: the changed copy, or the model itself.
+        why: the change, and why it moves them.
+        plain: run it without torch's fused encoder layers.
+    """
 
-def _ragged(mask: Tensor) -> Tensor:
-    """Ones, ending earlier sample by sample; the first sample stays full."""
-    length = mask.size(1)
-    ends = length - torch.arange(mask.size(0)) % max(length - 1, 1)
-    return (torch.arange(length) < ends[:, None]).to(mask.dtype)
+    module: nn.Module
+    why: str
+    plain: bool = False
+
+    def run(self, inputs: Inputs) -> Output:
+        """Its output on some inputs."""
+        with plain_attention() if self.plain else nullcontext():
+            return flatten(inputs.call(self.module))
 
 
 @torch.no_grad()
 def verify(
-    model: nn.Module, run: Callable[[Inputs], Any], example: Inputs, plain: bool = False, changed: str = ""
+    model: nn.Module,
+    run: Callable[[Inputs], Any],
+    tries: Iterable[tuple[str, Inputs]],
+    twins: Sequence[Twin] = (),
 ) -> tuple[float, str]:
-    """Run a graph and its model on the example and its variants.
+    """Run a graph and its model on several inputs.
 
     Args:
         model: the original.
         run: calls its graph.
-        example: what it was captured with.
-        plain: the graph never takes torch's fused attention path; compare with the model that does not either.
-        changed: what capture changed on purpose that moves the last bits.
+        tries: the example it was captured with, then its variants and what else there is, each with what is special about it.
+        twins: each changed in one way more than the one before; the last has every change that capture made on purpose.
 
     Returns:
-        The largest difference, relative to the largest output, and its reason.
+        The largest difference, relative to the largest output, and its reasons.
 
     Raises:
-        CaptureError: they differ, by more than rounding where there is a reason for that; names the variant.
+        DiffersError: they do, by more than rounding where there is a reason for that; names the variant.
     """
-    worst = 0.0
-    for what, inputs in variants(example):
-        wanted = _wanted(model, inputs, plain, optional=bool(what))
+    worst, reasons = 0.0, dict[str, None]()
+    for what, inputs in tries:
+        wanted = _wanted(model, inputs, optional=bool(what))
         if wanted is None:
             continue
         try:
-            got = flatten(run(inputs))[0]
+            with quiet():
+                got = flatten(run(inputs))
         except Exception as error:
-            raise CaptureError(
-                f"the captured graph of {type(model).__name__} fails on {inputs}{what}: {first_line(error)}"
+            raise DiffersError(
+                f"the captured graph of {type(model).__name__} fails on {inputs}{what}: {first_line(error)}", what
             ) from error
-        far = _difference(wanted, got)
-        if not far <= (ROUNDING if changed else 0.0):
-            raise CaptureError(
-                f"the captured graph of {type(model).__name__} differs from the model on {inputs}{what} (largest difference"
-                f" {far:.3g} of the largest output): its forward does something at trace time that it does not do per call."
-                " Transform the submodule that holds the Linears instead, e.g. model.encoder ="
-                " dendrofx.transform(model.encoder)"
-            )
+        far = difference(wanted, got)
+        if far == 0:
+            continue
+        why = _reasons(twins, inputs, wanted, got)
+        if not why or not far <= ROUNDING:
+            raise DiffersError(_refusal(model, f"{inputs}{what}", far, why), what)
         worst = max(worst, far)
-    return worst, changed if worst > 0 else ""
+        reasons.update(dict.fromkeys(why))
+    return worst, "; ".join(reasons)
 
 
-def _wanted(model: nn.Module, inputs: Inputs, plain: bool, optional: bool) -> list[Tensor] | None:
-    """The model's tensors on a variant; None when it rejects that."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(fast and not plain)
+def _refusal(model: nn.Module, where: str, far: float, why: list[str]) -> str:
+    known = f": {'; '.join(why)}" if why else ": its forward does something at trace time that it does not do per call"
+    step = (
+        "Transform the submodule that holds the Linears instead, e.g. model.encoder = dendrofx.transform(model.encoder)"
+    )
+    if why and any(isinstance(m, nn.TransformerEncoder) for m in model.modules()):
+        step = (
+            "nn.TransformerEncoder zeroes padded positions on its fused path only: set use_nested_tensor = False on it"
+        )
+    return (
+        f"the captured graph of {type(model).__name__} differs from the model on {where} (largest difference"
+        f" {far:.3g} of the largest output){known}. {step}"
+    )
+
+
+def _wanted(model: nn.Module, inputs: Inputs, optional: bool) -> Output | None:
+    """The model's output on some inputs; None when these are optional and it rejects them."""
     try:
-        return flatten(inputs.call(model))[0]
+        output = flatten(inputs.call(model))
     except Exception:
         if optional:
             return None
         raise
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+    return None if optional and any(bool(t.isnan().any()) for t in output[0]) else output
 
 
-def _difference(wanted: list[Tensor], got: list[Tensor]) -> float:
-    """The largest difference over the largest magnitude; infinity for other shapes or non-finite values elsewhere."""
-    if [t.shape for t in wanted] != [t.shape for t in got]:
+def _reasons(twins: Sequence[Twin], inputs: Inputs, wanted: Output, got: Output) -> list[str]:
+    """The changes that lead from the model's bits to the graph's; none when no twin has those."""
+    found: list[str] = []
+    last = wanted
+    for twin in twins:
+        now = twin.run(inputs)
+        if difference(last, now) != 0:
+            found.append(twin.why)
+        if difference(now, got) == 0:
+            return found
+        last = now
+    return []
+
+
+def difference(wanted: Output, got: Output) -> float:
+    """The largest difference over the largest magnitude; infinity for another form, other shapes, or values that are no floats."""
+    if wanted[1] != got[1] or [(t.shape, t.dtype) for t in wanted[0]] != [(t.shape, t.dtype) for t in got[0]]:
         return float("inf")
-    worst = 0.0
-    for a, b in zip(wanted, got, strict=True):
-        if not a.is_floating_point():
-            worst = max(worst, 0.0 if torch.equal(a, b) else float("inf"))
-            continue
-        a, b = a.double(), b.double()
-        if not torch.equal(a.isfinite(), b.isfinite()):
-            return float("inf")
-        a, b = a.nan_to_num(0, 0, 0), b.nan_to_num(0, 0, 0)
-        scale = float(a.abs().max()) if a.numel() else 0.0
-        worst = max(worst, float((a - b).abs().max()) / max(scale, 1e-30) if a.numel() else 0.0)
-    return worst
+    return max((_apart(a, b) for a, b in zip(wanted[0], got[0], strict=True)), default=0.0)
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    if not a.is_floating_point():
+        return 0.0 if torch.equal(a, b) else float("inf")
+    a, b = a.double(), b.double()
+    same = (a == b) | (a.isnan() & b.isnan())
+    if bool(same.all()):
+        return 0.0
+    if not torch.equal(a.isfinite(), b.isfinite()):
+        return float("inf")
+    far = torch.where(same, 0.0, a - b).abs().max()
+    return float(far) / max(float(torch.where(a.isfinite(), a, 0.0).abs().max()), 1e-30)

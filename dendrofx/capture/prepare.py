@@ -1,9 +1,29 @@
-"""Changes to a copy of the model before it is captured: modules that are Linears in another dress."""
+"""Copies of the model for capture, and changes to them: modules that are Linears in another dress."""
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
 import torch
 from torch import nn
+
+from dendrofx.errors import CaptureError
+from dendrofx.show import first_line
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def copy_of(model: Model) -> Model:
+    """A copy with parameters of its own, which need no gradients.
+
+    Raises:
+        CaptureError: the model holds something that cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model).requires_grad_(False)
+    except Exception as error:
+        raise CaptureError(f"{type(model).__name__} cannot be copied: {first_line(error)}") from error
 
 
 @torch.no_grad()
@@ -16,8 +36,8 @@ def prepare(model: nn.Module) -> str:
     replaced: dict[int, nn.Linear] = {}
     count = 0
     for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child).__name__ == "Conv1D" and type(child).__module__.startswith("transformers."):
+        for name, child in list(parent._modules.items()):  # named_children leaves out the second place of a shared one
+            if child is not None and type(child).__name__ == "Conv1D" and type(child).__module__.startswith("transformers."):
                 if id(child) not in replaced:
                     replaced[id(child)] = _as_linear(child)
                 setattr(parent, name, replaced[id(child)])
@@ -31,3 +51,9 @@ def _as_linear(conv: nn.Module) -> nn.Linear:
     linear.weight.copy_(weight.t())
     linear.bias.copy_(conv.get_parameter("bias"))
     return linear.requires_grad_(False).eval()
+
+
+def without_gradients(model: Model) -> Model:
+    """A copy whose parameters share the model's memory and need no gradients."""
+    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
+    return copy.deepcopy(model, shared)  # what its memo holds is not copied

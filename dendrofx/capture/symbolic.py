@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import traceback
 import typing
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
+from dendrofx.capture.boxed import place_of
 from dendrofx.errors import CaptureError
+from dendrofx.inputs import Inputs
 from dendrofx.leaves import FullOnHardRows, LightAfterGate, LightBeforeGate, LightWithEvidence, LightWithScales
+from dendrofx.outputs import flatten
 from dendrofx.routed import as_rows, restore_rows, split_rows
 from dendrofx.show import first_line
 
 _LEAVES = (FullOnHardRows, LightAfterGate, LightBeforeGate, LightWithEvidence, LightWithScales)
-_GRAPH_FILES = ("torch/fx/", "dendrofx/capture/")
 
 
 class Tracer(fx.Tracer):
@@ -45,6 +47,22 @@ def symbolic_trace(own: nn.Module, model: nn.Module) -> fx.GraphModule:
     return fx.GraphModule(tracer.root, graph, type(model).__name__).eval()
 
 
+@torch.no_grad()
+def refuse_unscriptable(gm: fx.GraphModule, model: nn.Module, example: Inputs) -> None:
+    """Leave to the other ways what FX traces and TorchScript cannot take.
+
+    Raises:
+        CaptureError: an output that is neither tensor, tuple nor dict of tensors; or an input that may be None, of which FX has
+            traced one of two cases.
+    """
+    output = flatten(example.call(model))[1]
+    if not output.scripts:
+        raise CaptureError(f"its output, a {output.kind.__name__}, is none that TorchScript can return")
+    for node in gm.graph.nodes:
+        if node.op == "placeholder" and node.users and type(None) in typing.get_args(node.type):
+            raise CaptureError(f"its input {node.target} may be None; a graph computes one of the two cases")
+
+
 def _annotate(graph: fx.Graph, model: nn.Module) -> None:
     """Types that TorchScript can read: none of them a string (postponed annotations), every input has one."""
     try:
@@ -62,15 +80,13 @@ def _annotate(graph: fx.Graph, model: nn.Module) -> None:
 
 def _explain(error: Exception, model: nn.Module) -> str:
     """Where tracing stopped, why, and what to do about it."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not any(p in f.filename for p in _GRAPH_FILES)]
-    place = f" at {frames[-1].filename}:{frames[-1].lineno}  `{frames[-1].line}`" if frames else ""
     if isinstance(error, fx.proxy.TraceError):
         cause = "its forward decides something from values that are known only when it runs"
     else:
         cause = "an operation in its forward does not accept a traced value"
     return (
-        f"cannot trace {type(model).__name__}{place}: {cause} ({first_line(error)}). Next step: transform the submodule that holds the"
-        " Linears, e.g. model.mlp = dendrofx.transform(model.mlp), or move that line out of forward"
+        f"cannot trace {type(model).__name__}{place_of(error)}: {cause} ({first_line(error)}). Next step: transform the submodule"
+        " that holds the Linears, e.g. model.mlp = dendrofx.transform(model.mlp), or move that line out of forward"
     )
 
 

@@ -13,7 +13,9 @@ from dendrofx.errors import InputError
 from dendrofx.gates.form import GateForm, SiteRows
 from dendrofx.gates.scores import NoiseScore
 from dendrofx.light.branch import ObservedChain
-from dendrofx.light.kernels import BFloat16Linear, Int8Linear, PackedLinear
+from dendrofx.light.int8_kernel import Int8Layer
+from dendrofx.light.kernels import BFloat16Linear
+from dendrofx.light.packed_kernel import PackedLinear
 
 # A rounding error is uniform over a step, step / sqrt(12) in the root mean square, and never above half a step, sqrt(3) times that.
 COVER = math.sqrt(3)
@@ -48,7 +50,7 @@ class NoiseGate(GateForm):
         light = site.light
         layers = list(light.get_submodule("layers").children()) if isinstance(light, ObservedChain) else []
         low = [
-            isinstance(m, Int8Linear | BFloat16Linear) or (isinstance(m, PackedLinear) and m.bits == 16) for m in layers
+            isinstance(m, Int8Layer | BFloat16Linear) or (isinstance(m, PackedLinear) and m.bits == 16) for m in layers
         ]
         if not layers or not all(low):
             raise InputError(
@@ -56,15 +58,15 @@ class NoiseGate(GateForm):
             )
         lipschitz = [0.0, *(LIPSCHITZ[type(a)] for a in site.data.activations)]
         terms = [_terms(layer, slope) for layer, slope in zip(layers, lipschitz, strict=True)]
-        rounding = 0.0 if isinstance(layers[-1], Int8Linear) else BF16_STEP**2 / 12
+        rounding = 0.0 if isinstance(layers[-1], Int8Layer) else BF16_STEP**2 / 12
         cover = max(COVER, 1 + 2.3 / math.sqrt(site.data.linears[-1].out_features))
         return NoiseScore(torch.tensor(terms, dtype=torch.float32), rounding, cover)
 
 
 def _terms(layer: nn.Module, lipschitz: float) -> list[float]:
     """What one Linear carries over of the squared noise so far, and of the squares of the two norms it observes."""
-    if isinstance(layer, Int8Linear):
-        step = layer.scale.double() * 127
+    if isinstance(layer, Int8Layer):
+        step = layer.step()
         weight = layer.weight.double() * step[:, None]
         square = float(weight.square().sum())
         carried = lipschitz**2 * square / weight.size(1)

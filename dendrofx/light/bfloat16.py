@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from dendrofx.errors import InputError
 from dendrofx.light.form import Precision
-from dendrofx.light.kernels import BFloat16Linear, PackedLinear
+from dendrofx.light.kernels import BFloat16Linear
+from dendrofx.light.packed_kernel import PackedLinear
 from dendrofx.machine import capability
 
 

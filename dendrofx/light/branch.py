@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dendrofx.light.kernels import Int8Linear, norm_twice
+from dendrofx.light.int8_kernel import Int8Layer
+from dendrofx.light.kernels import norm_twice
+from dendrofx.light.packed_kernel import fuse_activation
 
 
 class LowRankLinear(nn.Module):
@@ -86,9 +88,9 @@ class LinearPair(nn.Module):
 
 
 class Int8Pair(nn.Module):
-    """A `LinearPair` of `Int8Linear`s."""
+    """A `LinearPair` of `Int8Layer`s."""
 
-    def __init__(self, code: Int8Linear, decode: Int8Linear) -> None:
+    def __init__(self, code: Int8Layer, decode: Int8Layer) -> None:
         super().__init__()
         self.code = code
         self.decode = decode
@@ -114,8 +116,9 @@ class LightChain(nn.Module):
 
     def __init__(self, layers: List[nn.Module], activations: List[nn.Module]) -> None:  # noqa: UP006
         super().__init__()
-        self.layers = nn.ModuleList(layers)
-        self.activations = nn.ModuleList([_in_place(a) for a in activations] + [nn.Identity()])
+        pairs = [fuse_activation(*pair) for pair in zip(layers, [*activations, nn.Identity()])]  # noqa: B905
+        self.layers = nn.ModuleList([layer for layer, _ in pairs])
+        self.activations = nn.ModuleList([_in_place(activation) for _, activation in pairs])
 
     def forward(self, x: Tensor) -> Tensor:
         """f32[N, in] -> f32[N, out]."""
@@ -125,7 +128,7 @@ class LightChain(nn.Module):
 
 
 class ObservedChain(LightChain):
-    """A chain whose layers also tell what they see of a row: `LowRankLinear`, `DenseLinear` and those of `kernels.py`."""
+    """A chain whose layers also tell what they see of a row: `LowRankLinear`, `DenseLinear` and those of `*kernel*.py`."""
 
     @torch.jit.export
     def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
@@ -139,7 +142,7 @@ class ObservedChain(LightChain):
 
 
 class Int8Chain(LightChain):
-    """A chain of `Int8Linear`s and `Int8Pair`s, which can also tell the scales that its rows were quantised with."""
+    """A chain of `Int8Layer`s and `Int8Pair`s, which can also tell the scales that its rows were quantised with."""
 
     @torch.jit.export
     def scales(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
@@ -163,18 +166,18 @@ def _in_place(activation: nn.Module) -> nn.Module:
 
 def light_chain(layers: List[nn.Module], activations: List[nn.Module]) -> LightChain:  # noqa: UP006
     """An `Int8Chain` where every layer is one of its kind, else a `LightChain`."""
-    int8 = all(isinstance(m, (Int8Linear, Int8Pair)) for m in layers)
+    int8 = all(isinstance(m, (Int8Layer, Int8Pair)) for m in layers)
     return Int8Chain(layers, activations) if int8 else LightChain(layers, activations)
 
 
 def observed_chain(layers: List[nn.Module], activations: List[nn.Module]) -> ObservedChain:  # noqa: UP006
-    """An `ObservedChain`, which also has scales where every layer is an `Int8Linear`."""
-    int8 = all(isinstance(m, Int8Linear) for m in layers)
+    """An `ObservedChain`, which also has scales where every layer is an `Int8Layer`."""
+    int8 = all(isinstance(m, Int8Layer) for m in layers)
     return ObservedInt8Chain(layers, activations) if int8 else ObservedChain(layers, activations)
 
 
 def linear_pair(code: nn.Module, decode: nn.Module) -> nn.Module:
-    """An `Int8Pair` where both are `Int8Linear`s, else a `LinearPair`."""
-    if isinstance(code, Int8Linear) and isinstance(decode, Int8Linear):
+    """An `Int8Pair` where both are `Int8Layer`s, else a `LinearPair`."""
+    if isinstance(code, Int8Layer) and isinstance(decode, Int8Layer):
         return Int8Pair(code, decode)
     return LinearPair(code, decode)

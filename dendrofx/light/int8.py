@@ -9,8 +9,9 @@ cost all others 37 % of their accuracy. A row's own outliers still cost it: `smo
 weights, x W' = (x / f)(W f)' with f = max|x_i|^smooth / max|W_i|^(1 - smooth) over the calibration rows (Xiao et al.,
 SmoothQuant, arXiv 2211.10438).
 
-Without VNNI oneDNN adds pairs of products in 16 bits, which overflow for full 8-bit weights and are safe for |p| <= 64: there
-the form is refused unless `weight_bits=7`.
+Without VNNI pairs of products are added in 16 bits, which overflow for full 8-bit weights and are safe for |p| <= 64
+(`dendrofx/fbgemm.py`): there the form is refused unless `weight_bits=7`. Which kernel multiplies is settled when the form is
+fitted: `torch._int_mm` where the CPU has VNNI, else fbgemm, else `torch._int_mm` again, right but slow. The function is the same.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from dendrofx.errors import InputError
+from dendrofx.fbgemm import LARGEST_WEIGHT
 from dendrofx.light.form import Precision
-from dendrofx.light.kernels import Int8Linear
+from dendrofx.light.fused_int8_kernel import FusedInt8Linear
+from dendrofx.light.int8_kernel import Int8Layer, Int8Linear
 from dendrofx.machine import capability
 
-LARGEST = {8: 127, 7: 64}
+LARGEST = {8: 127, 7: LARGEST_WEIGHT}
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Int8(Precision):
     """8-bit rows times 8-bit (or 7-bit) weights.
 
     Args:
-        weight_bits: 8, or 7 for CPUs without VNNI.
+        weight_bits: 8, or 7 for CPUs without VNNI: up to 1.8 times the error of 8.
         smooth: share of the columns' spread that moves into the weights, 0 (none, no extra pass) to 1.
 
     Example:
@@ -73,7 +76,13 @@ class Int8(Precision):
             factor = _smoothing(weight, rows, self.smooth)
             weight, shrink = weight * factor, 1 / factor
         step = weight.abs().amax(1).clamp_min(1e-30) / LARGEST[self.weight_bits]
-        return Int8Linear(torch.round(weight / step[:, None]).to(torch.int8), step, bias, shrink)
+        return self._kernel()(torch.round(weight / step[:, None]).to(torch.int8), step, bias, shrink)
+
+    def _kernel(self) -> type[Int8Layer]:
+        """What multiplies on this CPU."""
+        here = capability()
+        slow = not (here.vnni and here.int8_exact)
+        return FusedInt8Linear if slow and here.fbgemm and self.weight_bits == 7 else Int8Linear
 
 
 def _smoothing(weight: Tensor, rows: Tensor, share: float) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dendrofx.errors import InputError
 from dendrofx.light.form import Precision
-from dendrofx.light.kernels import PackedLinear
+from dendrofx.light.packed_kernel import PackedLinear
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,34 @@
 """Row analysis: which nodes of a graph treat every row (sample, token) on its own.
 
 Every value gets a layout (`layout.py`), every call is judged by the rule of its op (`rules.py`); an unknown op, or a layout that
-cannot be told, is never row-wise. `str(analysis)` prints the verdicts, `check` tries them: other rows are replaced and samples
-permuted, and a row's output must not move.
+cannot be told, is never row-wise. `str(analysis)` prints the verdicts, `check` tries them (`trial.py`).
 
     input_ids    bt    input
     embedding    bt.   row-wise
     linear       bt.   row-wise
     sdpa         b.t.  mixes rows: no rule for scaled_dot_product_attention
+    pooled       b.    no rows
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from tabulate import tabulate
-from torch import Tensor, fx
+from torch import fx
 
-from dendrofx.errors import PassError
 from dendrofx.inputs import Inputs
 from dendrofx.record import positional
-from dendrofx.rows.layout import OPAQUE, SAMPLES, SHAPES, TOKENS, Letters, shape, tensors
-from dendrofx.rows.rules import SIZED, Op, has_rows, is_getitem, rule_of
+from dendrofx.rows.in_place import written_in_place
+from dendrofx.rows.layout import OPAQUE, SAMPLES, TOKENS, Letters, has_rows, shape, tensors
+from dendrofx.rows.op import Op
+from dendrofx.rows.rules import is_getitem, rule_of
+from dendrofx.rows.trial import Trial
 
 # Where `MarkRows` leaves a node's verdict.
 ROWS = "dendrofx.rows"
-# A row's sums may take another order when its neighbours change: relative to the largest value of the output.
-ROUNDING = 1e-5
+_KINDS = {"placeholder": "input", "get_attr": "constant"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class RowAnalysis:
 
     Args:
         gm: a module captured with symbolic shapes, `capture(model, example, shapes=True)`.
+        mask: the input whose axes are samples and tokens; without it the first that has both.
 
     Attributes:
         letters: which symbols count samples and tokens.
@@ -63,9 +64,10 @@ class RowAnalysis:
         >>> print(RowAnalysis(capture(model, example, shapes=True)))
     """
 
-    def __init__(self, gm: fx.GraphModule) -> None:
+    def __init__(self, gm: fx.GraphModule, mask: str | None = None) -> None:
         self.gm = gm
-        self.letters = Letters(gm)
+        self.letters = Letters(gm, mask)
+        self.written = written_in_place(gm)
         self.notes: dict[fx.Node, RowNote] = {}
         for node in gm.graph.nodes:
             self.notes[node] = self.judge(node)
@@ -81,46 +83,42 @@ class RowAnalysis:
     def judge(self, node: fx.Node) -> RowNote:
         """One node; its inputs have been judged."""
         layout = self.letters.of(node)
-        if not node.op.startswith("call_") or not has_rows(layout):
-            reads_rows = node.op.startswith("call_") and any(has_rows(self.layout(n)) for n in node.all_input_nodes)
-            return RowNote(layout, False, "its output has no rows" if reads_rows and layout else "")
+        if not node.op.startswith("call_"):
+            return RowNote(layout, False)
+        if not has_rows(layout):
+            reads_rows = tensors(node) and any(has_rows(self.layout(n)) for n in node.all_input_nodes)
+            return RowNote(layout, False, "its output has no rows" if reads_rows else "")
         reason = self.refusal(node, layout)
         return RowNote(layout, reason is None, reason or "")
 
     def refusal(self, node: fx.Node, out: str) -> str | None:
         """Why a call is not row-wise, or None."""
+        if (reason := self.in_place(node)) is not None:
+            return reason
         if is_getitem(node):
-            source = node.args[0]
-            return (
-                None if isinstance(source, fx.Node) and self.row_wise(source) else "what it picks from is not row-wise"
-            )
-        given = [n for n in node.all_input_nodes if tensors(n)]
+            return None if self.row_wise(node.all_input_nodes[0]) else "what it picks from is not row-wise"
+        rule = rule_of(node)
+        if rule is None:
+            return f"no rule for {getattr(node.target, '__name__', node.target)}"
+        given = _operands(node)
         ins = tuple(self.layout(n) for n in given)
-        if not given:
-            return "it makes rows from nothing"
         if OPAQUE in "".join(ins) or any(i.count(SAMPLES) > 1 or i.count(TOKENS) > 1 for i in ins):
             return f"the axes of its inputs cannot be told apart: {', '.join(ins)}"
         if any(SAMPLES in i and TOKENS not in i for i in ins):
             return "an operand has one value per sample, not per row"
-        rule = rule_of(node)
-        if rule is None:
-            return f"no rule for {getattr(node.target, '__name__', node.target)}"
-        if node.target in SIZED and (odd := self.odd_size(node)) is not None:
-            return f"its size {odd} is neither samples nor tokens"
         module = self.gm.get_submodule(str(node.target)) if node.op == "call_module" else None
-        return rule(Op(node, out, ins, shape(given[0]), shape(node), module))
+        first = shape(given[0]) if given else ()
+        return rule(Op(node, out, ins, first, shape(node), self.letters.letter, module))
 
-    def odd_size(self, node: fx.Node) -> str | None:
-        """A computed size among the arguments that is no plain count of samples or tokens."""
-        for size in (n.meta.get(SHAPES) for n in node.all_input_nodes if not tensors(n)):
-            if isinstance(size, str) and self.letters.letter.get(size, OPAQUE) == OPAQUE:
-                return size
-        return None
+    def in_place(self, node: fx.Node) -> str | None:
+        """Whether a node writes in place, or its value or what it reads is written in place later."""
+        if (writer := self.written.get(node)) is not None and not writer < node:
+            return "it writes in place" if writer is node else f"%{writer.name} writes its value in place"
+        read = next((n for n in node.all_input_nodes if n in self.written and self.written[n] > node), None)
+        return None if read is None else f"%{self.written[read].name} writes %{read.name} in place later"
 
     def __str__(self) -> str:
-        rows = [
-            [n.name, note.layout, str(note) or n.op.replace("placeholder", "input")] for n, note in self.notes.items()
-        ]
+        rows = [[n.name, note.layout, str(note) or _KINDS.get(n.op, "no rows")] for n, note in self.notes.items()]
         return tabulate([r for r in rows if r[1]], headers=["value", "layout", "verdict"], tablefmt="plain")
 
     def check(self, inputs: Inputs, seed: int = 0) -> None:
@@ -129,76 +127,21 @@ class RowAnalysis:
         Raises:
             PassError: a row's output moved when others changed, or did not follow its sample; names the node.
         """
+        layouts = {n: note.layout for n, note in self.notes.items()}
         with torch.no_grad():
-            _Trial(self, seed).run(*positional(self.gm, inputs))
+            Trial(self.gm, layouts, self.row_wise, seed).run(*positional(self.gm, inputs))
 
 
-class _Trial(fx.Interpreter):
-    """Runs a graph; every row-wise node once more with half of the rows replaced, and with its samples permuted."""
+def _operands(node: fx.Node) -> list[fx.Node]:
+    """The tensors among a node's arguments, in order, as often as they are given."""
+    found: list[fx.Node] = []
 
-    def __init__(self, analysis: RowAnalysis, seed: int) -> None:
-        super().__init__(analysis.gm)
-        self.analysis = analysis
-        self.generator = torch.Generator().manual_seed(seed)
+    def keep(n: fx.Node) -> fx.Node:
+        found.append(n)
+        return n
 
-    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401
-        value = super().run_node(n)
-        rowed = [i for i in n.all_input_nodes if has_rows(self.analysis.layout(i))]
-        if self.analysis.row_wise(n) and rowed and not is_getitem(n):
-            x, layout = self.env[rowed[0]], self.analysis.layout(rowed[0])
-            samples, tokens = x.size(layout.index(SAMPLES)), x.size(layout.index(TOKENS))
-            source = torch.randint(samples * tokens, (samples * tokens,), generator=self.generator)
-            kept = torch.rand(samples * tokens, generator=self.generator) < 0.5
-            source = torch.where(kept, torch.arange(samples * tokens), source)
-            self.compare(n, value, source, kept, "reads other rows")
-            order = torch.randperm(samples, generator=self.generator)
-            source = (order[:, None] * tokens + torch.arange(tokens)).reshape(-1)
-            self.compare(n, value, source, torch.ones_like(kept), "depends on a sample's place in the batch", source)
-        return value
-
-    def compare(
-        self,
-        n: fx.Node,
-        value: Any,
-        source: Tensor,
-        kept: Tensor,
-        claim: str,
-        expected: Tensor | None = None,
-    ) -> None:
-        """Run `n` with rows taken from `source`; its rows at `kept` must be those of `value` (at `expected`)."""
-        env = dict(self.env)
-        for i in n.all_input_nodes:
-            layout = self.analysis.layout(i)
-            if has_rows(layout) and isinstance(self.env[i], Tensor):
-                self.env[i] = _from_rows(_as_rows(self.env[i], layout)[source], self.env[i], layout)
-        moved = super().run_node(n)
-        self.env = env
-        layout = self.analysis.layout(n)
-        pairs = zip(_several(value), _several(moved), strict=True)
-        for a, b in ((_as_rows(x, layout), _as_rows(y, layout)) for x, y in pairs):
-            wanted = a if expected is None else a[expected]
-            far = (wanted[kept].double() - b[kept].double()).nan_to_num(0, 0, 0).abs()
-            scale = a.double().nan_to_num(0, 0, 0).abs()
-            if far.numel() and float(far.max()) > ROUNDING * max(float(scale.max()), 1e-30):
-                raise PassError(f"%{n.name} was taken for row-wise, but {claim}: {self.analysis.notes[n].layout}")
-
-
-def _several(value: Any) -> list[Tensor]:  # noqa: ANN401
-    return [value] if isinstance(value, Tensor) else list(value)
-
-
-def _axes(layout: str) -> list[int]:
-    return [layout.index(SAMPLES), layout.index(TOKENS)]
-
-
-def _as_rows(x: Tensor, layout: str) -> Tensor:
-    """[rows, features ...]."""
-    return x.movedim(_axes(layout), [0, 1]).flatten(0, 1)
-
-
-def _from_rows(rows: Tensor, like: Tensor, layout: str) -> Tensor:
-    sizes = [like.size(a) for a in _axes(layout)]
-    return rows.unflatten(0, sizes).movedim([0, 1], _axes(layout)).contiguous()
+    fx.node.map_arg((node.args, node.kwargs), keep)
+    return [n for n in found if tensors(n)]
 
 
 __all__ = ["ROWS", "RowAnalysis", "RowNote"]

@@ -13,6 +13,7 @@ for every batch, not because they happened to be equal in one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -35,8 +36,9 @@ def value_shapes(value: Any) -> list[Shape] | int | str | None:  # noqa: ANN401
 
 
 def _size(size: Any) -> int | str:  # noqa: ANN401
-    """An int as it is, a symbolic size as its expression."""
-    return str(size) if isinstance(size, torch.SymInt) else int(size)
+    """An int as it is, also where export keeps it as a symbol that can have one value only; a symbolic size as its expression."""
+    known = size.node.maybe_as_int() if isinstance(size, torch.SymInt) else int(size)
+    return str(size) if known is None else int(known)
 
 
 def tensors(node: fx.Node) -> list[Shape]:
@@ -50,28 +52,49 @@ def shape(node: fx.Node) -> Shape:
     return tensors(node)[0]
 
 
+def has_rows(layout: str) -> bool:
+    """Whether a layout has one sample axis and one token axis, and all others are features."""
+    return layout.count(SAMPLES) == 1 and layout.count(TOKENS) == 1 and OPAQUE not in layout
+
+
+def fixed(layouts: Iterable[str]) -> bool:
+    """Whether no layout counts samples or tokens: weights and constants."""
+    return not set("".join(layouts)) & {SAMPLES, TOKENS, OPAQUE}
+
+
 class Letters:
     """Which symbols count samples, which tokens.
 
+    Samples are counted by axis 0 of every input with two axes or more. Several symbols may do so, because a model need not
+    compare the lengths of its inputs; that they are equal is checked in every call (`take_rows`). Tokens are counted by axis 1
+    of the mask, and of the others where they have one length: a second sequence has rows of its own, which no mask of the
+    first can speak for.
+
     Args:
         gm: a module captured by export.
+        mask: the input whose axes are samples and tokens; without it the first that has both.
 
     Attributes:
         letter: by symbol.
     """
 
-    def __init__(self, gm: fx.GraphModule) -> None:
-        inputs = [shape(n) for n in gm.graph.nodes if n.op == "placeholder" and tensors(n)]
+    def __init__(self, gm: fx.GraphModule, mask: str | None = None) -> None:
+        given = {str(n.target): shape(n) for n in gm.graph.nodes if n.op == "placeholder" and tensors(n)}
+        samples = {sizes[0] for sizes in given.values() if len(sizes) > 1}
+        lengths = {name: sizes[1] for name, sizes in given.items() if len(sizes) > 1 and isinstance(sizes[1], str)}
+        tokens = {lengths.get(mask or "", next(iter(lengths.values()), ""))}
+        if mask in lengths and len(others := {s for name, s in lengths.items() if name != mask}) == 1:
+            tokens |= others
         self.letter: dict[str, str] = {}
-        for sizes in inputs:  # an axis may have several symbols
-            for size, letter in zip(sizes, (SAMPLES, TOKENS), strict=False):
-                if isinstance(size, str) and self.letter.setdefault(size, letter) != letter:
-                    self.letter[size] = OPAQUE
+        for size in (size for size in samples | tokens if isinstance(size, str) and size):
+            both = size in samples and size in tokens
+            self.letter[size] = OPAQUE if both else SAMPLES if size in samples else TOKENS
 
     def of(self, node: fx.Node) -> str:
         """A node's layout; "?" alone where its tensors differ or an axis cannot be told."""
-        layouts = {"".join(self._axis(s) for s in sizes) for sizes in tensors(node)}
+        layouts = {"".join(map(self.axis, sizes)) for sizes in tensors(node)}
         return layouts.pop() if len(layouts) == 1 else "" if not layouts else OPAQUE
 
-    def _axis(self, size: int | str) -> str:
+    def axis(self, size: int | str) -> str:
+        """The letter of one size."""
         return FEATURES if isinstance(size, int) else self.letter.get(size, OPAQUE)

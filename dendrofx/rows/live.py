@@ -16,7 +16,7 @@ et al., "Efficient sequence packing without cross-contamination", 2021).
 This file is read by TorchScript: no postponed annotations, plain types.
 """
 
-from typing import List, NamedTuple, Tuple  # noqa: UP035
+from typing import Dict, List, NamedTuple, Tuple  # noqa: UP035
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ class LiveRows(NamedTuple):
     sample's live rows.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
     sample: Tensor
     token: Tensor
     live: int
@@ -55,16 +55,28 @@ class AttentionPlan(NamedTuple):
     masks: List[Tensor]  # noqa: UP006
 
 
-def live_rows(mask: Tensor, inverted: bool) -> LiveRows:
+def live_rows(mask: Tensor, inverted: bool, side: str = "any") -> LiveRows:
     """Rows where `mask` [batch, tokens] is not zero (is zero, when inverted); a sample without any keeps all of its rows.
 
+    Args:
+        mask: bool, int or float.
+        inverted: ones mark dead rows.
+        side: where dead rows may be, "right" or "left" of the live ones, or "any".
+
     Raises:
-        RuntimeError: another shape.
+        RuntimeError: another shape, or dead rows elsewhere.
     """
     if mask.dim() != 2:
         raise RuntimeError(f"the mask of dead rows is shaped {mask.size()}, it takes [batch, tokens]")
     alive = mask.eq(0) if inverted else mask.ne(0)
     alive = alive.logical_or(alive.any(1, True).logical_not())
+    if side != "any":
+        first, second = (alive[:, :-1], alive[:, 1:]) if side == "right" else (alive[:, 1:], alive[:, :-1])
+        if bool(second.logical_and(first.logical_not()).any()):
+            raise RuntimeError(
+                f"the mask has padding that is not on the {side}, the side on which the model was found to ignore it when it was"
+                " transformed"
+            )
     index = alive.reshape(-1).nonzero().squeeze(1)
     live = index.size(0)
     spare = min(padded_rows(live), mask.numel()) - live
@@ -85,8 +97,10 @@ def take_rows(x: Tensor, rows: LiveRows, b: int, t: int) -> Tensor:
     """Padded to live.
 
     Args:
-        x: a value whose samples are counted by axis `b` (-1: the same for every sample) and tokens by axis `t`.
+        x: a value with samples and tokens.
         rows: of this call.
+        b: the axis that counts samples; -1 for a value that is the same for every sample.
+        t: the axis that counts tokens.
 
     Raises:
         RuntimeError: x has other samples or tokens than the mask.
@@ -107,9 +121,10 @@ def put_rows(x: Tensor, rows: LiveRows, b: int, t: int) -> Tensor:
     """Live to padded; dead rows are zero."""
     x = x.movedim([b, t], [0, 1]).squeeze(0)
     if rows.live < rows.batch * rows.tokens:
-        shape = [rows.batch * rows.tokens] + list(x.shape[1:])
+        shape = [rows.batch * rows.tokens] + list(x.shape[1:])  # noqa: RUF005  (TorchScript unpacks no list)
         x = x.new_zeros(shape).index_copy_(0, rows.index[: rows.live], x[: rows.live])
-    return x.unflatten(0, [rows.batch, rows.tokens]).movedim([0, 1], [b, t])
+    padded: Tensor = x.unflatten(0, [rows.batch, rows.tokens]).movedim([0, 1], [b, t])
+    return padded
 
 
 def cut_chunks(lengths: List[int], most: int) -> Tuple[List[int], List[int]]:  # noqa: UP006
@@ -179,7 +194,9 @@ def attend_rows(
     """Attention from live rows to live rows, each sample on its own.
 
     Args:
-        q, k, v: f32[1, heads, count, features].
+        q: f32[1, heads, count, features].
+        k: the same.
+        v: the same.
         mask: the call's own, for the padded form.
         plan: of this mask and call.
         rows: of this call.
@@ -205,3 +222,43 @@ def attend_rows(
         out.narrow(0, start, size).copy_(y.transpose(0, 1))
     out.narrow(0, rows.live, out.size(0) - rows.live).zero_()
     return out.transpose(0, 1).unsqueeze(0)
+
+
+def count_live_linears(rows: LiveRows, linear_macs: int) -> Dict[str, int]:  # noqa: UP006
+    """What one call spared, for `forward_counted`.
+
+    Args:
+        rows: of this call.
+        linear_macs: multiply-adds per row, of all Linears that run on live rows.
+
+    Returns:
+        rows and live_rows; executed_macs of those Linears, and original_macs of the same on all rows.
+    """
+    padded = rows.batch * rows.tokens
+    executed = rows.index.size(0) * linear_macs
+    return {"rows": padded, "live_rows": rows.live, "executed_macs": executed, "original_macs": padded * linear_macs}
+
+
+def count_live_macs(
+    rows: LiveRows,
+    linear_macs: int,
+    plans: List[AttentionPlan],  # noqa: UP006
+    pair_macs: List[int],  # noqa: UP006
+) -> Dict[str, int]:  # noqa: UP006
+    """`count_live_linears` with attention.
+
+    Args:
+        rows: of this call.
+        linear_macs: as there.
+        plans: of this call.
+        pair_macs: per plan, multiply-adds of one query with one key, in all attentions that follow it.
+    """
+    counts = count_live_linears(rows, linear_macs)
+    whole = rows.batch * rows.tokens * rows.tokens
+    for plan, macs in zip(plans, pair_macs):  # noqa: B905
+        pairs = 0 if plan.packed else whole
+        for size in plan.sizes:
+            pairs += size * size
+        counts["executed_macs"] += pairs * macs
+        counts["original_macs"] += whole * macs
+    return counts

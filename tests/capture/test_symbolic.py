@@ -1,4 +1,4 @@
-"""Capture: what is refused and with which words, and what is left alone.
+"""Capture by symbolic trace: what it leaves alone, what it refuses, and with which words.
 
 The annotations of this file are postponed, as they are in many models: for FX they are strings.
 """
@@ -6,16 +6,13 @@ The annotations of this file are postponed, as they are in many models: for FX t
 from __future__ import annotations
 
 import copy
-import itertools
-import random
-import re
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dendrofx.capture import Tracer, capture, is_routed
+from dendrofx.capture import CAPTURE, Captured, Tracer, capture, is_routed
 from dendrofx.errors import CaptureError, InputError
 from dendrofx.inputs import Inputs
 from dendrofx.routed import as_rows, restore_rows, split_rows
@@ -38,25 +35,6 @@ class Measures(nn.Module):
         return sum((x * i for i in range(x.shape[0])), start=x)
 
 
-class Rolls(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x * random.random()
-
-
-class Counts(nn.Module):
-    calls = itertools.count()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + next(self.calls)
-
-
-class Grows(nn.Module):
-    calls = itertools.count(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.repeat(next(self.calls), 1)
-
-
 class Masked(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None, scale: float = 1.0) -> Tensor:
         return x * scale
@@ -72,10 +50,15 @@ class Bare(nn.Module):
         return x + y
 
 
+NEEDS_INPUTS = "\n  export, trace: they need inputs: pass example_inputs= or calibration="
+
+
 @pytest.mark.parametrize("kind", [Mlp, Residual, Shared, NoBlock])
 def test_captured_graph_computes_the_same(kind: type[nn.Module]) -> None:
     model, x = kind().eval(), torch.randn(3, 5, 16)
     gm = capture(model, Inputs.of(x))
+    assert gm.meta[CAPTURE] == Captured("symbolic")
+    assert str(gm.meta[CAPTURE]) == "captured by symbolic, equal to the model bit for bit"
     assert_same_output(model, gm, x)
     assert type(gm).__name__ == type(model).__name__
     assert not any(p.requires_grad for p in gm.parameters())
@@ -92,22 +75,23 @@ def test_data_dependent_branch_is_explained() -> None:
     with pytest.raises(CaptureError) as caught:
         capture(Decides().eval())
     assert str(caught.value) == (
-        f"cannot trace Decides at {__file__}:{line}  `if x.sum() > 0:  # the line that the error quotes`: its forward decides"
-        " something from values that are known only when it runs (symbolically traced variables cannot be used as inputs to"
-        " control flow). Next step: transform the submodule that holds the Linears, e.g."
-        " model.mlp = dendrofx.transform(model.mlp), or move that line out of forward"
+        f"cannot capture Decides.\n  symbolic: cannot trace Decides at {__file__}:{line}  `if x.sum() > 0:  # the line that the"
+        " error quotes`: its forward decides something from values that are known only when it runs (symbolically traced"
+        " variables cannot be used as inputs to control flow). Next step: transform the submodule that holds the Linears, e.g."
+        f" model.mlp = dendrofx.transform(model.mlp), or move that line out of forward{NEEDS_INPUTS}"
     )
     assert caught.value.__cause__ is not None
 
 
 def test_operation_that_takes_no_traced_value_is_explained() -> None:
     line = Measures.forward.__code__.co_firstlineno + 1
-    wanted = (
-        f"cannot trace Measures at {__file__}:{line}  `return sum((x * i for i in range(x.shape[0])), start=x)`: an operation in"
-        " its forward does not accept a traced value ('Proxy' object cannot be interpreted as an integer). Next step: "
-    )
-    with pytest.raises(CaptureError, match=re.escape(wanted)):
+    with pytest.raises(CaptureError) as caught:
         capture(Measures().eval())
+    assert str(caught.value).startswith(
+        f"cannot capture Measures.\n  symbolic: cannot trace Measures at {__file__}:{line}  `return sum((x * i for i in"
+        " range(x.shape[0])), start=x)`: an operation in its forward does not accept a traced value ('Proxy' object cannot be"
+        " interpreted as an integer). Next step: "
+    )
 
 
 def test_training_mode_is_named() -> None:
@@ -138,34 +122,6 @@ def test_only_modules_are_taken() -> None:
         capture(lambda x: x)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("model", [Rolls(), Counts()], ids=lambda m: type(m).__name__)
-def test_graph_that_differs_is_refused(model: nn.Module) -> None:
-    name = type(model).__name__
-    with pytest.raises(CaptureError) as caught:
-        capture(model.eval(), Inputs.of(torch.ones(2, 3)))
-    assert re.fullmatch(
-        rf"the captured graph of {name} differs from the model on \(float32\[2, 3\]\) \(largest difference [0-9.e-]+\): its"
-        r" forward does something at trace time that it does not do per call\. Transform the submodule that holds the"
-        r" Linears instead, e\.g\. model\.encoder = dendrofx\.transform\(model\.encoder\)",
-        str(caught.value),
-    )
-
-
-def test_graph_with_another_shape_is_refused() -> None:
-    with pytest.raises(
-        CaptureError, match=r"^the captured graph of Grows differs from the model on \(float32\[2, 3\]\)"
-    ):
-        capture(Grows().eval(), Inputs.of(torch.ones(2, 3)))
-
-
-def test_without_an_example_nothing_is_verified() -> None:
-    capture(Rolls().eval())
-
-
-def test_nan_in_the_same_places_is_the_same() -> None:
-    capture(Mlp().eval(), Inputs.of(torch.full((2, 16), float("nan"))))
-
-
 @pytest.mark.parametrize(
     ("model", "types"),
     [
@@ -188,7 +144,7 @@ def test_the_model_is_not_modified() -> None:
     state = copy.deepcopy(model.state_dict())
     before = _surface(model)
     gm = capture(model, Inputs.of(torch.randn(4, 16)))
-    gm.get_submodule("fc2").weight.data.zero_()  # type: ignore[union-attr, operator]
+    gm.get_submodule("fc2").weight.data.zero_()  # type: ignore[operator]
     assert _surface(model) == before
     for name, value in model.state_dict().items():
         assert torch.equal(value, state[name]), name
@@ -198,6 +154,26 @@ def _surface(model: nn.Module) -> list[object]:
     grads = [(n, p.requires_grad, p.grad, p.data_ptr()) for n, p in model.named_parameters()]
     modules = [(n, m.training, list(m._forward_hooks), type(m)) for n, m in model.named_modules()]
     return [grads, modules, sorted(vars(model))]
+
+
+class Strided(nn.Module):
+    """A product of strided rows, which torch computes by another kernel where weights need no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(64, 192)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.transpose(0, 1))  # type: ignore[no-any-return]
+
+
+def test_rounding_is_allowed_where_its_reason_is_found() -> None:
+    captured = capture(Strided().eval(), Inputs.of(torch.randn(3, 12, 64))).meta[CAPTURE]
+    assert captured.way == "symbolic"
+    assert 0 < captured.difference < 1e-6
+    assert captured.reason == "torch sums products of strided rows in another order where weights need no gradient"
+    assert str(captured).startswith("captured by symbolic, equal to the model to ")
+    assert capture(Strided().requires_grad_(False).eval(), Inputs.of(torch.randn(3, 12, 64))).meta[CAPTURE].reason == ""
 
 
 def test_parts_of_a_routed_site_are_not_traced_into() -> None:

@@ -1,0 +1,73 @@
+"""Test samples, and the batches that are cut from them: rows of one width, or sequences that a batch pads to its longest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from dendrofx.inputs import Inputs
+
+Order = Literal["random", "sorted"]
+
+
+class Samples(Protocol):
+    """Samples in a random order, fixed by the case's seed."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int, order: Order = "random") -> list[Inputs]:
+        """All samples in batches of `size`, the last one perhaps smaller."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """f32[N, in], one row a sample. All rows are as long, so sorting changes nothing."""
+
+    rows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batches(self, size: int, order: Order = "random") -> list[Inputs]:
+        """See `Samples`."""
+        return [Inputs((part,)) for part in self.rows.split(size)]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Token ids of each sample.
+
+    Attributes:
+        ids: per sample.
+        pad: ids of a batch -> named tensors, [batch, longest].
+    """
+
+    ids: Sequence[Sequence[int]]
+    pad: Callable[[Sequence[Sequence[int]]], Mapping[str, Tensor]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batches(self, size: int, order: Order = "random") -> list[Inputs]:
+        """See `Samples`; sorted batches hold samples of about one length."""
+        ids = sorted(self.ids, key=len) if order == "sorted" else self.ids
+        return [Inputs.of(self.pad(part)) for part in _parts(ids, size)]
+
+
+def _parts(ids: Sequence[Sequence[int]], size: int) -> Iterator[Sequence[Sequence[int]]]:
+    for start in range(0, len(ids), size):
+        yield ids[start : start + size]
+
+
+def timed_batches(samples: Samples, size: int, order: Order, seed: int) -> list[Inputs]:
+    """What is timed in turns: batches of exactly `size`, in a seeded order; where samples are too few, they are repeated."""
+    whole = [b for b in samples.batches(size, order) if b.samples == size]
+    if not whole:
+        (short,) = samples.batches(len(samples), order)
+        whole = [short.take(torch.arange(size) % len(samples))]
+    generator = torch.Generator().manual_seed(seed)
+    return [whole[i] for i in torch.randperm(len(whole), generator=generator).tolist()]

@@ -1,0 +1,155 @@
+"""The mask contract: what a dead row holds must reach no output that the caller reads.
+
+It is checked by experiment on the captured graph: dead rows of every input are replaced, and the outputs compared; live positions
+of outputs with a token axis, and all of the others. Masks of every kind are tried: the example's own, full ones, ragged ones with
+padding on the right and on the left.
+
+Some models keep the contract for one side alone: a pooler that reads the first token is right while padding is on the right. They
+are accepted for the example's side, and every call checks that its mask is of that side (`live_rows`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, fx
+
+from dendrofx.capture.variants import variants
+from dendrofx.errors import InputError
+from dendrofx.inputs import Inputs
+from dendrofx.outputs import flatten
+from dendrofx.rows.analysis import RowAnalysis
+from dendrofx.rows.layout import SAMPLES, TOKENS
+
+# Live rows are summed in other orders and other row counts: what may move, relative to the largest value of an output.
+ROUNDING = 1e-5
+ANY, RIGHT, LEFT = "any", "right", "left"
+
+
+class Contract:
+    """The contract of one mask.
+
+    Args:
+        dead_rows: the mask's name, after `~` where it marks the dead rows.
+        example: inputs as the graph takes them.
+    """
+
+    def __init__(self, dead_rows: str, example: Inputs) -> None:
+        self.dead_rows, self.example = dead_rows, example
+        self.name, self.inverted = dead_rows.removeprefix("~"), dead_rows.startswith("~")
+
+    def check(self, gm: fx.GraphModule, analysis: RowAnalysis) -> str:
+        """Change what dead rows hold, and compare the outputs of a graph with all rows.
+
+        Returns:
+            The side of the padding for which the contract holds: "any", "right" or "left".
+
+        Raises:
+            InputError: it holds for none that fits the example; names the outputs that moved.
+        """
+        moved = self.moved(gm, analysis, ANY)
+        if not moved:
+            return ANY
+        for side in (RIGHT, LEFT):
+            if fits(self.alive(self.example), side) and not self.moved(gm, analysis, side):
+                return side
+        other = self.name if self.inverted else f"~{self.name}"
+        hint = (
+            f". It holds for the inverted mask: pass dead_rows={other!r}"
+            if not Contract(other, self.example).moved(gm, analysis, ANY)
+            else ". The model lets padding reach its outputs (a pooling over all tokens, say): transform the part before that"
+        )
+        raise InputError(
+            f"dead_rows={self.dead_rows!r}: the mask contract does not hold. When dead rows of the inputs change,"
+            f" {' and '.join(moved)}{hint}"
+        )
+
+    def moved(self, gm: fx.GraphModule, analysis: RowAnalysis, side: str) -> list[str]:
+        """The outputs that move when dead rows of the inputs change, each with how far."""
+        generator = torch.Generator().manual_seed(0)
+        layouts = {str(n.target): analysis.layout(n) for n in gm.graph.nodes if n.op == "placeholder"}
+        worst: dict[str, float] = {}
+        for inputs in self.variants(side):
+            alive, changed = self.alive(inputs), {}
+            for key, value in inputs.kwargs:
+                rows = layouts[key].startswith(SAMPLES + TOKENS) and key != self.name
+                changed[key] = _with_other_dead_rows(value, alive, generator) if rows else value
+            before, after = inputs.call(gm), Inputs((), tuple(changed.items())).call(gm)
+            for output, far in differences(before, after, alive).items():
+                worst[output] = max(worst.get(output, 0.0), far)
+        return [f"output '{k}' moves by {v:.2g} of its largest value" for k, v in worst.items() if not v <= ROUNDING]
+
+    def compare(self, captured: fx.GraphModule, live: fx.GraphModule, side: str) -> float:
+        """The largest difference of an output on live rows from that on all rows, relative to its largest value.
+
+        Raises:
+            InputError: more than rounding; names the output and the inputs.
+        """
+        worst = 0.0
+        for inputs in self.variants(side):
+            far = differences(inputs.call(captured), inputs.call(live), self.alive(inputs))
+            for output, value in far.items():
+                if not value <= ROUNDING:
+                    raise InputError(
+                        f"dead_rows={self.dead_rows!r}: on live rows, output '{output}' is {value:.2g} of its largest value away"
+                        f" from the model's on {inputs}: what padding holds reaches it. Transform the part of the model before"
+                        " that"
+                    )
+            worst = max([worst, *far.values()])
+        return worst
+
+    def alive(self, inputs: Inputs) -> Tensor:
+        """bool[batch, tokens], the live rows of inputs."""
+        return live_mask(dict(inputs.kwargs)[self.name], self.inverted)
+
+    def variants(self, side: str) -> Iterator[Inputs]:
+        """The example and its variants whose padding is on a side, and the example padded on the right."""
+        for _, inputs in variants(self.example):
+            if fits(self.alive(inputs), side):
+                yield inputs
+        mask = dict(self.example.kwargs)[self.name]
+        length = mask.size(1)
+        ends = length - torch.arange(mask.size(0)) % max(length - 1, 1)
+        alive = torch.arange(length) < ends[:, None]
+        if side == LEFT:
+            alive = alive.flip(1)
+        padded = (~alive if self.inverted else alive).to(mask.dtype)
+        yield Inputs((), tuple((k, padded if k == self.name else v) for k, v in self.example.kwargs))
+
+
+def fits(alive: Tensor, side: str) -> bool:
+    """Whether all dead rows of bool[batch, tokens] are on a side of the live ones."""
+    steps = alive[:, 1:].int() - alive[:, :-1].int()
+    return side == ANY or not bool((steps > 0 if side == RIGHT else steps < 0).any())
+
+
+def live_mask(mask: Tensor, inverted: bool) -> Tensor:
+    """bool[batch, tokens], as `live_rows` reads a mask; samples without a live row count as all live."""
+    alive = mask.eq(0) if inverted else mask.ne(0)
+    return alive | ~alive.any(1, keepdim=True)
+
+
+def _with_other_dead_rows(x: Tensor, alive: Tensor, generator: torch.Generator) -> Tensor:
+    """Dead rows replaced: integers by those of random rows, which are valid, floats by noise."""
+    flat, dead = x.flatten(0, 1).clone(), ~alive.reshape(-1)
+    if x.is_floating_point():
+        noise = torch.randn(flat.shape, generator=generator, dtype=x.dtype) * (3 * float(x.std(correction=0)) + 1)
+        flat[dead] = noise[dead]
+    else:
+        flat[dead] = flat[torch.randint(len(flat), (int(dead.sum()),), generator=generator)]
+    return flat.view_as(x)
+
+
+def differences(before: object, after: object, alive: Tensor) -> dict[str, float]:
+    """By output, how far what the caller reads of it is apart: live positions of row-shaped outputs, and all of the others."""
+    found = {}
+    first, form = flatten(before)
+    for name, a, b in zip(form.names, first, flatten(after)[0], strict=True):
+        if a.dim() >= 2 and a.shape[:2] == alive.shape:
+            a, b = a[alive], b[alive]
+        scale = max(float(a.double().nan_to_num().abs().max()) if a.numel() else 0.0, 1e-30)
+        far = (a.double() - b.double()).abs()
+        far = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, far).nan_to_num(nan=torch.inf)
+        found[name] = float(far.max()) / scale if far.numel() else 0.0
+    return found

@@ -1,0 +1,195 @@
+"""Attention among live rows: equal to the padded form on live rows, and that form where the mask asks for more."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dendrofx.rows.live import AttentionPlan, LiveRows, attend_rows, live_rows, plan_attention, put_rows, take_rows
+from tests.check import OTHER_GEMM
+
+HEADS, FEATURES, TOKENS, SCALE, MOST = 3, 4, 6, 0.7, 8
+LENGTHS = {"ragged": [6, 1, 3, 2], "full": [6, 6], "single": [4], "first empty": [0, 2, 3]}
+
+
+def alive_of(lengths: list[int], left: bool = False, tokens: int = TOKENS) -> Tensor:
+    """bool[batch, tokens]."""
+    place, ends = torch.arange(tokens), torch.tensor(lengths)[:, None]
+    return place >= tokens - ends if left else place < ends
+
+
+def keys(alive: Tensor) -> Tensor:
+    return alive[:, None, None, :]
+
+
+def causal(alive: Tensor) -> Tensor:
+    """Each row sees those before it, and itself also where it is dead: HF's mask of left padded batches."""
+    n = alive.size(1)
+    return (keys(alive) & torch.ones(n, n, dtype=torch.bool).tril()) | torch.eye(n, dtype=torch.bool)
+
+
+def window(alive: Tensor) -> Tensor:
+    place = torch.arange(alive.size(1))
+    return keys(alive) & ((place[:, None] - place).abs() <= 1)
+
+
+def per_head(alive: Tensor) -> Tensor:
+    """One head sees all, one the past, one a window."""
+    return torch.cat([(keys(alive) | causal(alive)) & keys(alive), causal(alive) & keys(alive), window(alive)], 1)
+
+
+def additive(low: float) -> Callable[[Tensor], Tensor]:
+    return lambda seen: torch.where(seen, 0.0, low)
+
+
+def alibi(seen: Tensor) -> Tensor:
+    """Another bias in every head."""
+    place = torch.arange(seen.size(3))
+    bias = -(place[:, None] - place).abs() * torch.tensor([1.0, 0.5, 0.25])[:, None, None]
+    return torch.where(seen, bias, -torch.inf)
+
+
+SEEN = {"keys": keys, "causal": causal, "window": window, "per head": per_head}
+AS = {"bool": lambda seen: seen, "inf": additive(-torch.inf), "min": additive(-3.4e38), "alibi": alibi}
+
+
+@pytest.fixture(params=["eager", "scripted"])
+def ready(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    return torch.jit.script if request.param == "scripted" else lambda function: function
+
+
+def heads(batch: int, tokens: int = TOKENS) -> list[Tensor]:
+    return [torch.randn(batch, HEADS, tokens, FEATURES) for _ in range(3)]
+
+
+def attended(
+    ready: Callable[[Any], Any], qkv: list[Tensor], mask: Tensor, rows: LiveRows, most: int = MOST
+) -> tuple[AttentionPlan, Tensor]:
+    """The plan, and the result among live rows put back."""
+    plan = ready(plan_attention)(mask, rows, most)
+    live = ready(attend_rows)(*(take_rows(x, rows, 0, 2) for x in qkv), mask, plan, rows, SCALE)
+    assert live.isfinite().all()  # also behind the live rows
+    assert not plan.packed or not live[:, :, rows.live :].any()
+    return plan, put_rows(live, rows, 0, 2)
+
+
+def assert_equal_on(alive: Tensor, got: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(got.transpose(1, 2)[alive], wanted.transpose(1, 2)[alive], **OTHER_GEMM)
+
+
+@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize("form", AS)
+@pytest.mark.parametrize("lengths", ["ragged", "full", "single"])
+@pytest.mark.parametrize("left", [False, True])
+def test_equal_to_the_padded_form(ready: Callable[[Any], Any], seen: str, form: str, lengths: str, left: bool) -> None:
+    alive = alive_of(LENGTHS[lengths], left)
+    mask, qkv = AS[form](SEEN[seen](alive)), heads(len(alive))
+    plan, got = attended(ready, qkv, mask, live_rows(alive, False))
+    assert plan.packed
+    assert_equal_on(alive, got, F.scaled_dot_product_attention(*qkv, mask, scale=SCALE))
+
+
+@pytest.mark.parametrize("most", [1, 6, 100])
+def test_equal_in_chunks_of_any_size(most: int) -> None:
+    alive = alive_of(LENGTHS["ragged"])
+    qkv, mask = heads(4), additive(-1e30)(keys(alive))
+    plan, got = attended(lambda f: f, qkv, mask, live_rows(alive, False), most)
+    assert plan.sizes == {1: [6, 1, 3, 2], 6: [6, 6], 100: [12]}[most]
+    assert [m.numel() > 0 for m in plan.masks] == {1: [False] * 4, 6: [False, True], 100: [True]}[most]
+    assert_equal_on(alive, got, F.scaled_dot_product_attention(*qkv, mask, scale=SCALE))
+
+
+@pytest.mark.parametrize("form", ["inf", "alibi"])
+def test_long_samples(ready: Callable[[Any], Any], form: str) -> None:
+    """Beyond 256 rows another kernel runs."""
+    alive = alive_of([270, 20, 261], tokens=270)
+    qkv, mask = heads(3, 270), AS[form](keys(alive))
+    plan, got = attended(ready, qkv, mask, live_rows(alive, False))
+    assert plan.packed
+    assert_equal_on(alive, got, F.scaled_dot_product_attention(*qkv, mask, scale=SCALE))
+
+
+def all_keys(alive: Tensor) -> Tensor:
+    return torch.ones(1, 1, 1, alive.size(1), dtype=torch.bool)
+
+
+def one_dead_key(alive: Tensor) -> Tensor:
+    seen = keys(alive).expand(-1, HEADS, TOKENS, -1).clone()
+    seen[2, 1, 0, 5] = True  # row 0 is live, row 5 dead
+    return seen
+
+
+def one_blind_row(alive: Tensor) -> Tensor:
+    seen = keys(alive).expand(-1, 1, TOKENS, -1).clone()
+    seen[2, 0, 1] = False
+    return seen
+
+
+def weakly(seen: Tensor) -> Tensor:
+    """What is masked keeps a little weight."""
+    return torch.where(seen, 0.0, -20.0)
+
+
+@pytest.mark.parametrize(
+    ("seen", "form"),
+    [(all_keys, "bool"), (one_dead_key, "bool"), (one_dead_key, "min"), (one_blind_row, "min"), (keys, weakly)],
+    ids=["all keys", "one dead key", "one dead key, additive", "a row that sees nothing", "weak mask"],
+)
+def test_padded_form_where_live_rows_see_more_or_nothing(
+    ready: Callable[[Any], Any], seen: Callable[[Tensor], Tensor], form: Any
+) -> None:
+    alive = alive_of(LENGTHS["ragged"])
+    mask = (form if callable(form) else AS[form])(seen(alive))
+    qkv, rows = heads(4), live_rows(alive, False)
+    plan, got = attended(ready, qkv, mask, rows)
+    assert not plan.packed
+    assert (plan.starts, plan.sizes, plan.masks) == ([], [], [])
+    zeroed = [put_rows(take_rows(x, rows, 0, 2), rows, 0, 2) for x in qkv]
+    assert_equal_on(alive, got, F.scaled_dot_product_attention(*zeroed, mask, scale=SCALE))
+
+
+def test_a_sample_without_live_rows_is_computed_as_it_was(ready: Callable[[Any], Any]) -> None:
+    """All of its rows count, and see the same of one another as ever."""
+    alive = alive_of(LENGTHS["first empty"])
+    qkv, mask = heads(3), additive(-1e30)(keys(alive))
+    plan, got = attended(ready, qkv, mask, live_rows(alive, False))
+    assert not plan.packed
+    wanted = F.scaled_dot_product_attention(*qkv, mask, scale=SCALE)
+    torch.testing.assert_close(got[0], wanted[0], **OTHER_GEMM)
+    assert_equal_on(alive, got, wanted)
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_no_samples_and_one_token(ready: Callable[[Any], Any], batch: int) -> None:
+    qkv, alive = heads(batch, 1), torch.ones(batch, 1, dtype=torch.bool)
+    plan, got = attended(ready, qkv, keys(alive), live_rows(alive, False))
+    assert plan.packed
+    torch.testing.assert_close(got, qkv[2], **OTHER_GEMM)
+
+
+def changed(qkv: list[Tensor], sample: int, value: Tensor) -> list[Tensor]:
+    return [torch.where((torch.arange(x.size(0)) == sample)[:, None, None, None], value, x) for x in qkv]
+
+
+def test_no_sample_depends_on_another() -> None:
+    """Two by two they share a chunk; when one changes, the others' bits must stay."""
+    alive = alive_of(LENGTHS["ragged"])
+    qkv, mask, rows = heads(4), additive(-1e30)(keys(alive)), live_rows(alive, False)
+    plan, before = attended(lambda f: f, qkv, mask, rows)
+    assert plan.sizes == [7, 5]
+    after = attended(lambda f: f, changed(qkv, 2, 50 * torch.randn(4, HEADS, TOKENS, FEATURES)), mask, rows)[1]
+    others = [0, 1, 3]
+    assert torch.equal(before[others], after[others])
+    assert not torch.equal(before[2], after[2])
+
+
+@pytest.mark.xfail(strict=True, reason="0 x NaN is NaN: samples that share a chunk share what is not finite")
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_stays_in_its_sample(value: float) -> None:
+    alive = alive_of(LENGTHS["ragged"])
+    qkv, mask, rows = heads(4), additive(-1e30)(keys(alive)), live_rows(alive, False)
+    after = attended(lambda f: f, changed(qkv, 2, torch.tensor(value)), mask, rows)[1]
+    assert after[[0, 1, 3]].isfinite().all()

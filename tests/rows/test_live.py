@@ -1,0 +1,158 @@
+"""Live rows at run time: where they are, and the crossings between the padded layout and theirs; eager and scripted."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dendrofx.light.kernels import padded_rows
+from dendrofx.rows.live import count_live, cut_chunks, live_rows, put_rows, take_rows
+
+MASKS = {
+    "ragged": [[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0]],
+    "left padded": [[0, 1, 1, 1], [0, 0, 0, 1], [0, 0, 1, 1]],
+    "holes": [[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 1]],
+    "all live": [[1, 1, 1, 1]] * 3,
+    "one sample without": [[1, 1, 0, 0], [0, 0, 0, 0], [0, 1, 1, 0]],
+    "none live": [[0, 0, 0, 0]] * 3,
+    "one sample": [[1, 1, 0, 0]],
+    "one token": [[1], [0], [1]],
+}
+
+
+@pytest.fixture(params=["eager", "scripted"])
+def ready(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    return torch.jit.script if request.param == "scripted" else lambda function: function
+
+
+def alive(mask: Tensor) -> Tensor:
+    """bool: what the masks of `MASKS` mean."""
+    return (mask != 0) | (mask != 0).logical_not().all(1, keepdim=True)
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.int32, torch.float32])
+def test_where_live_rows_are(ready: Callable[[Any], Any], mask: list[list[int]], dtype: torch.dtype) -> None:
+    rows = ready(live_rows)(torch.tensor(mask, dtype=dtype), False)
+    wanted = alive(torch.tensor(mask))
+    expected = wanted.reshape(-1).nonzero().squeeze(1)
+    assert rows.live == len(expected)
+    assert torch.equal(rows.index[: rows.live], expected)
+    assert rows.lengths == wanted.sum(1).tolist()
+    assert (rows.batch, rows.tokens) == tuple(wanted.shape)
+    assert torch.equal(rows.sample * rows.tokens + rows.token, rows.index)
+    assert count_live(rows) == min(padded_rows(rows.live), wanted.numel())
+    assert set(rows.index[rows.live :].tolist()) <= {int(expected[-1])}
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
+def test_an_inverted_mask(ready: Callable[[Any], Any], mask: list[list[int]]) -> None:
+    live = ready(live_rows)
+    a, b = live(torch.tensor(mask), False), live(torch.tensor(mask) == 0, True)
+    assert torch.equal(a.index, b.index)
+    assert a.lengths == b.lengths
+
+
+def test_a_mask_with_other_strides(ready: Callable[[Any], Any]) -> None:
+    mask = torch.tensor(MASKS["ragged"])
+    live = ready(live_rows)
+    assert torch.equal(live(mask.t().contiguous().t(), False).index, live(mask, False).index)
+    assert torch.equal(live(mask.repeat(1, 2)[:, :4], False).index, live(mask, False).index)
+    rows = live(torch.tensor([[1, 1, 0, 0]]).expand(3, -1), False)
+    assert rows.sample[: rows.live].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_no_samples(ready: Callable[[Any], Any]) -> None:
+    rows = ready(live_rows)(torch.zeros(0, 4), False)
+    x = ready(take_rows)(torch.zeros(0, 4, 3), rows, 0, 1)
+    assert (count_live(rows), rows.lengths, x.shape) == (0, [], (1, 0, 3))
+    assert ready(put_rows)(x, rows, 0, 1).shape == (0, 4, 3)
+
+
+PLACES = {"bt.": (0, 1), "tb.": (1, 0), "b.t.": (0, 2), "bt..": (0, 1), ".b.t": (1, 3), "bt": (0, 1)}
+SIZES = {".": 5, "b": 3, "t": 4}
+
+
+@pytest.mark.parametrize("layout", PLACES)
+@pytest.mark.parametrize("mask", ["ragged", "all live", "one sample without"])
+def test_there_and_back(ready: Callable[[Any], Any], layout: str, mask: str) -> None:
+    b, t = PLACES[layout]
+    rows = live_rows(torch.tensor(MASKS[mask]), False)
+    x = torch.randn([SIZES[letter] for letter in layout])
+    live = ready(take_rows)(x, rows, b, t)
+    assert (live.size(b), live.size(t)) == (1, count_live(rows))
+    assert torch.equal(live.select(b, 0).select(t - (b < t), 0), x.select(b, 0).select(t - (b < t), rows.index[0]))
+    back = ready(put_rows)(live, rows, b, t)
+    kept = alive(torch.tensor(MASKS[mask]))
+    by_row, by_row_back = x.movedim((b, t), (0, 1)), back.movedim((b, t), (0, 1))
+    assert torch.equal(by_row_back[kept], by_row[kept])
+    assert torch.equal(by_row_back[~kept], torch.zeros_like(by_row_back[~kept]))
+
+
+def test_all_live_moves_nothing() -> None:
+    x, rows = torch.randn(3, 4, 5), live_rows(torch.ones(3, 4), False)
+    live = take_rows(x, rows, 0, 1)
+    assert live.data_ptr() == x.data_ptr()
+    assert put_rows(live, rows, 0, 1).data_ptr() == x.data_ptr()
+
+
+def test_a_value_that_is_the_same_for_every_sample(ready: Callable[[Any], Any]) -> None:
+    rows = live_rows(torch.tensor(MASKS["holes"]), False)
+    table = torch.randn(1, 4, 5)
+    live = ready(take_rows)(table, rows, -1, 1)
+    assert torch.equal(live[0, : rows.live], table[0, [0, 2, 1, 0, 3]])
+
+
+@pytest.mark.parametrize(
+    ("size", "b", "t"), [((3, 5, 2), 0, 1), ((2, 4, 2), 0, 1), ((4, 3, 2), 0, 1), ((1, 5, 2), -1, 1)]
+)
+def test_a_value_that_does_not_fit_the_mask(size: tuple[int, ...], b: int, t: int) -> None:
+    rows = live_rows(torch.ones(3, 4), False)
+    with pytest.raises(RuntimeError) as caught:
+        take_rows(torch.zeros(size), rows, b, t)
+    assert str(caught.value) == (
+        f"the mask of dead rows is shaped [3, 4], which does not fit a value of torch.Size({list(size)})"
+    )
+
+
+@pytest.mark.parametrize("size", [(4,), (3, 4, 1), (1, 1, 3, 4)])
+def test_a_mask_of_another_shape(ready: Callable[[Any], Any], size: tuple[int, ...]) -> None:
+    with pytest.raises(Exception, match=r"the mask of dead rows is shaped .*, it takes \[batch, tokens\]"):
+        ready(live_rows)(torch.zeros(size), False)
+
+
+SIDES = {"ragged": "right", "left padded": "left", "holes": "", "all live": "both", "none live": "both"}
+
+
+@pytest.mark.parametrize("mask", SIDES)
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_padding_on_one_side(ready: Callable[[Any], Any], mask: str, side: str) -> None:
+    live, given = ready(live_rows), torch.tensor(MASKS[mask])
+    if SIDES[mask] in (side, "both"):
+        assert torch.equal(live(given, False, side).index, live(given, False, "any").index)
+        return
+    with pytest.raises(Exception, match=f"the mask has padding that is not on the {side}, the side on which the model"):
+        live(given, False, side)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "most", "expected"),
+    [
+        ([3, 2, 4], 5, ([0, 5], [5, 4])),
+        ([3, 3, 3], 5, ([0, 3, 6], [3, 3, 3])),
+        ([9, 1, 1], 5, ([0, 9], [9, 2])),
+        ([1, 9, 1], 5, ([0, 1, 10], [1, 9, 1])),
+        ([2, 2], 4, ([0], [4])),
+        ([0, 2, 0, 3, 0], 3, ([0, 2], [2, 3])),
+        ([], 5, ([], [])),
+        ([0, 0], 5, ([], [])),
+    ],
+)
+def test_chunks(
+    ready: Callable[[Any], Any], lengths: list[int], most: int, expected: tuple[list[int], list[int]]
+) -> None:
+    if lengths:  # TorchScript takes an empty list for one of tensors
+        assert ready(cut_chunks)(lengths, most) == expected
+    assert cut_chunks(lengths, most) == expected
