@@ -28,7 +28,14 @@ setup(
     extras_require={
         "bench": ["matplotlib>=3.8"],
         "models": ["transformers>=5.23", "tokenizers>=0.22", "safetensors>=0.5"],
-        "peers": ["onnx>=1.18", "onnxruntime>=1.22", "onnxscript>=0.5", "openvino>=2026.1", "nncf>=3.0", "torchao>=0.14"],
+        "peers": [
+            "onnx>=1.18",
+            "onnxruntime>=1.22",
+            "onnxscript>=0.5",
+            "openvino>=2026.1",
+            "nncf>=3.0",
+            "torchao>=0.14",
+        ],
         "test": ["pytest>=8", "hypothesis>=6", "build>=1", "setuptools>=77"],
         "dev": ["ruff>=0.11", "mypy>=1.15", "types-tabulate", "types-tqdm"],
     },

@@ -20,7 +20,7 @@ from dendrofx.choose import relative_error, scores
 from dendrofx.finish import RECIPE, Recipe
 from dendrofx.gates import AlwaysLight, GateForm, OracleGate, RandomGate, SiteRows
 from dendrofx.inputs import Inputs
-from dendrofx.measure import Counts, site_activity
+from dendrofx.measure import Counts, of_sites, site_activity
 from dendrofx.module import RoutedModule, graph_names, set_tolerances
 from dendrofx.record import Recorder, positional, record_rows
 from dendrofx.rewrite import rewrite
@@ -46,7 +46,7 @@ def always_light(module: RoutedModule) -> RoutedModule:
 
 def at_random(module: RoutedModule, counts: Counts, seed: int) -> RoutedModule:
     """Each site's share of hard rows in `counts`, chosen by a hash of the row."""
-    shares = {site: site_activity(c) for site, c in counts.items()}
+    shares = {site: site_activity(c) for site, c in of_sites(counts).items()}
     return with_gates(module, {site: RandomGate(share, seed) for site, share in shares.items()})
 
 

@@ -242,7 +242,10 @@ def test_another_seed_is_another_run(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--case", "nope"], "compare: unknown case 'nope': choose from digits, tiara, wide, minilm, antiberty, rxnmapper, kernels, hf\n"),
+        (
+            ["--case", "nope"],
+            "compare: unknown case 'nope': choose from digits, tiara, wide, minilm, antiberty, rxnmapper, kernels, hf\n",
+        ),
         (["--batch", "0"], "compare: argument --batch: must be a whole number of at least 1, got '0'\n"),
         (["--batch", "2.5"], "compare: argument --batch: must be a whole number of at least 1, got '2.5'\n"),
         (["--threads", "x"], "compare: argument --threads: must be a whole number of at least 1, got 'x'\n"),

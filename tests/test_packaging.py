@@ -71,7 +71,13 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
     metadata = archive.read(name).decode()
     core = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, re.MULTILINE)
     assert sorted(core) == ["numpy", "tabulate", "torch", "tqdm"]
-    assert set(re.findall(r"^Provides-Extra: (\w+)$", metadata, re.MULTILINE)) == {"bench", "test", "dev", "models", "peers"}
+    assert set(re.findall(r"^Provides-Extra: (\w+)$", metadata, re.MULTILINE)) == {
+        "bench",
+        "test",
+        "dev",
+        "models",
+        "peers",
+    }
     assert set(re.findall(r"^Requires-Python: (.+)$", metadata, re.MULTILINE)) & {">=3.10,<3.14", "<3.14,>=3.10"}
 
 

@@ -37,12 +37,16 @@ def prepare(model: nn.Module) -> str:
     count = 0
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):  # named_children leaves out the second place of a shared one
-            if child is not None and type(child).__name__ == "Conv1D" and type(child).__module__.startswith("transformers."):
+            if child is not None and _is_conv1d(child):
                 if id(child) not in replaced:
                     replaced[id(child)] = _as_linear(child)
                 setattr(parent, name, replaced[id(child)])
                 count += 1
     return f"{count} Conv1D became Linears, which sum in another order" if count else ""
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    return type(module).__name__ == "Conv1D" and type(module).__module__.startswith("transformers.")
 
 
 def _as_linear(conv: nn.Module) -> nn.Linear:
