@@ -23,7 +23,8 @@ from dendrofx.errors import InputError
 from dendrofx.inputs import Inputs
 from dendrofx.passes import DropDeadRows, FuseAttention, MarkRows, MergeLinears, SplitAxes, run_passes
 from dendrofx.rows.analysis import RowAnalysis
-from dendrofx.rows.live import attend_rows, put_rows, take_rows
+from dendrofx.rows.attention import attend_rows
+from dendrofx.rows.live import put_rows, take_rows
 from dendrofx.show import LIVE
 
 # Samples of the example that the contract is verified on: what holds for few holds for many, and large batches take long.

@@ -13,7 +13,9 @@ from dendrofx.calling import CALL
 from dendrofx.inputs import Inputs
 from dendrofx.leaves import FullOnHardRows, LightBeforeGate, LightWithEvidence, LightWithScales
 from dendrofx.routed import count_rows, no_counts, split_rows
-from dendrofx.rows.live import count_live_linears, count_live_macs, live_rows, plan_attention
+from dendrofx.rows.attention import plan_attention
+from dendrofx.rows.counts import count_live_linears, count_live_macs
+from dendrofx.rows.live import live_rows
 
 if TYPE_CHECKING:
     from dendrofx.plan import Plan
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 PLAN = "dendrofx.plan"
 # Where nodes say what they cost; see `passes/drop_dead_rows.py`.
 MACS = "dendrofx.macs"
-# Among the counts of sites, what dead rows spared; see `rows/live.py`, `count_live_macs`.
+# Among the counts of sites, what dead rows spared; see `rows/counts.py`.
 DEAD_ROWS = "dead rows"
 NO_PLAN = "this module has no plan: it was rewritten by passes, not by dendrofx.transform"
 

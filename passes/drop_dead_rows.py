@@ -33,8 +33,9 @@ from dendrofx.errors import PassError
 from dendrofx.module import MACS
 from dendrofx.passes.base import Change, Pass, PassResult
 from dendrofx.rows.analysis import ROWS, RowNote
+from dendrofx.rows.attention import attend_rows, plan_attention
 from dendrofx.rows.layout import SAMPLES, SHAPES, TOKENS, Letters, shape, tensors
-from dendrofx.rows.live import attend_rows, count_live, live_rows, plan_attention, put_rows, take_rows
+from dendrofx.rows.live import count_live, live_rows, put_rows, take_rows
 from dendrofx.rows.regions import around_products, is_product, masked
 from dendrofx.rows.rules import SIZED
 from dendrofx.show import LIVE

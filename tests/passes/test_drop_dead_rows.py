@@ -13,7 +13,8 @@ from dendrofx.errors import PassError
 from dendrofx.inputs import Inputs
 from dendrofx.lower import script
 from dendrofx.passes import DropDeadRows, MarkRows, run_passes
-from dendrofx.rows.live import attend_rows, count_live, live_rows, plan_attention, put_rows, take_rows
+from dendrofx.rows.attention import attend_rows, plan_attention
+from dendrofx.rows.live import count_live, live_rows, put_rows, take_rows
 from dendrofx.show import LIVE, graph_text
 from tests.check import OTHER_GEMM, assert_same_output
 from tests.rows.models import encoder, padded

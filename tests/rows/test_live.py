@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dendrofx.light.kernels import padded_rows
-from dendrofx.rows.live import count_live, cut_chunks, live_rows, put_rows, take_rows
+from dendrofx.rows.attention import cut_chunks
+from dendrofx.rows.live import count_live, live_rows, put_rows, take_rows
 
 MASKS = {
     "ragged": [[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0]],
