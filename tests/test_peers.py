@@ -2,7 +2,6 @@
 
 import logging
 import os
-import pickle
 import subprocess
 import sys
 import warnings
@@ -64,7 +63,7 @@ def built(name: str) -> Peer:
 def state(model: nn.Module) -> dict[str, Any]:
     """What a builder might leave changed."""
     return {
-        "torch": (torch.get_num_threads(), torch.is_grad_enabled(), pickle.loads(config.save_config())),
+        "torch": (torch.get_num_threads(), torch.is_grad_enabled(), config.get_config_copy()),
         "logging": (logging.root.manager.disable, logging.root.handlers[:]),
         "warnings": warnings.filters[:],
         "environment": dict(os.environ),

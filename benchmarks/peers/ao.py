@@ -31,16 +31,7 @@ RECOMMENDED: Mapping[str, Any] = {
 
 
 def build_int8(job: Job) -> Peer:
-    """Quantised in place, then compiled; whatever the library sets of inductor's settings is set back."""
-    config = import_module("torch._inductor.config")
-    before = config.save_config()
-    try:
-        return _built(job)
-    finally:
-        config.load_config(before)
-
-
-def _built(job: Job) -> Peer:
+    """Quantised in place, then compiled."""
     quantization, utils = import_module("torchao.quantization"), import_module("torchao.utils")
     narrow = utils.should_reduce_range(torch.device("cpu"))
     form = quantization.Int8DynamicActivationInt8WeightConfig(set_inductor_config=False, reduce_range=narrow)

@@ -29,8 +29,9 @@ def build_compile(job: Job) -> Peer:
 
 def build_aoti(job: Job) -> Peer:
     """Exported, compiled to a library ahead of time, and loaded."""
-    inductor = import_module("torch._inductor")
-    with _own_cache(job):
+    inductor, config = import_module("torch._inductor"), import_module("torch._inductor.config")
+    # the compiler writes what it compiled for into this setting
+    with _own_cache(job), config.patch({"aot_inductor.metadata": {}}):
         package = inductor.aoti_compile_and_package(
             exported(job), package_path=str(job.folder / "model.pt2"), inductor_configs=dict(FREEZING)
         )
