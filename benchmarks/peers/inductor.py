@@ -2,7 +2,8 @@
 
 - `freezing`: weights become constants, laid out for oneDNN. Asked for on CPUs by "AOTInductor: Ahead-Of-Time Compilation for
   Torch.Export-ed Models", https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html; inference only, so without
-  gradients.
+  gradients. It is no gain everywhere: on an AMD CPU with AVX2 alone, 32 sequences of 63 tokens through MiniLM take `compile` 1.2
+  times and `aoti` 1.4 times as long frozen as not.
 - `dynamic=True`, `Dim.DYNAMIC`: nothing is compiled again when batch or tokens change. "Dynamic Shapes",
   https://docs.pytorch.org/docs/stable/torch.compiler_dynamic_shapes.html.
 - `max_autotune` is left off: on CPUs it is a prototype, https://docs.pytorch.org/tutorials/prototype/max_autotune_on_CPU_tutorial.html.
