@@ -12,6 +12,7 @@ from benchmarks.cases import CASES
 from dendrofx.errors import InputError
 from dendrofx.forms import Form, form_from_text
 from dendrofx.gates import GateForm
+from dendrofx.guarantee import Budget
 from dendrofx.light import LightForm
 
 KERNELS, FAMILIES = "kernels", "hf"
@@ -33,6 +34,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--threads", type=_positive, default=min(2, os.cpu_count() or 1), metavar="N")
     p.add_argument(
         "--max-deviation", type=_budget, metavar="X", help="budget for the mean deviation (0.01, or the case's own)"
+    )
+    p.add_argument(
+        "--budget", type=_certified, metavar="METRIC:ALPHA:CONFIDENCE",
+        help="instead, a budget that is certified: flip:0.01:0.95, exceeds(0.05):0.02:0.95, deviation:..., cosine:...",
+    )  # fmt: skip
+    p.add_argument(
+        "--scope", choices=("block", "model"), default="block",
+        help="route rows of blocks, or samples between a light model and the original (needs --budget)",
+    )  # fmt: skip
+    p.add_argument(
+        "--full", type=_form(LightForm), metavar="FORM", help='a form for the full branch: "Pruned(energy=1.0)"'
     )
     p.add_argument(
         "--sweep", action="store_true", help="also 11 tolerances from all full to all light: table, CSV, plots"
@@ -67,6 +79,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         p.error("--plan is for one case at one batch size: name them with --case and --batch")
     if args.plan is not None and (args.light is not None or args.gate is not None):
         p.error("--plan says which light and gate: leave out --light and --gate")
+    if args.budget is not None and args.max_deviation is not None:
+        p.error("--budget and --max-deviation are two budgets: leave one out")
+    if args.scope == "model" and args.budget is None and args.plan is None:
+        p.error("--scope model needs --budget, such as flip:0.01:0.95")
     planless = [name for name in args.case if name in (KERNELS, FAMILIES)]
     if planless == args.case and (args.plan or args.save_plan or args.light or args.gate):
         p.error(f"the case {planless[0]} has no plan: leave out --light, --gate, --plan and --save-plan")
@@ -113,6 +129,13 @@ def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**63:
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2^63 - 1, got {text!r}")
     return int(text)
+
+
+def _certified(text: str) -> Budget:
+    try:
+        return Budget.parse(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _budget(text: str) -> float:

@@ -70,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_case(name: str, args: argparse.Namespace, machine: dict[str, str], plots: Path | None) -> list[Record]:
     """Every table of one case."""
-    case = CASES[name](CaseOptions(args.seed, args.quick, args.width, args.depth))
+    decides = args.budget is not None and args.budget.is_decision
+    case = CASES[name](CaseOptions(args.seed, args.quick, args.width, args.depth, args.budget is not None, decides))
     print(f"\n=== {case.name}: {case.title}", flush=True)
     print(f"{len(case.test)} test samples, used for nothing else", flush=True)
     if args.peers and case.dead_rows is None:
@@ -78,7 +79,7 @@ def run_case(name: str, args: argparse.Namespace, machine: dict[str, str], plots
     peers, missing = build_peers(case, args.threads) if args.peers else ({}, {})
     plan = None if args.plan is None else dendrofx.Plan.load(args.plan)
     tune = args.tune_seconds if args.tune_seconds is not None else QUICK_TUNE if args.quick else TUNE
-    asked = Asked(args.max_deviation, args.seed, args.light, args.gate, plan, tune)
+    asked = Asked(args.max_deviation, args.seed, args.light, args.gate, plan, tune, args.budget, args.scope, args.full)
     records = []
     for batch in args.batch or (case.quick_sizes if args.quick else case.batch_sizes):
         prepared = prepare(case, batch, asked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from benchmarks.cases.samples import Order, timed_batches
 from benchmarks.variants import UNTIMED, Peer, Prepared, Variant
+from dendrofx.cascade.skills import cascade_skills, light_outputs
 from dendrofx.inputs import Inputs
 from dendrofx.measure import (
+    CASCADE,
     activity,
     agreement,
     counted_outputs,
@@ -71,6 +73,8 @@ class Record:
     sweep: list[Mapping[str, Any]] = field(default_factory=list)
     ablation: list[Mapping[str, Any]] = field(default_factory=list)
     missing: Mapping[str, str] = field(default_factory=dict)  # peers that did not run, and why
+    test_loss: float | None = None  # of the main row in the certified budget's metric
+    skills: Sequence[str] = ()  # a cascade's router skill on the test samples, in words
 
     @property
     def routed(self) -> Row:
@@ -87,6 +91,12 @@ class Record:
     def row(self, name: str) -> Row | None:
         """A row by name."""
         return next((r for r in self.rows if r.variant.name == name), None)
+
+    @property
+    def certificate(self) -> dict[str, Any] | None:
+        """What was shown for the main row; None where nothing was, or was asked for."""
+        shown = self.prepared.plan.certificate
+        return None if shown is None else shown.to_json()
 
     def speedup(self, row: Row, over: str) -> float | None:
         """Median of `over` over median of the row."""
@@ -107,12 +117,14 @@ class Record:
             "missing": dict(self.missing),
             "sweep": self.sweep,
             "ablation": self.ablation,
+            "certificate": self.certificate,
             "plan": self.prepared.plan.to_json(),
             "plans": {name: plan.to_json() for name, plan in self.prepared.plans.items()},
         }
 
     def _variant(self, row: Row) -> dict[str, Any]:
         timing, quality, variant = row.timing, row.quality, row.variant
+        main = variant.name == self.prepared.main and bool(self.prepared.plan.budget)
         return {
             "name": variant.name,
             "latency_ms": None if timing is None else {"p50": timing.p50, "p95": timing.p95},
@@ -128,6 +140,7 @@ class Record:
             "first_call_ms": variant.first_call_ms,
             "weight_bytes": variant.weight_bytes,
             "file_bytes": variant.file_bytes,
+            **({"certified": self.certificate is not None} if main else {}),
         }
 
 
@@ -152,7 +165,7 @@ class Bench:
             output, counts = counted_outputs(module, self.batches)
             share = executed_work(counts, self.macs) / self.macs
             plain = executed_macs(counts, self.macs) / self.macs
-            active = activity(counts) if of_sites(counts) else None
+            active = activity(counts) if of_sites(counts) or CASCADE in counts else None
             live = live_share(counts)
         else:
             output = outputs(module, self.batches)
@@ -184,7 +197,29 @@ class Bench:
         rows = [Row(v, quality[name], result.timings.get(name)) for name, v in variants.items()]
         noisy = result.noisy("scripted", AGAIN)
         threads = torch.get_num_threads()
-        return Record(self.prepared, self.batch, self.order, threads, rows, result, noisy, missing=missing or {})
+        loss, skills = self.certified(variants[self.prepared.main].module)
+        return Record(
+            self.prepared, self.batch, self.order, threads, rows, result, noisy, [], [], missing or {}, loss, skills
+        )
+
+    def certified(self, module: nn.Module) -> tuple[float | None, tuple[str, ...]]:
+        """The mean loss on the test samples of a module with a certified budget, and the skill of a cascade's gate on them."""
+        budget, plan = self.prepared.asked.budget, self.prepared.plan
+        if budget is None or plan.certificate is None:
+            return None, ()
+        outputs, light, scores = [], [], []
+        cascade = self.prepared.routed if plan.cascade is not None else None
+        reference = [budget.pick(b.call(self.prepared.case.model), b.samples) for b in self.batches]
+        for batch in self.batches:
+            outputs.append(budget.pick(batch.call(module), batch.samples))
+            if cascade is not None:
+                seen = light_outputs(cascade, batch)
+                light.append(seen[0])
+                scores.append(seen[1])
+        loss = float(budget.losses(torch.cat(reference), torch.cat(outputs)).mean())
+        if cascade is None:
+            return loss, ()
+        return loss, cascade_skills(budget, torch.cat(reference), torch.cat(light), torch.cat(scores), self.seed)
 
 
 def _call(module: nn.Module, batches: list[Inputs], number: int) -> object:

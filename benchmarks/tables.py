@@ -73,7 +73,9 @@ def machine_line(threads: int, machine: Mapping[str, str]) -> str:
 
 
 def skill_lines(record: Record, seed: int) -> list[str]:
-    """Router skill on the test rows, one line per routed site."""
+    """Router skill on the test rows, one line per routed site; of a cascade on the test samples."""
+    if record.prepared.plan.cascade is not None:
+        return list(record.skills)
     errors = controls.site_errors(record.prepared.routed, record.prepared.case.test.batches(SKILL_BATCH), seed)
     plans = {s.name: s for s in record.prepared.routed.plan.routed}
     lines = []

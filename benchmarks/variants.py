@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from benchmarks.peers import PEERS, PeerUnavailableError, build_peer
 from dendrofx import controls
 from dendrofx.capture import capture
 from dendrofx.gates import GateForm
+from dendrofx.guarantee import Budget
 from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
 from dendrofx.lower import artifact_bytes
@@ -88,6 +89,8 @@ class Asked:
         light, gate: named forms, None for the ladder.
         plan: a plan to reproduce instead of deciding.
         tune_seconds: time for timing parts, per transform.
+        budget: to certify, None for the mean deviation.
+        scope, full: as `transform` takes them.
     """
 
     max_deviation: float | None = None
@@ -96,11 +99,16 @@ class Asked:
     gate: GateForm | None = None
     plan: dendrofx.Plan | None = None
     tune_seconds: float = 60.0
+    budget: Budget | None = None
+    scope: Literal["block", "model"] = "block"
+    full: LightForm | None = None
 
     def budgets(self, case: Case) -> dict[str, float]:
         """By row, the budgets of the routed rows, the main one last."""
         if self.plan is not None:
             return {ROUTED: self.plan.max_deviation}
+        if self.budget is not None:
+            return {**({LOSSLESS: 0.0} if case.budgets else {}), ROUTED: self.budget.deviation}
         if not case.budgets:
             return {ROUTED: MAX_DEVIATION if self.max_deviation is None else self.max_deviation}
         given = case.budgets if self.max_deviation is None else (self.max_deviation,)
@@ -111,13 +119,21 @@ class Asked:
         plan, seed = self.plan, self.seed
         if plan is not None and plan.origin is not None:
             seed = plan.origin.seed
+        certified = self.budget is not None and max_deviation > 0
+        kept: dict[str, Any] = (
+            {"budget": self.budget, "scope": self.scope} if certified else {"max_deviation": max_deviation}
+        )
         return {
             "calibration": case.calibration,
-            "max_deviation": max_deviation,
+            **kept,
+            "full": self.full,
             "dead_rows": case.dead_rows,
             "seed": seed,
             "batch_sizes": [batch],
             "tune_seconds": self.tune_seconds,
+            "light": self.light,
+            "gate": self.gate if certified or max_deviation > 0 else None,
+            "plan": self.plan,
         }
 
 
@@ -176,26 +192,29 @@ def _prepared(case: Case, batch: int, asked: Asked) -> Prepared:
     for name, budget in budgets.items():
         start = time.perf_counter()
         options = asked.options(case, batch, budget)
-        modules[name] = dendrofx.transform(case.model, **options, light=asked.light, gate=asked.gate, plan=asked.plan)
+        modules[name] = dendrofx.transform(case.model, **options)
         spent = time.perf_counter() - start
     plans, main = {name: m.plan for name, m in modules.items()}, list(modules)[-1]
     live = plans[main].dead_rows is not None
-    options = asked.options(case, batch, budgets[main])
-    if not plans[main].routed and not live:
-        modules[main] = dendrofx.transform(case.model, **options, light=asked.light, gate=asked.gate, decide=False)
-    static, static_plans = _static(case, asked, options) if modules[main].plan.routed else ({}, {})
-    refused = not (plans[main].routed or live)
+    options = replace(asked, plan=None).options(case, batch, budgets[main])
+    if not plans[main].rewrites and not live and not plans[main].budget:
+        modules[main] = dendrofx.transform(case.model, **{**options, "decide": False})
+    static, static_plans = _static(case, asked, batch, budgets[main]) if modules[main].plan.rewrites else ({}, {})
+    refused = not (plans[main].rewrites or live)
     return Prepared(case, batch, asked, main, modules, refused, plans, static, spent, static_plans)
 
 
 def _static(
-    case: Case, asked: Asked, options: Mapping[str, Any]
+    case: Case, asked: Asked, batch: int, budget: float
 ) -> tuple[dict[str, dendrofx.RoutedModule], dict[str, dendrofx.Plan]]:
-    """Every row light: the fastest within the budget, and the case's own forms."""
+    """Every row light: the fastest within the budget, and the case's own forms.
+
+    Of a certified budget it is the mean deviation that `transform` starts from, `Budget.deviation`.
+    """
     static, plans = {}, {}
     for name, light in [(STATIC, asked.light), *case.static.items()]:
-        decide = name == STATIC
-        made = dendrofx.transform(case.model, **options, light=light, gate=dendrofx.AlwaysLight(), decide=decide)
+        plain = Asked(budget, asked.seed, light, dendrofx.AlwaysLight(), None, asked.tune_seconds)
+        made = dendrofx.transform(case.model, **plain.options(case, batch, budget), decide=name == STATIC)
         plans[name] = made.plan
         if made.plan.routed:
             static[name] = controls.always_light(made)
@@ -217,7 +236,7 @@ def build_variants(prepared: Prepared, seed: int) -> dict[str, Variant]:
     case, routed = prepared.case, prepared.routed
     sample = case.test.batches(1)[0]
     modules: dict[str, nn.Module] = {"scripted": scriptable(case), **prepared.modules}
-    if routed.plan.routed:
+    if routed.plan.rewrites:
         counts = routed_counts(prepared)
         modules |= {
             "always-full": controls.always_full(routed),

@@ -32,14 +32,10 @@ def verdict(record: Record) -> list[str]:
             f" decide=False, for those who want to look. Reasons: {reasons}"
         )
     gain = record.speedup(routed, "scripted") or 1.0
-    budget = prepared.plan.max_deviation
-    kept = "keeps" if routed.quality.mean <= budget else "MISSES"
     pace = f"{gain:.2f} x the scripted baseline" if gain >= 1 else f"SLOWER than the scripted baseline ({gain:.2f} x)"
-    lines.append(
-        f"{prepared.main} is {pace} and {kept} the budget: mean deviation {routed.quality.mean:.2e}, budget {budget:g}"
-    )
+    lines.append(f"{prepared.main} is {pace} and {_kept(record, routed)}")
     lines += _against_peers(record)
-    if not prepared.routed.plan.routed:
+    if not prepared.routed.plan.rewrites:
         return [
             *lines,
             f"no gate and no light branch runs in {prepared.main}: the rows always-*, random and oracle are left out",
@@ -53,6 +49,20 @@ def verdict(record: Record) -> list[str]:
             f"overhead where routing saves nothing (always-full over scripted): {100 * over:+.1f} %{_light_share(record)}"
         )
     return lines
+
+
+def _kept(record: Record, routed: Row) -> str:
+    """Whether the budget is kept on the test samples, and whether that was shown beforehand."""
+    plan = record.prepared.plan
+    if plan.budget:
+        loss = (
+            ""
+            if record.test_loss is None
+            else f"; on the test samples, which served nothing else, {100 * record.test_loss:.2f} %"
+        )
+        return f"its budget is {plan.certificate or f'not certified ({plan.refusal})'}{loss}"
+    kept = "keeps" if routed.quality.mean <= plan.max_deviation else "MISSES"
+    return f"{kept} the budget: mean deviation {routed.quality.mean:.2e}, budget {plan.max_deviation:g}"
 
 
 def _against_peers(record: Record) -> list[str]:
@@ -94,7 +104,7 @@ def _against_static(record: Record, routed: Row) -> str:
         return f"{place}: no light form keeps the budget on every row ({reasons})"
     assert static.timing is not None
     assert routed.timing is not None
-    forms = ", ".join(f"{s.light}" for s in record.prepared.static_plans["static-light"].routed)
+    forms = ", ".join(dict.fromkeys(f"{s.light}" for s in record.prepared.static_plans["static-light"].routed))
     ratio = static.timing.p50 / routed.timing.p50
     if static.quality.mean > record.prepared.plan.max_deviation >= routed.quality.mean:
         return f"routing earns its place: static-light ({forms}) misses the budget on the test rows, routed keeps it"
@@ -122,8 +132,9 @@ def _against_random(record: Record, routed: Row) -> str:
 
 def _light_share(record: Record) -> str:
     """Where a gate reads the light branch, always-full runs that too: its own share of the time."""
-    branches = controls.recipe(record.prepared.routed).branches.values()
-    readers = [b for b in branches if b.gate_form.reads != "input"]
+    cascade = record.prepared.plan.cascade is not None
+    branches = [] if cascade else controls.recipe(record.prepared.routed).branches.values()
+    readers = cascade or [b for b in branches if b.gate_form.reads != "input"]
     light, scripted = record.row("always-light"), record.row("scripted")
     if not readers or light is None or light.timing is None or scripted is None or scripted.timing is None:
         return ""

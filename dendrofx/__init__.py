@@ -8,7 +8,7 @@ if _sys.version_info >= (3, 14):
         f" 3.14 and newer (this is {_sys.version.split()[0]})."
     )
 
-from dendrofx.errors import CaptureError, DendrofxError, InputError, PassError, PlanError
+from dendrofx.errors import CaptureError, CertificateError, DendrofxError, InputError, PassError, PlanError
 from dendrofx.find_sites import find_sites
 from dendrofx.gates import (
     AlwaysFull,
@@ -16,11 +16,15 @@ from dendrofx.gates import (
     EnergyGate,
     GateForm,
     LearnedGate,
+    MarginGate,
     NoiseGate,
     OracleGate,
     RandomGate,
     ResidualGate,
+    UserGate,
 )
+from dendrofx.guarantee import Audit, Budget, Certificate, Shadow, audit
+from dendrofx.guarantee.certificate import certificate, save
 from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Precision, Prepacked, Pruned
 from dendrofx.lower import script
 from dendrofx.machine import Capability, capability
@@ -57,10 +61,19 @@ __all__ = [
     "NoiseGate",
     "EnergyGate",
     "LearnedGate",
+    "MarginGate",
+    "UserGate",
     "AlwaysFull",
     "AlwaysLight",
     "RandomGate",
     "OracleGate",
+    "Budget",
+    "Certificate",
+    "certificate",
+    "save",
+    "Audit",
+    "Shadow",
+    "audit",
     "Capability",
     "capability",
     "DendrofxError",
@@ -68,4 +81,5 @@ __all__ = [
     "CaptureError",
     "PassError",
     "PlanError",
+    "CertificateError",
 ]

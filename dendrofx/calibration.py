@@ -1,18 +1,21 @@
-"""Calibration inputs: read once, checked, and cut into four disjoint sets.
+"""Calibration inputs: read once, checked, and cut into disjoint sets, four of them or with a budget to certify five.
 
     fit      2/5    light branches are fitted
     gate     1/5    gates are fitted, to the errors of light branches that have not seen these rows
     choose   1/5    errors and skill are measured, and the best are taken
     walk     1/5    the tolerances are set
 
-A batch is never cut when there are at least eight batches, so inputs of one source (fragments of a sequence, sentences of
-a document) stay together when the caller puts them in one batch. With fewer batches the samples of each batch are dealt out.
+    fit 1/5, gate, choose and walk 1/10 each, test 1/2      with a test set, which nothing is fitted, chosen or searched on
+
+A batch is never cut when there are at least eight batches (ten with a test set), so inputs of one source (fragments of a
+sequence, sentences of a document) stay together when the caller puts them in one batch. With fewer batches the samples of each
+batch are dealt out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,6 +29,8 @@ from dendrofx.inputs import Inputs
 WHOLE_BATCHES = 8
 LEAST_SAMPLES = 8
 SHARES = (0.4, 0.2, 0.2)  # fit, gate, choose; the rest is walked
+TEST_SHARES = (0.2, 0.1, 0.1, 0.1)  # fit, gate, choose, walk; the rest tests
+LEAST_WITH_TEST = 10  # batches, or samples
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Calibration:
     Attributes:
         sizes: the samples of the batches as they were given, each size once, ascending.
         fingerprint: of all of them.
+        test: what a certificate is for; empty without a budget to certify.
     """
 
     fit: list[Inputs]
@@ -43,31 +49,35 @@ class Calibration:
     walk: list[Inputs]
     sizes: tuple[int, ...]
     fingerprint: str
+    test: list[Inputs] = field(default_factory=list)
 
     @property
     def samples(self) -> tuple[int, ...]:
-        """Samples in fit, gate, choose and walk."""
-        return tuple(sum(b.samples for b in part) for part in (self.fit, self.gate, self.choose, self.walk))
+        """Samples in fit, gate, choose and walk, and in test where there is one."""
+        sets = [self.fit, self.gate, self.choose, self.walk, *([self.test] if self.test else [])]
+        return tuple(sum(b.samples for b in part) for part in sets)
 
     def map(self, change: Callable[[Inputs], Inputs]) -> Calibration:
         """With every batch changed; the fingerprint stays that of what was given."""
-        fit, gate, choose, walk = ([change(b) for b in part] for part in (self.fit, self.gate, self.choose, self.walk))
-        return Calibration(fit, gate, choose, walk, self.sizes, self.fingerprint)
+        sets = (self.fit, self.gate, self.choose, self.walk, self.test)
+        fit, gate, choose, walk, test = ([change(b) for b in part] for part in sets)
+        return Calibration(fit, gate, choose, walk, self.sizes, self.fingerprint, test)
 
     def live_share(self, mask: str) -> float:
         """Share of nonzero entries of the input `mask`; of zeros, where its name begins with `~`."""
-        batches = [*self.fit, *self.gate, *self.choose, *self.walk]
+        batches = [*self.fit, *self.gate, *self.choose, *self.walk, *self.test]
         masks: list[Tensor] = [dict(b.kwargs)[mask.removeprefix("~")] for b in batches]
         live = sum(int((m == 0).sum() if mask.startswith("~") else (m != 0).sum()) for m in masks)
         return live / max(sum(m.numel() for m in masks), 1)
 
     @staticmethod
-    def read(batches: Iterable[Any], seed: int) -> Calibration:
+    def read(batches: Iterable[Any], seed: int, test: bool = False) -> Calibration:
         """Read an iterable of batches once and cut it by seed.
 
         Args:
             batches: each a tensor, a tuple or a dict of tensors. A single tensor is one batch.
             seed: of the cut.
+            test: whether a fifth set is wanted.
 
         Raises:
             InputError: nothing to read, values that are not finite, or too few samples.
@@ -83,16 +93,18 @@ class Calibration:
         if not read:
             raise InputError("calibration is empty: pass at least a few hundred samples, or calibration=None")
         generator = torch.Generator().manual_seed(seed)
-        parts = _deal_batches(read, generator) if len(read) >= WHOLE_BATCHES else _deal_samples(read, generator)
+        shares = TEST_SHARES if test else SHARES
+        whole, least = (LEAST_WITH_TEST, LEAST_WITH_TEST) if test else (WHOLE_BATCHES, LEAST_SAMPLES)
+        parts = _deal_batches(read, generator, shares) if len(read) >= whole else _deal_samples(read, generator, shares)
         count = sum(b.samples for b in read)
-        if not all(parts) or (len(read) < WHOLE_BATCHES and count < LEAST_SAMPLES):
+        if not all(parts) or (len(read) < whole and count < least):
             raise InputError(
-                f"calibration has {count} samples in {len(read)} batches; it is cut into four disjoint sets and needs at"
-                f" least {LEAST_SAMPLES} samples in one batch, or {WHOLE_BATCHES} batches (a few hundred samples to be of use)"
+                f"calibration has {count} samples in {len(read)} batches; it is cut into {'five' if test else 'four'} disjoint sets"
+                f" and needs at least {least} samples in one batch, or {whole} batches (a few hundred samples to be of use)"
             )
-        fit, gate, choose, walk = parts
+        fit, gate, choose, walk = parts[:4]
         sizes = tuple(sorted({b.samples for b in read}))
-        return Calibration(fit, gate, choose, walk, sizes, data_fingerprint(read))
+        return Calibration(fit, gate, choose, walk, sizes, data_fingerprint(read), parts[4] if test else [])
 
 
 def _checked(batch: Any, number: int) -> Inputs:  # noqa: ANN401
@@ -113,21 +125,21 @@ def _checked(batch: Any, number: int) -> Inputs:  # noqa: ANN401
     return inputs
 
 
-def _deal_batches(batches: list[Inputs], generator: torch.Generator) -> list[list[Inputs]]:
-    return [[batches[i] for i in part.tolist()] for part in _deal(len(batches), generator)]
+def _deal_batches(batches: list[Inputs], generator: torch.Generator, shares: Sequence[float]) -> list[list[Inputs]]:
+    return [[batches[i] for i in part.tolist()] for part in _deal(len(batches), generator, shares)]
 
 
-def _deal_samples(batches: list[Inputs], generator: torch.Generator) -> list[list[Inputs]]:
-    parts: list[list[Inputs]] = [[], [], [], []]
+def _deal_samples(batches: list[Inputs], generator: torch.Generator, shares: Sequence[float]) -> list[list[Inputs]]:
+    parts: list[list[Inputs]] = [[] for _ in range(len(shares) + 1)]
     for batch in batches:
-        for part, index in zip(parts, _deal(batch.samples, generator), strict=True):
+        for part, index in zip(parts, _deal(batch.samples, generator, shares), strict=True):
             if len(index):  # a batch that is one sample is never cut, whatever its tensors' sizes
                 part.append(batch if batch.samples == 1 else batch.take(index.sort().values))
     return parts
 
 
-def _deal(count: int, generator: torch.Generator) -> list[Tensor]:
-    """A seeded order of `count` things, cut into the four sets; from eight things on, none is empty."""
+def _deal(count: int, generator: torch.Generator, shares: Sequence[float]) -> list[Tensor]:
+    """A seeded order of `count` things, cut into the sets; from eight things on (ten with a test set), none is empty."""
     order = torch.randperm(count, generator=generator)
-    sizes = [int(share * count) for share in SHARES]
+    sizes = [int(share * count + 1e-9) for share in shares]
     return list(order.split([*sizes, count - sum(sizes)]))

@@ -13,15 +13,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dendrofx.block import BlockData, block_of
+from dendrofx.cascade.finish import CascadeRecipe
+from dendrofx.cascade.graph import NAME, build, cascade_parts
 from dendrofx.choose import relative_error, scores
 from dendrofx.finish import RECIPE, Recipe
 from dendrofx.gates import AlwaysLight, GateForm, OracleGate, RandomGate, SiteRows
-from dendrofx.inputs import Inputs
-from dendrofx.measure import Counts, of_sites, site_activity
-from dendrofx.module import RoutedModule, graph_names, set_tolerances
+from dendrofx.gates.model_scores import GivenScore, RandomModelScore
+from dendrofx.gates.scores import ConstantScore
+from dendrofx.inputs import Inputs, by_sample
+from dendrofx.measure import Counts, deviation, of_sites, site_activity
+from dendrofx.module import RoutedModule, graph_names, set_tolerances, tolerances
 from dendrofx.record import Recorder, positional, record_rows
 from dendrofx.rewrite import rewrite
 
@@ -35,19 +39,31 @@ def recipe(module: RoutedModule) -> Recipe:
 def always_full(module: RoutedModule) -> RoutedModule:
     """Its own gates at tolerance 0."""
     same = copy.deepcopy(module)
-    set_tolerances(same, dict.fromkeys(graph_names(same).values(), 0.0))
+    set_tolerances(same, dict.fromkeys(tolerances(same), 0.0))
     return same
 
 
 def always_light(module: RoutedModule) -> RoutedModule:
     """Every row light."""
+    if cascade_parts(module) is not None:
+        return cascade_with(module, ConstantScore(0.0))
     return with_gates(module, {s.name: AlwaysLight() for s in recipe(module).sites})
 
 
 def at_random(module: RoutedModule, counts: Counts, seed: int) -> RoutedModule:
     """Each site's share of hard rows in `counts`, chosen by a hash of the row."""
+    if cascade_parts(module) is not None:
+        return cascade_with(module, RandomModelScore(site_activity(counts[NAME]), seed))
     shares = {site: site_activity(c) for site, c in of_sites(counts).items()}
     return with_gates(module, {site: RandomGate(share, seed) for site, share in shares.items()})
+
+
+def cascade_with(module: RoutedModule, gate: nn.Module) -> RoutedModule:
+    """The same light and full models with another gate, its tolerance 1."""
+    source: CascadeRecipe = module.meta[RECIPE]
+    made = build(source.captured, source.light, gate, source.full, source.batched, source.decision)
+    set_tolerances(made, {NAME: 1.0})
+    return made
 
 
 @torch.no_grad()
@@ -56,6 +72,8 @@ def by_oracle(module: RoutedModule, counts: Counts, batch: Inputs) -> RoutedModu
 
     Sites are set in graph order: what a site sees depends on the routes before it.
     """
+    if cascade_parts(module) is not None:
+        return _cascade_by_oracle(module, site_activity(counts[NAME]), batch)
     made = with_gates(module, {s.name: OracleGate() for s in recipe(module).sites})
     for site, name in graph_names(made).items():
         run = Recorder(made, {f"{name}_gate"})
@@ -64,6 +82,17 @@ def by_oracle(module: RoutedModule, counts: Counts, batch: Inputs) -> RoutedModu
         share = site_activity(counts[site])
         cut = float(torch.quantile(errors, 1 - share, interpolation="lower")) * (1 + 1e-6) if share < 1 else 0.0
         set_tolerances(made, {name: cut})
+    return made
+
+
+def _cascade_by_oracle(module: RoutedModule, share: float, batch: Inputs) -> RoutedModule:
+    """Recompute the samples of `batch` whose light outputs deviate most."""
+    source: CascadeRecipe = module.meta[RECIPE]
+    light, full = (by_sample(batch.call(m.forward), batch.samples) for m in (source.light, source.full))
+    errors = deviation(full, light)
+    cut = float(torch.quantile(errors, 1 - share, interpolation="lower")) * (1 + 1e-6) if share < 1 else 0.0
+    made = cascade_with(module, GivenScore(errors.float()))
+    set_tolerances(made, {NAME: cut})
     return made
 
 

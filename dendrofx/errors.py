@@ -15,6 +15,10 @@ class PlanError(InputError):
     """A plan that cannot be read, or that belongs to another model, other data, another machine or another version."""
 
 
+class CertificateError(InputError):
+    """A certificate that cannot be read, or that belongs to another module."""
+
+
 class CaptureError(DendrofxError):
     """The model could not be turned into a graph that computes the same function."""
 

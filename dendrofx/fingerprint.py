@@ -26,6 +26,15 @@ def model_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:LENGTH]
 
 
+def state_fingerprint(module: nn.Module) -> str:
+    """Of the names and values of all parameters and buffers: of a routed module with its tolerances."""
+    digest = hashlib.sha256()
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        digest.update(name.encode())
+        _add(digest, value)
+    return digest.hexdigest()[:LENGTH]
+
+
 def data_fingerprint(batches: Iterable[Inputs]) -> str:
     """Of the inputs of all batches, in order: names, tensors and other values."""
     digest = hashlib.sha256()

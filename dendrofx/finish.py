@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from dendrofx.block import block_of, row_cost
 from dendrofx.capture import CAPTURE
+from dendrofx.guarantee.certificate import Certificate
 from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm, Prepacked
 from dendrofx.measure import site_activity, site_compute
@@ -46,7 +47,14 @@ class Recipe:
 
 @torch.no_grad()
 def finish(
-    module: RoutedModule, run: Pipeline, example: Inputs | None, origin: Origin, dead_rows: DeadRowsPlan | None = None
+    module: RoutedModule,
+    run: Pipeline,
+    example: Inputs | None,
+    origin: Origin,
+    dead_rows: DeadRowsPlan | None = None,
+    budget: str = "",
+    refusal: str = "",
+    certificate: Certificate | None = None,
 ) -> RoutedModule:
     """Attach plan and recipe to a decided module, and note shapes on its graph when there is an example."""
     entries = [_entry(s, module, run) for s in run.sites]
@@ -56,13 +64,16 @@ def finish(
     plan = Plan(
         entries,
         run.options.max_deviation,
-        deviation=last.upper if last else 0.0 if run.data is not None else None,
+        deviation=None if certificate is not None else last.upper if last else 0.0 if run.data is not None else None,
         samples=run.data.samples if run.data is not None else None,
-        multiplier=last.multiplier if last else None,
+        multiplier=last.multiplier if last and certificate is None else None,
         models=run.model_times,
         origin=origin,
         capture=str(run.captured.meta.get(CAPTURE, "")),
         dead_rows=dead_rows,
+        budget=budget,
+        refusal=refusal,
+        certificate=certificate,
     )
     branches = {n: c.branches for n, c in run.chosen.items()}
     sites = tuple(s for s in run.sites if s.name in branches)
@@ -70,11 +81,13 @@ def finish(
     return attach(module, plan, Recipe(run.with_exact(), sites, branches, run.scores, weights), example)
 
 
-def attach(module: RoutedModule, plan: Plan, recipe: Recipe, example: Inputs | None) -> RoutedModule:
+def attach(module: RoutedModule, plan: Plan, recipe: object, example: Inputs | None) -> RoutedModule:
     """Give a module its plan, its recipe, and the notes that its printed graph shows."""
     module.plan = plan
     module.meta[RECIPE] = recipe
     module.meta[HEADERS] = {e.name: _header(e) for e in plan.routed}
+    if plan.cascade is not None and plan.rewrites:
+        module.meta[HEADERS] = {"model": str(plan.cascade)}
     if example is not None:
         annotate_shapes(module, tuple(positional(module, example)), example.samples)
     return module

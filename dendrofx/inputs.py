@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dendrofx.errors import InputError
 from dendrofx.outputs import flatten
@@ -42,7 +42,7 @@ class Inputs:
             return Inputs(tuple(batch))
         raise InputError(f"a batch is a tensor, a tuple or a dict of tensors, got {type(batch).__name__}")
 
-    def call(self, module: nn.Module) -> Any:  # noqa: ANN401
+    def call(self, module: Callable[..., Any]) -> Any:  # noqa: ANN401
         """The module's output on these inputs."""
         return module(*self.args, **dict(self.kwargs))
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import io
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -43,6 +45,12 @@ def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule
             kept = ["forward_counted"] if isinstance(module, RoutedModule) else []
             scripted = torch.jit.freeze(scripted.eval(), preserved_attrs=kept)
     return cast(torch.jit.ScriptModule, scripted)
+
+
+def save_script(scripted: torch.jit.ScriptModule, path: Path, extra: Mapping[str, str]) -> None:
+    """Write a script module, and extra files by name."""
+    with _known_warnings_silenced():
+        torch.jit.save(scripted, str(path), _extra_files=dict(extra))
 
 
 def artifact_bytes(scripted: torch.jit.ScriptModule) -> int:

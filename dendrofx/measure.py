@@ -15,6 +15,8 @@ from dendrofx.module import DEAD_ROWS
 
 EPS = 1e-12
 Counts = dict[str, dict[str, int]]
+# Among the counts, those of a cascade's samples.
+CASCADE = "model"
 
 
 def deviation(reference: Tensor, output: Tensor) -> Tensor:
@@ -62,11 +64,16 @@ def counted_outputs(module: Any, batches: Sequence[Inputs]) -> tuple[Tensor, Cou
     for batch in batches:
         output, counts = module.forward_counted(*batch.args, **dict(batch.kwargs))
         parts.append(by_sample(output, batch.samples))
-        for site, values in counts.items():
-            into = total.setdefault(site, dict.fromkeys(values, 0))
-            for key, value in values.items():
-                into[key] += value
+        add_counts(total, counts)
     return _stacked(parts), total
+
+
+def add_counts(total: Counts, counts: Mapping[str, Mapping[str, int]]) -> None:
+    """Add one call's counts to a sum."""
+    for site, values in counts.items():
+        into = total.setdefault(site, dict.fromkeys(values, 0))
+        for key, value in values.items():
+            into[key] += value
 
 
 # The fused attention of CPUs, which torch's own counter leaves out (2.13).
@@ -91,7 +98,12 @@ def model_macs(module: nn.Module, batches: Sequence[Inputs]) -> int:
 
 def of_sites(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Mapping[str, int]]:
     """The counts of routed sites alone."""
-    return {name: c for name, c in counts.items() if name != DEAD_ROWS}
+    return {name: c for name, c in counts.items() if "original_macs" in c and name != DEAD_ROWS}
+
+
+def of_branch(counts: Mapping[str, Mapping[str, int]], branch: str) -> dict[str, Mapping[str, int]]:
+    """Of a cascade's counts, those inside its light or its full model: `branch` is "light" or "full"."""
+    return {n.removeprefix(f"{branch}/"): c for n, c in counts.items() if n.startswith(f"{branch}/")}
 
 
 def live_share(counts: Mapping[str, Mapping[str, int]]) -> float | None:
@@ -111,7 +123,12 @@ def site_compute(counts: Mapping[str, int]) -> float:
 
 
 def activity(counts: Mapping[str, Mapping[str, int]]) -> float:
-    """Over sites: MACs of rows that took the full branch over MACs of all rows, in the original block's MACs."""
+    """Over sites: MACs of rows that took the full branch over MACs of all rows, in the original block's MACs.
+
+    Of a cascade it is the share of samples that were recomputed.
+    """
+    if CASCADE in counts:
+        return site_activity(counts[CASCADE])
     sites = of_sites(counts).values()
     rows = sum(c["original_macs"] for c in sites)
     hard = sum(c["original_macs"] * site_activity(c) for c in sites)
@@ -129,6 +146,10 @@ def executed_work(counts: Mapping[str, Mapping[str, int]], original: int) -> int
 
 
 def _executed(counts: Mapping[str, Mapping[str, int]], original: int, unit: str) -> int:
+    if CASCADE in counts:
+        # samples of one call have the same shapes, so a share of them takes that share of its multiply-adds
+        full = round(original * site_activity(counts[CASCADE]))
+        return _executed(of_branch(counts, "light"), original, unit) + _executed(of_branch(counts, "full"), full, unit)
     parts = [f"{branch}_{unit}" for branch in ("gate", "light", "full")]
     dead = counts.get(DEAD_ROWS, {"executed_macs": 0, "original_macs": 0})
     routed = sum(sum(c[part] for part in parts) - c["original_macs"] for c in of_sites(counts).values())

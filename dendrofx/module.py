@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,6 +11,7 @@ from torch import fx, nn
 
 from dendrofx.block import row_cost
 from dendrofx.calling import CALL
+from dendrofx.cascade.leaves import FullOnDoubtful, count_cascade
 from dendrofx.inputs import Inputs
 from dendrofx.leaves import FullOnHardRows, LightBeforeGate, LightWithEvidence, LightWithScales
 from dendrofx.routed import count_rows, no_counts, split_rows
@@ -18,9 +20,12 @@ from dendrofx.rows.counts import count_live_linears, count_live_macs
 from dendrofx.rows.live import live_rows
 
 if TYPE_CHECKING:
+    from dendrofx.guarantee.front import Setting
     from dendrofx.plan import Plan
 
 PLAN = "dendrofx.plan"
+# Where a module keeps what a budget was tested on: settings from safest to fastest, up to the first that failed.
+FRONT = "dendrofx.front"
 # Where nodes say what they cost; see `passes/drop_dead_rows.py`.
 MACS = "dendrofx.macs"
 # Among the counts of sites, what dead rows spared; see `rows/counts.py`.
@@ -41,7 +46,7 @@ class RoutedModule(fx.GraphModule):
         12
     """
 
-    __jit_unused_properties__ = [*fx.GraphModule.__jit_unused_properties__, "plan"]  # noqa: RUF012  (torch reads it)
+    __jit_unused_properties__ = [*fx.GraphModule.__jit_unused_properties__, "plan", "front"]  # noqa: RUF012  (torch reads it)
 
     @property
     def plan(self) -> Plan:
@@ -53,6 +58,12 @@ class RoutedModule(fx.GraphModule):
     @plan.setter
     def plan(self, plan: Plan) -> None:
         self.meta[PLAN] = plan
+
+    @property
+    def front(self) -> list[Setting]:
+        """The settings whose budget was tested and shown, safest first; `make()` builds one of them. Empty without a budget."""
+        tested: list[Setting] = self.meta.get(FRONT, [])
+        return [s for s in tested if s.tested is not None and s.tested.accepted]
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (nn.Module's own)
         if name == "plan":  # nn.Module hides what a property raises
@@ -69,7 +80,7 @@ class RoutedModule(fx.GraphModule):
 
     def __reduce__(self) -> tuple[Any, ...]:
         rebuild, args = super().__reduce__()[:2]
-        return _rebuilt, (rebuild, args, dict(self.meta))
+        return _rebuilt, (rebuild, args, {k: v for k, v in self.meta.items() if k != FRONT})
 
     def recompile(self) -> Any:  # noqa: ANN401  (torch.fx's own return type, PythonCode)
         """Regenerate `forward` and `forward_counted` from the graph."""
@@ -141,8 +152,38 @@ def counted_graph(gm: fx.GraphModule) -> fx.Graph:
         args = (split, score, tolerance, margin, reads_light, costs, original)
         counts[site] = graph.call_function(count_rows, fx.node.map_arg(args, lambda n: copied[n]))
     counts.update(_live_counts(gm, graph, copied))
-    graph.output((result, counts if counts else graph.call_function(no_counts)))
+    cascade = _cascade_counts(gm, graph, copied)
+    graph.output((result, cascade if cascade is not None else counts if counts else graph.call_function(no_counts)))
     return graph
+
+
+def _cascade_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> fx.Node | None:
+    """In the copied graph of a cascade, its two models called for their counts; the node that joins them, None of other graphs."""
+    found = [
+        n
+        for n in gm.graph.nodes
+        if n.op == "call_module" and isinstance(gm.get_submodule(str(n.target)), FullOnDoubtful)
+    ]
+    if not found:
+        return None
+    full = found[0]
+    light, split = cast(fx.Node, full.args[1]), cast(fx.Node, full.args[2])
+    gate = cast(fx.Node, split.args[0])
+    margin = float(getattr(gm.get_submodule(str(gate.target)), "margin", 0.0))
+    inner = [_called_counted(graph, copied[n]) for n in (light, full)]
+    score, tolerance = (copied[cast(fx.Node, a)] for a in split.args[:2])
+    return graph.call_function(count_cascade, (copied[split], score, tolerance, margin, *inner))
+
+
+def _called_counted(graph: fx.Graph, call: fx.Node) -> fx.Node:
+    """A call of a module made one of its `forward_counted`; the node of its counts."""
+    with graph.inserting_before(call):
+        module = graph.create_node("get_attr", str(call.target))
+        pair = graph.call_method("forward_counted", (module, *call.args))
+        output, counts = (graph.call_function(operator.getitem, (pair, i)) for i in (0, 1))
+    call.replace_all_uses_with(output)
+    graph.erase_node(call)
+    return counts
 
 
 def _live_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> dict[str, fx.Node]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from tabulate import tabulate
 
 from dendrofx.gates.form import GateForm
+from dendrofx.guarantee.certificate import Certificate
 from dendrofx.light.form import LightForm
 from dendrofx.machine import Capability
 from dendrofx.verify import ModelTimes
@@ -21,7 +22,8 @@ class SitePlan:
 
     Attributes:
         name: the site.
-        status: "routed"; "exact" where every row takes an exact, faster form of the block (`full`); or "refused".
+        status: "routed"; "exact" where every row takes an exact, faster form of the block (`full`); "light" where it is light
+            in the light model of a cascade (and `full` in its full model); or "refused".
         reason: why, in words; for a refusal also the node that decided it, if any.
         shape: widths of its input, hidden values and output.
         light: the light form, None when refused.
@@ -40,7 +42,7 @@ class SitePlan:
     """
 
     name: str
-    status: Literal["routed", "exact", "refused"]
+    status: Literal["routed", "exact", "light", "refused"]
     reason: str
     shape: str = ""
     light: LightForm | None = None
@@ -74,6 +76,47 @@ class DeadRowsPlan:
 
     def __str__(self) -> str:
         return f"dead rows of {self.mask}: {self.status}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class CascadePlan:
+    """What became of a cascade, `scope="model"`.
+
+    Attributes:
+        status: "routed" or "refused".
+        reason: of a refusal.
+        light: the light model's forms, in words; the sites have them one by one.
+        gate: its form.
+        full: the form that the caller named for the full model; None for the original in exact forms.
+        tolerance: samples with a score below it keep the light model's output.
+        activity: share of the test samples that were recomputed.
+        skill, margin_skill: router skill on the samples of the search, by the budget's loss and, for decisions, by the margin lost.
+        cost: predicted, over the original's.
+        verified: settings of the front that the test samples accepted.
+    """
+
+    status: Literal["routed", "refused"]
+    reason: str
+    light: str = ""
+    gate: GateForm | None = None
+    full: LightForm | None = None
+    tolerance: float | None = None
+    activity: float | None = None
+    skill: float | None = None
+    margin_skill: float | None = None
+    cost: float | None = None
+    verified: int = 0
+
+    def __str__(self) -> str:
+        if self.status == "refused":
+            return f"cascade refused: {self.reason}"
+        skills = [f"router skill {self.skill:.2f}" if self.skill is not None else "router skill n/a"]
+        skills += [] if self.margin_skill is None else [f"{self.margin_skill:.2f} on the margin lost"]
+        full = "the original" if self.full is None else f"{self.full} (the original never runs)"
+        return (
+            f"cascade: {self.light}, then {full} for samples with {self.gate} >= {_number(self.tolerance)}:"
+            f" {_percent(self.activity)} of the test samples; {', '.join(skills)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -116,6 +159,9 @@ class Plan:
         origin: None for a plan made by hand.
         capture: how the model was captured.
         dead_rows: what became of them; None where the caller named no mask.
+        cascade: what became of it; None at block scope.
+        budget: in words, where the caller gave one to certify; refusal: why nothing was certified, empty where it was.
+        certificate: what was shown; None without a budget, or where nothing was.
 
     Example:
         >>> routed.plan.save("plan.json")
@@ -131,6 +177,15 @@ class Plan:
     origin: Origin | None = None
     capture: str = ""
     dead_rows: DeadRowsPlan | None = None
+    cascade: CascadePlan | None = None
+    budget: str = ""
+    refusal: str = ""
+    certificate: Certificate | None = None
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether rows or samples are routed."""
+        return bool(self.routed) or (self.cascade is not None and self.cascade.status == "routed")
 
     @property
     def routed(self) -> list[SitePlan]:
@@ -165,7 +220,7 @@ class Plan:
             [_row(s) for s in self.routed], headers=_HEADERS, tablefmt="simple", disable_numparse=True, stralign="left"
         )
         before = [self.capture] if self.capture else []
-        before += [str(self.dead_rows)] if self.dead_rows is not None else []
+        before += [str(part) for part in (self.dead_rows, self.cascade) if part is not None]
         return "\n".join(
             [*([table, ""] if self.routed else []), *before, *_reasons(self.sites), *self._times(), *self._footer()]
         )
@@ -178,13 +233,17 @@ class Plan:
         ]
 
     def _footer(self) -> list[str]:
+        if self.certificate is not None:
+            return [str(self.certificate)]
+        if self.budget:
+            return [f"budget {self.budget}: not certified, the outputs are the original's: {self.refusal}"]
         if self.max_deviation == 0:
             return ["nothing is approximated (budget 0)"]
         if self.samples is None or self.deviation is None:
             return [f"tolerances from the bound alone (no calibration data), max_deviation {self.max_deviation:g}"]
         if not self.routed:
             return [f"nothing is routed: the outputs are the original's (budget {self.max_deviation:g})"]
-        fit, gate, choose, walk = self.samples
+        fit, gate, choose, walk = self.samples[:4]
         return [
             f"mean deviation at most {self.deviation:.4g} (95 % limit on {walk} calibration samples),"
             f" budget {self.max_deviation:g}; {fit} samples fitted lights, {gate} gates, {choose} chose among them"
@@ -198,23 +257,34 @@ _HEADERS = [
 
 
 def _reasons(sites: list[SitePlan]) -> list[str]:
-    """A line per site; sites that share status and reason (the layers of a deep model) share a line."""
-    groups: dict[tuple[str, str, str], list[str]] = {}
+    """A line per site; sites whose reasons differ in names and figures alone (the layers of a deep model) share one."""
+    groups: dict[tuple[str, str, str], list[SitePlan]] = {}
     for site in sites:
-        groups.setdefault((site.status, site.shape, _without_node(site.reason)), []).append(site.name)
-    return [
-        f"{status} {_names(names)}{f' ({shape})' if shape else ''}: {reason if len(names) > 1 else _whole(sites, names[0])}"
-        for (status, shape, reason), names in groups.items()
-    ]
+        groups.setdefault((site.status, site.shape, _without_figures(site.reason)), []).append(site)
+    return [_line(status, shape, group) for (status, shape, _), group in groups.items()]
+
+
+def _line(status: str, shape: str, group: list[SitePlan]) -> str:
+    first = group[0].reason
+    alike = all(_without_node(s.reason) == _without_node(first) for s in group)
+    reason = (
+        first
+        if len(group) == 1
+        else _without_node(first)
+        if alike
+        else f"{_without_node(first)} (of the first; the others alike)"
+    )
+    return f"{status} {_names([s.name for s in group])}{f' ({shape})' if shape else ''}: {reason}"
+
+
+def _without_figures(reason: str) -> str:
+    """A reason without the node at its end, its figures, and the arguments of forms."""
+    return re.sub(r"\d+(\.\d+)?(e[+-]\d+)?", "#", re.sub(r"\w+\([^()]*\)", "()", _without_node(reason)))
 
 
 def _without_node(reason: str) -> str:
     """A reason without the node at its end, ` (%fc1)`."""
     return re.sub(r" \(%\w+\)$", "", reason)
-
-
-def _whole(sites: list[SitePlan], name: str) -> str:
-    return next(s.reason for s in sites if s.name == name)
 
 
 def _names(names: list[str]) -> str:

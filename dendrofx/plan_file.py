@@ -15,24 +15,35 @@ from dendrofx.errors import PlanError
 from dendrofx.files import write_whole
 from dendrofx.forms import Form, form_from_json
 from dendrofx.gates.form import GateForm
+from dendrofx.guarantee.certificate import Certificate
 from dendrofx.light.form import LightForm
 from dendrofx.machine import Capability, capability, cpu_name
-from dendrofx.plan import DeadRowsPlan, Origin, Plan, SitePlan
+from dendrofx.plan import CascadePlan, DeadRowsPlan, Origin, Plan, SitePlan
 from dendrofx.verify import ModelTimes
 from dendrofx.version import VERSION
 
-FORMAT = 2
+FORMAT = 3
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
     """Plain values only."""
     sites = [{f.name: _plain(getattr(s, f.name)) for f in fields(s)} for s in plan.sites]
-    parts = ("sites", "models", "origin", "dead_rows")
+    parts = ("sites", "models", "origin", "dead_rows", "cascade", "certificate")
     rest = {f.name: getattr(plan, f.name) for f in fields(plan) if f.name not in parts}
     origin = None if plan.origin is None else asdict(plan.origin)
     dead_rows = None if plan.dead_rows is None else asdict(plan.dead_rows)
-    models = [asdict(m) for m in plan.models]
-    return {"format": FORMAT, **rest, "dead_rows": dead_rows, "origin": origin, "models": models, "sites": sites}
+    cascade = (
+        None if plan.cascade is None else {f.name: _plain(getattr(plan.cascade, f.name)) for f in fields(plan.cascade)}
+    )
+    made = {
+        "certificate": None if plan.certificate is None else plan.certificate.to_json(),
+        "cascade": cascade,
+        "dead_rows": dead_rows,
+        "origin": origin,
+        "models": [asdict(m) for m in plan.models],
+        "sites": sites,
+    }
+    return {"format": FORMAT, **rest, **made}
 
 
 def plan_from_json(value: Mapping[str, Any]) -> Plan:
@@ -50,8 +61,17 @@ def plan_from_json(value: Mapping[str, Any]) -> Plan:
         origin = given.pop("origin")
         samples, dead = given.pop("samples"), given.pop("dead_rows")
         dead_rows = None if dead is None else DeadRowsPlan(**dead)
+        cascade, shown = given.pop("cascade"), given.pop("certificate")
         plan = Plan(
-            sites, **given, models=models, samples=None if samples is None else tuple(samples), dead_rows=dead_rows
+            sites,
+            **given,
+            models=models,
+            samples=None if samples is None else tuple(samples),
+            dead_rows=dead_rows,
+            cascade=None
+            if cascade is None
+            else CascadePlan(**{k: _formed(k, v) for k, v in cascade.items() if k != "light"}, light=cascade["light"]),
+            certificate=None if shown is None else Certificate.from_json(shown),
         )
         return replace(plan, origin=None if origin is None else _origin(origin))
     except (TypeError, ValueError, KeyError, AttributeError) as error:
@@ -144,7 +164,7 @@ def _formed(name: str, value: Any) -> Any:  # noqa: ANN401
 def _site(value: Mapping[str, Any]) -> SitePlan:
     site = SitePlan(**value)
     routed = site.status == "routed"
-    if site.status not in ("routed", "exact", "refused"):
+    if site.status not in ("routed", "exact", "light", "refused"):
         raise ValueError(f"site '{site.name}' is {site.status!r}")
     if not all(isinstance(f, LightForm) or (f is None and not routed) for f in (site.light, site.full or site.light)):
         raise ValueError(f"site '{site.name}': {site.light} or {site.full} is no light form")

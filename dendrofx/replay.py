@@ -7,11 +7,15 @@ from torch import fx, nn
 
 from dendrofx.block import block_of
 from dendrofx.calibration import Calibration
+from dendrofx.cascade.replay import replay_cascade
 from dendrofx.choose import Candidate, SiteData, candidates, finite_rows
 from dendrofx.dead_rows import drop_dead_rows
-from dendrofx.errors import PlanError
+from dendrofx.errors import CertificateError, PlanError
 from dendrofx.find_sites import find_sites
 from dendrofx.finish import Recipe, attach
+from dendrofx.gates import GateForm, UserGate
+from dendrofx.gates.user import NotKept
+from dendrofx.guarantee.budget import Budget
 from dendrofx.inputs import Inputs
 from dendrofx.module import RoutedModule, graph_names, set_tolerances
 from dendrofx.plan import Plan, SitePlan
@@ -22,7 +26,13 @@ from dendrofx.sites import Site, Sites
 
 @torch.no_grad()
 def replay(
-    captured: fx.GraphModule, data: Calibration | None, plan: Plan, seed: int, example: Inputs | None
+    captured: fx.GraphModule,
+    data: Calibration | None,
+    plan: Plan,
+    seed: int,
+    example: Inputs | None,
+    budget: Budget | None = None,
+    gate: GateForm | None = None,
 ) -> RoutedModule:
     """The module that a plan describes.
 
@@ -32,30 +42,50 @@ def replay(
         plan: whose origin has been checked.
         seed: of the plan.
         example: for the shapes in the printed graph.
+        budget: that of the plan, where its metric is the caller's.
+        gate: that of the plan, where it is a module of the caller's.
 
     Raises:
-        PlanError: a routed site that the model does not have.
+        PlanError: a routed site that the model does not have, or a certificate that is for another module.
     """
+    if plan.cascade is not None:
+        assert data is not None
+        live = _live(captured, plan, example)
+        return _certified(
+            attach(replay_cascade(captured, live, data, plan, seed, budget, gate), plan, None, example), plan
+        )
     captured, sites = _exact(_live(captured, plan, example), plan)
     by_name = {s.name: s for s in sites}
     if missing := [s.name for s in plan.routed if s.name not in by_name]:
         raise PlanError(f"the plan routes {missing}, which the model does not have; it has {sorted(by_name)}")
     routed = [by_name[s.name] for s in plan.routed]
     sets = [] if data is None else [data.fit, data.gate, data.choose]
-    recorded = [record_rows(captured, routed, batches, seed).rows for batches in sets]
+    # of all sites that were explored: how many rows are kept depends on how many sites there are
+    explored = [by_name[s.name] for s in plan.sites if s.name in by_name] if routed else []
+    recorded = [record_rows(captured, explored, batches, seed).rows for batches in sets]
     fitted = {}
     for site, entry in zip(routed, plan.routed, strict=True):
         block = block_of(captured, site.nodes)
         parts = [finite_rows(block, rows[site.name]) for rows in recorded]
         rows = SiteData(*parts) if parts else SiteData.without_rows(block, site.widths[0], seed)
-        fitted[site.name] = _fitted(site, entry, rows, seed)
+        fitted[site.name] = _fitted(site, entry, rows, seed, gate)
     branches = {name: c.branches for name, c in fitted.items()}
     module = rewrite(captured, routed, branches)
     names = graph_names(module)
     set_tolerances(module, {names[s.name]: s.tolerance for s in plan.routed if s.tolerance is not None})
     weights = {s.name: 1.0 if s.weight is None else s.weight for s in plan.routed}
     scores = {name: c.score / weights[name] for name, c in fitted.items()}
-    return attach(module, plan, Recipe(captured, tuple(routed), branches, scores, weights), example)
+    return _certified(attach(module, plan, Recipe(captured, tuple(routed), branches, scores, weights), example), plan)
+
+
+def _certified(module: RoutedModule, plan: Plan) -> RoutedModule:
+    """The module, if the plan's certificate is for it."""
+    if plan.certificate is not None:
+        try:
+            plan.certificate.verify(module)
+        except CertificateError as error:
+            raise PlanError(f"the plan was replayed, but {error}") from error
+    return module
 
 
 def _live(captured: fx.GraphModule, plan: Plan, example: Inputs | None) -> fx.GraphModule:
@@ -78,10 +108,15 @@ def _exact(captured: fx.GraphModule, plan: Plan) -> tuple[fx.GraphModule, Sites]
     return use_exact(captured, chosen, {s.name: made[s.linears] for s in chosen}), sites
 
 
-def _fitted(site: Site, entry: SitePlan, rows: SiteData, seed: int) -> Candidate:
-    if entry.light is None or entry.gate is None:
+def _fitted(site: Site, entry: SitePlan, rows: SiteData, seed: int, gate: GateForm | None) -> Candidate:
+    form = gate if isinstance(gate, UserGate) else entry.gate
+    if isinstance(entry.gate, NotKept) and form is entry.gate:
+        raise PlanError(
+            f"the plan's gate at '{site.name}' is a module of yours, {entry.gate.name}: pass it again as gate="
+        )
+    if entry.light is None or form is None:
         raise PlanError(f"the plan routes '{site.name}' without a light form or a gate")
-    found, reasons = candidates(rows, [entry.light], entry.gate, entry.full, seed)
+    found, reasons = candidates(rows, [entry.light], form, entry.full, seed)
     if not found:
         raise PlanError(f"the plan's {entry.light} no longer fits site '{site.name}': {'; '.join(reasons)}")
     return found[0]

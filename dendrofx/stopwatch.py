@@ -47,6 +47,9 @@ class Timer(Protocol):
     ) -> SiteTimes:
         """Times of one site's parts at `len(rows)` rows per call."""
 
+    def calls(self, calls: Mapping[Part, tuple[nn.Module, Sequence[Inputs]]]) -> dict[Part, float]:
+        """Median ms of calls of whole models, each on batches that take turns."""
+
     def models(self, captured: nn.Module, routed: nn.Module, batches: Sequence[Inputs]) -> Race:
         """The whole models against each other: `scripted`, `scripted again` and `routed`."""
 
@@ -131,6 +134,21 @@ class Stopwatch:
             timings = race(new, SITE_SECONDS, least_rounds=SITE_ROUNDS, most_seconds=left).timings
             self.known.update({key: timing.p50 for key, timing in timings.items()})
         return {part: self.known[key] for part, key in keys.items()}
+
+    @torch.no_grad()
+    def calls(self, calls: Mapping[Part, tuple[nn.Module, Sequence[Inputs]]]) -> dict[Part, float]:
+        """Time whole models in turns; see `Timer.calls`."""
+        frozen: dict[int, nn.Module] = {}
+        for module, _ in calls.values():
+            if id(module) not in frozen:
+                frozen[id(module)] = script(module, freeze=True)
+
+        def call(module: nn.Module, batches: Sequence[Inputs]) -> Call:
+            return lambda number: batches[number % len(batches)].call(module)
+
+        made = {" ".join(part): call(frozen[id(m)], batches) for part, (m, batches) in calls.items()}
+        timings = _race_models(made).timings
+        return {part: timings[" ".join(part)].p50 for part in calls}
 
     @torch.no_grad()
     def models(self, captured: nn.Module, routed: nn.Module, batches: Sequence[Inputs]) -> Race:

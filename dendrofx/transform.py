@@ -1,35 +1,31 @@
 """`transform`: from a trained model to one whose rows take the way they need.
 
-capture -> drop dead rows -> find sites -> fit light branches and gates -> choose -> rewrite -> calibrate -> decide
+capture -> drop dead rows -> find sites -> fit light branches and gates -> choose -> rewrite -> calibrate -> decide -> certify
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeGuard
+from typing import Any, Literal
 
-import torch
-from torch import Tensor, fx, nn
+from torch import nn
 
+from dendrofx.arguments import check, check_budget, check_dead_rows, check_tuning, one_of_each_kind, try_inputs
 from dendrofx.calibration import Calibration
 from dendrofx.calling import CALL
-from dendrofx.capture import capture, is_routed
-from dendrofx.dead_rows import drop_dead_rows
+from dendrofx.capture import capture
+from dendrofx.decide import Asked, decide_block, decide_model
 from dendrofx.errors import InputError
 from dendrofx.explore import Options
-from dendrofx.find_sites import find_sites
 from dendrofx.fingerprint import model_fingerprint
-from dendrofx.finish import finish
-from dendrofx.gates import GateForm
+from dendrofx.gates import GateForm, UserGate
+from dendrofx.guarantee.budget import Budget, check_redecided
 from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
 from dendrofx.module import RoutedModule
-from dendrofx.pipeline import Pipeline
-from dendrofx.plan import DeadRowsPlan, Plan
-from dendrofx.plan_file import check_origin, here
+from dendrofx.plan import Plan
+from dendrofx.plan_file import check_origin
 from dendrofx.replay import replay
-from dendrofx.show import first_line
 from dendrofx.sites import Selector
 from dendrofx.stopwatch import Stopwatch
 
@@ -39,11 +35,13 @@ def transform(
     example_inputs: Any = None,  # noqa: ANN401  (a tensor, tuple or dict: checked by Inputs.of)
     *,
     calibration: Iterable[Any] | None = None,
-    max_deviation: float = 0.01,
+    max_deviation: float | None = None,
+    budget: Budget | None = None,
+    scope: Literal["block", "model"] = "block",
     dead_rows: str | None = None,
     sites: Selector = None,
     light: LightForm | Sequence[LightForm] | None = None,
-    gate: GateForm | None = None,
+    gate: GateForm | nn.Module | None = None,
     full: LightForm | None = None,
     batch_sizes: Sequence[int] | None = None,
     min_speedup: float = 1.05,
@@ -62,15 +60,22 @@ def transform(
         calibration: any iterable of batches, read once. With it, light branches and gates are fitted, chosen and
             calibrated on four disjoint parts of it. Without it, only light branches and gates that need no data are
             used, and each site's tolerance is `max_deviation`, a bound on the site's own output.
-        max_deviation: budget for the mean over samples of the relative L2 distance from the original's output. 0 approximates
-            nothing: what remains are dead rows and exact forms of the Linears.
+        max_deviation: budget for the mean over samples of the relative L2 distance from the original's output, 0.01 by default.
+            0 approximates nothing: what remains are dead rows and exact forms of the Linears.
+        budget: instead, a budget in other terms that is certified: kept on unseen samples with the confidence that it states.
+            Half of the calibration is set aside to test it, and the certificate is `plan.certificate`; where it cannot
+            be shown, nothing is approximated and `plan.refusal` says why. All that was tested is in `front`.
+        scope: what is routed. "block": rows of each block. "model": samples of the whole model, which run a light model
+            and then, where its decision is in doubt, the original. It needs `budget`, and samples that do not depend on
+            each other.
         dead_rows: the input, [batch, tokens], that says which rows are padding and need nothing: its name where zeros mark them
             (`"attention_mask"`), after `~` where they are marked by ones (`"~src_key_padding_mask"`). Rows that are not dead
             keep their outputs to rounding; dead positions of outputs that have them become zero. Needs inputs to check
             on: `example_inputs` or `calibration`.
         sites: which sites may be routed: names, patterns such as `"blocks.*"`, or a predicate on `Site`; all by default.
         light: a light form, or several to choose from; a ladder of them by default.
-        gate: a gate form; by default each site takes the one that costs least, its skill and its own time counted.
+        gate: a gate form; by default each site takes the one that costs least, its skill and its own time counted. Or
+            any module of yours that maps rows f32[N, in] to scores f32[N]: see `UserGate`.
         full: a form for the full branch instead of the original block. With `Prepacked()` it is exact; with an approximation
             the original never runs, and tolerance 0 no longer computes the original. By default the faster of the
             block and `Prepacked()`.
@@ -101,142 +106,48 @@ def transform(
         >>> print(routed.plan)
         >>> torch.jit.save(dendrofx.script(routed), "model.pt")
     """
-    _check(model, max_deviation, light, gate, seed)
-    _check_dead_rows(dead_rows)
-    sizes = _check_tuning(full, batch_sizes, min_speedup, tune_seconds)
+    check(model, max_deviation, light, gate, seed)
+    check_dead_rows(dead_rows)
+    check_budget(budget, scope, max_deviation, calibration, plan)
+    sizes = check_tuning(full, batch_sizes, min_speedup, tune_seconds)
     if redecide and plan is None:
         raise InputError("redecide=True decides a plan anew: pass plan=")
     if plan is not None and not isinstance(plan, Plan):
         raise InputError(f"plan must be a dendrofx.Plan, such as Plan.load('plan.json') gives, got {plan!r}")
     if plan is not None and plan.origin is not None:
         seed = plan.origin.seed
-    data = None if calibration is None else Calibration.read(calibration, seed)
+    tested = budget is not None if plan is None else bool(plan.budget)
+    data = None if calibration is None else Calibration.read(calibration, seed, tested)
     given = [] if example_inputs is None else [Inputs.of(example_inputs)]
-    kinds = [*given, *_one_of_each_kind(data)]
+    kinds = [*given, *one_of_each_kind(data)]
     for inputs in kinds:
-        _try(model, inputs)
+        try_inputs(model, inputs)
     example = kinds[0] if kinds else None
     if plan is not None:
         dead_rows = None if plan.dead_rows is None else plan.dead_rows.mask
+        scope = "block" if plan.cascade is None else "model"
     if dead_rows is not None and example is None:
         raise InputError(f"dead_rows={dead_rows!r} is verified on inputs: pass example_inputs= or calibration=")
     others = [] if data is None else [*data.fit, *data.gate, *data.choose, *data.walk]
-    captured = capture(model, example, dead_rows is not None, others)
+    captured = capture(model, example, dead_rows is not None or scope == "model", others)
     if (form := captured.meta.get(CALL)) is not None:  # from here on, inputs are the graph's: tensors by name
         data = None if data is None else data.map(form.plain)
         example = None if example is None else form.plain(example)
     prints = model_fingerprint(model), None if data is None else data.fingerprint
+    gates = UserGate(gate) if isinstance(gate, nn.Module) else gate
     if plan is not None:
         check_origin(plan, *prints, redecide)
         if not redecide:
-            return replay(captured, data, plan, seed, example)
+            return replay(captured, data, plan, seed, example, budget, gates)
+        budget = check_redecided(plan, budget)
         assert plan.origin is not None
         max_deviation, sizes, min_speedup = plan.max_deviation, plan.origin.batch_sizes, plan.origin.min_speedup
+    if max_deviation is None:
+        max_deviation = 0.01 if budget is None else budget.deviation
     lights = [light] if isinstance(light, LightForm) else None if light is None else list(light)
     exact = dead_rows is not None or max_deviation == 0
-    options = Options(max_deviation, lights, gate, decide, seed, full, sizes, min_speedup, exact)
+    options = Options(max_deviation, lights, gates, decide, seed, full, sizes, min_speedup, exact)
     timer = Stopwatch(tune_seconds) if decide and tune_seconds > 0 else None
-    run, module, dead = _decided(captured, dead_rows, data, options, timer, example, sites)
-    return finish(module, run, example, here(*prints, seed, run.tuning.sizes, min_speedup), dead)
-
-
-def _decided(
-    captured: fx.GraphModule,
-    dead_rows: str | None,
-    data: Calibration | None,
-    options: Options,
-    timer: Stopwatch | None,
-    example: Inputs | None,
-    sites: Selector,
-) -> tuple[Pipeline, RoutedModule, DeadRowsPlan | None]:
-    """The pipeline's result; where live rows do not win on the whole model, that of the graph with all rows."""
-    if dead_rows is None:
-        run = Pipeline(captured, find_sites(captured).select(sites), data, options, timer, example)
-        return run, run.run(), None
-    assert example is not None
-    live, report = drop_dead_rows(captured, dead_rows, example)
-    share = None if data is None else data.live_share(report.mask)
-    run = Pipeline(live, find_sites(live).select(sites), data, options, timer, example, original=captured)
-    module = run.run()
-    if run.lost is None:
-        return run, module, DeadRowsPlan(dead_rows, "live", report.describe(share))
-    refused = DeadRowsPlan(dead_rows, "refused", f"on live rows alone the model did not win: {run.lost}")
-    run = Pipeline(captured, find_sites(captured).select(sites), data, options, timer, example)
-    return run, run.run(), refused
-
-
-def _check_tuning(
-    full: object, batch_sizes: object, min_speedup: object, tune_seconds: object
-) -> tuple[int, ...] | None:
-    """The batch sizes, ascending."""
-    if not (full is None or isinstance(full, LightForm)):
-        raise InputError(
-            f"full must be a light form such as dendrofx.Prepacked() or dendrofx.Pruned(energy=1.0), got {full!r}"
-        )
-    if not _number(min_speedup) or not min_speedup > 0:
-        raise InputError(f"min_speedup must be a number above 0, got {min_speedup!r}; 1.05 is five percent faster")
-    if not _number(tune_seconds) or not tune_seconds >= 0:
-        raise InputError(f"tune_seconds must be a number of at least 0, got {tune_seconds!r}")
-    if batch_sizes is None:
-        return None
-    sizes = list(batch_sizes) if isinstance(batch_sizes, Iterable) and not isinstance(batch_sizes, str) else []
-    if not sizes or not all(isinstance(b, int) and not isinstance(b, bool) and b >= 1 for b in sizes):
-        raise InputError(f"batch_sizes must be whole numbers of at least 1, such as [1, 256], got {batch_sizes!r}")
-    return tuple(sorted(set(sizes)))
-
-
-def _check_dead_rows(dead_rows: object) -> None:
-    named = isinstance(dead_rows, str) and dead_rows.removeprefix("~").isidentifier()
-    if dead_rows is not None and not named:
-        raise InputError(
-            "dead_rows names the mask input, such as 'attention_mask', or '~padding_mask' where ones mark padding,"
-            f" got {dead_rows!r}"
-        )
-
-
-def _number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check(model: nn.Module, max_deviation: float, light: object, gate: object, seed: object) -> None:
-    if is_routed(model):
-        raise InputError("the model already holds routed sites: transform the original model")
-    if not (_number(max_deviation) and max_deviation >= 0):
-        raise InputError(f"max_deviation must be a number of at least 0, got {max_deviation!r}; 0.01 is one percent")
-    forms = [light] if isinstance(light, LightForm) else light
-    several = isinstance(forms, Sequence) and len(forms) > 0 and all(isinstance(f, LightForm) for f in forms)
-    if light is not None and not several:
-        raise InputError(f"light must be a light form such as dendrofx.LowRank(rank=32), or several, got {light!r}")
-    if not (gate is None or isinstance(gate, GateForm)):
-        raise InputError(f"gate must be a gate form such as dendrofx.LearnedGate(), got {gate!r}")
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-        raise InputError(f"seed must be a whole number from 0 to 2^63 - 1, got {seed!r}")
-
-
-def _one_of_each_kind(data: Calibration | None) -> list[Inputs]:
-    """The first calibration batch of every width and dtype."""
-    kinds: dict[str, Inputs] = {}
-    for batch in [] if data is None else [*data.fit, *data.gate, *data.choose, *data.walk]:
-        kinds.setdefault(str([_kind(t) for t in batch.tensors]), batch)
-    return list(kinds.values())
-
-
-def _kind(t: Tensor) -> tuple[object, ...]:
-    """Dtype and width; of ids and masks, whose second size counts tokens, the number of axes."""
-    return t.dtype, t.shape[1:] if t.is_floating_point() else t.dim()
-
-
-@torch.no_grad()
-def _try(model: nn.Module, example: Inputs) -> None:
-    """Run the model once, so that inputs it rejects are reported as inputs."""
-    if not isinstance(model, nn.Module) or any(m.training for m in model.modules()):
-        return
-    if any(t.device.type != "cpu" for t in [*model.parameters(), *model.buffers()]):
-        return  # capture names the tensor
-    try:
-        example.call(model)
-    except Exception as error:
-        raise InputError(
-            f"{type(model).__name__} rejects the inputs {example}: {first_line(error)}. Pass batches as the model"
-            " is called: a tensor, a tuple of positional inputs or a dict of named ones, with the width and dtype it was trained on"
-        ) from error
+    asked = Asked(dead_rows, sites, budget, *prints)
+    run = decide_model if scope == "model" else decide_block
+    return run(captured, data, options, timer, example, asked)

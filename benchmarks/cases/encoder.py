@@ -14,6 +14,7 @@ from benchmarks.models.encoder import pad
 from benchmarks.models.packages import missing
 
 CALIBRATION, TEST, QUICK_TEST = 256, 384, 64
+CERTIFIED = 1024  # calibration samples where half of them test a budget
 CALIBRATION_BATCH = 32
 # Of the routed rows, and those that a case names for its own data.
 ENCODER_BUDGETS = (0.01,)
@@ -39,7 +40,7 @@ def encoder_case(
     **fields: Any,  # noqa: ANN401  (those of Case)
 ) -> Case:
     """A case from token ids: of `calibration`, at least 256, and of `test`, used for nothing else. Padding is dead; both orders."""
-    used = calibration[:CALIBRATION]
+    used = calibration[: CERTIFIED if options.certified else CALIBRATION]
     batches = [pad(used[i : i + CALIBRATION_BATCH]) for i in range(0, len(used), CALIBRATION_BATCH)]
     return Case(
         name,
@@ -47,7 +48,7 @@ def encoder_case(
         model,
         batches,
         Sequences(test[: QUICK_TEST if options.quick else TEST], pad),
-        classes=False,
+        classes=options.decides,
         dead_rows="attention_mask",
         budgets=budgets[-1:] if options.quick else budgets,
         orders=("random", "sorted"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.cases.case import Case, CaseOptions
-from benchmarks.cases.encoder import BUDGETS, encoder_case, need
+from benchmarks.cases.encoder import BUDGETS, CALIBRATION, CERTIFIED, encoder_case, need
 from benchmarks.models import minilm as model
 from benchmarks.models.text import data_file, split, tokenize
 
@@ -12,14 +12,14 @@ def minilm(options: CaseOptions) -> Case:
     """256 calibration sentences and 384 for testing, of other documents; the head was trained on yet others."""
     need("minilm", model.package_dir(), data_file())
     _, others = model.load_data()
-    calibration, test = split(others, 256)
+    calibration, test = split(others, CERTIFIED if options.certified else CALIBRATION)
     return encoder_case(
         "minilm",
         "all-MiniLM-L6-v2 (6 layers, 384 wide), mean-pooled embeddings, on rated sentences of 4 domains",
-        model.load_model(),
+        model.load_classifier() if options.decides else model.load_model(),
         tokenize([s.text for s in calibration]),
         tokenize([s.text for s in test]),
         options,
-        head=model.load_head(),
+        head=None if options.decides else model.load_head(),
         budgets=BUDGETS,
     )

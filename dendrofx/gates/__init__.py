@@ -4,8 +4,10 @@ from dendrofx.gates.controls import AlwaysFull, AlwaysLight, OracleGate, RandomG
 from dendrofx.gates.energy import EnergyGate
 from dendrofx.gates.form import GateForm, SiteRows
 from dendrofx.gates.learned import LearnedGate
+from dendrofx.gates.model import MarginGate
 from dendrofx.gates.noise import NoiseGate
 from dendrofx.gates.residual import ResidualGate
+from dendrofx.gates.user import UserGate
 
 __all__ = [
     "GateForm",
@@ -14,6 +16,8 @@ __all__ = [
     "NoiseGate",
     "EnergyGate",
     "LearnedGate",
+    "MarginGate",
+    "UserGate",
     "AlwaysFull",
     "AlwaysLight",
     "RandomGate",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,11 @@ from dendrofx.gates.form import GateForm, Reads, SiteRows
 from dendrofx.gates.scores import FeatureScore, LearnedLightScore, LearnedScaleScore, LearnedScore
 from dendrofx.light.branch import Int8Chain
 
+if TYPE_CHECKING:
+    from dendrofx.gates.model import ModelRows
+
 HARDLY = 1e-4
+RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 SMALLEST_ERROR = 1e-7  # about float32's own noise: below it, one error is as good as another
 
 
@@ -28,21 +33,21 @@ class LearnedGate(GateForm):
 
     Args:
         directions: principal directions of the calibration rows in the code, at most their width.
-        ridge: penalty relative to the number of rows.
+        ridge: penalty relative to the number of rows; None takes the one with the least leave-one-out error.
         reads: "input": features of the row. "light": features of the light branch's output, which then runs on every
             row: next to free where the site is wide and its output narrow. "scales": the logarithms of the scales that an
             int8 light branch quantises its rows with, one per Linear; they are there anyway.
     """
 
     directions: int = field(default=8, metadata={"shown": True})
-    ridge: float = 1e-2
+    ridge: float | None = None
     reads: Reads = "input"
     needs_rows = True
 
     def __post_init__(self) -> None:
         if self.directions < 1:
             raise InputError(f"directions must be >= 1, got {self.directions}")
-        if not self.ridge > 0:
+        if self.ridge is not None and not self.ridge > 0:
             raise InputError(f"ridge must be > 0, got {self.ridge}")
         if self.reads not in ("input", "light", "scales"):
             raise InputError(f"reads must be 'input', 'light' or 'scales', got {self.reads!r}")
@@ -57,9 +62,15 @@ class LearnedGate(GateForm):
         if not bool(usable.any()):
             gate.scale.fill_(torch.inf)
             return gate
-        _fit_range(gate, gate.features(ranged))
-        _fit_weights(gate, features[usable], error[usable], self.ridge)
+        fit_range(gate, gate.features(ranged))
+        fit_weights(gate, features[usable], error[usable], self.ridge)
         return gate
+
+    def fit_model(self, rows: ModelRows) -> nn.Module:
+        """At model scope, on features of the light model's output (`LearnedModelScore`); see `fit_learned`."""
+        from dendrofx.gates.model import fit_learned  # which builds on this file
+
+        return fit_learned(rows, self.directions, self.ridge)
 
     def _gate(self, site: SiteRows, rows: Tensor) -> tuple[LearnedScore | LearnedScaleScore, Tensor, Tensor]:
         """The unfitted gate, and what it takes its features from: on the rows, and on those that show their range."""
@@ -77,7 +88,7 @@ class LearnedGate(GateForm):
         return LearnedScore(site.data.directions(0, "input")[:, : self.directions].t()), rows, ranged
 
 
-def _fit_range(gate: FeatureScore, features: Tensor) -> None:
+def fit_range(gate: FeatureScore, features: Tensor) -> None:
     """Scale and shift, so that the largest |z| of the finite rows is 1."""
     features = features[features.isfinite().all(1)].double()
     mean, spread = features.mean(0), features.std(0, correction=0)
@@ -88,15 +99,39 @@ def _fit_range(gate: FeatureScore, features: Tensor) -> None:
     gate.shift.copy_(-mean / (spread * reach))
 
 
-def _fit_weights(gate: FeatureScore, features: Tensor, error: Tensor, ridge: float) -> None:
-    """The ridge solution over the scaled features."""
+def fit_weights(gate: FeatureScore, features: Tensor, error: Tensor, ridge: float | None) -> None:
+    """The ridge solution over the scaled features; without a penalty the one that cross-validates best."""
     z = (features * gate.scale + gate.shift).double()
     target = error.double().clamp_min(SMALLEST_ERROR).log()
     constant = features.double().std(0, correction=0) <= HARDLY * features[:, 0].abs().max()
     mean, spread = z.mean(0), z.std(0, correction=0).clamp_min(1e-9)
     spread[constant] = torch.inf
     standard = (z - mean) / spread
-    gram = standard.t() @ standard + ridge * len(z) * torch.eye(z.size(1), dtype=z.dtype)
+    penalty = best_ridge(standard, target) if ridge is None else ridge
+    gram = standard.t() @ standard + penalty * len(z) * torch.eye(z.size(1), dtype=z.dtype)
     weight = torch.linalg.solve(gram, standard.t() @ (target - target.mean())) / spread
     gate.weight.copy_(weight[None])
     gate.offset.copy_((target.mean() - weight @ mean)[None])
+
+
+def best_ridge(standard: Tensor, target: Tensor) -> float:
+    """The penalty with the least leave-one-out error, in closed form from one eigendecomposition.
+
+    Source: D. Allen, "The relationship between variable selection and data augmentation and a method for prediction",
+    Technometrics 16, 1974 (PRESS).
+
+    Args:
+        standard: f64[n, features], standardised.
+        target: f64[n].
+    """
+    n = len(standard)
+    values, vectors = torch.linalg.eigh(standard.t() @ standard)
+    rotated, centred = standard @ vectors, target - target.mean()
+    projected = rotated.t() @ centred
+    errors = {}
+    for ridge in RIDGES:
+        shrunk = 1 / (values.clamp_min(0) + ridge * n)
+        leverage = (rotated.square() * shrunk).sum(1) + 1 / n
+        left = (centred - rotated @ (shrunk * projected)) / (1 - leverage).clamp_min(1e-9)
+        errors[ridge] = float(left.square().sum())
+    return min(errors, key=lambda ridge: errors[ridge])

@@ -2,7 +2,7 @@
 
 oneDNN builds a primitive for every row count it meets and keeps up to 1024 of them, 0.6 to 2 MB each: 20,000 calls with
 random row counts grew a process by a gigabyte. So the branches that use oneDNN run at few row counts: blocks of 512 rows
-and a rest that is padded to the next of 1, 2, 4, 8, then multiples of 16 to 256, then of 64 (`padded_rows`).
+and a rest that is padded to the next of 1, 2, then multiples of 4 to 32, of 8 to 64, of 16 to 256, of 64 beyond (`padded_rows`).
 Products in 8-bit integers build none and take rows as they come.
 
 This file is read by TorchScript: no postponed annotations, plain types.
@@ -20,17 +20,17 @@ def padded_rows(rows: int) -> int:
 
     Example:
         >>> [padded_rows(n) for n in (0, 1, 3, 17, 300, 513)]
-        [0, 1, 4, 32, 320, 513]
+        [0, 1, 4, 20, 320, 513]
     """
     rest = rows % 512
     if rest > 256:
         rest = (rest + 63) // 64 * 64
-    elif rest > 8:
+    elif rest > 64:
         rest = (rest + 15) // 16 * 16
-    elif rest > 4:
-        rest = 8
-    elif rest == 3:
-        rest = 4
+    elif rest > 32:
+        rest = (rest + 7) // 8 * 8
+    elif rest > 2:
+        rest = (rest + 3) // 4 * 4
     return rows // 512 * 512 + rest
 
 

@@ -12,6 +12,7 @@ cannot be told, is never row-wise. `str(analysis)` prints the verdicts, `check` 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,7 @@ from dendrofx.inputs import Inputs
 from dendrofx.record import positional
 from dendrofx.rows.in_place import written_in_place
 from dendrofx.rows.layout import OPAQUE, SAMPLES, TOKENS, Letters, has_rows, shape, tensors
-from dendrofx.rows.op import Op
+from dendrofx.rows.op import Op, Rule
 from dendrofx.rows.rules import is_getitem, rule_of
 from dendrofx.rows.trial import Trial
 
@@ -66,11 +67,27 @@ class RowAnalysis:
 
     def __init__(self, gm: fx.GraphModule, mask: str | None = None) -> None:
         self.gm = gm
-        self.letters = Letters(gm, mask)
+        self.letters = self.letters_of(gm, mask)
         self.written = written_in_place(gm)
         self.notes: dict[fx.Node, RowNote] = {}
         for node in gm.graph.nodes:
             self.notes[node] = self.judge(node)
+
+    def letters_of(self, gm: fx.GraphModule, mask: str | None) -> Letters:
+        """Which symbols are axes of rows."""
+        return Letters(gm, mask)
+
+    def has_rows(self, layout: str) -> bool:
+        """Whether values of a layout have rows."""
+        return has_rows(layout)
+
+    def rule(self, node: fx.Node) -> Rule | None:
+        """The rule of a call, None for an op without one."""
+        return rule_of(node)
+
+    def lone(self, ins: Sequence[str]) -> bool:
+        """Whether an operand has one value per sample, which is none per row."""
+        return any(SAMPLES in i and TOKENS not in i for i in ins)
 
     def layout(self, node: fx.Node) -> str:
         """A node's layout."""
@@ -85,8 +102,8 @@ class RowAnalysis:
         layout = self.letters.of(node)
         if not node.op.startswith("call_"):
             return RowNote(layout, False)
-        if not has_rows(layout):
-            reads_rows = tensors(node) and any(has_rows(self.layout(n)) for n in node.all_input_nodes)
+        if not self.has_rows(layout):
+            reads_rows = tensors(node) and any(self.has_rows(self.layout(n)) for n in node.all_input_nodes)
             return RowNote(layout, False, "its output has no rows" if reads_rows else "")
         reason = self.refusal(node, layout)
         return RowNote(layout, reason is None, reason or "")
@@ -97,14 +114,14 @@ class RowAnalysis:
             return reason
         if is_getitem(node):
             return None if self.row_wise(node.all_input_nodes[0]) else "what it picks from is not row-wise"
-        rule = rule_of(node)
+        rule = self.rule(node)
         if rule is None:
             return f"no rule for {getattr(node.target, '__name__', node.target)}"
         given = _operands(node)
         ins = tuple(self.layout(n) for n in given)
         if OPAQUE in "".join(ins) or any(i.count(SAMPLES) > 1 or i.count(TOKENS) > 1 for i in ins):
             return f"the axes of its inputs cannot be told apart: {', '.join(ins)}"
-        if any(SAMPLES in i and TOKENS not in i for i in ins):
+        if self.lone(ins):
             return "an operand has one value per sample, not per row"
         module = self.gm.get_submodule(str(node.target)) if node.op == "call_module" else None
         first = shape(given[0]) if given else ()

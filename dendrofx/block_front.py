@@ -1,0 +1,185 @@
+"""The front at block scope: branches, tolerances and the weights between sites, searched on one set and tested on another.
+
+The pipeline has decided which sites are routed. Here, every set of branches that is cheapest at some share of the error budget is
+walked over its grid of multipliers, and over grids in which one site's weight is halved or doubled; the settings that no other
+beats in risk and cost are tested in order (`guarantee/front.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, fx
+
+from dendrofx.calibrate import STEPS, Step, apply_multiplier, multiplier_grid
+from dendrofx.choose import Candidate
+from dendrofx.explore import MANY_SITES
+from dendrofx.guarantee.budget import Budget
+from dendrofx.guarantee.front import Setting, pareto, walk_front
+from dendrofx.guarantee.sequence import why_none
+from dendrofx.inputs import Inputs, by_sample
+from dendrofx.measure import Counts, activity, add_counts, deviation
+from dendrofx.module import RoutedModule, set_tolerances, tolerances
+from dendrofx.pipeline import BUDGET_SHARES, Pipeline
+from dendrofx.prices import Price
+
+WEIGHTS = (0.5, 2.0)
+# A grid is left where the mean loss is this many times the limit.
+FAR = 3.0
+# Where settings lose the same, the one that deviates less is the safer one: by how much a deviation counts as risk.
+DEVIATION_AS_RISK = 1e-3
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One set of branches."""
+
+    chosen: dict[str, Candidate]
+    prices: dict[str, Price]
+    module: RoutedModule
+    weights: dict[str, float]
+    scores: tuple[Tensor, ...]
+
+
+class BlockFront:
+    """The front of a run that has decided.
+
+    Args:
+        run: the run; `use` changes what it has chosen.
+        budget: what is to be kept.
+
+    Attributes:
+        front: the tested settings, safest first.
+    """
+
+    def __init__(self, run: Pipeline, budget: Budget) -> None:
+        assert run.data is not None
+        self.run, self.budget = run, budget
+        self.search, self.test = run.data.walk, run.data.test
+        self.front: list[Setting] = []
+
+    @torch.no_grad()
+    def chosen(self) -> tuple[Setting, RoutedModule] | str:
+        """The fastest accepted setting and its module, or why there is none."""
+        references = self.references(self.search)
+        found = [
+            s for v in self._variants() for weights in self.weightings(v) for s in self.walked(v, weights, references)
+        ]
+        path = pareto(found, most_cost=1.0)
+        if not path:
+            return "no setting of the routed sites is predicted to be faster than the original"
+        timer = self.run.timer
+        if timer is None:
+            self.front = list(walk_front(path, self.budget))
+        else:
+            with timer.interruptible():  # what was verified so far is kept
+                for setting in walk_front(path, self.budget):
+                    self.front.append(setting)
+        accepted = [s for s in self.front if s.tested is not None and s.tested.accepted]
+        if not accepted:
+            return why_none([s.tested for s in self.front if s.tested is not None], self.budget)
+        best = min(accepted, key=lambda s: s.cost)
+        return best, self.use(best)
+
+    def _variants(self) -> Iterator[Variant]:
+        """What is decided, and the other choices for the same sites."""
+        run, decided = self.run, set(self.run.chosen)
+        kept = dict(run.chosen), dict(run.prices), dict(run.refused)
+        seen: set[tuple[int, ...]] = set()
+        for share in (None, *BUDGET_SHARES):
+            if share is not None:
+                run.choose(share)
+                run.chosen = {n: c for n, c in run.chosen.items() if n in decided}
+            key = tuple(id(c) for c in run.chosen.values())
+            if run.chosen and key not in seen:
+                seen.add(key)
+                module, weights = run.rewritten()
+                yield Variant(dict(run.chosen), dict(run.prices), module, weights, tuple(run.scores.values()))
+            run.chosen, run.prices, run.refused = (dict(part) for part in kept)  # type: ignore[assignment]
+
+    def weightings(self, variant: Variant) -> Iterator[dict[str, float]]:
+        """The sites' weights, and each of them halved and doubled."""
+        yield variant.weights
+        if 1 < len(variant.weights) <= MANY_SITES:
+            for name, weight in variant.weights.items():
+                for factor in WEIGHTS:
+                    yield {**variant.weights, name: factor * weight}
+
+    def references(self, batches: Sequence[Inputs]) -> list[Tensor]:
+        """Per batch what the original gives; of outputs per token, where dead rows are dropped, what it gives on live rows."""
+        found = []
+        for batch in batches:
+            picked = self.budget.pick(batch.call(self.run.original.forward), batch.samples)
+            if picked.dim() > 2 and self.run.captured is not self.run.original:
+                picked = self.budget.pick(batch.call(self.run.captured.forward), batch.samples)
+            found.append(picked)
+        return found
+
+    def walked(self, variant: Variant, weights: Mapping[str, float], references: Sequence[Tensor]) -> Iterator[Setting]:
+        """The settings of one grid, from nearly all rows hard to none, until the loss is far beyond the limit."""
+        macs = [c.full_macs for c in variant.chosen.values()]
+        for multiplier in multiplier_grid(variant.scores, macs, self.run.steps_of(STEPS)):
+            apply_multiplier(variant.module, weights, multiplier)
+            losses, far, counts = self.outcome(variant.module, self.search, references)
+            values = {name: float(t) for name, t in tolerances(variant.module).items()}
+            forms = dict.fromkeys(
+                f"{c.branches.light_form} with {c.branches.gate_form}" for c in variant.chosen.values()
+            )
+            yield Setting(
+                ", ".join(forms),
+                values,
+                float(losses.mean()) + DEVIATION_AS_RISK * float(far.clamp_max(1).mean()),
+                self.cost(variant, counts),
+                activity(counts),
+                partial(self.tested, variant, values),
+                partial(_with_tolerances, variant.module, values),
+                variant,
+            )
+            if float(losses.mean()) > FAR * self.budget.limit:
+                return
+
+    def cost(self, variant: Variant, counts: Counts) -> float:
+        """Predicted, of the run's sites with these branches."""
+        kept, self.run.chosen = self.run.chosen, variant.chosen
+        try:
+            return self.run.cost_of(counts)
+        finally:
+            self.run.chosen = kept
+
+    def outcome(
+        self, module: RoutedModule, batches: Sequence[Inputs], references: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Counts]:
+        """Losses and deviations of all samples, and what was executed."""
+        losses, far, total = [], [], Counts()
+        for batch, reference in zip(batches, references, strict=True):
+            output, counts = batch.call(module.forward_counted)
+            picked = self.budget.pick(output, batch.samples)
+            losses.append(self.budget.losses(reference, picked))
+            far.append(deviation(by_sample(reference, batch.samples), by_sample(picked, batch.samples)))
+            add_counts(total, counts)
+        return torch.cat(losses), torch.cat(far), total
+
+    def tested(self, variant: Variant, values: Mapping[str, float]) -> tuple[Tensor, float]:
+        """Losses on the test samples; rows are routed within samples, so that any sample may lose."""
+        set_tolerances(variant.module, values)
+        return self.outcome(variant.module, self.test, self.references(self.test))[0], 1.0
+
+    def use(self, setting: Setting) -> RoutedModule:
+        """Make a setting what the run has chosen, and return its module."""
+        module = setting.make()
+        assert isinstance(module, RoutedModule)
+        variant = setting.source
+        assert isinstance(variant, Variant)
+        self.run.chosen, self.run.prices = dict(variant.chosen), dict(variant.prices)
+        losses, _, counts = self.outcome(module, self.test, self.references(self.test))
+        risk = float(losses.mean())
+        self.run.steps = [Step(float("nan"), risk, risk, counts)]
+        return module
+
+
+def _with_tolerances(module: fx.GraphModule, values: Mapping[str, float]) -> fx.GraphModule:
+    set_tolerances(module, values)
+    return module

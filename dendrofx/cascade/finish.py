@@ -1,0 +1,89 @@
+"""Finishing a cascade: its plan, and the recipe that controls are built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from dendrofx.capture import CAPTURE
+from dendrofx.cascade.run import Cascades
+from dendrofx.finish import attach
+from dendrofx.guarantee.certificate import Certificate
+from dendrofx.inputs import Inputs
+from dendrofx.module import RoutedModule
+from dendrofx.plan import DeadRowsPlan, Origin, Plan, SitePlan
+from dendrofx.rewrite import rewrite
+
+
+@dataclass(frozen=True)
+class CascadeRecipe:
+    """What a cascade was made from.
+
+    Attributes:
+        captured: the module before the rewrite.
+        light, full: the two models.
+        batched: the inputs that carry samples.
+        decision: which output the gate reads.
+    """
+
+    captured: fx.GraphModule
+    light: RoutedModule
+    full: fx.GraphModule
+    batched: tuple[str, ...]
+    decision: int
+
+
+@torch.no_grad()
+def finish_cascade(
+    module: RoutedModule | None,
+    run: Cascades,
+    example: Inputs | None,
+    origin: Origin,
+    dead_rows: DeadRowsPlan | None,
+    certificate: Certificate | None,
+) -> RoutedModule:
+    """Attach plan and recipe to a cascade, or without one to what is left: the original, on live rows where that wins."""
+    assert run.plan is not None
+    exact = module is not None or run.keeps_exact
+    plan = Plan(
+        _entries(run, exact),
+        run.options.max_deviation,
+        samples=run.data.samples,
+        models=run.model_times,
+        origin=origin,
+        capture=str(run.captured.meta.get(CAPTURE, "")),
+        dead_rows=dead_rows if exact else _unused(dead_rows),
+        cascade=run.plan,
+        budget=str(run.budget),
+        refusal=run.plan.reason,
+        certificate=certificate,
+    )
+    recipe = None
+    if module is not None and run.chosen is not None:
+        recipe = CascadeRecipe(run.captured, run.chosen.light.module, run.full, run.batched, run.decision)
+    left = rewrite(run.full if exact else run.captured, [], {}) if module is None else module
+    return attach(left, plan, recipe, example)
+
+
+def _unused(dead_rows: DeadRowsPlan | None) -> DeadRowsPlan | None:
+    if dead_rows is None:
+        return None
+    return DeadRowsPlan(dead_rows.mask, "refused", "on live rows alone the model did not win")
+
+
+def _entries(run: Cascades, exact: bool) -> list[SitePlan]:
+    """A line per site."""
+    light = {} if run.chosen is None else {n: b.light_form for n, b in run.chosen.light.branches.items()}
+    entries = []
+    for site in run.sites:
+        full = run.exact[site.name][0] if site.name in run.exact and exact else None
+        if site.name in light:
+            form = light[site.name]
+            entries.append(SitePlan(site.name, "light", "in the light model", site.shape, light=form, full=full))
+        elif full is not None:
+            entries.append(SitePlan(site.name, "exact", "in the full model", site.shape, full=full))
+        else:
+            entries.append(SitePlan(site.name, "refused", "as it was in every model", site.shape))
+    return entries

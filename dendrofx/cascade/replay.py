@@ -1,0 +1,80 @@
+"""Replaying the plan of a cascade: the same light branches and gate fitted to the same data, nothing timed, searched or tested."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from dendrofx.block import block_of
+from dendrofx.calibration import Calibration
+from dendrofx.cascade.forms import with_forms
+from dendrofx.cascade.graph import build
+from dendrofx.cascade.search import picks
+from dendrofx.errors import InputError, PlanError
+from dendrofx.find_sites import find_sites
+from dendrofx.gates import GateForm
+from dendrofx.gates.model import ModelRows
+from dendrofx.guarantee.budget import Budget
+from dendrofx.module import RoutedModule, set_tolerances
+from dendrofx.plan import Plan
+from dendrofx.rewrite import rewrite, use_exact
+from dendrofx.rows.samples import SampleAnalysis
+
+
+@torch.no_grad()
+def replay_cascade(
+    captured: fx.GraphModule,
+    base: fx.GraphModule,
+    data: Calibration,
+    plan: Plan,
+    seed: int,
+    budget: Budget | None,
+    gate: GateForm | None,
+) -> RoutedModule:
+    """The cascade that a plan describes, or the exact model where the plan refused one.
+
+    Args:
+        captured: the captured module.
+        base: the same on live rows, where the plan drops dead ones.
+        data: the calibration that the plan was made with.
+        plan: whose origin has been checked.
+        seed: of the plan.
+        budget: needed where it has a metric of the caller's.
+        gate: needed where it is a module of the caller's.
+
+    Raises:
+        PlanError: it cannot be made again from what is given.
+    """
+    assert plan.cascade is not None
+    sites = [s for s in find_sites(base) if s.name in {entry.name for entry in plan.sites}]
+    exact = {e.name: e.full for e in plan.sites if e.status in ("light", "exact") and e.full is not None}
+    full = use_exact(
+        base,
+        [s for s in sites if s.name in exact],
+        {s.name: exact[s.name].fit(block_of(base, s.nodes)) for s in sites if s.name in exact},
+    )
+    if plan.cascade.status == "refused":
+        return rewrite(full, [], {})
+    if plan.cascade.full is not None:
+        full = with_forms(base, sites, dict.fromkeys([s.name for s in sites], plan.cascade.full), data, seed)
+    light = with_forms(base, sites, {e.name: e.light for e in plan.sites if e.light is not None}, data, seed)
+    form = gate or plan.cascade.gate
+    fit = getattr(form, "fit_model", None)
+    if fit is None:
+        raise PlanError("the plan's gate is a module of yours: pass it again as gate=")
+    asked, batched = budget or _budget(plan), SampleAnalysis(captured).batched
+    reference, outputs = (picks(m, data.gate, asked, batched) for m in (captured, light))
+    rows = ModelRows(outputs, reference, asked.losses(reference, outputs), asked.is_decision)
+    decision = asked.place(data.test[0].call(captured.forward))
+    module = build(captured, light, fit(rows).eval(), full, batched, decision)
+    set_tolerances(module, {"model": float(plan.cascade.tolerance or 0.0)})
+    return module
+
+
+def _budget(plan: Plan) -> Budget:
+    shown = plan.certificate
+    assert shown is not None
+    try:
+        return Budget(shown.metric, shown.alpha, 1 - shown.delta, shown.output)
+    except InputError as error:
+        raise PlanError(f"the plan's budget has a metric of yours, {shown.metric}: pass it again as budget=") from error

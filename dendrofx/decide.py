@@ -1,0 +1,138 @@
+"""From a captured model to a finished module: at block scope and at model scope, with a budget to certify and without."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import fx
+
+from dendrofx.block_front import BlockFront
+from dendrofx.calibration import Calibration
+from dendrofx.cascade.finish import finish_cascade
+from dendrofx.cascade.run import Cascades
+from dendrofx.dead_rows import drop_dead_rows
+from dendrofx.explore import Options
+from dendrofx.find_sites import find_sites
+from dendrofx.finish import finish
+from dendrofx.guarantee.budget import Budget
+from dendrofx.guarantee.certify import certified, warn_of_duplicates
+from dendrofx.inputs import Inputs
+from dendrofx.module import FRONT, RoutedModule
+from dendrofx.pipeline import Pipeline
+from dendrofx.plan import DeadRowsPlan, Origin
+from dendrofx.plan_file import here
+from dendrofx.sites import Selector
+from dendrofx.stopwatch import Timer
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What else the caller asked for.
+
+    Attributes:
+        dead_rows: the mask, as `transform` takes it.
+        sites: which sites may be routed.
+        budget: to certify, None without.
+        model, data: fingerprints.
+    """
+
+    dead_rows: str | None
+    sites: Selector
+    budget: Budget | None
+    model: str
+    data: str | None
+
+    def origin(self, options: Options, sizes: tuple[int, ...]) -> Origin:
+        """Of the plan that is made now."""
+        return here(self.model, self.data, options.seed, sizes, options.min_speedup)
+
+
+def decide_block(
+    captured: fx.GraphModule,
+    data: Calibration | None,
+    options: Options,
+    timer: Timer | None,
+    example: Inputs | None,
+    asked: Asked,
+) -> RoutedModule:
+    """Route rows of blocks."""
+    run, module, dead = _piped(captured, asked, data, options, timer, example)
+    origin = asked.origin(options, run.tuning.sizes)
+    if asked.budget is None or data is None:
+        return finish(module, run, example, origin, dead)
+    warn_of_duplicates(data.test)
+    front = BlockFront(run, asked.budget)
+    found = front.chosen() if run.chosen else "no site is routed: nothing pays"
+    if not isinstance(found, str) and options.decide and timer is not None:
+        run.model_times = run.time_model(found[1], timer)
+        losing = [t for t in run.model_times if not t.wins(options.min_speedup)]
+        if losing:
+            found = f"within the budget the rewritten model did not win: {losing[0].reason(options.min_speedup)}"
+    if isinstance(found, str):
+        for site in [s for s in run.sites if s.name in run.chosen]:
+            run.refuse(site, f"not certified: {found}")
+        module = run.calibrate()
+        made = finish(module, run, example, origin, dead, budget=str(asked.budget), refusal=found)
+    else:
+        setting, module = found
+        shown = certified(module, front.front, setting, asked.budget, data.test, asked.model)
+        made = finish(module, run, example, origin, dead, budget=str(asked.budget), certificate=shown)
+    made.meta[FRONT] = front.front
+    return made
+
+
+def _piped(
+    captured: fx.GraphModule,
+    asked: Asked,
+    data: Calibration | None,
+    options: Options,
+    timer: Timer | None,
+    example: Inputs | None,
+) -> tuple[Pipeline, RoutedModule, DeadRowsPlan | None]:
+    """The pipeline's result; where live rows do not win on the whole model, that of the graph with all rows."""
+    if asked.dead_rows is None:
+        run = Pipeline(captured, find_sites(captured).select(asked.sites), data, options, timer, example)
+        return run, run.run(), None
+    live, dead = _live(captured, asked.dead_rows, data, example)
+    run = Pipeline(live, find_sites(live).select(asked.sites), data, options, timer, example, original=captured)
+    module = run.run()
+    if run.lost is None:
+        return run, module, dead
+    refused = DeadRowsPlan(asked.dead_rows, "refused", f"on live rows alone the model did not win: {run.lost}")
+    run = Pipeline(captured, find_sites(captured).select(asked.sites), data, options, timer, example)
+    return run, run.run(), refused
+
+
+def _live(
+    captured: fx.GraphModule, dead_rows: str, data: Calibration | None, example: Inputs | None
+) -> tuple[fx.GraphModule, DeadRowsPlan]:
+    """The graph on live rows."""
+    assert example is not None
+    live, report = drop_dead_rows(captured, dead_rows, example)
+    share = None if data is None else data.live_share(report.mask)
+    return live, DeadRowsPlan(dead_rows, "live", report.describe(share))
+
+
+def decide_model(
+    captured: fx.GraphModule,
+    data: Calibration | None,
+    options: Options,
+    timer: Timer | None,
+    example: Inputs | None,
+    asked: Asked,
+) -> RoutedModule:
+    """Route samples between a light model and the original."""
+    assert data is not None
+    assert asked.budget is not None
+    warn_of_duplicates(data.test)
+    base, dead = captured, None
+    if asked.dead_rows is not None:
+        base, dead = _live(captured, asked.dead_rows, data, example)
+    run = Cascades(captured, base, find_sites(base).select(asked.sites), data, options, asked.budget, timer)
+    module = run.run()
+    shown = None
+    if module is not None:
+        shown = certified(module, run.front, run.best, asked.budget, data.test, asked.model)
+    made = finish_cascade(module, run, example, asked.origin(options, run.sizes), dead, shown)
+    made.meta[FRONT] = run.front
+    return made

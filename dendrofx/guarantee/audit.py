@@ -1,0 +1,175 @@
+"""Drift: does a certificate still hold in production? An e-process on the losses of a few easy rows, recomputed in full.
+
+Samples that went to full have no loss, so a risk of at most alpha means that easy samples lose at most m = alpha / (share of easy
+samples) on average. The wealth of a bettor against that,
+
+    E_t = product over i <= t of (1 + lambda_i (L_i - m)),    lambda_i in [0, 1 / m], chosen before L_i is seen,
+
+is a nonnegative supermartingale as long as it holds; so it ever exceeds 1 / delta with probability at most delta, however often
+one looks (Ville's inequality). Source: I. Waudby-Smith and A. Ramdas, "Estimating means of bounded random variables by betting",
+Journal of the Royal Statistical Society B 86(1), 2024; A. Ramdas and others, "Game-theoretic statistics and safe anytime-valid
+inference", Statistical Science 38(4), 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dendrofx.errors import InputError
+from dendrofx.guarantee.budget import Budget
+from dendrofx.guarantee.certificate import Certificate
+from dendrofx.inputs import Inputs
+
+# The largest stake, as a share of the one that a loss of 0 would ruin.
+BOLDEST = 0.5
+Answer = Literal["broken", "not shown broken", "too few rows"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the losses say.
+
+    Attributes:
+        answer: "broken": the wealth passed 1 / delta, which happens with probability at most delta while the certificate holds.
+            "not shown broken". "too few rows": not even losses of 1 alone could have shown it with so many.
+        rows: how many losses.
+        mean: of the losses.
+        allowed: alpha / easy share, what it may be.
+        e_value: the largest wealth so far.
+        alarm: 1 / delta.
+        at: rows after which the alarm went off, None if it did not.
+    """
+
+    answer: Answer
+    rows: int
+    mean: float
+    allowed: float
+    e_value: float
+    alarm: float
+    at: int | None
+
+    def __str__(self) -> str:
+        seen = f"{self.rows} easy rows, mean loss {self.mean:.4g}, allowed {self.allowed:.4g}"
+        return f"{self.answer}: {seen}; largest e-value {self.e_value:.3g}, alarm at {self.alarm:g}"
+
+
+def audit(losses: Tensor | Sequence[float], certificate: Certificate, easy_share: float | None = None) -> Audit:
+    """Test a certificate on the losses of easy rows, in the order in which they came.
+
+    Args:
+        losses: f[t] in [0, 1], such as `Shadow` returns; of rows that were picked without looking at them.
+        certificate: the one to test.
+        easy_share: share of samples that take the light branch now; by default what it was on the certificate's test samples.
+
+    Raises:
+        InputError: losses that are no losses.
+
+    Example:
+        >>> dendrofx.audit(torch.cat(losses), certificate).answer
+        'not shown broken'
+    """
+    seen = torch.as_tensor(losses, dtype=torch.float64).reshape(-1)
+    if bool((~((seen >= 0) & (seen <= 1))).any()):
+        raise InputError("losses of an audit must be in [0, 1] and not NaN")
+    share = certificate.easy_share if easy_share is None else easy_share
+    if not 0 < share <= 1:
+        raise InputError(f"easy_share must be above 0 and at most 1, got {share!r}")
+    allowed, alarm = certificate.alpha / share, 1 / certificate.delta
+    mean = float(seen.mean()) if len(seen) else 0.0
+    if allowed >= 1:  # so few rows are easy that they cannot break it
+        return Audit("not shown broken", len(seen), mean, allowed, 1.0, alarm, None)
+    wealth, largest, at = 1.0, 1.0, None
+    for t, stake in enumerate(_stakes(seen.tolist(), allowed)):
+        wealth *= 1 + stake * (float(seen[t]) - allowed)
+        largest = max(largest, wealth)
+        if at is None and wealth >= alarm:
+            at = t + 1
+    if at is not None:
+        return Audit("broken", len(seen), mean, allowed, largest, alarm, at)
+    answer: Answer = "too few rows" if len(seen) < fewest(allowed, alarm) else "not shown broken"
+    return Audit(answer, len(seen), mean, allowed, largest, alarm, None)
+
+
+def fewest(allowed: float, alarm: float) -> int:
+    """Rows that it takes to pass the alarm if every loss were 1."""
+    wealth, rows = 1.0, 0
+    ones = _stakes([1.0] * 10_000, allowed)
+    while wealth < alarm and rows < len(ones):
+        wealth *= 1 + ones[rows] * (1 - allowed)
+        rows += 1
+    return rows
+
+
+def _stakes(losses: Sequence[float], allowed: float) -> list[float]:
+    """Stakes, each from the losses before it: (mean - m) / (variance + (mean - m)^2), between 0 and half of 1 / m.
+
+    That is the growth-optimal stake to second order ("approximate GRAPA"). It starts from one loss at twice the allowed mean.
+    """
+    count, total, squares = 1.0, 2 * allowed, allowed * 1.0
+    found = []
+    for loss in losses:
+        mean = total / count
+        variance = max(squares / count - mean * mean, 1e-6)
+        gain = mean - allowed
+        found.append(min(max(gain / (variance + gain * gain), 0.0), BOLDEST / allowed))
+        count, total, squares = count + 1, total + loss, squares + loss * loss
+    return found
+
+
+@dataclass(frozen=True)
+class Shadowed:
+    """What a shadow audit saw of one call.
+
+    Attributes:
+        losses: f64[k], of the easy ones among the samples that were picked.
+        picked: samples that were picked.
+        samples: of the call.
+    """
+
+    losses: Tensor
+    picked: int
+    samples: int
+
+
+class Shadow:
+    """Recomputes a seeded 1 / `every` of the samples in full, beside the module.
+
+    Args:
+        module: what `transform` returned with a budget.
+        budget: the same budget.
+        every: one sample in that many, on average.
+        seed: of the picks; the samples themselves are not looked at.
+
+    Example:
+        >>> shadow = dendrofx.Shadow(routed, budget, every=100)
+        >>> output = routed(**batch)
+        >>> losses.append(shadow(batch).losses)
+        >>> print(dendrofx.audit(torch.cat(losses), routed.plan.certificate))
+    """
+
+    def __init__(self, module: nn.Module, budget: Budget, every: int = 100, seed: int = 0) -> None:
+        if not isinstance(every, int) or every < 1:
+            raise InputError(f"every must be a whole number of at least 1, got {every!r}")
+        from dendrofx.guarantee.reference import Reference  # it knows routed modules, which know plans and certificates
+
+        self.reference, self.budget, self.every = Reference(module), budget, every
+        self.generator = torch.Generator().manual_seed(seed)
+
+    @torch.no_grad()
+    def __call__(self, batch: Any) -> Shadowed:  # noqa: ANN401  (a batch as users write it)
+        """Audit one call's inputs."""
+        inputs = Inputs.of(batch)
+        samples = inputs.samples
+        picked = (torch.rand(samples, generator=self.generator) < 1 / self.every).nonzero().squeeze(1)
+        if not len(picked):
+            return Shadowed(torch.zeros(0, dtype=torch.float64), 0, samples)
+        few = self.reference.take(inputs, picked)
+        easy = self.reference.easy(few)
+        exact = self.budget.pick(self.reference.full(few), len(picked))
+        seen = self.budget.pick(self.reference.module_output(few), len(picked))
+        return Shadowed(self.budget.losses(exact, seen)[easy], len(picked), samples)

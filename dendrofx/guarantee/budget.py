@@ -1,0 +1,238 @@
+"""`Budget`: what a user allows, in the user's own terms, and how sure they want to be of it.
+
+    Budget("flip", limit=0.01)                        at most 1 % of the decisions change, at 95 % confidence
+    Budget("exceeds(0.05)", 0.02, confidence=0.99)    at most 2 % of the samples deviate by more than 5 %, at 99 %
+
+The promise, `P(risk <= limit) >= confidence`, is over the draw of the calibration samples. It takes them and the samples of later
+calls to be exchangeable: drawn alike, in no telling order. Where samples come from one source (fragments of one sequence, sentences
+of one document), sources must be drawn alike; samples of one source say less than as many of different ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dendrofx.errors import InputError
+from dendrofx.guarantee.bounds import binomial_p, hoeffding_bentkus_p, least_samples
+from dendrofx.guarantee.metrics import Metric, named_metric
+from dendrofx.inputs import by_sample
+from dendrofx.outputs import flatten
+
+ROUNDING = 1e-9  # of a metric in floating point
+# Where a budget says nothing about distances: few decisions change at a mean deviation of this.
+USUAL_DEVIATION = 0.05
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A limit of the risk, the mean loss per sample against the original model's outputs. No labels.
+
+    Args:
+        metric: "flip", "deviation", "exceeds(0.05)" or "cosine" (see `metrics.py`), or a function of the original's output and
+            another, each [N, ...], that returns f[N] losses in [0, 1].
+        limit: alpha, in (0, 1).
+        confidence: 1 - delta, in (0, 1).
+        output: which output it is about, by name (`"logits"`) or place; by default the only one, or the one named logits, and
+            for distances all of them side by side.
+
+    Raises:
+        InputError: a limit or confidence outside (0, 1), or no such metric.
+
+    Example:
+        >>> routed = dendrofx.transform(model, calibration=batches, budget=dendrofx.Budget("flip", limit=0.01))
+        >>> print(routed.plan.certificate)
+    """
+
+    metric: str | Metric
+    limit: float
+    confidence: float = 0.95
+    output: str | int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.metric, str):
+            named_metric(self.metric)
+        elif not callable(self.metric):
+            raise InputError(f"metric is a name or a function of (reference, output), got {self.metric!r}")
+        for name, value in (("limit", self.limit), ("confidence", self.confidence)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+                raise InputError(
+                    f"{name} must be between 0 and 1, got {value!r}; limit=0.01, confidence=0.95 for 1 % at 95 %"
+                )
+
+    @staticmethod
+    def parse(text: str) -> Budget:
+        """From `METRIC:ALPHA:CONFIDENCE`, such as `flip:0.01:0.95`; the confidence may be left out.
+
+        Raises:
+            InputError: anything else.
+        """
+        parts = text.split(":")
+        try:
+            limit, confidence = float(parts[1]), float(parts[2]) if len(parts) > 2 else 0.95
+        except (IndexError, ValueError):
+            parts = []
+        if len(parts) not in (2, 3):
+            raise InputError(f"a budget is METRIC:ALPHA:CONFIDENCE, such as flip:0.01:0.95, got {text!r}")
+        return Budget(parts[0], limit, confidence)
+
+    @property
+    def name(self) -> str:
+        """The metric's."""
+        return (
+            self.metric
+            if isinstance(self.metric, str)
+            else getattr(self.metric, "__name__", type(self.metric).__name__)
+        )
+
+    @property
+    def delta(self) -> float:
+        """The chance that the promise does not hold."""
+        return round(1 - self.confidence, 12)
+
+    @property
+    def is_decision(self) -> bool:
+        """Whether it is about decisions."""
+        return self.metric == "flip"
+
+    @property
+    def _metric(self) -> tuple[Metric, bool]:
+        return named_metric(self.metric) if isinstance(self.metric, str) else (self.metric, False)
+
+    @property
+    def deviation(self) -> float:
+        """A mean deviation that is about as much, for choosing what is worth testing; no promise rests on it."""
+        if self.name == "deviation":
+            return self.limit
+        if self.name == "cosine":  # 1 - cos is about half the squared deviation
+            return 2 * float(self.limit**0.5)
+        if (found := re.fullmatch(r"exceeds\((.+)\)", self.name)) is not None:
+            return float(found[1]) / 2
+        return USUAL_DEVIATION
+
+    @property
+    def test(self) -> str:
+        """The test's name: "binomial" or "hoeffding-bentkus"."""
+        return "binomial" if self._metric[1] else "hoeffding-bentkus"
+
+    @property
+    def least(self) -> int:
+        """The least samples that can show it."""
+        return least_samples(self.limit, self.delta)
+
+    def p_value(self, losses: float, n: int) -> float:
+        """Of "the risk is above the limit", from the sum of n losses."""
+        tail: Callable[[float, int, float], float] = binomial_p if self._metric[1] else hoeffding_bentkus_p
+        return tail(losses, n, self.limit)
+
+    def samples_to_show(self, risk: float) -> int | None:
+        """The least samples that would show it at an observed risk; None at one that is not below the limit."""
+        if risk >= self.limit:
+            return None
+        low, high = 1, self.least
+        while self.p_value(risk * high, high) > self.delta:
+            low, high = high, 2 * high
+            if high > 10**8:
+                return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.p_value(risk * middle, middle) <= self.delta else (middle, high)
+        return high
+
+    def pick(self, output: Any, samples: int) -> Tensor:  # noqa: ANN401
+        """What the metric reads of one call's output: [samples, ...].
+
+        Raises:
+            InputError: no such output, or several and none is named.
+        """
+        tensors, form = flatten(output)
+        floats = {n: t for n, t in zip(form.names, tensors, strict=True) if t.is_floating_point()}
+        name = self._named(floats)
+        if name is None:
+            return by_sample(output, samples)
+        found = floats[name]
+        if found.dim() == 0 or len(found) != samples:
+            raise InputError(
+                f"output '{name}' is shaped {tuple(found.shape)} for {samples} samples: a budget is per sample"
+            )
+        return found
+
+    def place(self, output: Any) -> int:  # noqa: ANN401
+        """Among all tensors of an output, the one that the budget is about.
+
+        Raises:
+            InputError: it is about several.
+        """
+        tensors, form = flatten(output)
+        name = self._named({n: t for n, t in zip(form.names, tensors, strict=True) if t.is_floating_point()})
+        if name is None:
+            raise InputError(
+                f"the model has the outputs {', '.join(form.names)}: name the one that {self.name} is about, output='...'"
+            )
+        return form.names.index(name)
+
+    def _named(self, floats: dict[str, Tensor]) -> str | None:
+        """The output's name, None for all of them."""
+        if self.output is not None:
+            names = list(floats)
+            name = names[self.output] if isinstance(self.output, int) and self.output < len(names) else self.output
+            if name not in floats:
+                raise InputError(f"output={self.output!r}: the model has no such output; it has {', '.join(names)}")
+            return str(name)
+        if len(floats) == 1:
+            return next(iter(floats))
+        if "logits" in floats:
+            return "logits"
+        if self.is_decision or not isinstance(self.metric, str):
+            raise InputError(
+                f"the model has the outputs {', '.join(floats)}: name the one that {self.name} is about, output='...'"
+            )
+        return None
+
+    def losses(self, reference: Tensor, output: Tensor) -> Tensor:
+        """Per sample, f64[N] in [0, 1], of what `pick` gave.
+
+        Raises:
+            InputError: the user's metric gives NaN, leaves [0, 1], or has another shape.
+        """
+        loss = torch.as_tensor(self._metric[0](reference, output)).detach().double()
+        if loss.shape != (len(reference),):
+            raise InputError(
+                f"metric {self.name} returned {tuple(loss.shape)} for {len(reference)} samples: return one loss each"
+            )
+        if bool(loss.isnan().any()):
+            raise InputError(
+                f"metric {self.name} gave NaN for sample {int(loss.isnan().nonzero()[0])}: return losses in [0, 1]"
+            )
+        if bool((outside := (loss < -ROUNDING) | (loss > 1 + ROUNDING)).any()):
+            where = int(outside.nonzero()[0])
+            raise InputError(
+                f"metric {self.name} gave {float(loss[where]):.4g} for sample {where}: losses must be in [0, 1]"
+            )
+        return loss.clamp(0.0, 1.0)
+
+    def __str__(self) -> str:
+        return f"{self.name} at most {100 * self.limit:g} %, {100 * self.confidence:g} % confidence"
+
+
+def check_redecided(plan: Any, budget: Budget | None) -> Budget | None:  # noqa: ANN401  (a Plan, which knows certificates)
+    """The budget of a plan that is decided anew.
+
+    Raises:
+        InputError: the caller gave another, or has to give one.
+    """
+    if not plan.budget:
+        return None if budget is None else _mismatch(plan, budget)
+    if budget is None or str(budget) != plan.budget:
+        return _mismatch(plan, budget)
+    return budget
+
+
+def _mismatch(plan: Any, budget: Budget | None) -> Budget | None:  # noqa: ANN401
+    there = plan.budget or f"max_deviation {plan.max_deviation:g}"
+    raise InputError(f"redecide=True keeps the plan's budget, {there}: pass the same budget=, not {budget}")

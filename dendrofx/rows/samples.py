@@ -1,0 +1,192 @@
+"""Batch independence: does every output sample read that sample of the inputs, and nothing of any other?
+
+The same analysis as for rows (`analysis.py`) with samples alone for rows: token axes count as features, so attention, pooling over
+tokens and reshapes of a sample are fine, and what crosses the batch axis is not. A cascade gathers the samples in doubt, runs the
+original on them alone and scatters them back; it may do so only where this is proved.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from dendrofx.errors import InputError
+from dendrofx.inputs import Inputs
+from dendrofx.outputs import flatten
+from dendrofx.rows import proofs
+from dendrofx.rows.analysis import RowAnalysis, RowNote
+from dendrofx.rows.layout import FEATURES, OPAQUE, SAMPLES, Letters, fixed, tensors
+from dendrofx.rows.op import Op, Rule
+
+aten = torch.ops.aten
+ROUNDING = 1e-5
+
+
+class SampleLetters(Letters):
+    """`b` for samples, `?` for sizes that mix them with others, `.` for the rest."""
+
+    def __init__(self, gm: fx.GraphModule, mask: str | None = None) -> None:
+        super().__init__(gm, mask)
+        samples = {s for s, letter in self.letter.items() if letter in (SAMPLES, OPAQUE)}
+        self.letter = _Letter(samples)
+
+    def axis(self, size: int | str) -> str:
+        """The letter of one size."""
+        return FEATURES if isinstance(size, int) else self.letter.get(size, OPAQUE)
+
+
+class _Letter(dict[str, str]):
+    """Letters by symbol or expression of symbols."""
+
+    def __init__(self, samples: set[str]) -> None:
+        super().__init__(dict.fromkeys(samples, SAMPLES))
+
+    def get(self, symbol: str, default: Any = None) -> Any:  # noqa: ANN401  (dict's own)
+        if symbol in self:
+            return SAMPLES
+        return OPAQUE if set(re.findall(r"\w+", symbol)) & set(self) else FEATURES
+
+
+class SampleAnalysis(RowAnalysis):
+    """See the module's docstring.
+
+    Args:
+        gm: a module captured with symbolic shapes.
+
+    Example:
+        >>> SampleAnalysis(capture(model, example, shapes=True)).refusals
+        []
+    """
+
+    def letters_of(self, gm: fx.GraphModule, mask: str | None) -> Letters:
+        """Samples alone."""
+        return SampleLetters(gm, mask)
+
+    def has_rows(self, layout: str) -> bool:
+        """Whether a layout has one sample axis, and no axis that mixes samples."""
+        return layout.count(SAMPLES) == 1 and OPAQUE not in layout
+
+    def judge(self, node: fx.Node) -> RowNote:
+        """One node; its inputs have been judged."""
+        layout = self.letters.of(node)
+        if not node.op.startswith("call_"):
+            return RowNote(layout, False)
+        reads = any(SAMPLES in self.layout(n) or OPAQUE in self.layout(n) for n in node.all_input_nodes if tensors(n))
+        if not reads and SAMPLES not in layout and OPAQUE not in layout:
+            return RowNote(layout, False)
+        if not tensors(node):
+            sized = node.target in (aten.sym_size, aten.size) or (node.op == "call_method" and node.target == "size")
+            return RowNote(layout, False, "" if sized else "a number is computed from all samples")
+        if not self.has_rows(layout):
+            return RowNote(layout, False, "its output has no samples")
+        reason = self.refusal(node, layout)
+        return RowNote(layout, reason is None, reason or "")
+
+    def rule(self, node: fx.Node) -> Rule | None:
+        """The rule of a call."""
+        return SAMPLE_RULES.get(node.target) or super().rule(node) if node.op == "call_function" else super().rule(node)
+
+    def lone(self, ins: Sequence[str]) -> bool:
+        """Values per sample are what this is about."""
+        return False
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why the graph is not independent of the batch, a line per node that is to blame; empty where it is."""
+        found = [f"%{n.name} ({self.layout(n)}): {note.reason}" for n, note in self.notes.items() if note.reason]
+        found += [
+            f"input '{n}' ({layout}) has its samples not on axis 0"
+            for n, layout in self.inputs().items()
+            if SAMPLES in layout[1:]
+        ]
+        output = next(n for n in self.gm.graph.nodes if n.op == "output")
+        return found + [
+            f"output %{n.name} ({self.layout(n)}) does not have its samples on axis 0"
+            for n in output.all_input_nodes
+            if not self.layout(n).startswith(SAMPLES) or not self.has_rows(self.layout(n))
+        ]
+
+    def inputs(self) -> dict[str, str]:
+        """Layouts of the inputs by name."""
+        return {str(n.target): self.layout(n) for n in self.gm.graph.nodes if n.op == "placeholder"}
+
+    @property
+    def batched(self) -> tuple[str, ...]:
+        """The inputs that carry samples."""
+        return tuple(name for name, layout in self.inputs().items() if layout.startswith(SAMPLES))
+
+
+def take_samples(inputs: Inputs, batched: Sequence[str], index: Tensor) -> Inputs:
+    """The samples at `index` (i64[k]) of the inputs that carry samples; inputs by name."""
+    return Inputs((), tuple((k, v.index_select(0, index) if k in batched else v) for k, v in inputs.kwargs))
+
+
+@torch.no_grad()
+def check_samples(gm: fx.GraphModule, batched: Sequence[str], inputs: Inputs, seed: int = 0) -> None:
+    """Try it: a permuted part of the batch alone must give what these samples gave among all.
+
+    Raises:
+        InputError: it does not; names the output.
+    """
+    samples = dict(inputs.kwargs)[batched[0]].size(0)
+    order = torch.randperm(samples, generator=torch.Generator().manual_seed(seed))[: max(samples // 2, 1)]
+    whole, form = flatten(inputs.call(gm))
+    part, _ = flatten(take_samples(inputs, batched, order).call(gm))
+    for name, a, b in zip(form.names, whole, part, strict=True):
+        scale = float(a.double().abs().nan_to_num().max()) if a.numel() else 0.0
+        expected = a.index_select(0, order) if a.dim() and len(a) == samples else a
+        if expected.shape != b.shape or not torch.allclose(
+            expected.double(), b.double(), rtol=0, atol=ROUNDING * scale, equal_nan=True
+        ):
+            raise InputError(f"scope='model': output '{name}' of a sample depends on the other samples of its batch")
+
+
+def _reshapes(op: Op) -> str | None:
+    """Whatever happens within a sample, as long as samples stay on axis 0."""
+    if op.ins[0].startswith(SAMPLES) and op.out.startswith(SAMPLES):
+        return None
+    return f"reshaping {op.ins[0]} to {op.out} may move values across samples"
+
+
+def _product(op: Op) -> str | None:
+    """Matrix products of each sample on its own: samples are in no axis of the matrices, but in rows of the first."""
+    first, *others = op.ins
+    if fixed(others):
+        return f"it sums over axis '{SAMPLES}'" if first.endswith(SAMPLES) else None
+    if any(SAMPLES in layout[-2:] for layout in op.ins):
+        return "samples are multiplied with each other"
+    return proofs.elementwise(Op(op.node, op.out, tuple(i[:-2] + FEATURES * 2 for i in op.ins), *_rest(op)))
+
+
+def _rest(op: Op) -> tuple[Any, Any, Any]:
+    return op.first, op.result, op.letter
+
+
+def _leading(op: Op) -> str | None:
+    """Convolutions, pools and norms of [samples, channels, ...] with fixed weights."""
+    return None if op.ins[0].startswith(SAMPLES) and fixed(op.ins[1:]) else f"samples are not on axis 0 of {op.ins[0]}"
+
+
+def _batch_norm(op: Op) -> str | None:
+    return "it normalises over the batch" if op.argument(5, "training") else _leading(op)
+
+
+def _slices(op: Op) -> str | None:
+    axis = op.ins[0][op.argument(1, "dim", 0)]
+    return proofs.slices(op) if axis == SAMPLES else None
+
+
+SAMPLE_RULES: dict[Any, Rule] = {
+    **dict.fromkeys([aten.reshape, aten.view, aten.flatten, aten.unflatten], _reshapes),
+    **dict.fromkeys([aten.matmul, aten.bmm, aten.scaled_dot_product_attention], _product),
+    **dict.fromkeys([aten.conv1d, aten.conv2d, aten.max_pool2d, aten.avg_pool2d, aten.adaptive_avg_pool2d], _leading),
+    **dict.fromkeys([aten.group_norm, aten.adaptive_avg_pool1d, aten.avg_pool1d], _leading),
+    aten.batch_norm: _batch_norm,
+    aten.slice: _slices,
+}
+
+__all__ = ["SampleAnalysis", "check_samples", "take_samples"]

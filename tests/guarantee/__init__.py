@@ -1,0 +1,1 @@
+"""Budgets, their tests, certificates and audits."""

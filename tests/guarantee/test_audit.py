@@ -1,0 +1,58 @@
+"""The e-process: alarms while a certificate holds, and how soon it finds one that does not."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from dendrofx import Certificate, InputError, audit
+from dendrofx.guarantee.audit import fewest
+
+CERTIFICATE = Certificate(
+    "flip", None, 0.02, 0.05, 300, 0.0, 0.002, "binomial", 1, 1, {"model": 0.1}, 0.8, "m", "n", "i", "0", "2", "cpu"
+)
+
+
+def losses(mean: Any, count: Any, seed: Any) -> Any:
+    return (torch.rand(count, generator=torch.Generator().manual_seed(seed)) < mean).double()
+
+
+def test_alarms_are_at_most_delta_while_it_holds() -> None:
+    """Easy samples lose exactly what is allowed, looked at after each of 2000 rows, 300 times; P(more than 30 of 300) < 1e-4."""
+    broken = sum(audit(losses(0.02 / 0.8, 2000, seed), CERTIFICATE).answer == "broken" for seed in range(300))
+    assert broken <= 30
+
+
+def test_a_broken_one_is_found() -> None:
+    answers = [audit(losses(0.1, 2000, seed), CERTIFICATE) for seed in range(50)]
+    assert all(a.answer == "broken" for a in answers)
+    assert sorted(a.at for a in answers)[25] < 400
+
+
+def test_too_few_rows_say_so() -> None:
+    few = fewest(0.02 / 0.8, 20)
+    assert audit(torch.zeros(few - 1), CERTIFICATE).answer == "too few rows"
+    assert audit(torch.zeros(few), CERTIFICATE).answer == "not shown broken"
+    assert audit(torch.ones(few), CERTIFICATE).answer == "broken"
+    assert audit([], CERTIFICATE).answer == "too few rows"
+
+
+def test_stakes_look_at_the_past_alone() -> None:
+    """The wealth after t rows does not depend on what comes later."""
+    seen = losses(0.2, 50, 3)
+    wealth = [audit(seen[:t], CERTIFICATE).e_value for t in range(1, 50)]
+    other = torch.cat([seen[:25], 1 - seen[25:]])
+    assert [audit(other[:t], CERTIFICATE).e_value for t in range(1, 26)] == wealth[:25]
+
+
+def test_few_easy_samples_cannot_break_it() -> None:
+    assert audit(torch.ones(100), replace(CERTIFICATE, easy_share=0.01)).answer == "not shown broken"
+
+
+@pytest.mark.parametrize("bad", [[-0.1], [1.1], [float("nan")]])
+def test_what_is_no_loss_is_refused(bad: Any) -> None:
+    with pytest.raises(InputError):
+        audit(bad, CERTIFICATE)
+    with pytest.raises(InputError):
+        audit([0.0], CERTIFICATE, easy_share=0.0)

@@ -1,0 +1,99 @@
+"""Budgets: metrics, what they read of an output, and bad input."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from dendrofx import Budget, InputError
+from dendrofx.guarantee.metrics import clipped_deviation, decisions, flips, half_cosine_distance
+
+
+def test_decisions_of_many_one_and_no_logits() -> None:
+    assert decisions(torch.tensor([[1.0, 2.0, 0.0], [3.0, 0.0, 0.0]])).tolist() == [[1], [0]]
+    assert decisions(torch.tensor([[-1.0], [0.5]])).tolist() == [[0], [1]]
+    assert decisions(torch.tensor([-1.0, 0.5])).tolist() == [[0], [1]]
+
+
+def test_a_sample_flips_where_any_of_its_decisions_does() -> None:
+    reference = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]])
+    other = reference.clone()
+    other[1, 1] = torch.tensor([0.0, 1.0])
+    assert flips(reference, other).tolist() == [0.0, 1.0]
+
+
+def test_deviation_is_clipped_and_cosine_halved() -> None:
+    a = torch.tensor([[3.0, 4.0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    b = torch.tensor([[3.0, 4.5], [-9.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    assert clipped_deviation(a, b).tolist() == pytest.approx([0.1, 1.0, 1.0, 0.0])
+    assert half_cosine_distance(a, b).tolist() == pytest.approx([0.0005, 1.0, 0.5, 0.0], abs=1e-3)
+    assert Budget("exceeds(0.05)", 0.1).losses(a, b).tolist() == [1.0, 1.0, 1.0, 0.0]
+    assert Budget("exceeds(0.2)", 0.1).losses(a, b).tolist() == [0.0, 1.0, 1.0, 0.0]
+
+
+def test_outputs_that_are_not_finite_are_lost_unless_the_original_s_are_alike() -> None:
+    nan = float("nan")
+    a, b = torch.tensor([[1.0, 2.0], [nan, 1.0]]), torch.tensor([[nan, 2.0], [nan, 1.0]])
+    assert Budget("deviation", 0.1).losses(a, b).tolist() == [1.0, 0.0]
+    assert Budget("cosine", 0.1).losses(a[:1], b[:1]).tolist() == [1.0]
+
+
+def test_parsing() -> None:
+    assert Budget.parse("flip:0.01:0.99") == Budget("flip", 0.01, 0.99)
+    assert Budget.parse("exceeds(0.05):0.02") == Budget("exceeds(0.05)", 0.02, 0.95)
+    assert str(Budget("flip", 0.01)) == "flip at most 1 %, 95 % confidence"
+    for text in ("flip", "flip:x", "flip:0.01:0.9:1", "flip:1.5", "flop:0.1", "exceeds(x):0.1", "flip:0.01:nan"):
+        with pytest.raises(InputError):
+            Budget.parse(text)
+
+
+@pytest.mark.parametrize("limit", [0, 1, -0.1, 1.5, float("nan"), float("inf"), "0.1", None, True])
+def test_limits_and_confidences_outside_0_to_1_are_quoted(limit: Any) -> None:
+    for options in ({"limit": limit}, {"limit": 0.1, "confidence": limit}):
+        with pytest.raises(InputError, match=r"must be between 0 and 1, got"):
+            Budget("flip", **options)
+
+
+def test_a_user_s_metric() -> None:
+    budget = Budget(lambda a, b: (a - b).abs().amax(1), 0.1)
+    assert budget.losses(torch.zeros(2, 2), torch.tensor([[0.5, 0.0], [0.0, 1.0]])).tolist() == [0.5, 1.0]
+    assert budget.test == "hoeffding-bentkus"
+    for bad, says in (
+        (lambda a, b: torch.full([2], float("nan")), "gave NaN for sample 0"),
+        (lambda a, b: torch.tensor([0.0, 1.5]), r"gave 1.5 for sample 1: losses must be in \[0, 1\]"),
+        (lambda a, b: torch.tensor([0.0, -1.0]), "gave -1 for sample 1"),
+        (lambda a, b: torch.zeros(3), "for 2 samples: return one loss each"),
+        (lambda a, b: 0.0, "for 2 samples: return one loss each"),
+    ):
+        with pytest.raises(InputError, match=says):
+            Budget(bad, 0.1).losses(torch.zeros(2, 2), torch.zeros(2, 2))
+    with pytest.raises(InputError, match="metric is a name or a function"):
+        Budget(3, 0.1)
+
+
+def test_which_output_it_is_about() -> None:
+    one, two = torch.zeros(4, 3), torch.ones(4, 2)
+    assert Budget("flip", 0.1).pick(one, 4) is one
+    assert Budget("flip", 0.1).pick({"logits": one, "hidden": two}, 4) is one
+    assert Budget("flip", 0.1, output="hidden").pick({"logits": one, "hidden": two}, 4) is two
+    assert Budget("flip", 0.1, output=1).pick((one, two), 4) is two
+    assert Budget("deviation", 0.1).pick((one, two), 4).shape == (4, 5)
+    assert Budget("flip", 0.1).place({"ids": torch.zeros(4, dtype=torch.long), "logits": one}) == 1
+    for budget, output in (
+        (Budget("flip", 0.1), (one, two)),
+        (Budget("flip", 0.1, output="x"), one),
+        (Budget("flip", 0.1), one[:3]),
+    ):
+        with pytest.raises(InputError):
+            budget.pick(output, 4)
+    with pytest.raises(InputError, match="name the one that deviation is about"):
+        Budget("deviation", 0.1).place((one, two))
+
+
+def test_how_many_samples_show_a_budget() -> None:
+    budget = Budget("flip", 0.01)
+    assert budget.least == 299
+    assert budget.samples_to_show(0.0) == 299
+    assert budget.samples_to_show(0.01) is None
+    enough = budget.samples_to_show(0.005)
+    assert budget.p_value(0.005 * enough, enough) <= 0.05

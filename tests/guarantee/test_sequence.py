@@ -1,0 +1,61 @@
+"""Fixed-sequence testing: where it stops, what it says, and its guarantee on risks that are known."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from dendrofx import Budget
+from dendrofx.guarantee.sequence import fixed_sequence, why_none
+
+BUDGET = Budget("flip", 0.05, 0.9)
+
+
+def test_it_stops_at_the_first_failure_and_asks_for_no_more() -> Any:
+    asked = []
+
+    def steps() -> Any:
+        for flips in (0, 1, 60, 0):
+            asked.append(flips)
+            yield torch.tensor([1.0] * flips + [0.0] * (400 - flips))
+
+    assert [t.accepted for t in fixed_sequence(steps(), BUDGET)] == [True, True, False]
+    assert asked == [0, 1, 60]
+
+
+def test_every_accepted_step_is_right_as_often_as_promised() -> None:
+    """Risks rise along the path and pass the limit at step 6; a walk is wrong when it accepts that step or a later one.
+
+    Walks are wrong with probability at most 0.1; of 2000, 254 or more would be wrong in fewer than one run in ten thousand.
+    """
+    risks, n, walks, rng = np.linspace(0.0, 0.1, 12), 300, 2000, np.random.default_rng(0)
+    first = int(np.argmax(risks > BUDGET.limit))
+    wrong = 0
+    for _ in range(walks):
+        uniform = rng.random(n)  # one set of samples for all steps, as it is in life
+        tested = fixed_sequence((torch.from_numpy((uniform < r).astype(float)) for r in risks), BUDGET)
+        wrong += sum(t.accepted for t in tested) > first
+    assert wrong <= 0.1 * walks + 4 * math.sqrt(0.1 * 0.9 * walks)
+
+
+def test_a_path_that_is_not_monotone_is_safe_too() -> None:
+    """A step far above the limit stands first: it is accepted hardly ever, and nothing after it without it."""
+    rng = np.random.default_rng(1)
+    accepted = 0
+    for _ in range(500):
+        steps = [torch.from_numpy((rng.random(300) < r).astype(float)) for r in (0.2, 0.0)]
+        accepted += sum(t.accepted for t in fixed_sequence(steps, BUDGET))
+    assert accepted == 0
+
+
+def test_why_nothing_was_accepted() -> None:
+    budget = Budget("flip", 0.01)
+    few = fixed_sequence([torch.zeros(100)], budget)
+    assert "100 samples can never show flip at most 1 %, 95 % confidence, it takes 299 at zero loss" in why_none(
+        few, budget
+    )
+    assert "at that risk 299 test samples would have sufficed" in why_none(few, budget)
+    bad = fixed_sequence([torch.ones(400)], budget)
+    assert "at that risk no number of samples would show" in why_none(bad, budget)
+    assert "nothing cheaper than the original was found" in why_none([], budget)
