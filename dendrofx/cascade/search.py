@@ -2,8 +2,8 @@
 
 A sample's loss in a cascade is that of the light model where it is easy and that of the full model where it is not, so one run of
 each model on the search samples gives the risk of every gate at every threshold. Few samples flip, and many settings lose nothing
-on them; the estimated risk is therefore the mean of what was seen and of what the gate expects, which tells safe settings from
-safer ones.
+on them; the estimated risk is therefore the mean of what was seen and of what is expected of samples like these, which tells safe
+settings from safer ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from dendrofx.cascade.lights import LightModel
 from dendrofx.cost import WEIGHT_ROWS
 from dendrofx.errors import InputError
 from dendrofx.gates import GateForm
-from dendrofx.gates.model import ModelRows, margin_losses
+from dendrofx.gates.model import ModelRows, margin_losses, moved_margins
+from dendrofx.gates.model_scores import decision_margin, flip_probability
 from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.front import Setting
 from dendrofx.inputs import Inputs
@@ -66,6 +67,8 @@ class Gated:
         scores: of the search samples and of the test samples, f32[N].
         losses: of the light outputs, likewise, f64[N].
         full_losses: of the full model's outputs, likewise; about zero.
+        expected: f64[N], what each search sample would lose if it were drawn again, see `expected_flips`; for other metrics than
+            decisions the gate's own estimate.
         skill: router skill on the search samples, and on the margin loss where the budget is about decisions.
     """
 
@@ -75,6 +78,7 @@ class Gated:
     scores: tuple[Tensor, Tensor]
     losses: tuple[Tensor, Tensor]
     full_losses: tuple[Tensor, Tensor]
+    expected: Tensor
     skill: Skill
     margin_skill: Skill | None
 
@@ -102,8 +106,12 @@ def gated(
     gate = fit(ModelRows(outputs.gate, reference.gate, losses[0], budget.is_decision)).eval()
     with torch.no_grad():
         scores = [gate(outputs.search), gate(outputs.test)]
-    margin = None
+    margin, expected = None, scores[0].double().clamp(0, 1)
     if budget.is_decision:
+        seen = ModelRows(
+            torch.cat([outputs.gate, outputs.search]), torch.cat([reference.gate, reference.search]), losses[0], True
+        )
+        expected = expected_flips(decision_margin(outputs.search).double(), moved_margins(seen))
         margin = router_skill(scores[0], margin_losses(reference.search, outputs.search).float(), seed)
     skill = router_skill(scores[0], losses[1].float(), seed)
     return Gated(
@@ -113,6 +121,7 @@ def gated(
         (scores[0], scores[1]),
         (losses[1], losses[2]),
         (full_losses[0], full_losses[1]),
+        expected,
         skill,
         margin,
     )
@@ -152,6 +161,17 @@ def counted_times(lights: Sequence[LightModel], sizes: Sequence[int]) -> list[Ca
     ]
 
 
+def expected_flips(margin: Tensor, moved: Tensor) -> Tensor:
+    """f64[N]: the probability that a sample of this margin flips, by a kernel estimate of what light models move margins by.
+
+    Args:
+        margin: f64[N], of the samples.
+        moved: f64[M], by what the margins of samples like them moved. One that moved far says that others may.
+    """
+    width = 1.06 * moved.std() * len(moved) ** -0.2  # Silverman's rule
+    return flip_probability(margin[:, None] + moved[None], width.clamp_min(1e-12)).mean(1)
+
+
 def settings(found: Gated, times: Sequence[CallTimes], make: Callable[[Gated, float], object]) -> list[Setting]:
     """A light model with a gate at thresholds from nearly all samples in doubt to none, even in activity.
 
@@ -164,7 +184,7 @@ def settings(found: Gated, times: Sequence[CallTimes], make: Callable[[Gated, fl
     made = []
     for threshold in thresholds(scores):
         losses, easy = found.losses_at(threshold, 0)
-        expected = torch.where(easy, scores.clamp(0, 1), 0.0)
+        expected = torch.where(easy, found.expected, 0.0)
         hard = int((~easy).sum())
         activity = (hard + 0.5) / (len(scores) + 1)  # none of n seen is not none at all
         cost = float(np.mean([t.cost(found.light.name, activity) for t in times]))
