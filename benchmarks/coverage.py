@@ -49,8 +49,8 @@ TRIPLES: tuple[tuple[str, float, float, int], ...] = (
     ("flip", 0.05, 0.05, 2000),
     ("deviation", 0.02, 0.05, 2000),
     ("deviation", 0.05, 0.10, 500),
-    ("exceeds(0.05)", 0.05, 0.05, 1000),
-    ("cosine", 0.001, 0.05, 5000),
+    ("exceeds(0.05)", 0.05, 0.05, 2000),
+    ("cosine", 0.005, 0.05, 2000),
 )
 DRAWS = 200
 

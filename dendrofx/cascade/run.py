@@ -244,7 +244,7 @@ class Cascades:
         self.model_times = []
         for size in self.sizes:
             self.model_times.append(
-                judge(timer.models(self.captured, module, timing_batches(self.searched, size)), size)
+                judge(timer.models(self.captured, module, timing_batches(self.data.test, size)), size)
             )
         losing = [t for t in self.model_times if not t.wins(self.options.min_speedup)]
         return min(losing, key=lambda t: t.speedup).reason(self.options.min_speedup) if losing else None

@@ -21,6 +21,7 @@ from dendrofx.rows import proofs
 from dendrofx.rows.analysis import RowAnalysis, RowNote
 from dendrofx.rows.layout import FEATURES, OPAQUE, SAMPLES, Letters, fixed, tensors
 from dendrofx.rows.op import Op, Rule
+from dendrofx.rows.rules import RULES
 
 aten = torch.ops.aten
 ROUNDING = 1e-5
@@ -62,6 +63,10 @@ class SampleAnalysis(RowAnalysis):
         []
     """
 
+    def __init__(self, gm: fx.GraphModule, mask: str | None = None) -> None:
+        self.places: set[fx.Node] = set()
+        super().__init__(gm, mask)
+
     def letters_of(self, gm: fx.GraphModule, mask: str | None) -> Letters:
         """Samples alone."""
         return SampleLetters(gm, mask)
@@ -83,12 +88,37 @@ class SampleAnalysis(RowAnalysis):
             return RowNote(layout, False, "" if sized else "a number is computed from all samples")
         if not self.has_rows(layout):
             return RowNote(layout, False, "its output has no samples")
-        reason = self.refusal(node, layout)
+        reason = None if self.is_place(node) else self.refusal(node, layout) or self.misplaced(node)
         return RowNote(layout, reason is None, reason or "")
+
+    def is_place(self, node: fx.Node) -> bool:
+        """Whether a value is a sample's own place in the batch: 0, 1, 2, ...; Hugging Face's masks are indexed by it."""
+        counted = node.target is aten.arange and len(node.args) == 1 and self.letters.of(node) == SAMPLES
+        moved = RULES.get(node.target) is proofs.moves_axes and node.all_input_nodes[0] in self.places
+        if counted or moved:
+            self.places.add(node)
+        return counted or moved
+
+    def misplaced(self, node: fx.Node) -> str | None:
+        """A place may be moved, and used to pick the own sample of a tensor; nothing else may be computed of it."""
+        if node in self.places or node.target is aten.index or not any(n in self.places for n in node.all_input_nodes):
+            return None
+        return "it computes with a sample's place in the batch"
 
     def rule(self, node: fx.Node) -> Rule | None:
         """The rule of a call."""
+        if node.target is aten.index and node.op == "call_function":
+            return self.indexes
         return SAMPLE_RULES.get(node.target) or super().rule(node) if node.op == "call_function" else super().rule(node)
+
+    def indexes(self, op: Op) -> str | None:
+        """`x[place, ...]`: every sample picks from itself."""
+        picked, index = op.node.args[0], op.node.args[1]
+        assert isinstance(picked, fx.Node)
+        assert isinstance(index, Sequence)
+        own = self.layout(picked).startswith(SAMPLES) and index[0] in self.places
+        others = [i for i in index[1:] if isinstance(i, fx.Node)]
+        return None if own and fixed(self.layout(i) for i in others) else "it picks samples by computed places"
 
     def lone(self, ins: Sequence[str]) -> bool:
         """Values per sample are what this is about."""

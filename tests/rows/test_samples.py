@@ -44,6 +44,7 @@ INDEPENDENT = {
     "tokens in reverse": lambda x: x.flip(1),
     "norms and norms of norms": lambda x: x / x.norm(dim=(1, 2), keepdim=True),
     "features of a convolution": lambda x: nn.functional.conv1d(x.transpose(1, 2), torch.ones(3, 8, 1)).amax(2),
+    "its own place": lambda x: x[torch.arange(x.size(0))[:, None], torch.arange(x.size(1))],
     "several outputs": lambda x: {"pooled": x.mean(1), "tokens": x},
 }
 DEPENDENT = {
@@ -54,6 +55,8 @@ DEPENDENT = {
     "a running sum over samples": lambda x: x.mean(1).cumsum(0),
     "samples joined in one": lambda x: x.reshape(1, -1, 8).sum(1).expand(4, 8),
     "a sample's place in the batch": lambda x: x + torch.arange(x.size(0))[:, None, None],
+    "another's place": lambda x: x[torch.arange(x.size(0)) - 1],
+    "an order of the batch": lambda x: x[x.mean((1, 2)).argsort()],
     "the largest of all": lambda x: x / x.max(),
     "batch statistics": lambda x: nn.functional.batch_norm(x.mean(1), None, None, training=True),
 }
