@@ -44,6 +44,7 @@ class Quality:
     p99: float
     max: float
     agreement: float | None
+    loss: float | None = None  # mean, in the metric of a certified budget
 
     def deviation(self) -> dict[str, float]:
         """For the JSON."""
@@ -73,7 +74,6 @@ class Record:
     sweep: list[Mapping[str, Any]] = field(default_factory=list)
     ablation: list[Mapping[str, Any]] = field(default_factory=list)
     missing: Mapping[str, str] = field(default_factory=dict)  # peers that did not run, and why
-    test_loss: float | None = None  # of the main row in the certified budget's metric
     skills: Sequence[str] = ()  # a cascade's router skill on the test samples, in words
 
     @property
@@ -137,6 +137,7 @@ class Record:
             "plain_macs": quality.plain_macs,
             "deviation": quality.deviation(),
             "agreement": quality.agreement,
+            "loss": quality.loss,
             "first_call_ms": variant.first_call_ms,
             "weight_bytes": variant.weight_bytes,
             "file_bytes": variant.file_bytes,
@@ -173,7 +174,7 @@ class Bench:
             share = plain = None
         far = deviation(self.reference, output)
         figures = float(far.mean()), float(far.quantile(0.99)), float(far.max())
-        return Quality(active, live, share, plain, *figures, self.agreement(output))
+        return Quality(active, live, share, plain, *figures, self.agreement(output), self.loss(module))
 
     @torch.no_grad()
     def agreement(self, output: Tensor) -> float | None:
@@ -197,29 +198,31 @@ class Bench:
         rows = [Row(v, quality[name], result.timings.get(name)) for name, v in variants.items()]
         noisy = result.noisy("scripted", AGAIN)
         threads = torch.get_num_threads()
-        loss, skills = self.certified(variants[self.prepared.main].module)
+        skills = self.skills()
         return Record(
-            self.prepared, self.batch, self.order, threads, rows, result, noisy, [], [], missing or {}, loss, skills
+            self.prepared, self.batch, self.order, threads, rows, result, noisy, [], [], missing or {}, skills
         )
 
-    def certified(self, module: nn.Module) -> tuple[float | None, tuple[str, ...]]:
-        """The mean loss on the test samples of a module with a certified budget, and the skill of a cascade's gate on them."""
-        budget, plan = self.prepared.asked.budget, self.prepared.plan
-        if budget is None or plan.certificate is None:
-            return None, ()
-        outputs, light, scores = [], [], []
-        cascade = self.prepared.routed if plan.cascade is not None else None
-        reference = [budget.pick(b.call(self.prepared.case.model), b.samples) for b in self.batches]
+    @torch.no_grad()
+    def loss(self, module: nn.Module) -> float | None:
+        """The mean loss on the test samples in the certified budget's metric."""
+        if (budget := self.prepared.asked.budget) is None:
+            return None
+        found = []
         for batch in self.batches:
-            outputs.append(budget.pick(batch.call(module), batch.samples))
-            if cascade is not None:
-                seen = light_outputs(cascade, batch)
-                light.append(seen[0])
-                scores.append(seen[1])
-        loss = float(budget.losses(torch.cat(reference), torch.cat(outputs)).mean())
-        if cascade is None:
-            return loss, ()
-        return loss, cascade_skills(budget, torch.cat(reference), torch.cat(light), torch.cat(scores), self.seed)
+            reference, output = (budget.pick(batch.call(m), batch.samples) for m in (self.prepared.case.model, module))
+            found.append(budget.losses(reference, output))
+        return float(torch.cat(found).mean())
+
+    @torch.no_grad()
+    def skills(self) -> tuple[str, ...]:
+        """Router skill of a cascade's gate on the test samples, in words."""
+        budget, routed = self.prepared.asked.budget, self.prepared.routed
+        if budget is None or self.prepared.plan.certificate is None or self.prepared.plan.cascade is None:
+            return ()
+        reference = [budget.pick(b.call(self.prepared.case.model), b.samples) for b in self.batches]
+        light, scores = zip(*(light_outputs(routed, b) for b in self.batches), strict=True)
+        return cascade_skills(budget, torch.cat(reference), torch.cat(light), torch.cat(scores), self.seed)
 
 
 def _call(module: nn.Module, batches: list[Inputs], number: int) -> object:

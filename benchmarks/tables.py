@@ -26,8 +26,10 @@ HEADERS = [
 def table(record: Record) -> str:
     """One line per variant."""
     rows = [_line(record, row) for row in record.rows]
+    budget = record.prepared.asked.budget
+    headers = HEADERS if budget is None else [*HEADERS, f"{budget.name} %"]
     return tabulate(
-        rows, headers=HEADERS, tablefmt="simple", disable_numparse=True, stralign="right", colalign=("left",)
+        rows, headers=headers, tablefmt="simple", disable_numparse=True, stralign="right", colalign=("left",)
     )
 
 
@@ -48,6 +50,7 @@ def _line(record: Record, row: Row) -> list[str]:
         _number(quality.p99, ".2e"),
         _number(quality.max, ".2e"),
         _percent(quality.agreement, ".2f"),
+        *([] if quality.loss is None else [_percent(quality.loss, ".3g")]),
     ]
 
 

@@ -170,6 +170,16 @@ class Prepared:
         return self.modules[self.main]
 
     @property
+    def limit(self) -> float:
+        """What the main row's mean loss may be."""
+        return self.plan.max_deviation if self.asked.budget is None else self.asked.budget.limit
+
+    @property
+    def budget_name(self) -> str:
+        """What it is about."""
+        return "deviation" if self.asked.budget is None else self.asked.budget.name
+
+    @property
     def plan(self) -> dendrofx.Plan:
         """The main row's plan."""
         return self.plans[self.main]
@@ -207,16 +217,15 @@ def _prepared(case: Case, batch: int, asked: Asked) -> Prepared:
 def _static(
     case: Case, asked: Asked, batch: int, budget: float
 ) -> tuple[dict[str, dendrofx.RoutedModule], dict[str, dendrofx.Plan]]:
-    """Every row light: the fastest within the budget, and the case's own forms.
-
-    Of a certified budget it is the mean deviation that `transform` starts from, `Budget.deviation`.
-    """
+    """Every row light: the fastest within the budget, certified where that is, and the case's own forms."""
     static, plans = {}, {}
     for name, light in [(STATIC, asked.light), *case.static.items()]:
-        plain = Asked(budget, asked.seed, light, dendrofx.AlwaysLight(), None, asked.tune_seconds)
-        made = dendrofx.transform(case.model, **plain.options(case, batch, budget), decide=name == STATIC)
+        rival = replace(asked, light=light, gate=dendrofx.AlwaysLight(), plan=None, full=None, scope="model")
+        if name != STATIC or asked.budget is None:
+            rival = replace(rival, budget=None, max_deviation=budget, scope="block")
+        made = dendrofx.transform(case.model, **rival.options(case, batch, budget), decide=name == STATIC)
         plans[name] = made.plan
-        if made.plan.routed:
+        if made.plan.rewrites:
             static[name] = controls.always_light(made)
     return static, plans
 

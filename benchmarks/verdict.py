@@ -55,11 +55,7 @@ def _kept(record: Record, routed: Row) -> str:
     """Whether the budget is kept on the test samples, and whether that was shown beforehand."""
     plan = record.prepared.plan
     if plan.budget:
-        loss = (
-            ""
-            if record.test_loss is None
-            else f"; on the test samples, which served nothing else, {100 * record.test_loss:.2f} %"
-        )
+        loss = f"; on the test samples, which served nothing else, it is {_percent(routed.quality.loss)}"
         return f"its budget is {plan.certificate or f'not certified ({plan.refusal})'}{loss}"
     kept = "keeps" if routed.quality.mean <= plan.max_deviation else "MISSES"
     return f"{kept} the budget: mean deviation {routed.quality.mean:.2e}, budget {plan.max_deviation:g}"
@@ -90,25 +86,28 @@ def _against_peers(record: Record) -> list[str]:
 
 def _against_static(record: Record, routed: Row) -> str:
     static = record.row("static-light")
+    limit = record.prepared.limit
     if static is None:
-        reasons = "; ".join(
-            s.reason for s in record.prepared.static_plans["static-light"].sites if s.status == "refused"
-        )
-        earns = (
-            routed.quality.mean <= record.prepared.plan.max_deviation
-            and (record.speedup(routed, "scripted") or 0) > 1 + TIE
-        )
+        plan = record.prepared.static_plans["static-light"]
+        reasons = plan.refusal or "; ".join(dict.fromkeys(s.reason for s in plan.sites if s.status == "refused"))
+        earns = _loss(routed) <= limit and (record.speedup(routed, "scripted") or 0) > 1 + TIE
         place = (
             "routing earns its place" if earns else "routing has no static rival, and does not earn its place either"
         )
         return f"{place}: no light form keeps the budget on every row ({reasons})"
     assert static.timing is not None
     assert routed.timing is not None
-    forms = ", ".join(dict.fromkeys(f"{s.light}" for s in record.prepared.static_plans["static-light"].routed))
+    plan = record.prepared.static_plans["static-light"]
+    forms = (
+        plan.cascade.light if plan.cascade is not None else ", ".join(dict.fromkeys(f"{s.light}" for s in plan.routed))
+    )
     ratio = static.timing.p50 / routed.timing.p50
-    if static.quality.mean > record.prepared.plan.max_deviation >= routed.quality.mean:
+    if _loss(static) > limit >= _loss(routed):
         return f"routing earns its place: static-light ({forms}) misses the budget on the test rows, routed keeps it"
     tails = f"p99 deviation {routed.quality.p99:.1e} routed, {static.quality.p99:.1e} static-light"
+    if routed.quality.loss is not None:
+        losses = f"{_percent(routed.quality.loss)} routed, {_percent(static.quality.loss)} static-light"
+        tails = f"{record.prepared.budget_name} {losses}"
     if ratio > 1 + TIE:
         return f"routing earns its place: {ratio:.2f} x as fast as static-light ({forms}) in the same budget; {tails}"
     if ratio > 1 - TIE:
@@ -123,11 +122,21 @@ def _against_random(record: Record, routed: Row) -> str:
     random, light = record.row("random"), record.row("always-light")
     assert random is not None
     assert light is not None
-    means = [f"{row.quality.mean:.2e} {row.variant.name}" for row in (routed, random, light)]
-    against = f"mean deviation {', '.join(means)}"
-    if routed.quality.mean < random.quality.mean * (1 - TIE):
+    what = record.prepared.budget_name
+    means = [f"{_loss(row):.2e} {row.variant.name}" for row in (routed, random, light)]
+    against = f"mean {what} {', '.join(means)}"
+    if _loss(routed) < _loss(random) * (1 - TIE):
         return f"the gate beats a random choice of as many rows: {against}"
     return f"the gate does NOT beat a random choice of as many rows: {against}"
+
+
+def _loss(row: Row) -> float:
+    """The mean loss that the budget is about: its own metric where one is certified, the deviation elsewhere."""
+    return row.quality.mean if row.quality.loss is None else row.quality.loss
+
+
+def _percent(share: float | None) -> str:
+    return "unknown" if share is None else f"{100 * share:.3g} %"
 
 
 def _light_share(record: Record) -> str:

@@ -21,11 +21,12 @@ from dendrofx.cascade.graph import NAME, build, cascade_parts
 from dendrofx.choose import relative_error, scores
 from dendrofx.finish import RECIPE, Recipe
 from dendrofx.gates import AlwaysLight, GateForm, OracleGate, RandomGate, SiteRows
-from dendrofx.gates.model_scores import GivenScore, RandomModelScore
+from dendrofx.gates.model_scores import KnownScore, RandomModelScore, flat_rows
 from dendrofx.gates.scores import ConstantScore
 from dendrofx.inputs import Inputs, by_sample
 from dendrofx.measure import Counts, deviation, of_sites, site_activity
 from dendrofx.module import RoutedModule, graph_names, set_tolerances, tolerances
+from dendrofx.outputs import flatten
 from dendrofx.record import Recorder, positional, record_rows
 from dendrofx.rewrite import rewrite
 
@@ -91,7 +92,8 @@ def _cascade_by_oracle(module: RoutedModule, share: float, batch: Inputs) -> Rou
     light, full = (by_sample(batch.call(m.forward), batch.samples) for m in (source.light, source.full))
     errors = deviation(full, light)
     cut = float(torch.quantile(errors, 1 - share, interpolation="lower")) * (1 + 1e-6) if share < 1 else 0.0
-    made = cascade_with(module, GivenScore(errors.float()))
+    read = flat_rows(flatten(batch.call(source.light.forward))[0][source.decision])
+    made = cascade_with(module, KnownScore(read, errors.float()))
     set_tolerances(made, {NAME: cut})
     return made
 

@@ -29,6 +29,10 @@ class AlwaysLight(GateForm):
         """See `GateForm.fit`."""
         return ConstantScore(0.0)
 
+    def fit_model(self, rows: object) -> nn.Module:
+        """At model scope: the light model alone."""
+        return ConstantScore(0.0)
+
 
 @dataclass(frozen=True)
 class RandomGate(GateForm):
