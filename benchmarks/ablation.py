@@ -42,14 +42,13 @@ def run_ablation(bench: Bench, variants: Mapping[str, Variant]) -> list[dict[str
         original against itself, last the routed module. A rung that fits no site has a `reason` and no figures.
     """
     prepared, reasons = bench.prepared, {}
-    options = prepared.asked.options(prepared.case, bench.batch, prepared.plan.max_deviation)
+    asked = replace(prepared.asked, gate=dendrofx.AlwaysLight(), plan=None, full=None, budget=None, scope="block")
     made: dict[str, Variant] = {}
     sample = prepared.case.test.batches(1)[0]
     for form in rungs(prepared.plan):
         name = "prepack only" if isinstance(form, dendrofx.Prepacked) else f"{form} on every row"
-        module = dendrofx.transform(
-            prepared.case.model, **options, light=form, gate=dendrofx.AlwaysLight(), decide=False
-        )
+        options = replace(asked, light=form).options(prepared.case, bench.batch, prepared.plan.max_deviation)
+        module = dendrofx.transform(prepared.case.model, **options, decide=False)
         if module.plan.routed:
             made[name] = scripted_variant(name, controls.always_light(module), sample)
         else:

@@ -19,18 +19,21 @@ from dendrofx.choose import Candidate
 from dendrofx.explore import MANY_SITES
 from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.front import Setting, pareto, walk_front
+from dendrofx.guarantee.losses import counted_losses, reference_picks
 from dendrofx.guarantee.sequence import why_none
-from dendrofx.inputs import Inputs, by_sample
-from dendrofx.measure import Counts, activity, add_counts, deviation
+from dendrofx.inputs import Inputs
+from dendrofx.measure import Counts, activity
 from dendrofx.module import RoutedModule, set_tolerances, tolerances
 from dendrofx.pipeline import BUDGET_SHARES, Pipeline
 from dendrofx.prices import Price
 
 WEIGHTS = (0.5, 2.0)
+# Grids with other weights than the sites' own take fewer steps, by this factor.
+FEWER = 4
 # A grid is left where the mean loss is this many times the limit.
 FAR = 3.0
-# Where settings lose the same, the one that deviates less is the safer one: by how much a deviation counts as risk.
-DEVIATION_AS_RISK = 1e-3
+# Where settings lose the same, the one with fewer light rows is the safer one: by how much a share of light rows counts as risk.
+LIGHT_AS_RISK = 1e-3
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class BlockFront:
     @torch.no_grad()
     def chosen(self) -> tuple[Setting, RoutedModule] | str:
         """The fastest accepted setting and its module, or why there is none."""
-        references = self.references(self.search)
+        references, self.test_references = self.references(self.search), self.references(self.test)
         found = [
             s for v in self._variants() for weights in self.weightings(v) for s in self.walked(v, weights, references)
         ]
@@ -109,21 +112,16 @@ class BlockFront:
                     yield {**variant.weights, name: factor * weight}
 
     def references(self, batches: Sequence[Inputs]) -> list[Tensor]:
-        """Per batch what the original gives; of outputs per token, where dead rows are dropped, what it gives on live rows."""
-        found = []
-        for batch in batches:
-            picked = self.budget.pick(batch.call(self.run.original.forward), batch.samples)
-            if picked.dim() > 2 and self.run.captured is not self.run.original:
-                picked = self.budget.pick(batch.call(self.run.captured.forward), batch.samples)
-            found.append(picked)
-        return found
+        """See `reference_picks`."""
+        return reference_picks(self.run.original, self.run.captured, batches, self.budget)
 
     def walked(self, variant: Variant, weights: Mapping[str, float], references: Sequence[Tensor]) -> Iterator[Setting]:
         """The settings of one grid, from nearly all rows hard to none, until the loss is far beyond the limit."""
         macs = [c.full_macs for c in variant.chosen.values()]
-        for multiplier in multiplier_grid(variant.scores, macs, self.run.steps_of(STEPS)):
+        steps = self.run.steps_of(STEPS if weights is variant.weights else STEPS // FEWER)
+        for multiplier in multiplier_grid(variant.scores, macs, steps):
             apply_multiplier(variant.module, weights, multiplier)
-            losses, far, counts = self.outcome(variant.module, self.search, references)
+            losses, counts = counted_losses(variant.module, self.search, references, self.budget)
             values = {name: float(t) for name, t in tolerances(variant.module).items()}
             forms = dict.fromkeys(
                 f"{c.branches.light_form} with {c.branches.gate_form}" for c in variant.chosen.values()
@@ -131,7 +129,7 @@ class BlockFront:
             yield Setting(
                 ", ".join(forms),
                 values,
-                float(losses.mean()) + DEVIATION_AS_RISK * float(far.clamp_max(1).mean()),
+                float(losses.mean()) + LIGHT_AS_RISK * (1 - activity(counts)),
                 self.cost(variant, counts),
                 activity(counts),
                 partial(self.tested, variant, values),
@@ -149,23 +147,10 @@ class BlockFront:
         finally:
             self.run.chosen = kept
 
-    def outcome(
-        self, module: RoutedModule, batches: Sequence[Inputs], references: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor, Counts]:
-        """Losses and deviations of all samples, and what was executed."""
-        losses, far, total = [], [], Counts()
-        for batch, reference in zip(batches, references, strict=True):
-            output, counts = batch.call(module.forward_counted)
-            picked = self.budget.pick(output, batch.samples)
-            losses.append(self.budget.losses(reference, picked))
-            far.append(deviation(by_sample(reference, batch.samples), by_sample(picked, batch.samples)))
-            add_counts(total, counts)
-        return torch.cat(losses), torch.cat(far), total
-
     def tested(self, variant: Variant, values: Mapping[str, float]) -> tuple[Tensor, float]:
         """Losses on the test samples; rows are routed within samples, so that any sample may lose."""
         set_tolerances(variant.module, values)
-        return self.outcome(variant.module, self.test, self.references(self.test))[0], 1.0
+        return counted_losses(variant.module, self.test, self.test_references, self.budget)[0], 1.0
 
     def use(self, setting: Setting) -> RoutedModule:
         """Make a setting what the run has chosen, and return its module."""
@@ -174,7 +159,7 @@ class BlockFront:
         variant = setting.source
         assert isinstance(variant, Variant)
         self.run.chosen, self.run.prices = dict(variant.chosen), dict(variant.prices)
-        losses, _, counts = self.outcome(module, self.test, self.references(self.test))
+        losses, counts = counted_losses(module, self.test, self.test_references, self.budget)
         risk = float(losses.mean())
         self.run.steps = [Step(float("nan"), risk, risk, counts)]
         return module

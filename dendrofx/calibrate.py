@@ -13,7 +13,7 @@ that the light branches and gates were chosen on.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,6 +83,7 @@ def walk(
     batches: Sequence[Inputs],
     reference: Tensor,
     max_deviation: float,
+    outcome: Callable[[RoutedModule], tuple[Tensor, Counts]] | None = None,
 ) -> list[Step]:
     """Walk the grid and leave `gm` at the last step within the budget, or at tolerance 0 when there is none.
 
@@ -93,6 +94,8 @@ def walk(
         batches: samples that fitted nothing.
         reference: the original's outputs on them, one row per sample.
         max_deviation: the budget.
+        outcome: f64[N] losses of the module on the samples and what was executed, where the budget is about other losses than
+            deviations; then `batches` and `reference` are not used.
 
     Returns:
         The steps within the budget, in order; the last one is in force.
@@ -100,9 +103,13 @@ def walk(
     kept: list[Step] = []
     for multiplier in grid:
         apply_multiplier(gm, weights, multiplier)
-        output, counts = counted_outputs(gm, batches)
-        far = deviation(reference, output)
-        upper = upper_limit(far)
+        if outcome is None:
+            output, counts = counted_outputs(gm, batches)
+            far = deviation(reference, output)
+        else:
+            far, counts = outcome(gm)
+        # what is certified later, on samples of its own, needs no margin here
+        upper = upper_limit(far) if outcome is None else float(far.mean())
         if not upper <= max_deviation:
             break
         kept.append(Step(multiplier, float(far.mean()), upper, counts))

@@ -15,6 +15,7 @@ from dendrofx.calibration import Calibration
 from dendrofx.choose import Candidate, FullFormError, SiteData, candidates, finite_rows
 from dendrofx.errors import InputError
 from dendrofx.gates import AlwaysLight, GateForm, SiteRows
+from dendrofx.guarantee.budget import Budget
 from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
 from dendrofx.measure import deviation, outputs
@@ -42,6 +43,7 @@ class Options:
     batch_sizes: tuple[int, ...] | None = None
     min_speedup: float = 1.05
     exact: bool = False  # sites that are not routed may run in an exact form
+    budget: Budget | None = None  # to certify; then `max_deviation` is where choosing starts
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from dendrofx.calibration import Calibration
 from dendrofx.choose import PROBE_ROWS, Candidate
 from dendrofx.errors import InputError
 from dendrofx.explore import MANY_SITES, Explored, Options, explore
+from dendrofx.guarantee.losses import counted_losses, reference_picks
 from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
 from dendrofx.measure import Counts, of_sites, outputs, site_activity
@@ -194,6 +195,13 @@ class Pipeline:
         """The module with what is chosen, its multiplier walked on `batches` over a grid fixed by the choosing rows."""
         module, weights = self.rewritten()
         grid = multiplier_grid(list(self.scores.values()), [c.full_macs for c in self.chosen.values()], steps)
+        if (budget := self.options.budget) is not None:
+            references = reference_picks(self.original, self.captured, batches, budget)
+
+            def outcome(gm: RoutedModule) -> tuple[Tensor, Counts]:
+                return counted_losses(gm, batches, references, budget)
+
+            return module, walk(module, weights, grid, batches, references[0], budget.limit, outcome)
         reference = outputs(self.captured, batches)
         return module, walk(module, weights, grid, batches, reference, self.options.max_deviation)
 

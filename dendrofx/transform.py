@@ -146,7 +146,7 @@ def transform(
         max_deviation = 0.01 if budget is None else budget.deviation
     lights = [light] if isinstance(light, LightForm) else None if light is None else list(light)
     exact = dead_rows is not None or max_deviation == 0
-    options = Options(max_deviation, lights, gates, decide, seed, full, sizes, min_speedup, exact)
+    options = Options(max_deviation, lights, gates, decide, seed, full, sizes, min_speedup, exact, budget)
     timer = Stopwatch(tune_seconds) if decide and tune_seconds > 0 else None
     asked = Asked(dead_rows, sites, budget, *prints)
     run = decide_model if scope == "model" else decide_block

@@ -75,7 +75,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     case = CASES["wide"](CaseOptions(0, True, 128, 1))
     asked = Asked(0.1, 0, LowRank(16, "whitened"), dendrofx.LearnedGate(), None, 0)
     path = tmp_path_factory.mktemp("plan") / "plan.json"
-    dendrofx.transform(case.model, **asked.options(case, 64, 0.1), light=asked.light, gate=asked.gate).plan.save(path)
+    dendrofx.transform(case.model, **asked.options(case, 64, 0.1)).plan.save(path)
     return path
 
 
@@ -144,7 +144,7 @@ def test_a_plan_is_reproduced(
 @pytest.mark.parametrize(("content", "message"), [
     (None, "cannot read the plan "),
     ("{", " is not JSON: "),
-    ('{"format": 7}', "not a dendrofx plan of format 2: its format is 7"),
+    ('{"format": 7}', "not a dendrofx plan of format 3: its format is 7"),
 ])  # fmt: skip
 def test_a_file_that_is_no_plan(
     content: str | None, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path

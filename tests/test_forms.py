@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import pytest
+from torch import nn
 
 from dendrofx.errors import InputError
 from dendrofx.forms import Form, form_from_json, form_from_text
@@ -13,11 +14,14 @@ from dendrofx.gates import (
     AlwaysLight,
     EnergyGate,
     LearnedGate,
+    MarginGate,
     NoiseGate,
     OracleGate,
     RandomGate,
     ResidualGate,
+    UserGate,
 )
+from dendrofx.gates.user import NotKept
 from dendrofx.light import BFloat16, Int8, LowRank, Prepacked, Pruned
 
 PRINTED: list[tuple[Form, str]] = [
@@ -40,6 +44,8 @@ PRINTED: list[tuple[Form, str]] = [
     (LearnedGate(), "LearnedGate(directions=8)"),
     (LearnedGate(3, 0.5, "light"), "LearnedGate(directions=3, ridge=0.5, reads='light')"),
     (LearnedGate(reads="scales"), "LearnedGate(directions=8, reads='scales')"),
+    (MarginGate(), "MarginGate()"),
+    (NotKept("Mine()"), "NotKept(name='Mine()')"),
     (AlwaysFull(), "AlwaysFull()"),
     (AlwaysLight(), "AlwaysLight()"),
     (OracleGate(), "OracleGate()"),
@@ -64,7 +70,8 @@ def test_every_form_is_tried() -> None:
     ours = {
         kind for kind in below(Form) if kind.__module__.startswith("dendrofx.") and "__dataclass_fields__" in vars(kind)
     }
-    assert {type(form) for form, _ in PRINTED} == ours
+    assert {type(form) for form, _ in PRINTED} | {UserGate} == ours  # which holds a module, and becomes a NotKept
+    assert form_from_json(UserGate(nn.Identity()).to_json()) == NotKept("Identity()")
 
 
 def test_json_of_a_nested_form() -> None:

@@ -14,10 +14,12 @@ import dendrofx
 
 ROOT = Path(__file__).parent.parent
 NAMES = [
-    "transform", "script", "graph_text", "RoutedModule", "Plan", "SitePlan", "Site", "Sites", "find_sites", "tolerances",
-    "set_tolerances", "LightForm", "LowRank", "Pruned", "Int8", "BFloat16", "Prepacked", "Precision", "GateForm",
-    "ResidualGate", "NoiseGate", "EnergyGate", "LearnedGate", "AlwaysFull", "AlwaysLight", "RandomGate", "OracleGate",
-    "Capability", "capability", "DendrofxError", "InputError", "CaptureError", "PassError", "PlanError",
+    "transform", "script", "graph_text", "RoutedModule", "Plan", "SitePlan", "Site", "Sites", "find_sites",
+    "tolerances", "set_tolerances", "LightForm", "LowRank", "Pruned", "Int8", "BFloat16", "Prepacked", "Precision",
+    "GateForm", "ResidualGate", "NoiseGate", "EnergyGate", "LearnedGate", "MarginGate", "UserGate", "AlwaysFull",
+    "AlwaysLight", "RandomGate", "OracleGate", "Budget", "Certificate", "certificate", "save", "Audit", "Shadow",
+    "audit", "Capability", "capability", "DendrofxError", "InputError", "CaptureError", "PassError", "PlanError",
+    "CertificateError",
 ]  # fmt: skip
 FOLDERS = {"dendrofx", "passes", "tests", "benchmarks", ".ci"}
 FILES = {
@@ -70,7 +72,7 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
     (name,) = [n for n in archive.namelist() if n.endswith("/METADATA")]
     metadata = archive.read(name).decode()
     core = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, re.MULTILINE)
-    assert sorted(core) == ["numpy", "tabulate", "torch", "tqdm"]
+    assert sorted(core) == ["numpy", "scipy", "tabulate", "torch", "tqdm"]
     assert set(re.findall(r"^Provides-Extra: (\w+)$", metadata, re.MULTILINE)) == {
         "bench",
         "test",

@@ -25,8 +25,8 @@ from dendrofx.inputs import by_sample
 from dendrofx.outputs import flatten
 
 ROUNDING = 1e-9  # of a metric in floating point
-# Where a budget says nothing about distances: few decisions change at a mean deviation of this.
-USUAL_DEVIATION = 0.05
+# Where a budget says nothing about distances, the mean deviation that choosing starts from; it tries a quarter to four times that.
+USUAL_DEVIATION = 0.1
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,117 @@
+"""Certificates: what they hold, that they travel in the file, and that changes are noticed."""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import dendrofx
+from dendrofx import Budget, Certificate, CertificateError, LowRank
+from dendrofx.guarantee.certificate import EXTRA
+from tests.cascade.models import batches, classifier, rows
+
+OPTIONS: dict[str, Any] = {"calibration": batches(), "tune_seconds": 0, "light": [LowRank(4), LowRank(12)]}
+FLIP = Budget("flip", 0.02, 0.9)
+
+
+def certified(scope: str, budget: Budget = FLIP) -> Any:
+    torch.manual_seed(1)
+    made = dendrofx.transform(classifier(), budget=budget, scope=scope, **OPTIONS)
+    assert made.plan.certificate is not None, str(made.plan)
+    return made
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    made, path = certified("model"), tmp_path_factory.mktemp("saved") / "model.pt"
+    dendrofx.save(made, path)
+    return made, path
+
+
+@pytest.mark.parametrize("scope", ["block", "model"])
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_saved_module_loads_without_dendrofx_and_verifies(scope: str, freeze: bool, tmp_path: Path) -> None:
+    made = certified(scope, FLIP if scope == "model" else Budget("deviation", 0.3))
+    dendrofx.save(made, tmp_path / "m.pt", freeze=freeze)
+    shown = dendrofx.certificate(tmp_path / "m.pt")
+    assert shown.p_value == made.plan.certificate.p_value
+    extra = {EXTRA: ""}
+    loaded = torch.jit.load(tmp_path / "m.pt", _extra_files=extra)
+    assert json.loads(extra[EXTRA])["metric"] == made.plan.certificate.metric
+    x = rows(40, 5)
+    assert torch.equal(loaded(x), made(x))
+
+
+def test_its_figures_are_enough_to_recompute_it(saved: tuple[Any, Path]) -> None:
+    made, _ = saved
+    value = made.plan.certificate.to_json()
+    assert {"metric", "alpha", "delta", "n", "losses", "p_value"} <= set(value)
+    assert value["p_value"] == pytest.approx(dendrofx.guarantee.binomial_p(value["losses"], value["n"], value["alpha"]))
+    assert "exchangeable" in value["assumption"]
+    assert Certificate.from_json(value) == made.plan.certificate
+
+
+def rewritten(path: Path, target: Path, change: Callable[[str, bytes], bytes]) -> Path:
+    """The archive with records changed."""
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(target, "w") as made:
+        for name in source.namelist():
+            made.writestr(name, change(name, source.read(name)))
+    return target
+
+
+def flipped(part: str) -> Callable[[str, bytes], bytes]:
+    """The last byte of every record whose name holds `part` is another."""
+    return lambda name, data: data[:-1] + bytes([data[-1] ^ 1]) if part in name and data else data
+
+
+@pytest.mark.parametrize("part", ["/data/0", "/data/", "/code/", "data.pkl"])
+def test_a_file_that_was_changed_does_not_verify(part: str, saved: tuple[Any, Path], tmp_path: Path) -> None:
+    path = rewritten(saved[1], tmp_path / "m.pt", flipped(part))
+    with pytest.raises(CertificateError, match="was changed since it was certified"):
+        dendrofx.certificate(path)
+
+
+def test_every_threshold_is_under_the_digest(saved: tuple[Any, Path], tmp_path: Path) -> None:
+    """A file of the same module with another tolerance, and the old certificate."""
+    made, path = saved
+    loaded = torch.jit.load(path)
+    with torch.no_grad():
+        dendrofx.tolerances(loaded)["model"].fill_(float("inf"))
+    with zipfile.ZipFile(path) as archive:
+        text = next(archive.read(n).decode() for n in archive.namelist() if n.endswith(EXTRA))
+    torch.jit.save(loaded, str(tmp_path / "m.pt"), _extra_files={EXTRA: text})
+    with pytest.raises(CertificateError, match="was changed since it was certified"):
+        dendrofx.certificate(tmp_path / "m.pt")
+    dendrofx.set_tolerances(made, {"model": 0.9})
+    with pytest.raises(CertificateError, match="weights or thresholds were changed since"):
+        dendrofx.save(made, tmp_path / "n.pt")
+    dendrofx.set_tolerances(made, made.plan.certificate.thresholds)
+    dendrofx.save(made, tmp_path / "n.pt")
+
+
+def test_figures_that_do_not_follow_are_refused(saved: tuple[Any, Path], tmp_path: Path) -> None:
+    def fewer_losses(name: str, data: bytes) -> bytes:
+        if not name.endswith(EXTRA):
+            return data
+        return json.dumps({**json.loads(data), "n": 5000}).encode()
+
+    with pytest.raises(CertificateError, match="does not follow from its figures"):
+        dendrofx.certificate(rewritten(saved[1], tmp_path / "m.pt", fewer_losses))
+
+
+def test_files_without_one(tmp_path: Path) -> None:
+    plain = tmp_path / "plain.pt"
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(plain))
+    with pytest.raises(CertificateError, match="holds no certificate"):
+        dendrofx.certificate(plain)
+    with pytest.raises(CertificateError, match="cannot read"):
+        dendrofx.certificate(tmp_path / "none.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(CertificateError, match="cannot read"):
+        dendrofx.certificate(tmp_path / "text.pt")
+    shutil.rmtree(tmp_path, ignore_errors=True)
