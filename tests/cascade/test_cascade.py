@@ -9,6 +9,7 @@ from torch import nn
 
 import dendrofx
 from dendrofx import Budget, InputError, LearnedGate, LowRank, MarginGate, Prepacked, Pruned
+from dendrofx.guarantee.front import walk_front
 from tests.cascade.models import Binary, Mixing, Named, Pooled, batches, classifier, named, padded, rows
 from tests.check import OTHER_GEMM
 
@@ -227,3 +228,19 @@ def test_margins_order_samples_better_than_chance() -> None:
 def test_bad_options_are_quoted(options: Any, says: Any) -> None:
     with pytest.raises(InputError, match=says):
         dendrofx.transform(classifier(), **{"calibration": batches(), "budget": FLIP, **OPTIONS, **options})
+
+
+def test_ctrl_c_keeps_what_was_verified_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(path: Any, budget: Any) -> Any:
+        for number, setting in enumerate(walk_front(path, budget)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield setting
+
+    monkeypatch.setattr("dendrofx.cascade.run.walk_front", interrupted)
+    monkeypatch.setattr("dendrofx.verify.ModelTimes.wins", lambda *_: True)  # whatever this machine measures
+    torch.manual_seed(1)
+    options = {**OPTIONS, "tune_seconds": 5, "min_speedup": 0.01}
+    made = dendrofx.transform(classifier(0.01), calibration=batches(), budget=Budget("flip", 0.05, 0.9), **options)
+    assert len(made.front) == 2
+    assert made.plan.certificate.steps == 2
