@@ -7,12 +7,13 @@ beats in risk and cost are tested in order (`guarantee/front.py`).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from dendrofx.calibrate import STEPS, Step, apply_multiplier, multiplier_grid
 from dendrofx.choose import Candidate
@@ -165,6 +166,10 @@ class BlockFront:
         return module
 
 
-def _with_tolerances(module: fx.GraphModule, values: Mapping[str, float]) -> fx.GraphModule:
-    set_tolerances(module, values)
-    return module
+def _with_tolerances(module: RoutedModule, values: Mapping[str, float]) -> RoutedModule:
+    """A module of its own with these tolerances; weights and branches are shared."""
+    made = RoutedModule(module, copy.deepcopy(module.graph))  # which makes new containers of what the graph names
+    made.meta.update(module.meta)
+    for name, value in values.items():
+        made.get_submodule(f"routed.{name}").register_buffer("tolerance", torch.tensor(value))
+    return made.eval().requires_grad_(False)

@@ -15,7 +15,7 @@ batch are dealt out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -61,7 +61,13 @@ class Calibration:
         """With every batch changed; the fingerprint stays that of what was given."""
         sets = (self.fit, self.gate, self.choose, self.walk, self.test)
         fit, gate, choose, walk, test = ([change(b) for b in part] for part in sets)
-        return Calibration(fit, gate, choose, walk, self.sizes, self.fingerprint, test)
+        seen = tuple(sorted({b.samples for part in sets for b in map(change, part)}))
+        sizes = seen if seen != self.sizes and self.sizes == (1,) else self.sizes
+        return Calibration(fit, gate, choose, walk, sizes, self.fingerprint, test)
+
+    def with_shared(self, shared: frozenset[str]) -> Calibration:
+        """With the names of the inputs that all samples share."""
+        return self.map(lambda b: replace(b, shared=shared)) if shared else self
 
     def live_share(self, mask: str) -> float:
         """Share of nonzero entries of the input `mask`; of zeros, where its name begins with `~`."""

@@ -18,6 +18,7 @@ from dendrofx.cost import RowMacs
 from dendrofx.errors import InputError
 from dendrofx.gates import GateForm, SiteRows
 from dendrofx.gates.scores import UNJUDGED, LightRows
+from dendrofx.gates.user import UserGateError
 from dendrofx.ladder import GATES, default_lights
 from dendrofx.light import LightForm, Precision
 from dendrofx.rewrite import Branches
@@ -163,6 +164,8 @@ def candidates(
             else:
                 made = _with_gates(data, form, light, gate, seed)
                 found += [replace(c, branches=replace(c.branches, full_form=full, full=full_module)) for c in made]
+        except UserGateError:
+            raise
         except InputError as error:
             reasons.append(str(error))
     return found, reasons
@@ -185,6 +188,8 @@ def _with_gates(data: SiteData, form: LightForm, light: nn.Module, gate: GateFor
             continue
         try:
             fitted = gate_form.fit(site)
+        except UserGateError:
+            raise
         except InputError as refused:
             problem = str(refused)
             continue

@@ -106,6 +106,12 @@ def _check_mask(captured: fx.GraphModule, name: str, example: Inputs) -> None:
     mask = given[name]
     if mask.dim() != 2:
         raise InputError(f"dead_rows: '{name}' is shaped {tuple(mask.shape)}; a mask of rows is [batch, tokens]")
+    others = [t for k, t in given.items() if k != name and t.dim() > 1]
+    if others and not any(t.shape[:2] == mask.shape for t in others):
+        sizes = " and ".join(str(list(t.shape)) for t in others)
+        raise InputError(
+            f"dead_rows: '{name}' is shaped {list(mask.shape)}, the other inputs {sizes}: a mask of rows is [batch, tokens]"
+        )
 
 
 def _report(gm: fx.GraphModule, dead_rows: str, side: str, difference: float) -> DeadRows:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import fx
 
@@ -16,6 +18,7 @@ from dendrofx.find_sites import find_sites
 from dendrofx.finish import finish
 from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.certify import certified, warn_of_duplicates
+from dendrofx.guarantee.front import Setting
 from dendrofx.inputs import Inputs
 from dendrofx.module import FRONT, RoutedModule
 from dendrofx.pipeline import Pipeline
@@ -74,11 +77,28 @@ def decide_block(
         module = run.calibrate()
         made = finish(module, run, example, origin, dead, budget=str(asked.budget), refusal=found)
     else:
-        setting, module = found
-        shown = certified(module, front.front, setting, asked.budget, data.test, asked.model)
-        made = finish(module, run, example, origin, dead, budget=str(asked.budget), certificate=shown)
-    made.meta[FRONT] = front.front
+        made = _block_setting(found[0], front, asked, example, origin, dead)
+    made.meta[FRONT] = [
+        replace(s, make=partial(_block_setting, s, front, asked, example, origin, dead)) for s in front.front
+    ]
     return made
+
+
+def _block_setting(
+    setting: Setting,
+    front: BlockFront,
+    asked: Asked,
+    example: Inputs | None,
+    origin: Origin,
+    dead: DeadRowsPlan | None,
+) -> RoutedModule:
+    """The module of an accepted setting, with a plan and a certificate of its own."""
+    assert asked.budget is not None
+    own = copy.copy(front)
+    own.run = copy.copy(front.run)
+    module = own.use(setting)
+    shown = certified(module, front.front, setting, asked.budget, own.test, asked.model)
+    return finish(module, own.run, example, origin, dead, budget=str(asked.budget), certificate=shown)
 
 
 def _piped(
@@ -129,10 +149,30 @@ def decide_model(
     if asked.dead_rows is not None:
         base, dead = _live(captured, asked.dead_rows, data, example)
     run = Cascades(captured, base, find_sites(base).select(asked.sites), data, options, asked.budget, timer)
-    module = run.run()
-    shown = None
-    if module is not None:
-        shown = certified(module, run.front, run.best, asked.budget, data.test, asked.model)
-    made = finish_cascade(module, run, example, asked.origin(options, run.sizes), dead, shown)
-    made.meta[FRONT] = run.front
+    origin = partial(asked.origin, options)
+    if run.run() is None:
+        made = finish_cascade(None, run, example, origin(run.sizes), dead, None)
+    else:
+        made = _model_setting(run.best, run, asked, example, origin(run.sizes), dead)
+    made.meta[FRONT] = [
+        replace(s, make=partial(_model_setting, s, run, asked, example, origin(run.sizes), dead)) for s in run.front
+    ]
     return made
+
+
+def _model_setting(
+    setting: Setting,
+    run: Cascades,
+    asked: Asked,
+    example: Inputs | None,
+    origin: Origin,
+    dead: DeadRowsPlan | None,
+) -> RoutedModule:
+    """The same at model scope."""
+    assert asked.budget is not None
+    own = copy.copy(run)
+    own.plan = own.planned(setting)
+    module = setting.make()
+    assert isinstance(module, RoutedModule)
+    shown = certified(module, run.front, setting, asked.budget, run.data.test, asked.model)
+    return finish_cascade(module, own, example, origin, dead, shown)

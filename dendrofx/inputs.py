@@ -24,6 +24,7 @@ class Inputs:
 
     args: tuple[Any, ...] = ()
     kwargs: tuple[tuple[str, Any], ...] = ()
+    shared: frozenset[str] = frozenset()  # names of inputs that all samples share: they are not cut
 
     @staticmethod
     def of(batch: Any) -> Inputs:  # noqa: ANN401  (a tensor, tuple, list or dict: anything else is refused here)
@@ -53,21 +54,31 @@ class Inputs:
 
     @property
     def samples(self) -> int:
-        """The leading size that all tensor inputs share, or 1 when they share none."""
-        sizes = {t.size(0) if t.dim() > 0 else -1 for t in self.tensors}
+        """The leading size that all tensor inputs have that carry samples, or 1 when they have none in common."""
+        sizes = {t.size(0) if t.dim() > 0 else -1 for t in self.carrying}
         return sizes.pop() if len(sizes) == 1 and -1 not in sizes else 1
 
+    @property
+    def carrying(self) -> list[Tensor]:
+        """The tensors that carry samples."""
+        return [
+            v
+            for k, v in (*(("", v) for v in self.args), *self.kwargs)
+            if isinstance(v, Tensor) and k not in self.shared
+        ]
+
     def take(self, index: Tensor) -> Inputs:
-        """The samples at `index` (i64[k]) of every tensor."""
+        """The samples at `index` (i64[k])."""
         return self.map(lambda t: t.index_select(0, index))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Inputs:
-        """With every tensor changed."""
+        """With every tensor changed that carries samples."""
 
         def pick(v: Any) -> Any:  # noqa: ANN401
             return change(v) if isinstance(v, Tensor) else v
 
-        return Inputs(tuple(map(pick, self.args)), tuple((k, pick(v)) for k, v in self.kwargs))
+        kept = ((k, v if k in self.shared else pick(v)) for k, v in self.kwargs)
+        return Inputs(tuple(map(pick, self.args)), tuple(kept), self.shared)
 
     def __str__(self) -> str:
         def show(v: Any) -> str:  # noqa: ANN401

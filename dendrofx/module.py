@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -9,12 +10,16 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import fx, nn
 
+from dendrofx import routed
 from dendrofx.block import row_cost
 from dendrofx.calling import CALL
+from dendrofx.cascade import leaves
 from dendrofx.cascade.leaves import FullOnDoubtful, count_cascade
 from dendrofx.inputs import Inputs
 from dendrofx.leaves import FullOnHardRows, LightBeforeGate, LightWithEvidence, LightWithScales
 from dendrofx.routed import count_rows, no_counts, split_rows
+from dendrofx.rows import attention, live
+from dendrofx.rows import counts as counting
 from dendrofx.rows.attention import plan_attention
 from dendrofx.rows.counts import count_live_linears, count_live_macs
 from dendrofx.rows.live import live_rows
@@ -80,6 +85,7 @@ class RoutedModule(fx.GraphModule):
 
     def __reduce__(self) -> tuple[Any, ...]:
         rebuild, args = super().__reduce__()[:2]
+        args[0]["_tracer_cls"] = _Loader
         return _rebuilt, (rebuild, args, {k: v for k, v in self.meta.items() if k != FRONT})
 
     def recompile(self) -> Any:  # noqa: ANN401  (torch.fx's own return type, PythonCode)
@@ -88,6 +94,14 @@ class RoutedModule(fx.GraphModule):
         counted = type(fx.GraphModule(self, counted_graph(self))).forward
         type(self).forward_counted = torch.jit.export(counted)  # type: ignore[attr-defined]
         return code
+
+
+class _Loader(fx.Tracer):
+    """Reads a pickled module's code back into a graph; what runs at routed sites stays calls."""
+
+    def __init__(self) -> None:
+        modules: Any = (math, routed, leaves, live, attention, counting)  # torch's annotation allows one
+        super().__init__(autowrap_modules=modules)
 
 
 def _rebuilt(rebuild: Any, args: tuple[Any, ...], meta: dict[str, Any]) -> RoutedModule:  # noqa: ANN401

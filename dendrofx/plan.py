@@ -242,7 +242,9 @@ class Plan:
         if self.samples is None or self.deviation is None:
             return [f"tolerances from the bound alone (no calibration data), max_deviation {self.max_deviation:g}"]
         if not self.routed:
-            return [f"nothing is routed: the outputs are the original's (budget {self.max_deviation:g})"]
+            exact = any(s.status == "exact" for s in self.sites) or self.dead_rows is not None
+            rounding = ", to rounding" if exact else ""
+            return [f"nothing is routed: the outputs are the original's{rounding} (budget {self.max_deviation:g})"]
         fit, gate, choose, walk = self.samples[:4]
         return [
             f"mean deviation at most {self.deviation:.4g} (95 % limit on {walk} calibration samples),"

@@ -61,6 +61,8 @@ def plan_from_json(value: Mapping[str, Any]) -> Plan:
         origin = given.pop("origin")
         samples, dead = given.pop("samples"), given.pop("dead_rows")
         dead_rows = None if dead is None else DeadRowsPlan(**dead)
+        if dead_rows is not None and dead_rows.status not in ("live", "refused"):
+            raise ValueError(f"dead rows are {dead_rows.status!r}")
         cascade, shown = given.pop("cascade"), given.pop("certificate")
         plan = Plan(
             sites,

@@ -48,13 +48,14 @@ def replay(
     Raises:
         PlanError: a routed site that the model does not have, or a certificate that is for another module.
     """
+    _check_given(plan, budget, gate)
     if plan.cascade is not None:
         assert data is not None
         live = _live(captured, plan, example)
-        return _certified(
-            attach(replay_cascade(captured, live, data, plan, seed, budget, gate), plan, None, example), plan
-        )
-    captured, sites = _exact(_live(captured, plan, example), plan)
+        module, recipe = replay_cascade(captured, live, data, plan, seed, budget, gate)
+        return _certified(attach(module, plan, recipe, example), plan)
+    live = _live(captured, plan, example)
+    captured, sites = _exact(live, plan)
     by_name = {s.name: s for s in sites}
     if missing := [s.name for s in plan.routed if s.name not in by_name]:
         raise PlanError(f"the plan routes {missing}, which the model does not have; it has {sorted(by_name)}")
@@ -62,10 +63,10 @@ def replay(
     sets = [] if data is None else [data.fit, data.gate, data.choose]
     # of all sites that were explored: how many rows are kept depends on how many sites there are
     explored = [by_name[s.name] for s in plan.sites if s.name in by_name] if routed else []
-    recorded = [record_rows(captured, explored, batches, seed).rows for batches in sets]
+    recorded = [record_rows(live, explored, batches, seed).rows for batches in sets]
     fitted = {}
     for site, entry in zip(routed, plan.routed, strict=True):
-        block = block_of(captured, site.nodes)
+        block = block_of(live, site.nodes)
         parts = [finite_rows(block, rows[site.name]) for rows in recorded]
         rows = SiteData(*parts) if parts else SiteData.without_rows(block, site.widths[0], seed)
         fitted[site.name] = _fitted(site, entry, rows, seed, gate)
@@ -76,6 +77,18 @@ def replay(
     weights = {s.name: 1.0 if s.weight is None else s.weight for s in plan.routed}
     scores = {name: c.score / weights[name] for name, c in fitted.items()}
     return _certified(attach(module, plan, Recipe(captured, tuple(routed), branches, scores, weights), example), plan)
+
+
+def _check_given(plan: Plan, budget: Budget | None, gate: GateForm | None) -> None:
+    """Raise `PlanError` for a budget or a gate that is not the plan's."""
+    if budget is not None and str(budget) != plan.budget:
+        raise PlanError(
+            f"the plan's budget is {plan.budget or f'max_deviation {plan.max_deviation:g}'}, not {budget}: leave it out"
+        )
+    gates = [s.gate for s in plan.routed] + ([plan.cascade.gate] if plan.cascade is not None else [])
+    names = {str(g.name) if isinstance(g, NotKept) else str(g) for g in gates if g is not None}
+    if gate is not None and names != {str(gate)}:
+        raise PlanError(f"the plan says which gates: {', '.join(sorted(names)) or 'none'}, not {gate}: leave out gate=")
 
 
 def _certified(module: RoutedModule, plan: Plan) -> RoutedModule:

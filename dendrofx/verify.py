@@ -74,7 +74,7 @@ def timing_batches(given: Sequence[Inputs], size: int) -> list[Inputs]:
         samples = batch.samples
         if samples == size:
             made.append(batch)
-        elif samples > 1 or all(t.dim() > 0 and t.size(0) == 1 for t in batch.tensors):
+        elif samples > 1 or all(t.dim() > 0 and t.size(0) == 1 for t in batch.carrying):
             starts = range(0, max(samples - size, 0) + 1, max(size, 1))
             for start in list(starts)[: max(MOST_BATCHES // len(given), 1)]:
                 made.append(batch.take((torch.arange(size) + start) % samples))

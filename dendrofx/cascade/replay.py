@@ -7,6 +7,7 @@ from torch import fx
 
 from dendrofx.block import block_of
 from dendrofx.calibration import Calibration
+from dendrofx.cascade.finish import CascadeRecipe
 from dendrofx.cascade.forms import with_forms
 from dendrofx.cascade.graph import build
 from dendrofx.cascade.search import picks
@@ -14,6 +15,7 @@ from dendrofx.errors import InputError, PlanError
 from dendrofx.find_sites import find_sites
 from dendrofx.gates import GateForm
 from dendrofx.gates.model import ModelRows
+from dendrofx.gates.user import NotKept
 from dendrofx.guarantee.budget import Budget
 from dendrofx.module import RoutedModule, set_tolerances
 from dendrofx.plan import Plan
@@ -30,8 +32,8 @@ def replay_cascade(
     seed: int,
     budget: Budget | None,
     gate: GateForm | None,
-) -> RoutedModule:
-    """The cascade that a plan describes, or the exact model where the plan refused one.
+) -> tuple[RoutedModule, CascadeRecipe | None]:
+    """The cascade that a plan describes, or the exact model where the plan refused one; and its recipe.
 
     Args:
         captured: the captured module.
@@ -54,21 +56,22 @@ def replay_cascade(
         {s.name: exact[s.name].fit(block_of(base, s.nodes)) for s in sites if s.name in exact},
     )
     if plan.cascade.status == "refused":
-        return rewrite(full, [], {})
+        return rewrite(full, [], {}), None
     if plan.cascade.full is not None:
         full = with_forms(base, sites, dict.fromkeys([s.name for s in sites], plan.cascade.full), data, seed)
     light = with_forms(base, sites, {e.name: e.light for e in plan.sites if e.light is not None}, data, seed)
-    form = gate or plan.cascade.gate
+    form = gate if isinstance(plan.cascade.gate, NotKept) else plan.cascade.gate
     fit = getattr(form, "fit_model", None)
     if fit is None:
         raise PlanError("the plan's gate is a module of yours: pass it again as gate=")
     asked, batched = budget or _budget(plan), SampleAnalysis(captured).batched
+    data = data.with_shared(frozenset({name for name, _ in data.fit[0].kwargs} - set(batched)))
     reference, outputs = (picks(m, data.gate, asked, batched) for m in (captured, light))
     rows = ModelRows(outputs, reference, asked.losses(reference, outputs), asked.is_decision)
     decision = asked.place(data.test[0].call(captured.forward))
     module = build(captured, light, fit(rows).eval(), full, batched, decision)
     set_tolerances(module, {"model": float(plan.cascade.tolerance or 0.0)})
-    return module
+    return module, CascadeRecipe(captured, light, full, batched, decision)
 
 
 def _budget(plan: Plan) -> Budget:

@@ -97,6 +97,8 @@ class Cascades:
     def lights(self) -> list[tuple[LightModel, Sets]] | str:
         """The light models that are searched, with their outputs; or why there are none."""
         self.batched = self.proved()
+        names = {name for name, _ in self.data.fit[0].kwargs}
+        self.data = self.data.with_shared(frozenset(names - set(self.batched)))
         self.sizes = batch_sizes(self.options, self.data, None)
         exploring = replace(self.options, gate=AlwaysLight(), full=None, exact=False)
         run = Pipeline(self.base, self.sites, self.data, exploring)

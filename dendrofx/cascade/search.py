@@ -168,6 +168,7 @@ def expected_flips(margin: Tensor, moved: Tensor) -> Tensor:
         margin: f64[N], of the samples.
         moved: f64[M], by what the margins of samples like them moved. One that moved far says that others may.
     """
+    moved = moved[moved.isfinite()]
     width = 1.06 * moved.std() * len(moved) ** -0.2  # Silverman's rule
     return flip_probability(margin[:, None] + moved[None], width.clamp_min(1e-12)).mean(1)
 

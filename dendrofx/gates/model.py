@@ -66,6 +66,9 @@ class MarginGate(ModelGateForm):
         if not rows.decides:
             raise InputError(f"{self} reads decisions: for a budget of distances take LearnedGate()")
         moved = moved_margins(rows)
+        moved = moved[moved.isfinite()]
+        if len(moved) < 2:
+            raise InputError("the model's outputs are not finite on calibration samples: no margin can be measured")
         return MarginScore(max(float(moved.square().mean().sqrt()), 1e-12))
 
 
@@ -87,6 +90,12 @@ def moved_margins(rows: ModelRows) -> Tensor:
 @torch.no_grad()
 def fit_learned(rows: ModelRows, directions: int, ridge: float | None) -> nn.Module:
     """`LearnedGate` at model scope: the regression is of log |d| (see `MarginGate`) for decisions, of the log loss otherwise."""
+    whole = flat_rows(rows.light).float().isfinite().all(1) & flat_rows(rows.full).float().isfinite().all(1)
+    if int(whole.sum()) < 2:
+        raise InputError(
+            f"the model's outputs are not finite on {int((~whole).sum())} of {len(whole)} calibration samples"
+        )
+    rows = ModelRows(rows.light[whole], rows.full[whole], rows.losses[whole], rows.decides)
     flat = flat_rows(rows.light).float()
     unit = flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-12)
     found = principal_directions(unit)[:, : min(directions, flat.size(1))].t()

@@ -48,7 +48,7 @@ class MarginScore(nn.Module):
 
     def forward(self, output: Tensor) -> Tensor:
         """f32[N, ...] -> f32[N]."""
-        return flip_probability(decision_margin(output), self.noise)
+        return flip_probability(decision_margin(output.to(torch.float32)), self.noise)
 
 
 class LearnedModelScore(FeatureScore):
@@ -74,14 +74,14 @@ class LearnedModelScore(FeatureScore):
     @torch.jit.export
     def features(self, output: Tensor) -> Tensor:
         """f32[N, ...] -> f32[N, features]."""
-        y = flat_rows(output)
+        y = flat_rows(output).to(torch.float32)
         norm = torch.linalg.vector_norm(y, 2, 1, keepdim=True) + 1e-12
         crest = y.abs().amax(1, keepdim=True) / norm
         found = [norm.log(), (crest + 1e-12).log(), torch.matmul(y / norm, self.directions.t())]
         if self.decides:
             log_p = torch.log_softmax(y, 1) if y.size(1) > 1 else torch.nn.functional.logsigmoid(torch.cat([y, -y], 1))
             entropy = -(log_p.exp() * log_p).sum(1, keepdim=True)
-            found += [(decision_margin(output)[:, None] + 1e-6).log(), (entropy + 1e-6).log()]
+            found += [(decision_margin(output.to(torch.float32))[:, None] + 1e-6).log(), (entropy + 1e-6).log()]
         return torch.cat(found, 1)
 
     def forward(self, output: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class LearnedModelScore(FeatureScore):
         if not self.decides:
             return expected
         judged = expected < self.unjudged / 1e6
-        return torch.where(judged, flip_probability(decision_margin(output), expected), expected)
+        return torch.where(judged, flip_probability(decision_margin(output.to(torch.float32)), expected), expected)
 
 
 class UserScore(nn.Module):

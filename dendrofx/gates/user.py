@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,14 @@ from dendrofx.errors import InputError
 from dendrofx.gates.form import GateForm, SiteRows
 from dendrofx.gates.model import ModelRows
 from dendrofx.gates.model_scores import UserScore
+from dendrofx.lower import script
 from dendrofx.show import first_line
 
 SMALLEST_ERROR = 1e-7
+
+
+class UserGateError(InputError):
+    """A gate of the caller's that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,9 @@ class UserGate(GateForm):
         return self._fitted(rows.light, rows.losses)
 
     def _fitted(self, x: Tensor, error: Tensor) -> nn.Module:
-        values = self._values(x)
+        module = copy.deepcopy(self.module).eval().requires_grad_(False)  # the caller may go on with theirs
+        values = self._values(module, x)
+        self._check(module, x, values)
         z, y = values.double(), error.double().clamp_min(SMALLEST_ERROR).log()
         spread = float(z.std(correction=0)) if len(z) else 0.0
         centred = z - z.mean()
@@ -61,20 +69,36 @@ class UserGate(GateForm):
         slope = max(slope, 1e-3 / spread if spread > 0 else 0.0)  # the caller's order is kept, whatever the errors say
         offset = float(y.mean()) - slope * float(z.mean())
         margin = float(getattr(self.module, "margin", 1e-3)) * slope * float(z.abs().max())
-        return UserScore(self.module, offset, slope, margin, int(getattr(self.module, "macs", 0)))
+        return UserScore(module, offset, slope, margin, int(getattr(self.module, "macs", 0)))
 
-    def _values(self, x: Tensor) -> Tensor:
+    def _check(self, module: nn.Module, x: Tensor, values: Tensor) -> None:
+        """Raise where values depend on other rows, or the module does not script."""
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[: max(len(x) // 2, 1)]
+        close = 1e-3 * float(values.std(correction=0)) + 1e-6
+        for index in (order, order[:1]):
+            if not torch.allclose(self._values(module, x[index]), values[index], rtol=1e-3, atol=close):
+                raise UserGateError(
+                    f"gate {self} gives a row another value among other rows: it must read each row of x alone"
+                )
         try:
-            values = self.module(x)
+            script(module)
         except Exception as error:
-            raise InputError(f"gate {self} failed on x {tuple(x.shape)}: {first_line(error)}") from error
+            raise UserGateError(f"gate {self} cannot be scripted with TorchScript: {first_line(error)}") from error
+
+    def _values(self, module: nn.Module, x: Tensor) -> Tensor:
+        try:
+            values = module(x)
+        except Exception as error:
+            raise UserGateError(f"gate {self} failed on x {tuple(x.shape)}: {first_line(error)}") from error
         if not isinstance(values, Tensor) or values.shape != (len(x),) or not values.is_floating_point():
             shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise InputError(
+            raise UserGateError(
                 f"gate {self} returned {shape} for x {tuple(x.shape)}: a gate gives one float per row, f32[N]"
             )
         if not bool(values.isfinite().all()):
-            raise InputError(f"gate {self} gave values that are not finite on calibration rows")
+            raise UserGateError(
+                f"gate {self} gave values that are not finite on calibration rows: clamp what it computes"
+            )
         return values
 
 

@@ -1,14 +1,17 @@
-"""Drift: does a certificate still hold in production? An e-process on the losses of a few easy rows, recomputed in full.
+"""Drift: does a certificate still hold in production? An e-process on the losses of a few samples, recomputed in full.
 
-Samples that went to full have no loss, so a risk of at most alpha means that easy samples lose at most m = alpha / (share of easy
-samples) on average. The wealth of a bettor against that,
+The wealth of a bettor against "the risk is at most alpha",
 
-    E_t = product over i <= t of (1 + lambda_i (L_i - m)),    lambda_i in [0, 1 / m], chosen before L_i is seen,
+    E_t = product over i <= t of (1 + lambda_i (L_i - alpha)),    lambda_i in [0, 1 / alpha], chosen before L_i is seen,
 
 is a nonnegative supermartingale as long as it holds; so it ever exceeds 1 / delta with probability at most delta, however often
-one looks (Ville's inequality). Source: I. Waudby-Smith and A. Ramdas, "Estimating means of bounded random variables by betting",
-Journal of the Royal Statistical Society B 86(1), 2024; A. Ramdas and others, "Game-theoretic statistics and safe anytime-valid
-inference", Statistical Science 38(4), 2023.
+one looks (Ville's inequality). L_i is the loss of a sample that was picked without looking at it; of one that went to an exact full
+model it is 0, so only easy ones need to be recomputed. Who logs easy samples alone passes their share: their losses are then held
+against alpha / share, which is as safe as the share is right; an estimate of it from few samples is not.
+
+Source: I. Waudby-Smith and A. Ramdas, "Estimating means of bounded random variables by betting", Journal of the Royal Statistical
+Society B 86(1), 2024; A. Ramdas and others, "Game-theoretic statistics and safe anytime-valid inference", Statistical Science
+38(4), 2023.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ class Audit:
             "not shown broken". "too few rows": not even losses of 1 alone could have shown it with so many.
         rows: how many losses.
         mean: of the losses.
-        allowed: alpha / easy share, what it may be.
+        allowed: what it may be: alpha, or alpha / easy share.
         e_value: the largest wealth so far.
         alarm: 1 / delta.
         at: rows after which the alarm went off, None if it did not.
@@ -54,17 +57,17 @@ class Audit:
     at: int | None
 
     def __str__(self) -> str:
-        seen = f"{self.rows} easy rows, mean loss {self.mean:.4g}, allowed {self.allowed:.4g}"
+        seen = f"{self.rows} rows, mean loss {self.mean:.4g}, allowed {self.allowed:.4g}"
         return f"{self.answer}: {seen}; largest e-value {self.e_value:.3g}, alarm at {self.alarm:g}"
 
 
-def audit(losses: Tensor | Sequence[float], certificate: Certificate, easy_share: float | None = None) -> Audit:
-    """Test a certificate on the losses of easy rows, in the order in which they came.
+def audit(losses: Tensor | Sequence[float], certificate: Certificate, easy_share: float = 1.0) -> Audit:
+    """Test a certificate on losses, in the order in which they came.
 
     Args:
-        losses: f[t] in [0, 1], such as `Shadow` returns; of rows that were picked without looking at them.
+        losses: f[t] in [0, 1], such as `Shadow` returns; of samples that were picked without looking at them.
         certificate: the one to test.
-        easy_share: share of samples that take the light branch now; by default what it was on the certificate's test samples.
+        easy_share: where only samples that took the light branch are among the losses, their share of all samples.
 
     Raises:
         InputError: losses that are no losses.
@@ -76,10 +79,9 @@ def audit(losses: Tensor | Sequence[float], certificate: Certificate, easy_share
     seen = torch.as_tensor(losses, dtype=torch.float64).reshape(-1)
     if bool((~((seen >= 0) & (seen <= 1))).any()):
         raise InputError("losses of an audit must be in [0, 1] and not NaN")
-    share = certificate.easy_share if easy_share is None else easy_share
-    if not 0 < share <= 1:
-        raise InputError(f"easy_share must be above 0 and at most 1, got {share!r}")
-    allowed, alarm = certificate.alpha / share, 1 / certificate.delta
+    if not 0 < easy_share <= 1:
+        raise InputError(f"easy_share must be above 0 and at most 1, got {easy_share!r}")
+    allowed, alarm = certificate.alpha / easy_share, 1 / certificate.delta
     mean = float(seen.mean()) if len(seen) else 0.0
     if allowed >= 1:  # so few rows are easy that they cannot break it
         return Audit("not shown broken", len(seen), mean, allowed, 1.0, alarm, None)
@@ -126,14 +128,19 @@ class Shadowed:
     """What a shadow audit saw of one call.
 
     Attributes:
-        losses: f64[k], of the easy ones among the samples that were picked.
-        picked: samples that were picked.
+        losses: f64[picked], of the samples that were picked.
+        easy: bool[picked], those that kept what light branches made of them; at block scope any of them may.
         samples: of the call.
     """
 
     losses: Tensor
-    picked: int
+    easy: Tensor
     samples: int
+
+    @property
+    def picked(self) -> int:
+        """How many samples were picked."""
+        return len(self.losses)
 
 
 class Shadow:
@@ -143,7 +150,11 @@ class Shadow:
         module: what `transform` returned with a budget.
         budget: the same budget.
         every: one sample in that many, on average.
-        seed: of the picks; the samples themselves are not looked at.
+        seed: of the picks; the samples themselves are not looked at. The same seed picks the same places again: give each
+            process another.
+
+    Raises:
+        InputError: another module, or another budget than the one that it is certified for.
 
     Example:
         >>> shadow = dendrofx.Shadow(routed, budget, every=100)
@@ -159,17 +170,25 @@ class Shadow:
 
         self.reference, self.budget, self.every = Reference(module), budget, every
         self.generator = torch.Generator().manual_seed(seed)
+        shown = self.reference.module.plan.certificate
+        if shown is not None and (shown.metric, shown.output, shown.alpha) != (
+            budget.name,
+            budget.output,
+            budget.limit,
+        ):
+            raise InputError(
+                f"the module is {shown}, which {budget} is not: pass the budget that it was transformed with"
+            )
 
     @torch.no_grad()
     def __call__(self, batch: Any) -> Shadowed:  # noqa: ANN401  (a batch as users write it)
         """Audit one call's inputs."""
-        inputs = Inputs.of(batch)
+        inputs = self.reference.plain(Inputs.of(batch))
         samples = inputs.samples
         picked = (torch.rand(samples, generator=self.generator) < 1 / self.every).nonzero().squeeze(1)
         if not len(picked):
-            return Shadowed(torch.zeros(0, dtype=torch.float64), 0, samples)
-        few = self.reference.take(inputs, picked)
-        easy = self.reference.easy(few)
-        exact = self.budget.pick(self.reference.full(few), len(picked))
-        seen = self.budget.pick(self.reference.module_output(few), len(picked))
-        return Shadowed(self.budget.losses(exact, seen)[easy], len(picked), samples)
+            return Shadowed(torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.bool), samples)
+        few = inputs.take(picked)
+        exact = self.budget.pick(self.reference.original(few), len(picked))
+        seen = self.budget.pick(self.reference.routed(few), len(picked))
+        return Shadowed(self.budget.losses(exact, seen), self.reference.easy(few), samples)

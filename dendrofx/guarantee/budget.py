@@ -11,7 +11,7 @@ of one document), sources must be drawn alike; samples of one source say less th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from dendrofx.guarantee.bounds import binomial_p, hoeffding_bentkus_p, least_sam
 from dendrofx.guarantee.metrics import Metric, named_metric
 from dendrofx.inputs import by_sample
 from dendrofx.outputs import flatten
+from dendrofx.show import first_line
 
 ROUNDING = 1e-9  # of a metric in floating point
 # Where a budget says nothing about distances, the mean deviation that choosing starts from; it tries a quarter to four times that.
@@ -39,7 +40,7 @@ class Budget:
         limit: alpha, in (0, 1).
         confidence: 1 - delta, in (0, 1).
         output: which output it is about, by name (`"logits"`) or place; by default the only one, or the one named logits, and
-            for distances all of them side by side.
+            for distances at block scope all of them side by side.
 
     Raises:
         InputError: a limit or confidence outside (0, 1), or no such metric.
@@ -60,7 +61,7 @@ class Budget:
         elif not callable(self.metric):
             raise InputError(f"metric is a name or a function of (reference, output), got {self.metric!r}")
         for name, value in (("limit", self.limit), ("confidence", self.confidence)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 1e-9 <= value <= 1 - 1e-9:
                 raise InputError(
                     f"{name} must be between 0 and 1, got {value!r}; limit=0.01, confidence=0.95 for 1 % at 95 %"
                 )
@@ -84,11 +85,9 @@ class Budget:
     @property
     def name(self) -> str:
         """The metric's."""
-        return (
-            self.metric
-            if isinstance(self.metric, str)
-            else getattr(self.metric, "__name__", type(self.metric).__name__)
-        )
+        if isinstance(self.metric, str):
+            return self.metric
+        return f"{getattr(self.metric, '__name__', type(self.metric).__name__)} (yours)"
 
     @property
     def delta(self) -> float:
@@ -152,15 +151,20 @@ class Budget:
         """
         tensors, form = flatten(output)
         floats = {n: t for n, t in zip(form.names, tensors, strict=True) if t.is_floating_point()}
-        name = self._named(floats)
+        name = self._named(floats, form.names)
         if name is None:
+            for other, tensor in floats.items():
+                self._check_samples(other, tensor, samples)
             return by_sample(output, samples)
-        found = floats[name]
+        self._check_samples(name, floats[name], samples)
+        return floats[name]
+
+    def _check_samples(self, name: str, found: Tensor, samples: int) -> None:
         if found.dim() == 0 or len(found) != samples:
             raise InputError(
-                f"output '{name}' is shaped {tuple(found.shape)} for {samples} samples: a budget is per sample"
+                f"output '{name}' is shaped {tuple(found.shape)} for {samples} samples: a budget is per sample. Name another with"
+                " output=; an input that all samples share needs scope='model', or a place inside the model, as a buffer"
             )
-        return found
 
     def place(self, output: Any) -> int:  # noqa: ANN401
         """Among all tensors of an output, the one that the budget is about.
@@ -169,20 +173,27 @@ class Budget:
             InputError: it is about several.
         """
         tensors, form = flatten(output)
-        name = self._named({n: t for n, t in zip(form.names, tensors, strict=True) if t.is_floating_point()})
+        floats = {n: t for n, t in zip(form.names, tensors, strict=True) if t.is_floating_point()}
+        name = self._named(floats, form.names)
         if name is None:
             raise InputError(
                 f"the model has the outputs {', '.join(form.names)}: name the one that {self.name} is about, output='...'"
             )
         return form.names.index(name)
 
-    def _named(self, floats: dict[str, Tensor]) -> str | None:
-        """The output's name, None for all of them."""
+    def _named(self, floats: dict[str, Tensor], names: Sequence[str]) -> str | None:
+        """The output's name, None for all of them; a place counts all outputs."""
+        if not floats:
+            raise InputError(
+                f"the outputs {', '.join(names)} are no floating-point tensors: a budget needs logits or values to compare"
+            )
         if self.output is not None:
-            names = list(floats)
-            name = names[self.output] if isinstance(self.output, int) and self.output < len(names) else self.output
+            place = isinstance(self.output, int) and 0 <= self.output < len(names)
+            name = names[int(self.output)] if place else self.output
             if name not in floats:
-                raise InputError(f"output={self.output!r}: the model has no such output; it has {', '.join(names)}")
+                raise InputError(
+                    f"output={self.output!r} is no floating-point output of the model; it has {', '.join(floats)}"
+                )
             return str(name)
         if len(floats) == 1:
             return next(iter(floats))
@@ -200,7 +211,9 @@ class Budget:
         Raises:
             InputError: the user's metric gives NaN, leaves [0, 1], or has another shape.
         """
-        loss = torch.as_tensor(self._metric[0](reference, output)).detach().double()
+        named = isinstance(self.metric, str)
+        found = self._metric[0](reference, output) if named else self._users(reference, output)
+        loss = torch.as_tensor(found).detach().double()
         if loss.shape != (len(reference),):
             raise InputError(
                 f"metric {self.name} returned {tuple(loss.shape)} for {len(reference)} samples: return one loss each"
@@ -216,8 +229,18 @@ class Budget:
             )
         return loss.clamp(0.0, 1.0)
 
+    def _users(self, reference: Tensor, output: Tensor) -> Any:  # noqa: ANN401  (checked by the caller)
+        """What the caller's metric gives, on copies that it may write to."""
+        try:
+            return self._metric[0](reference.clone(), output.clone())
+        except Exception as error:
+            raise InputError(
+                f"metric {self.name} failed on outputs {tuple(output.shape)}: {first_line(error)}"
+            ) from error
+
     def __str__(self) -> str:
-        return f"{self.name} at most {100 * self.limit:g} %, {100 * self.confidence:g} % confidence"
+        of = "" if self.output is None else f" of output {self.output}"
+        return f"{self.name}{of} at most {100 * self.limit:g} %, {100 * self.confidence:g} % confidence"
 
 
 def check_redecided(plan: Any, budget: Budget | None) -> Budget | None:  # noqa: ANN401  (a Plan, which knows certificates)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zipfile
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -18,15 +19,15 @@ from typing import Any
 
 from torch import nn
 
-from dendrofx.errors import CertificateError
+from dendrofx.errors import CertificateError, InputError
 from dendrofx.files import write_whole
 from dendrofx.fingerprint import state_fingerprint
 from dendrofx.guarantee.bounds import binomial_p, hoeffding_bentkus_p
 
 EXTRA = "dendrofx_certificate.json"
 ASSUMPTION = (
-    "the calibration samples and the samples of later calls are exchangeable: drawn alike, in no telling order; the confidence is"
-    " over the draw of the calibration samples"
+    "the calibration samples and the samples of later calls are exchangeable: each drawn on its own, alike, in no telling order;"
+    " samples of one source count as one; the confidence is over the draw of the calibration samples"
 )
 # Records of an archive that say nothing about the module, or differ from write to write.
 _NOT_THE_MODULE = (".debug_pkl", "serialization_id", "extra/", "byteorder")
@@ -86,17 +87,21 @@ class Certificate:
         """
         names = {f.name for f in fields(Certificate)}
         try:
-            return Certificate(**{k: v for k, v in value.items() if k in names})
-        except (AttributeError, TypeError) as error:
+            found = Certificate(**{k: v for k, v in value.items() if k in names})
+            figures = (found.alpha, found.delta, found.n, found.losses, found.p_value, *found.thresholds.values())
+            if not all(math.isfinite(float(v)) or v == math.inf for v in figures):
+                raise ValueError("a figure is not a number")
+        except (AttributeError, TypeError, ValueError) as error:
             raise CertificateError(f"not a certificate: {error}") from error
+        return found
 
     def verify(self, module: nn.Module) -> None:
         """Raise `CertificateError` unless `module`, as `transform` returned it, has the weights and thresholds that were tested."""
         found = state_fingerprint(module)
         if found != self.module:
             raise CertificateError(
-                f"the certificate is for another module: fingerprint {self.module} there, {found} here: weights or thresholds"
-                " were changed since"
+                f"the certificate is for another module: fingerprint {self.module} there, {found} here: weights, thresholds"
+                " or gates were changed since; take a setting of `front`, or transform again"
             )
 
     def __str__(self) -> str:
@@ -133,9 +138,12 @@ def save(module: nn.Module, path: str | Path, *, freeze: bool = False) -> None:
     def write(target: Path) -> None:
         save_script(scripted, target, extra)
 
+    if not Path(path).absolute().parent.is_dir():
+        raise CertificateError(f"cannot write {path}: there is no folder {Path(path).absolute().parent}")
+
     write_whole(Path(path), write)
     if made is not None:
-        sealed = replace(made, archive=archive_digest(Path(path)))
+        sealed = replace(made, archive=archive_digest(Path(path), made))
         extra[EXTRA] = json.dumps(sealed.to_json())
         write_whole(Path(path), write)
         certificate(path)  # what was just written must verify
@@ -162,11 +170,14 @@ def certificate(path: str | Path) -> Certificate:
         found = Certificate.from_json(json.loads(text))
     except ValueError as error:
         raise CertificateError(f"the certificate in {path} cannot be read: {error}") from error
-    if (digest := archive_digest(path)) != found.archive:
+    if (digest := archive_digest(path, found)) != found.archive:
         raise CertificateError(
             f"{path} was changed since it was certified: digest {digest}, the certificate is for {found.archive}"
         )
-    p = (binomial_p if found.test == "binomial" else hoeffding_bentkus_p)(found.losses, found.n, found.alpha)
+    try:
+        p = (binomial_p if found.test == "binomial" else hoeffding_bentkus_p)(found.losses, found.n, found.alpha)
+    except InputError as error:
+        raise CertificateError(f"the certificate in {path} does not follow from its figures: {error}") from error
     if abs(p - found.p_value) > 1e-9 or p > found.delta:
         raise CertificateError(
             f"the certificate in {path} does not follow from its figures: p = {p:.3g}, it says {found.p_value:.3g}"
@@ -174,9 +185,9 @@ def certificate(path: str | Path) -> Certificate:
     return found
 
 
-def archive_digest(path: Path) -> str:
-    """SHA-256 over the names and contents of an archive's records: code, constants, weights, thresholds."""
-    digest = hashlib.sha256()
+def archive_digest(path: Path, shown: Certificate) -> str:
+    """SHA-256 over an archive's records, which are code, constants, weights and thresholds, and over the certificate's figures."""
+    digest = hashlib.sha256(json.dumps(replace(shown, archive="").to_json(), sort_keys=True).encode())
     with zipfile.ZipFile(path) as archive:
         for name in sorted(archive.namelist()):
             inside = name.partition("/")[2]

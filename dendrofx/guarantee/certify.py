@@ -44,7 +44,7 @@ def certified(
         losses=tested.losses,
         p_value=tested.p_value,
         test=budget.test,
-        step=list(front).index(chosen) + 1,
+        step=next(i for i, s in enumerate(front) if s is chosen) + 1,
         steps=len(front),
         thresholds=dict(chosen.tolerances),
         easy_share=max(chosen.easy_share, 1 / max(tested.n, 1)),
@@ -59,7 +59,7 @@ def certified(
 
 def warn_of_duplicates(test: Sequence[Inputs]) -> None:
     """A warning where test samples occur more than once: they say less than as many different ones."""
-    seen = Counter(_digest([t[i] for t in b.tensors]) for b in test if b.samples > 1 for i in range(b.samples))
+    seen = Counter(_digest([t[i] for t in b.carrying]) for b in test if _cut(b) for i in range(b.samples))
     again = sum(n - 1 for n in seen.values())
     if again:
         warnings.warn(
@@ -67,6 +67,11 @@ def warn_of_duplicates(test: Sequence[Inputs]) -> None:
             " that are drawn apart; drop copies, unless later calls repeat samples alike",
             stacklevel=3,
         )
+
+
+def _cut(batch: Inputs) -> bool:
+    """Whether its samples can be told apart: they can, unless it is one sample of tensors of several sizes."""
+    return all(t.dim() > 0 and t.size(0) == batch.samples for t in batch.carrying)
 
 
 def _digest(tensors: Sequence[Tensor]) -> bytes:

@@ -31,8 +31,9 @@ def decisions(output: Tensor) -> Tensor:
 
 
 def flips(reference: Tensor, output: Tensor) -> Tensor:
-    """1 where any decision of a sample is another."""
-    return (decisions(reference) != decisions(output)).any(1).double()
+    """1 where any decision of a sample is another, or where its output is not finite and the reference is."""
+    broken = flat_rows(reference).isfinite().all(1) & ~flat_rows(output).isfinite().all(1)
+    return ((decisions(reference) != decisions(output)).any(1) | broken).double()
 
 
 def clipped_deviation(reference: Tensor, output: Tensor) -> Tensor:
@@ -66,7 +67,7 @@ def named_metric(name: str) -> tuple[Metric, bool]:
             limit = float(found[1])
         except ValueError:
             limit = -1.0
-        if limit > 0:
+        if 0 < limit < float("inf"):
             return lambda a, b: (relative_distance(a, b) > limit).double(), True
     raise InputError(
         f"metric {name!r} is none of 'flip', 'deviation', 'exceeds(0.05)' and 'cosine'; pass a function of (reference, output)"

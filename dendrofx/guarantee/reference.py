@@ -1,8 +1,8 @@
-"""The original inside a transformed module: what its full branches compute, and which samples it left to the light ones."""
+"""The original beside a transformed module, and which samples the module left to its light model."""
 
 from __future__ import annotations
 
-import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,56 +10,55 @@ from torch import Tensor, nn
 
 from dendrofx.calling import CALL
 from dendrofx.cascade.graph import cascade_parts
+from dendrofx.cascade.skills import light_outputs
 from dendrofx.errors import InputError
+from dendrofx.finish import RECIPE
 from dendrofx.inputs import Inputs
-from dendrofx.module import RoutedModule, graph_names, set_tolerances, tolerances
-from dendrofx.outputs import flatten
+from dendrofx.module import RoutedModule, tolerances
 
 
 class Reference:
-    """What a transformed module would have computed without light branches.
+    """What the original model would have computed.
 
     Args:
         module: what `transform` returned.
 
     Raises:
-        InputError: anything else.
+        InputError: anything else, or a module that does not keep the original (it was loaded from a file).
     """
 
     def __init__(self, module: nn.Module) -> None:
         if not isinstance(module, RoutedModule):
-            raise InputError(f"a shadow audit needs the module that transform returned, got a {type(module).__name__}")
-        self.module = module
+            raise InputError(
+                f"a shadow audit needs the module that transform returned, which holds the original, got a {type(module).__name__}"
+            )
+        if module.meta.get(RECIPE) is None:
+            raise InputError("the module does not hold the original: audit the one that transform returned")
+        self.module, self.captured = module, module.meta[RECIPE].captured
         self.cascade = cascade_parts(module)
-        self.exact = module
-        if self.cascade is None:
-            self.exact = copy.deepcopy(module)
-            set_tolerances(self.exact, dict.fromkeys(graph_names(self.exact).values(), 0.0))
 
-    def take(self, inputs: Inputs, index: Tensor) -> Inputs:
-        """The samples at `index`, as the graph takes them."""
+    def plain(self, inputs: Inputs) -> Inputs:
+        """Inputs as the graph takes them; those that all samples share are not cut."""
         form = self.module.meta.get(CALL)
         plain = inputs if form is None else form.plain(inputs)
-        return plain.take(index)
+        if self.cascade is None:
+            return plain
+        names = [str(n.target) for n in self.module.graph.nodes if n.op == "placeholder"]
+        shared = frozenset(n for n, batched in zip(names, self.cascade[2].batched, strict=True) if not batched)
+        return replace(plain, shared=shared)
 
-    def module_output(self, inputs: Inputs) -> Any:  # noqa: ANN401
+    def routed(self, inputs: Inputs) -> Any:  # noqa: ANN401
         """What the module gives, as the graph returns it."""
         return inputs.call(self.module.forward)
 
-    def full(self, inputs: Inputs) -> Any:  # noqa: ANN401
-        """What the full branches give, in the same form."""
-        if self.cascade is None:
-            return inputs.call(self.exact.forward)
-        found = self.cascade[2].full([*inputs.args, *(v for _, v in inputs.kwargs)])
-        like = self.module_output(inputs)
-        return flatten(like)[1].build(found)
+    def original(self, inputs: Inputs) -> Any:  # noqa: ANN401
+        """What the original gives, in the same form."""
+        return inputs.call(self.captured.forward)
 
     def easy(self, inputs: Inputs) -> Tensor:
         """bool[samples]: those that keep what light branches made of them; at block scope any of them may."""
         if self.cascade is None:
             return torch.ones(inputs.samples, dtype=torch.bool)
-        light, gate, _ = self.cascade
-        outputs = light.forward([*inputs.args, *(v for _, v in inputs.kwargs)])
-        place = next(int(n.args[1]) for n in self.module.graph.nodes if n.name == "decision")
-        easy: Tensor = gate(outputs[place]) < tolerances(self.module)["model"]
+        _, score = light_outputs(self.module, inputs)
+        easy: Tensor = score < tolerances(self.module)["model"]
         return easy

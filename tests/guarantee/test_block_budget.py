@@ -28,7 +28,7 @@ class Doubt(nn.Module):
     """A user's gate of rows: larger rows, more doubt."""
 
     def forward(self, rows: Tensor) -> Tensor:
-        return rows.norm(dim=1)
+        return torch.linalg.vector_norm(rows, 2, 1)
 
 
 def test_it_is_certified_and_the_front_is_ordered() -> None:
@@ -94,7 +94,7 @@ def test_a_shadow_audit_recomputes_a_seeded_share_and_does_not_alarm(scope: str)
         losses.append(seen.losses)
         picked += seen.picked
     assert 800 < picked < 1200
-    assert sum(map(len, losses)) <= picked
+    assert sum(map(len, losses)) == picked
     assert audit(torch.cat(losses), made.plan.certificate).answer != "broken"
 
 

@@ -12,7 +12,7 @@ import torch
 
 import dendrofx
 from dendrofx import Budget, Certificate, CertificateError, LowRank
-from dendrofx.guarantee.certificate import EXTRA
+from dendrofx.guarantee.certificate import EXTRA, archive_digest
 from tests.cascade.models import batches, classifier, rows
 
 OPTIONS: dict[str, Any] = {"calibration": batches(), "tune_seconds": 0, "light": [LowRank(4), LowRank(12)]}
@@ -88,20 +88,36 @@ def test_every_threshold_is_under_the_digest(saved: tuple[Any, Path], tmp_path: 
     with pytest.raises(CertificateError, match="was changed since it was certified"):
         dendrofx.certificate(tmp_path / "m.pt")
     dendrofx.set_tolerances(made, {"model": 0.9})
-    with pytest.raises(CertificateError, match="weights or thresholds were changed since"):
+    with pytest.raises(CertificateError, match="weights, thresholds or gates were changed since"):
         dendrofx.save(made, tmp_path / "n.pt")
     dendrofx.set_tolerances(made, made.plan.certificate.thresholds)
     dendrofx.save(made, tmp_path / "n.pt")
 
 
 def test_figures_that_do_not_follow_are_refused(saved: tuple[Any, Path], tmp_path: Path) -> None:
-    def fewer_losses(name: str, data: bytes) -> bytes:
-        if not name.endswith(EXTRA):
-            return data
-        return json.dumps({**json.loads(data), "n": 5000}).encode()
+    """Every figure is under the digest; and figures with a digest of their own must still follow from each other."""
 
+    def changed(**figures: Any) -> Path:
+        def change(name: str, data: bytes) -> bytes:
+            return json.dumps({**json.loads(data), **figures}).encode() if name.endswith(EXTRA) else data
+
+        return rewritten(saved[1], tmp_path / "m.pt", change)
+
+    for figures in (
+        {"n": 5000},
+        {"metric": "cosine"},
+        {"thresholds": {"model": 0.0}},
+        {"easy_share": 0.1},
+        {"output": 1},
+    ):
+        with pytest.raises(CertificateError, match="was changed since it was certified"):
+            dendrofx.certificate(changed(**figures))
+    for figures in ({"alpha": "x"}, {"losses": float("nan")}, {"thresholds": 3}):
+        with pytest.raises(CertificateError, match="not a certificate"):
+            dendrofx.certificate(changed(**figures))
+    shown = Certificate.from_json({**saved[0].plan.certificate.to_json(), "n": 5000})
     with pytest.raises(CertificateError, match="does not follow from its figures"):
-        dendrofx.certificate(rewritten(saved[1], tmp_path / "m.pt", fewer_losses))
+        dendrofx.certificate(changed(n=5000, archive=archive_digest(saved[1], shown)))
 
 
 def test_files_without_one(tmp_path: Path) -> None:

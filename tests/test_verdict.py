@@ -1,0 +1,144 @@
+"""The sentences under a table, on records made by hand."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks.verdict import verdict
+from dendrofx import Budget, LearnedGate, Plan, SitePlan
+from tests.made_records import BUDGET, REFUSED, ROUTED, record, renamed, row
+
+FORMS = "LowRank(rank=8, basis='weight')"
+
+
+def line(start: str, made: Any) -> str:
+    """The one sentence that begins so."""
+    (found,) = [text for text in verdict(made) if text.startswith(start)]
+    return found
+
+
+def test_every_sentence_of_a_run_that_routes() -> None:
+    assert verdict(record()) == [
+        "routed is 2.00 x the scripted baseline and keeps the budget: mean deviation 5.00e-03, budget 0.01",
+        f"routing earns its place: 2.00 x as fast as static-light ({FORMS}) in the same budget;"
+        " p99 deviation 2.0e-02 routed, 3.0e-02 static-light",
+        "the gate beats a random choice of as many rows: mean deviation 5.00e-03 routed, 1.60e-02 random, 2.00e-02 always-light",
+        "overhead where routing saves nothing (always-full over scripted): +20.0 %",
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ the main row itself
+
+
+@pytest.mark.parametrize(("ms", "pace"), [
+    (10.0, "1.00 x the scripted baseline"),
+    (2.5, "4.00 x the scripted baseline"),
+    (20.0, "SLOWER than the scripted baseline (0.50 x)"),
+])  # fmt: skip
+def test_its_pace(ms: float, pace: str) -> None:
+    assert line("routed is ", record(row("routed", ms, 0.005))).startswith(f"routed is {pace} and keeps the budget")
+
+
+@pytest.mark.parametrize(("mean", "kept"), [(0.01, "keeps"), (0.0101, "MISSES"), (float("nan"), "MISSES")])
+def test_its_budget(mean: float, kept: str) -> None:
+    text = line("routed is ", record(row("routed", 5.0, mean)))
+    assert f"{kept} the budget: mean deviation {mean:.2e}, budget 0.01" in text
+
+
+def test_a_budget_that_was_not_certified_says_why_and_what_the_test_samples_say() -> None:
+    plan = Plan([REFUSED], BUDGET, budget="flip at most 1 %", refusal="too few samples")
+    made = record(row("routed", 5.0, loss=0.0123), plan=plan, budget=Budget("flip", 0.01))
+    assert line("routed is ", made) == (
+        "routed is 2.00 x the scripted baseline and its budget is not certified (too few samples);"
+        " on the test samples, which served nothing else, it is 1.23 %"
+    )
+
+
+def test_where_all_sites_are_refused_the_reasons_come_first() -> None:
+    made = record(plan=Plan([REFUSED, SitePlan("head", "refused", "too small")], BUDGET), refused=True,
+                  shown=Plan([ROUTED], BUDGET))  # fmt: skip
+    text = verdict(made)[0]
+    assert text.startswith("transform refused every site and returned the original; ")
+    assert text.endswith(
+        "show decide=False, for those who want to look. Reasons: fc: no light form pays; head: too small"
+    )
+
+
+def test_where_nothing_is_routed_no_control_is_spoken_of() -> None:
+    controls = ("always-full", "always-light", "static-light", "random", "oracle")
+    made = record(
+        renamed("lossless", "routed"), main="lossless", without=("routed", *controls), plan=Plan([REFUSED], 0.0)
+    )
+    lines = verdict(made)
+    assert lines[0].startswith("lossless is 2.00 x the scripted baseline")
+    assert lines[1:] == [
+        "no gate and no light branch runs in lossless: the rows always-*, random and oracle are left out"
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------ static-light
+
+
+@pytest.mark.parametrize(("ms", "text"), [
+    (5.2, f"routing earns its place: 1.04 x as fast as static-light ({FORMS}) in the same budget; "),
+    (5.1, f"routing ties with static-light ({FORMS}) in the same budget, 1.02 x; "),
+    (4.9, f"routing ties with static-light ({FORMS}) in the same budget, 0.98 x; "),
+    (4.0, f"routing does NOT earn its place here: static-light ({FORMS}), one light form on every row in the same"
+          " budget, is 1.25 x as fast; "),
+])  # fmt: skip
+def test_routed_against_static_light(ms: float, text: str) -> None:
+    made = record(row("static-light", ms, 0.009, 0.03))
+    assert line("routing ", made) == f"{text}p99 deviation 2.0e-02 routed, 3.0e-02 static-light"
+
+
+def test_a_faster_static_light_that_misses_the_budget_on_the_test_rows_is_no_rival() -> None:
+    wanted = f"routing earns its place: static-light ({FORMS}) misses the budget on the test rows, routed keeps it"
+    assert line("routing ", record(row("static-light", 1.0, 0.011))) == wanted
+    both = record(row("static-light", 1.0, 0.011), row("routed", 5.0, 0.012))
+    assert line("routing ", both).startswith("routing does NOT earn its place here: ")
+
+
+@pytest.mark.parametrize(("routed", "place"), [
+    (row("routed", 5.0, 0.005), "routing earns its place"),
+    (row("routed", 9.9, 0.005), "routing has no static rival, and does not earn its place either"),
+    (row("routed", 5.0, 0.02), "routing has no static rival, and does not earn its place either"),
+])  # fmt: skip
+def test_without_a_static_rival_routed_must_still_be_faster_and_within_the_budget(routed: Any, place: str) -> None:
+    static = Plan([REFUSED, REFUSED, SitePlan("head", "refused", "too small")], BUDGET)
+    made = record(routed, without=("static-light",), static=static)
+    assert line("routing ", made) == (
+        f"{place}: no light form keeps the budget on every row (no light form pays; too small)"
+    )
+
+
+def test_a_certified_budget_is_compared_in_its_own_metric() -> None:
+    plan = Plan([ROUTED], BUDGET, budget="flip at most 2 %", refusal="made by hand")
+    rows = [row("routed", 5.0, 0.9, loss=0.01), row("static-light", 10.0, 0.9, loss=0.015), row("random", 5.0, 0.1, loss=0.03),
+            row("always-light", 4.0, 0.1, loss=0.05)]  # fmt: skip
+    made = record(*rows, plan=plan, budget=Budget("flip", 0.02))
+    assert line("routing ", made).endswith(" in the same budget; flip 1 % routed, 1.5 % static-light")
+    assert line("the gate ", made) == (
+        "the gate beats a random choice of as many rows: mean flip 1.00e-02 routed, 3.00e-02 random, 5.00e-02 always-light"
+    )
+
+
+# --------------------------------------------------------------------------------------------- random, and the price
+
+
+@pytest.mark.parametrize(("random", "beats"), [(0.0052, True), (0.00515, False), (0.005, False), (0.001, False)])
+def test_the_gate_against_a_random_one(random: float, beats: bool) -> None:
+    text = line("the gate ", record(row("random", 5.0, random)))
+    assert text == (
+        f"the gate {'beats' if beats else 'does NOT beat'} a random choice of as many rows:"
+        f" mean deviation 5.00e-03 routed, {random:.2e} random, 2.00e-02 always-light"
+    )
+
+
+@pytest.mark.parametrize(("gate", "share"), [
+    (LearnedGate(), ""),
+    (LearnedGate(reads="light"), ", of which the light branch, which the gate reads, up to 40.0 %"),
+])  # fmt: skip
+def test_the_price_where_routing_saves_nothing(gate: LearnedGate, share: str) -> None:
+    wanted = f"overhead where routing saves nothing (always-full over scripted): {{}} %{share}"
+    assert line("overhead ", record(gate=gate)) == wanted.format("+20.0")
+    assert line("overhead ", record(row("always-full", 9.5), gate=gate)) == wanted.format("-5.0")
