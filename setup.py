@@ -45,7 +45,7 @@ setup(
             "nncf>=3.0",
             "torchao>=0.14",
         ],
-        "test": ["pytest>=8", "hypothesis>=6", "build>=1", "setuptools>=77"],
+        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6", "build>=1", "setuptools>=77"],
         "dev": ["ruff>=0.11", "mypy>=1.15", "types-tabulate", "types-tqdm"],
     },
 )
