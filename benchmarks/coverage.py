@@ -21,7 +21,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from scipy.stats import binom
 from tabulate import tabulate
@@ -76,11 +75,13 @@ class Coverage:
     """One row of the table.
 
     Attributes:
-        steps: of the path; its finest change of the pool's risk near alpha is `finest`.
+        steps: of the path.
         violations: draws whose setting has a pool risk above alpha.
         allowed: what a fair coin of chance delta stays within in 95 of 100 runs.
         refused: draws in which not even the first step was accepted.
         median: pool risk of the setting of the median draw.
+        following: pool risk of the step after that one; None at the end of the path, where nothing cheaper is left to take.
+        p_value: what n samples would say of it if they lost as the pool does; above delta it is out of their reach.
     """
 
     case: str
@@ -95,7 +96,8 @@ class Coverage:
     allowed: int
     refused: int
     median: float
-    finest: float | None
+    following: float | None
+    p_value: float | None
 
 
 def digits_pool() -> Pool:
@@ -168,25 +170,19 @@ def path_losses(run: Cascades, lights: Any, budget: Budget) -> Tensor | None:  #
 def coverage(pool: str, losses: Tensor, budget: Budget, n: int, draws: int) -> Coverage:
     """Walk a path on many draws."""
     truth, generator = losses.mean(1), torch.Generator().manual_seed(0)
-    risks, refused = [], 0
+    last: list[int] = []
     for _ in range(draws):
         index = torch.randint(losses.size(1), (n,), generator=generator)
-        accepted = sum(t.accepted for t in fixed_sequence((step[index] for step in losses), budget))
-        refused += accepted == 0
-        risks.append(float(truth[accepted - 1]) if accepted else 0.0)
+        last.append(sum(t.accepted for t in fixed_sequence((step[index] for step in losses), budget)))
+    risks = [float(truth[count - 1]) if count else 0.0 for count in last]
     violations = sum(r > budget.limit for r in risks)
-    finest = _finest(truth, budget.limit)
+    middle = sorted(range(draws), key=lambda i: risks[i])[draws // 2]
+    after = float(truth[last[middle]]) if last[middle] < len(truth) else None
     allowed = int(binom.ppf(0.95, draws, budget.delta))
     return Coverage(
-        pool, budget.name, budget.limit, budget.delta, n, losses.size(1), len(losses), draws, violations, allowed, refused,
-        float(np.median(risks)), finest,
+        pool, budget.name, budget.limit, budget.delta, n, losses.size(1), len(losses), draws, violations, allowed,
+        last.count(0), risks[middle], after, None if after is None else budget.p_value(after * n, n),
     )  # fmt: skip
-
-
-def _finest(truth: Tensor, alpha: float) -> float | None:
-    """The largest pool risk on the path within the limit; None where every step keeps it: then nothing cheaper is left to take."""
-    within = truth[truth <= alpha]
-    return float(within.max()) if len(within) and bool((truth > alpha).any()) else None
 
 
 def table(rows: Sequence[Coverage]) -> str:
@@ -195,13 +191,14 @@ def table(rows: Sequence[Coverage]) -> str:
         [
             r.case, r.metric, f"{r.alpha:g}", f"{r.delta:g}", str(r.n), str(r.pool), str(r.steps), f"{r.violations} of {r.draws}",
             str(r.allowed), str(r.refused), f"{r.median:.4g}", f"{r.median / r.alpha:.2f}",
-            "-" if r.finest is None else f"{r.finest:.4g}",
+            "-" if r.following is None else f"{r.following:.4g}",
+            "-" if r.p_value is None else f"{r.p_value:.2g}",
         ]
         for r in rows
     ]  # fmt: skip
     headers = [
         "case", "metric", "alpha", "delta", "n", "pool", "steps", "violations", "allowed", "refused", "median risk", "/ alpha",
-        "best step",
+        "next step", "its p",
     ]  # fmt: skip
     return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-
-from tabulate import tabulate
 
 from dendrofx.gates.form import GateForm
 from dendrofx.guarantee.certificate import Certificate
@@ -110,12 +107,14 @@ class CascadePlan:
     def __str__(self) -> str:
         if self.status == "refused":
             return f"cascade refused: {self.reason}"
+        from dendrofx.plan_text import number, percent
+
         skills = [f"router skill {self.skill:.2f}" if self.skill is not None else "router skill n/a"]
         skills += [] if self.margin_skill is None else [f"{self.margin_skill:.2f} on the margin lost"]
         full = "the original" if self.full is None else f"{self.full} (the original never runs)"
         return (
-            f"cascade: {self.light}, then {full} for samples with {self.gate} >= {_number(self.tolerance)}:"
-            f" {_percent(self.activity)} of the test samples; {', '.join(skills)}"
+            f"cascade: {self.light}, then {full} for samples with {self.gate} >= {number(self.tolerance)}:"
+            f" {percent(self.activity)} of the test samples; {', '.join(skills)}"
         )
 
 
@@ -216,93 +215,6 @@ class Plan:
         return plan_to_json(self)
 
     def __str__(self) -> str:
-        table = tabulate(
-            [_row(s) for s in self.routed], headers=_HEADERS, tablefmt="simple", disable_numparse=True, stralign="left"
-        )
-        before = [self.capture] if self.capture else []
-        before += [str(part) for part in (self.dead_rows, self.cascade) if part is not None]
-        return "\n".join(
-            [*([table, ""] if self.routed else []), *before, *_reasons(self.sites), *self._times(), *self._footer()]
-        )
+        from dendrofx.plan_text import plan_text
 
-    def _times(self) -> list[str]:
-        return [
-            f"whole model at batch {t.batch}: {t.scripted_ms:.3g} ms scripted, {t.routed_ms:.3g} ms rewritten, {t.speedup:.2f} x"
-            f" (the original against itself: {100 * t.noise:.1f} % off)"
-            for t in self.models
-        ]
-
-    def _footer(self) -> list[str]:
-        if self.certificate is not None:
-            return [str(self.certificate)]
-        if self.budget:
-            return [f"budget {self.budget}: not certified, the outputs are the original's: {self.refusal}"]
-        if self.max_deviation == 0:
-            return ["nothing is approximated (budget 0)"]
-        if self.samples is None or self.deviation is None:
-            return [f"tolerances from the bound alone (no calibration data), max_deviation {self.max_deviation:g}"]
-        if not self.routed:
-            exact = any(s.status == "exact" for s in self.sites) or self.dead_rows is not None
-            rounding = ", to rounding" if exact else ""
-            return [f"nothing is routed: the outputs are the original's{rounding} (budget {self.max_deviation:g})"]
-        fit, gate, choose, walk = self.samples[:4]
-        return [
-            f"mean deviation at most {self.deviation:.4g} (95 % limit on {walk} calibration samples),"
-            f" budget {self.max_deviation:g}; {fit} samples fitted lights, {gate} gates, {choose} chose among them"
-        ]
-
-
-_HEADERS = [
-    "routed site", "shape", "light", "gate", "full", "tolerance", "activity", "compute", "skill",
-    "block ms", "predicted", "measured",
-]  # fmt: skip
-
-
-def _reasons(sites: list[SitePlan]) -> list[str]:
-    """A line per site; sites whose reasons differ in names and figures alone (the layers of a deep model) share one."""
-    groups: dict[tuple[str, str, str], list[SitePlan]] = {}
-    for site in sites:
-        groups.setdefault((site.status, site.shape, _without_figures(site.reason)), []).append(site)
-    return [_line(status, shape, group) for (status, shape, _), group in groups.items()]
-
-
-def _line(status: str, shape: str, group: list[SitePlan]) -> str:
-    first = group[0].reason
-    alike = all(_without_node(s.reason) == _without_node(first) for s in group)
-    reason = (
-        first
-        if len(group) == 1
-        else _without_node(first)
-        if alike
-        else f"{_without_node(first)} (of the first; the others alike)"
-    )
-    return f"{status} {_names([s.name for s in group])}{f' ({shape})' if shape else ''}: {reason}"
-
-
-def _without_figures(reason: str) -> str:
-    """A reason without the node at its end, its figures, and the arguments of forms."""
-    return re.sub(r"\d+(\.\d+)?(e[+-]\d+)?", "#", re.sub(r"\w+\([^()]*\)", "()", _without_node(reason)))
-
-
-def _without_node(reason: str) -> str:
-    """A reason without the node at its end, ` (%fc1)`."""
-    return re.sub(r" \(%\w+\)$", "", reason)
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 2 else f"{names[0]} ... {names[-1]} [{len(names)} sites]"
-
-
-def _row(site: SitePlan) -> list[str]:
-    full = "block" if site.full is None else str(site.full)
-    figures = [_number(site.block_ms), _number(site.predicted_ms), _number(site.measured_ms)]
-    shares = [_percent(site.activity), _percent(site.compute), "" if site.skill is None else f"{site.skill:.2f}"]
-    return [site.name, site.shape, str(site.light), str(site.gate), full, _number(site.tolerance), *shares, *figures]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f} %"
+        return plan_text(self)

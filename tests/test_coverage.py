@@ -19,13 +19,14 @@ def path(*risks: float, samples: int = 4000) -> torch.Tensor:
 
 def test_a_path_below_the_limit_has_no_violations_and_the_last_step_is_taken() -> None:
     found = coverage("x", path(0.0, 0.01, 0.02), FLIP, 2000, 100)
-    assert (found.violations, found.refused, found.median, found.finest) == (0, 0, 0.02, None)
+    assert (found.violations, found.refused, found.median, found.following) == (0, 0, 0.02, None)
 
 
 def test_violations_are_as_rare_as_promised_where_the_limit_is_passed_by_little() -> None:
     found = coverage("x", path(0.0, 0.02, 0.0505), FLIP, 2000, 400)
     assert 0 < found.violations <= 0.05 * 400 + 4 * (0.05 * 0.95 * 400) ** 0.5
-    assert found.finest == pytest.approx(0.02)
+    assert found.following == pytest.approx(0.0505)
+    assert found.p_value > 0.05
 
 
 def test_a_test_that_looks_at_nothing_is_found_out() -> None:

@@ -1,0 +1,106 @@
+"""A plan as text: the routed sites as a table, every other site with its reason, and what was measured and shown."""
+
+from __future__ import annotations
+
+import re
+
+from tabulate import tabulate
+
+from dendrofx.plan import Plan, SitePlan
+
+_HEADERS = [
+    "routed site", "shape", "light", "gate", "full", "tolerance", "activity", "compute", "skill",
+    "block ms", "predicted", "measured",
+]  # fmt: skip
+
+
+def plan_text(plan: Plan) -> str:
+    """What `print(plan)` prints."""
+    table = tabulate(
+        [_row(s) for s in plan.routed], headers=_HEADERS, tablefmt="simple", disable_numparse=True, stralign="left"
+    )
+    before = [plan.capture] if plan.capture else []
+    before += [str(part) for part in (plan.dead_rows, plan.cascade) if part is not None]
+    return "\n".join(
+        [*([table, ""] if plan.routed else []), *before, *_reasons(plan.sites), *_times(plan), *_footer(plan)]
+    )
+
+
+def _times(plan: Plan) -> list[str]:
+    return [
+        f"whole model at batch {t.batch}: {t.scripted_ms:.3g} ms scripted, {t.routed_ms:.3g} ms rewritten, {t.speedup:.2f} x"
+        f" (the original against itself: {100 * t.noise:.1f} % off)"
+        for t in plan.models
+    ]
+
+
+def _footer(plan: Plan) -> list[str]:
+    if plan.certificate is not None:
+        return [str(plan.certificate)]
+    if plan.budget:
+        return [f"budget {plan.budget}: not certified, the outputs are the original's: {plan.refusal}"]
+    if plan.max_deviation == 0:
+        return ["nothing is approximated (budget 0)"]
+    if plan.samples is None or plan.deviation is None:
+        return [f"tolerances from the bound alone (no calibration data), max_deviation {plan.max_deviation:g}"]
+    if not plan.routed:
+        exact = any(s.status == "exact" for s in plan.sites) or plan.dead_rows is not None
+        rounding = ", to rounding" if exact else ""
+        return [f"nothing is routed: the outputs are the original's{rounding} (budget {plan.max_deviation:g})"]
+    fit, gate, choose, walk = plan.samples[:4]
+    return [
+        f"mean deviation at most {plan.deviation:.4g} (95 % limit on {walk} calibration samples),"
+        f" budget {plan.max_deviation:g}; {fit} samples fitted lights, {gate} gates, {choose} chose among them"
+    ]
+
+
+def _reasons(sites: list[SitePlan]) -> list[str]:
+    """A line per site; sites whose reasons differ in names and figures alone (the layers of a deep model) share one."""
+    groups: dict[tuple[str, str, str], list[SitePlan]] = {}
+    for site in sites:
+        groups.setdefault((site.status, site.shape, _without_figures(site.reason)), []).append(site)
+    return [_line(status, shape, group) for (status, shape, _), group in groups.items()]
+
+
+def _line(status: str, shape: str, group: list[SitePlan]) -> str:
+    first = group[0].reason
+    alike = all(_without_node(s.reason) == _without_node(first) for s in group)
+    reason = (
+        first
+        if len(group) == 1
+        else _without_node(first)
+        if alike
+        else f"{_without_node(first)} (of the first; the others alike)"
+    )
+    return f"{status} {_names([s.name for s in group])}{f' ({shape})' if shape else ''}: {reason}"
+
+
+def _without_figures(reason: str) -> str:
+    """A reason without the node at its end, its figures, and the arguments of forms."""
+    return re.sub(r"\d+(\.\d+)?(e[+-]\d+)?", "#", re.sub(r"\w+\([^()]*\)", "()", _without_node(reason)))
+
+
+def _without_node(reason: str) -> str:
+    """A reason without the node at its end, ` (%fc1)`."""
+    return re.sub(r" \(%\w+\)$", "", reason)
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 2 else f"{names[0]} ... {names[-1]} [{len(names)} sites]"
+
+
+def _row(site: SitePlan) -> list[str]:
+    full = "block" if site.full is None else str(site.full)
+    figures = [number(site.block_ms), number(site.predicted_ms), number(site.measured_ms)]
+    shares = [percent(site.activity), percent(site.compute), "" if site.skill is None else f"{site.skill:.2f}"]
+    return [site.name, site.shape, str(site.light), str(site.gate), full, number(site.tolerance), *shares, *figures]
+
+
+def number(value: float | None) -> str:
+    """Three digits; nothing for None."""
+    return "" if value is None else f"{value:.3g}"
+
+
+def percent(share: float | None) -> str:
+    """One digit behind the point; nothing for None."""
+    return "" if share is None else f"{100 * share:.1f} %"
