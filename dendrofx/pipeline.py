@@ -92,10 +92,18 @@ class Pipeline:
         self.tuning.run(self.sites)
         release()
         self.choose(self.best_share())
+        if self.options.budget is None and len(self.sites) > MANY_SITES:  # with a budget the front chooses again
+            self.forget()
         module = self.settled()
         while self.options.decide and self.timer is not None and self.rewrites and self.refuse_slow(module, self.timer):
             module = self.settled()
         return module
+
+    def forget(self) -> None:
+        """Drop the candidates that were not chosen: on models of many sites they weigh as much as the model."""
+        for name in self.explored.found:
+            self.explored.found[name] = [self.chosen[name]] if name in self.chosen else []
+        release()
 
     @property
     def rewrites(self) -> bool:
