@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -208,11 +208,18 @@ class Bench:
         """The mean loss on the test samples in the certified budget's metric."""
         if (budget := self.prepared.asked.budget) is None:
             return None
-        found = []
-        for batch in self.batches:
-            reference, output = (budget.pick(batch.call(m), batch.samples) for m in (self.prepared.case.model, module))
-            found.append(budget.losses(reference, output))
+        found = [
+            budget.losses(reference, budget.pick(batch.call(module), batch.samples))
+            for batch, reference in zip(self.batches, self.picked, strict=True)
+        ]
         return float(torch.cat(found).mean())
+
+    @cached_property
+    @torch.no_grad()
+    def picked(self) -> list[Tensor]:
+        """Per batch, what the certified budget reads of the original's output."""
+        budget, model = self.prepared.asked.budget, self.prepared.case.model
+        return [] if budget is None else [budget.pick(b.call(model), b.samples) for b in self.batches]
 
     @torch.no_grad()
     def skills(self) -> tuple[str, ...]:
@@ -220,9 +227,8 @@ class Bench:
         budget, routed = self.prepared.asked.budget, self.prepared.routed
         if budget is None or self.prepared.plan.certificate is None or self.prepared.plan.cascade is None:
             return ()
-        reference = [budget.pick(b.call(self.prepared.case.model), b.samples) for b in self.batches]
         light, scores = zip(*(light_outputs(routed, b) for b in self.batches), strict=True)
-        return cascade_skills(budget, torch.cat(reference), torch.cat(light), torch.cat(scores), self.seed)
+        return cascade_skills(budget, torch.cat(self.picked), torch.cat(light), torch.cat(scores), self.seed)
 
 
 def _call(module: nn.Module, batches: list[Inputs], number: int) -> object:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,9 +20,8 @@ from dendrofx.calibrate import STEPS, Step, apply_multiplier, multiplier_grid
 from dendrofx.choose import Candidate
 from dendrofx.explore import MANY_SITES
 from dendrofx.guarantee.budget import Budget
-from dendrofx.guarantee.front import Setting, pareto, walk_front
+from dendrofx.guarantee.front import Setting, fastest, pareto, tested_front
 from dendrofx.guarantee.losses import counted_losses, reference_picks
-from dendrofx.guarantee.sequence import why_none
 from dendrofx.inputs import Inputs
 from dendrofx.measure import Counts, activity
 from dendrofx.module import RoutedModule, set_tolerances, tolerances
@@ -66,8 +66,8 @@ class BlockFront:
         self.front: list[Setting] = []
 
     @torch.no_grad()
-    def chosen(self) -> tuple[Setting, RoutedModule] | str:
-        """The fastest accepted setting and its module, or why there is none."""
+    def chosen(self) -> Setting | str:
+        """The fastest accepted setting, or why there is none."""
         references, self.test_references = self.references(self.search), self.references(self.test)
         found = [
             s for v in self._variants() for weights in self.weightings(v) for s in self.walked(v, weights, references)
@@ -76,17 +76,8 @@ class BlockFront:
         if not path:
             return "no setting of the routed sites is predicted to be faster than the original"
         timer = self.run.timer
-        if timer is None:
-            self.front = list(walk_front(path, self.budget))
-        else:
-            with timer.interruptible():  # what was verified so far is kept
-                for setting in walk_front(path, self.budget):
-                    self.front.append(setting)
-        accepted = [s for s in self.front if s.tested is not None and s.tested.accepted]
-        if not accepted:
-            return why_none([s.tested for s in self.front if s.tested is not None], self.budget)
-        best = min(accepted, key=lambda s: s.cost)
-        return best, self.use(best)
+        self.front = tested_front(path, self.budget, nullcontext if timer is None else timer.interruptible)
+        return fastest(self.front, self.budget)
 
     def _variants(self) -> Iterator[Variant]:
         """What is decided, and the other choices for the same sites."""
@@ -156,7 +147,6 @@ class BlockFront:
     def use(self, setting: Setting) -> RoutedModule:
         """Make a setting what the run has chosen, and return its module."""
         module = setting.make()
-        assert isinstance(module, RoutedModule)
         variant = setting.source
         assert isinstance(variant, Variant)
         self.run.chosen, self.run.prices = dict(variant.chosen), dict(variant.prices)

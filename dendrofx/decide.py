@@ -67,7 +67,7 @@ def decide_block(
     front = BlockFront(run, asked.budget)
     found = front.chosen() if run.chosen else "no site is routed: nothing pays"
     if not isinstance(found, str) and options.decide and timer is not None:
-        run.model_times = run.time_model(found[1], timer)
+        run.model_times = run.time_model(found.make(), timer)
         losing = [t for t in run.model_times if not t.wins(options.min_speedup)]
         if losing:
             found = f"within the budget the rewritten model did not win: {losing[0].reason(options.min_speedup)}"
@@ -77,7 +77,7 @@ def decide_block(
         module = run.calibrate()
         made = finish(module, run, example, origin, dead, budget=str(asked.budget), refusal=found)
     else:
-        made = _block_setting(found[0], front, asked, example, origin, dead)
+        made = _block_setting(found, front, asked, example, origin, dead)
     made.meta[FRONT] = [
         replace(s, make=partial(_block_setting, s, front, asked, example, origin, dead)) for s in front.front
     ]
@@ -149,13 +149,14 @@ def decide_model(
     if asked.dead_rows is not None:
         base, dead = _live(captured, asked.dead_rows, data, example)
     run = Cascades(captured, base, find_sites(base).select(asked.sites), data, options, asked.budget, timer)
-    origin = partial(asked.origin, options)
-    if run.run() is None:
-        made = finish_cascade(None, run, example, origin(run.sizes), dead, None)
+    best = run.run()
+    origin = asked.origin(options, run.sizes)
+    if best is None:
+        made = finish_cascade(None, run, example, origin, dead, None)
     else:
-        made = _model_setting(run.best, run, asked, example, origin(run.sizes), dead)
+        made = _model_setting(best, run, asked, example, origin, dead)
     made.meta[FRONT] = [
-        replace(s, make=partial(_model_setting, s, run, asked, example, origin(run.sizes), dead)) for s in run.front
+        replace(s, make=partial(_model_setting, s, run, asked, example, origin, dead)) for s in run.front
     ]
     return made
 
@@ -173,6 +174,5 @@ def _model_setting(
     own = copy.copy(run)
     own.plan = own.planned(setting)
     module = setting.make()
-    assert isinstance(module, RoutedModule)
     shown = certified(module, run.front, setting, asked.budget, run.data.test, asked.model)
     return finish_cascade(module, own, example, origin, dead, shown)

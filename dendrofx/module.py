@@ -68,7 +68,7 @@ class RoutedModule(fx.GraphModule):
     def front(self) -> list[Setting]:
         """The settings whose budget was tested and shown, safest first; `make()` builds one of them. Empty without a budget."""
         tested: list[Setting] = self.meta.get(FRONT, [])
-        return [s for s in tested if s.tested is not None and s.tested.accepted]
+        return [s for s in tested if s.accepted]
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (nn.Module's own)
         if name == "plan":  # nn.Module hides what a property raises

@@ -6,14 +6,12 @@ One per light form, and some that choose a form per site: the cheapest within a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import fx
 
 from dendrofx.block import row_cost
 from dendrofx.choose import Candidate
-from dendrofx.gates import AlwaysLight
-from dendrofx.gates.scores import ConstantScore
 from dendrofx.module import RoutedModule, graph_names, set_tolerances
 from dendrofx.pipeline import Pipeline
 from dendrofx.rewrite import Branches, rewrite
@@ -28,7 +26,7 @@ class LightModel:
 
     Attributes:
         name: its forms, in words.
-        forms: by site, for the plan.
+        branches: by site.
         module: always light.
         work: counted multiply-adds of its sites per sample, weighted by bits, over those of all sites' blocks.
     """
@@ -43,7 +41,7 @@ def light_models(run: Pipeline, base: fx.GraphModule) -> list[LightModel]:
     """All light models that the explored candidates make, cheapest first.
 
     Args:
-        run: explored.
+        run: explored with `AlwaysLight` alone.
         base: the graph whose sites take light branches; what is not routed may run in exact forms.
     """
     choices: dict[tuple[tuple[str, str], ...], dict[str, Candidate]] = {}
@@ -74,7 +72,7 @@ def _cheapest_within(run: Pipeline, site: str, share: float) -> Candidate | None
 
 def _made(run: Pipeline, base: fx.GraphModule, choice: Mapping[str, Candidate]) -> LightModel:
     sites = [s for s in run.sites if s.name in choice]
-    branches = {n: _always_light(c.branches) for n, c in choice.items()}
+    branches = {n: c.branches for n, c in choice.items()}
     module = rewrite(base, sites, branches)
     set_tolerances(module, dict.fromkeys(graph_names(module).values(), 1.0))
     forms = dict.fromkeys(str(b.light_form) for b in branches.values())
@@ -84,7 +82,3 @@ def _made(run: Pipeline, base: fx.GraphModule, choice: Mapping[str, Candidate]) 
     if len(sites) < len(run.sites) and len(run.sites) > 1:
         name += f" at {len(sites)} of {len(run.sites)} sites"
     return LightModel(name, branches, module, 1 - saved / max(blocks, 1))
-
-
-def _always_light(branches: Branches) -> Branches:
-    return replace(branches, gate_form=AlwaysLight(), gate=ConstantScore(0.0), full=None, full_form=None)

@@ -6,7 +6,8 @@ whole is timed against the original.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -23,8 +24,7 @@ from dendrofx.explore import Explored, Options, explore
 from dendrofx.gates import AlwaysLight, GateForm, LearnedGate, MarginGate
 from dendrofx.gates.model_scores import flat_rows
 from dendrofx.guarantee.budget import Budget
-from dendrofx.guarantee.front import Setting, pareto, walk_front
-from dendrofx.guarantee.sequence import why_none
+from dendrofx.guarantee.front import Setting, fastest, pareto, tested_front
 from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
 from dendrofx.measure import deviation
@@ -56,8 +56,8 @@ class Cascades:
         timer: what times; None decides by counted cost.
 
     Attributes:
-        front: the tested settings, safest first; best: the one that was taken.
-        plan: what became of it; chosen: the light model and gate of `best`.
+        front: the tested settings, safest first.
+        plan: what became of it; chosen: the light model and gate that `planned` was last asked for.
         full: the full model; exact: by site the exact forms in it.
         keeps_exact: without a cascade, whether the full model alone wins.
     """
@@ -77,8 +77,8 @@ class Cascades:
     keeps_exact: bool = False
 
     @torch.no_grad()
-    def run(self) -> RoutedModule | None:
-        """The cascade, or None where it is refused; `plan.reason` says why."""
+    def run(self) -> Setting | None:
+        """The setting of the cascade, or None where it is refused; `plan.reason` says why."""
         path = self.search()
         if isinstance(path, str):
             self.refuse(path)
@@ -220,26 +220,21 @@ class Cascades:
         set_tolerances(module, {"model": threshold})
         return module
 
-    def tested(self, path: list[Setting]) -> RoutedModule | None:
+    def tested(self, path: list[Setting]) -> Setting | None:
         """The fastest setting that the test samples accept, if it wins against the original."""
-        if self.timer is None:
-            self.front = list(walk_front(path, self.budget))
-        else:
-            with self.timer.interruptible():  # what was verified so far is kept
-                for setting in walk_front(path, self.budget):
-                    self.front.append(setting)
-        accepted = [s for s in self.front if s.tested is not None and s.tested.accepted]
-        if not accepted:
-            self.refuse(why_none([s.tested for s in self.front if s.tested is not None], self.budget))
+        self.front = tested_front(path, self.budget, nullcontext if self.timer is None else self.timer.interruptible)
+        best = fastest(self.front, self.budget)
+        if isinstance(best, str):
+            self.refuse(best)
             return None
-        best = min(accepted, key=lambda s: s.cost)
-        made = best.make()
-        assert isinstance(made, RoutedModule)
-        if self.options.decide and self.timer is not None and (lost := self.slower(made, self.timer)) is not None:
+        if (
+            self.options.decide
+            and self.timer is not None
+            and (lost := self.slower(best.make(), self.timer)) is not None
+        ):
             self.refuse(f"the cascade did not win: {lost}")
             return None
-        self.best, self.plan = best, self.planned(best)
-        return made
+        return best
 
     def slower(self, module: fx.GraphModule, timer: Timer) -> str | None:
         """Time it against the original; why it lost, if it did."""
@@ -268,7 +263,7 @@ class Cascades:
             pair.skill.value,
             None if pair.margin_skill is None else pair.margin_skill.value,
             setting.cost,
-            sum(s.tested.accepted for s in self.front if s.tested is not None),
+            sum(s.accepted for s in self.front),
         )
 
     def refuse(self, reason: str) -> None:
@@ -283,11 +278,3 @@ class Cascades:
 
 def _reasons(explored: Explored) -> str:
     return "; ".join(dict.fromkeys(r.reason for r in explored.refused.values())) or "it has none"
-
-
-def forms_of(pair: Gated) -> Mapping[str, LightForm]:
-    """By site, the light forms of a light model."""
-    return {name: b.light_form for name, b in pair.light.branches.items()}
-
-
-__all__ = ["Cascades", "forms_of"]

@@ -26,6 +26,7 @@ from dendrofx.gates.model_scores import decision_margin, flip_probability
 from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.front import Setting
 from dendrofx.inputs import Inputs
+from dendrofx.module import RoutedModule
 from dendrofx.skill import Skill, router_skill
 
 STEPS = 128
@@ -173,7 +174,7 @@ def expected_flips(margin: Tensor, moved: Tensor) -> Tensor:
     return flip_probability(margin[:, None] + moved[None], width.clamp_min(1e-12)).mean(1)
 
 
-def settings(found: Gated, times: Sequence[CallTimes], make: Callable[[Gated, float], object]) -> list[Setting]:
+def settings(found: Gated, times: Sequence[CallTimes], make: Callable[[Gated, float], RoutedModule]) -> list[Setting]:
     """A light model with a gate at thresholds from nearly all samples in doubt to none, even in activity.
 
     Args:

@@ -7,12 +7,17 @@ rest, in the order of their risk, are the path of `sequence.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from dendrofx.guarantee.budget import Budget
-from dendrofx.guarantee.sequence import Tested, tested_step
+from dendrofx.guarantee.sequence import Tested, tested_step, why_none
+
+if TYPE_CHECKING:
+    from dendrofx.module import RoutedModule
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,15 @@ class Setting:
     cost: float
     activity: float
     test: Callable[[], tuple[Tensor, float]]
-    make: Callable[[], object]
+    make: Callable[[], RoutedModule]
     source: object
     tested: Tested | None = None
     easy_share: float = 1.0
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the test samples show the budget to hold."""
+        return self.tested is not None and self.tested.accepted
 
     def __str__(self) -> str:
         seen = "" if self.tested is None else f", test risk {self.tested.risk:.4g} (p = {self.tested.p_value:.3g})"
@@ -66,3 +76,22 @@ def walk_front(path: Sequence[Setting], budget: Budget) -> Iterator[Setting]:
         yield replace(setting, tested=tested, easy_share=easy_share)
         if not tested.accepted:
             return
+
+
+def tested_front(
+    path: Sequence[Setting], budget: Budget, interruptible: Callable[[], AbstractContextManager[object]]
+) -> list[Setting]:
+    """The same as a list; what was tested before Ctrl-C is kept."""
+    front: list[Setting] = []
+    with interruptible():
+        for setting in walk_front(path, budget):
+            front.append(setting)
+    return front
+
+
+def fastest(front: Sequence[Setting], budget: Budget) -> Setting | str:
+    """The accepted setting that costs least, or why there is none."""
+    accepted = [s for s in front if s.accepted]
+    if not accepted:
+        return why_none([s.tested for s in front if s.tested is not None], budget)
+    return min(accepted, key=lambda s: s.cost)

@@ -36,9 +36,14 @@ def flips(reference: Tensor, output: Tensor) -> Tensor:
     return ((decisions(reference) != decisions(output)).any(1) | broken).double()
 
 
+def relative_distance(reference: Tensor, output: Tensor) -> Tensor:
+    """Relative L2 distance of the flattened sample, not clipped."""
+    return deviation(flat_rows(reference), flat_rows(output))
+
+
 def clipped_deviation(reference: Tensor, output: Tensor) -> Tensor:
     """Relative L2 distance of the flattened sample, at most 1."""
-    return deviation(flat_rows(reference), flat_rows(output)).clamp_max(1.0)
+    return relative_distance(reference, output).clamp_max(1.0)
 
 
 def half_cosine_distance(reference: Tensor, output: Tensor) -> Tensor:
@@ -73,8 +78,3 @@ def named_metric(name: str) -> tuple[Metric, bool]:
         f"metric {name!r} is none of 'flip', 'deviation', 'exceeds(0.05)' and 'cosine'; pass a function of (reference, output)"
         " that returns a loss in [0, 1] per sample for any other"
     )
-
-
-def relative_distance(reference: Tensor, output: Tensor) -> Tensor:
-    """Relative L2 distance of the flattened sample, not clipped."""
-    return deviation(flat_rows(reference), flat_rows(output))

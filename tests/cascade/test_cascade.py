@@ -237,7 +237,7 @@ def test_ctrl_c_keeps_what_was_verified_so_far(monkeypatch: pytest.MonkeyPatch) 
                 raise KeyboardInterrupt
             yield setting
 
-    monkeypatch.setattr("dendrofx.cascade.run.walk_front", interrupted)
+    monkeypatch.setattr("dendrofx.guarantee.front.walk_front", interrupted)
     monkeypatch.setattr("dendrofx.verify.ModelTimes.wins", lambda *_: True)  # whatever this machine measures
     torch.manual_seed(1)
     options = {**OPTIONS, "tune_seconds": 5, "min_speedup": 0.01}
