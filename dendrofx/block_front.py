@@ -20,7 +20,7 @@ from dendrofx.calibrate import STEPS, Step, apply_multiplier, multiplier_grid
 from dendrofx.choose import Candidate
 from dendrofx.explore import MANY_SITES
 from dendrofx.guarantee.budget import Budget
-from dendrofx.guarantee.front import Setting, fastest, pareto, tested_front
+from dendrofx.guarantee.front import Setting, fastest, pareto, walked_front
 from dendrofx.guarantee.losses import counted_losses, reference_picks
 from dendrofx.inputs import Inputs
 from dendrofx.measure import Counts, activity
@@ -76,7 +76,7 @@ class BlockFront:
         if not path:
             return "no setting of the routed sites is predicted to be faster than the original"
         timer = self.run.timer
-        self.front = tested_front(path, self.budget, nullcontext if timer is None else timer.interruptible)
+        self.front = walked_front(path, self.budget, nullcontext if timer is None else timer.interruptible)
         return fastest(self.front, self.budget)
 
     def _variants(self) -> Iterator[Variant]:

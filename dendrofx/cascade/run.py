@@ -24,7 +24,7 @@ from dendrofx.explore import Explored, Options, explore
 from dendrofx.gates import AlwaysLight, GateForm, LearnedGate, MarginGate
 from dendrofx.gates.model_scores import flat_rows
 from dendrofx.guarantee.budget import Budget
-from dendrofx.guarantee.front import Setting, fastest, pareto, tested_front
+from dendrofx.guarantee.front import Setting, fastest, pareto, walked_front
 from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
 from dendrofx.measure import deviation
@@ -222,7 +222,7 @@ class Cascades:
 
     def tested(self, path: list[Setting]) -> Setting | None:
         """The fastest setting that the test samples accept, if it wins against the original."""
-        self.front = tested_front(path, self.budget, nullcontext if self.timer is None else self.timer.interruptible)
+        self.front = walked_front(path, self.budget, nullcontext if self.timer is None else self.timer.interruptible)
         best = fastest(self.front, self.budget)
         if isinstance(best, str):
             self.refuse(best)

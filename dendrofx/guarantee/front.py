@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from dendrofx.guarantee.budget import Budget
-from dendrofx.guarantee.sequence import Tested, tested_step, why_none
+from dendrofx.guarantee.sequence import Tested, walk_steps, why_none
 
 if TYPE_CHECKING:
     from dendrofx.module import RoutedModule
@@ -70,15 +70,19 @@ def pareto(settings: Sequence[Setting], most_cost: float) -> list[Setting]:
 
 def walk_front(path: Sequence[Setting], budget: Budget) -> Iterator[Setting]:
     """The tested settings of a path, in order, up to and with the first that fails; the caller may stop at any."""
-    for setting in path:
-        losses, easy_share = setting.test()
-        tested = tested_step(losses, budget)
-        yield replace(setting, tested=tested, easy_share=easy_share)
-        if not tested.accepted:
-            return
+    shares: list[float] = []
+
+    def losses() -> Iterator[Tensor]:
+        for setting in path:
+            found, share = setting.test()
+            shares.append(share)
+            yield found
+
+    for setting, tested in zip(path, walk_steps(losses(), budget), strict=False):
+        yield replace(setting, tested=tested, easy_share=shares[-1])
 
 
-def tested_front(
+def walked_front(
     path: Sequence[Setting], budget: Budget, interruptible: Callable[[], AbstractContextManager[object]]
 ) -> list[Setting]:
     """The same as a list; what was tested before Ctrl-C is kept."""

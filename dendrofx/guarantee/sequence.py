@@ -10,7 +10,7 @@ Risk Control", 2021 (fixed-sequence testing, section 2.3); B. Wiens, "A fixed se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -61,12 +61,16 @@ def fixed_sequence(steps: Iterable[Tensor], budget: Budget) -> list[Tested]:
         >>> [t.accepted for t in fixed_sequence([torch.zeros(299), torch.ones(299)], Budget("flip", 0.01))]
         [True, False]
     """
-    tested: list[Tested] = []
+    return list(walk_steps(steps, budget))
+
+
+def walk_steps(steps: Iterable[Tensor], budget: Budget) -> Iterator[Tested]:
+    """The same one by one, for callers that may stop."""
     for losses in steps:
-        tested.append(tested_step(losses, budget))
-        if not tested[-1].accepted:
-            break
-    return tested
+        tested = tested_step(losses, budget)
+        yield tested
+        if not tested.accepted:
+            return
 
 
 def why_none(tested: Sequence[Tested], budget: Budget) -> str:

@@ -1,12 +1,14 @@
 """Fixed-sequence testing: where it stops, what it says, and its guarantee on risks that are known."""
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 
-from dendrofx import Budget
+from dendrofx import Budget, RoutedModule
+from dendrofx.guarantee.front import Setting, fastest, walked_front
 from dendrofx.guarantee.sequence import fixed_sequence, why_none
 
 BUDGET = Budget("flip", 0.05, 0.9)
@@ -59,3 +61,21 @@ def test_why_nothing_was_accepted() -> None:
     bad = fixed_sequence([torch.ones(400)], budget)
     assert "at that risk no number of samples would show" in why_none(bad, budget)
     assert "nothing cheaper than the original was found" in why_none([], budget)
+
+
+def test_a_front_ends_with_the_first_setting_that_fails() -> None:
+    """What is certified walks by the same rule: nothing behind a failure is tested, however safe it would be."""
+    asked: list[int] = []
+
+    def setting(flips: int) -> Setting:
+        def test() -> tuple[torch.Tensor, float]:
+            asked.append(flips)
+            return torch.tensor([1.0] * flips + [0.0] * (400 - flips)), 0.5
+
+        return Setting(str(flips), {}, 0.0, 0.5, 0.0, test, RoutedModule, None)
+
+    front = walked_front([setting(n) for n in (0, 60, 1)], BUDGET, nullcontext)
+    assert [s.accepted for s in front] == [True, False]
+    assert [s.easy_share for s in front] == [0.5, 0.5]
+    assert asked == [0, 60]
+    assert fastest(front, BUDGET) is front[0]
