@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import dendrofx
 from benchmarks.cases import CASES
 from dendrofx.errors import InputError
 from dendrofx.forms import Form, form_from_text
@@ -44,7 +45,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="route rows of blocks, or samples between a light model and the original (needs --budget)",
     )  # fmt: skip
     p.add_argument(
-        "--full", type=_form(LightForm), metavar="FORM", help='a form for the full branch: "Pruned(energy=1.0)"'
+        "--full",
+        type=_form(LightForm, dendrofx.Routed),
+        metavar="FORM",
+        help='a form for the full branch: "Pruned(energy=1.0)"',
     )
     p.add_argument(
         "--sweep", action="store_true", help="also 11 tolerances from all full to all light: table, CSV, plots"
@@ -52,8 +56,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--peers", action="store_true", help="also what could be used instead, for the cases of encoders")
     p.add_argument("--ablation", action="store_true", help="also each rung alone, on every row, as a table")
     p.add_argument(
-        "--light", type=_form(LightForm), metavar="FORM", help='a light form instead of the ladder: "Int8()"'
-    )
+        "--light", type=_form(LightForm, dendrofx.Routed), metavar="FORM",
+        help='a light form instead of the ladder: "Int8()"; with --scope model also "Routed(0.05)"',
+    )  # fmt: skip
     p.add_argument("--gate", type=_form(GateForm), metavar="FORM", help='a gate instead of the best: "NoiseGate()"')
     p.add_argument(
         "--plan", type=Path, metavar="FILE", help="reproduce this plan instead of deciding (one case, one batch)"
@@ -81,6 +86,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         p.error("--plan says which light and gate: leave out --light and --gate")
     if args.budget is not None and args.max_deviation is not None:
         p.error("--budget and --max-deviation are two budgets: leave one out")
+    if args.scope == "block" and any(isinstance(f, dendrofx.Routed) for f in (args.light, args.full)):
+        p.error("Routed(...) is a model with routed blocks: it needs --scope model")
     if args.scope == "model" and args.budget is None and args.plan is None:
         p.error("--scope model needs --budget, such as flip:0.01:0.95")
     planless = [name for name in args.case if name in (KERNELS, FAMILIES)]
@@ -89,16 +96,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def _form(kind: type[Form]) -> Callable[[str], Form]:
-    """A parser of forms of one kind."""
+def _form(*kinds: type[Form]) -> Callable[[str], Form]:
+    """A parser of forms of these kinds."""
 
     def read(text: str) -> Form:
         try:
             form = form_from_text(text)
         except InputError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
-        if not isinstance(form, kind):
-            raise argparse.ArgumentTypeError(f"{text} is no {'light' if kind is LightForm else 'gate'} form")
+        if not isinstance(form, kinds):
+            raise argparse.ArgumentTypeError(f"{text} is no {'light' if LightForm in kinds else 'gate'} form")
         return form
 
     return read

@@ -32,6 +32,7 @@ from benchmarks.models.encoder import pad
 from dendrofx.calibration import Calibration
 from dendrofx.calling import CALL
 from dendrofx.capture import capture
+from dendrofx.cascade.models import Models
 from dendrofx.cascade.run import Cascades
 from dendrofx.dead_rows import drop_dead_rows
 from dendrofx.explore import Options
@@ -147,7 +148,7 @@ POOLS: dict[str, Callable[[], Pool]] = {"tiara": tiara_pool, "minilm": minilm_po
 
 
 @torch.no_grad()
-def searched(pool: Pool) -> tuple[Cascades, Any]:
+def searched(pool: Pool) -> Models:
     """A run at model scope on a pool for its test set, and its light models; what both take does not depend on the budget."""
     sets = [[Inputs.of(b) for b in part] for part in (*pool.sets, pool.pool)]
     captured = capture(pool.model, sets[0][0], shapes=True)
@@ -156,14 +157,12 @@ def searched(pool: Pool) -> tuple[Cascades, Any]:
     data = Calibration(fit, gate, choose, walk, (32,), "", test)
     base = captured if pool.dead_rows is None else drop_dead_rows(captured, pool.dead_rows, fit[0])[0]
     options = Options(0.05, None, None, True, 0)
-    run = Cascades(captured, base, find_sites(base), data, options, Budget("flip", 0.01), None)
-    return run, run.lights()
+    return Models(captured, base, find_sites(base), data, options, Budget("flip", 0.01), None)
 
 
-def path_losses(run: Cascades, lights: Any, budget: Budget) -> Tensor | None:  # noqa: ANN401
+def path_losses(models: Models, budget: Budget) -> Tensor | None:
     """f64[steps, pool]: the loss of every setting of the path on every sample of the pool; None where there is no path."""
-    run.budget = budget
-    path = [] if isinstance(lights, str) else run.path(lights)
+    path = [] if models.missing else Cascades(models, models.options, budget, None).path()
     return torch.stack([setting.test()[0] for setting in path]) if path else None
 
 
@@ -213,13 +212,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[Coverage] = []
     for name in args.case:
         try:
-            run, lights = searched(POOLS[name]())
+            models = searched(POOLS[name]())
         except CaseUnavailableError as error:
             print(f"{name}: {error}", file=sys.stderr)
             continue
         for metric, alpha, delta, n in TRIPLES:
             budget = Budget(metric, alpha, 1 - delta)
-            losses = path_losses(run, lights, budget)
+            losses = path_losses(models, budget)
             if losses is None:
                 print(f"{name}, {budget}: nothing is predicted to be faster than the original", file=sys.stderr)
                 continue

@@ -95,13 +95,13 @@ class Asked:
 
     max_deviation: float | None = None
     seed: int = 0
-    light: LightForm | None = None
+    light: LightForm | dendrofx.Routed | None = None
     gate: GateForm | None = None
     plan: dendrofx.Plan | None = None
     tune_seconds: float = 60.0
     budget: Budget | None = None
     scope: Literal["block", "model"] = "block"
-    full: LightForm | None = None
+    full: LightForm | dendrofx.Routed | None = None
 
     def budgets(self, case: Case) -> dict[str, float]:
         """By row, the budgets of the routed rows, the main one last."""
@@ -126,12 +126,12 @@ class Asked:
         return {
             "calibration": case.calibration,
             **kept,
-            "full": self.full,
+            "full": self.full if certified or isinstance(self.full, LightForm) else None,
             "dead_rows": case.dead_rows,
             "seed": seed,
             "batch_sizes": [batch],
             "tune_seconds": self.tune_seconds,
-            "light": self.light,
+            "light": self.light if certified or isinstance(self.light, LightForm) else None,
             "gate": self.gate if certified or max_deviation > 0 else None,
             "plan": self.plan,
         }

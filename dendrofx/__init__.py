@@ -8,6 +8,7 @@ if _sys.version_info >= (3, 14):
         f" 3.14 and newer (this is {_sys.version.split()[0]})."
     )
 
+from dendrofx.cascade.form import Routed
 from dendrofx.errors import CaptureError, CertificateError, DendrofxError, InputError, PassError, PlanError
 from dendrofx.find_sites import find_sites
 from dendrofx.gates import (
@@ -56,6 +57,7 @@ __all__ = [
     "BFloat16",
     "Prepacked",
     "Precision",
+    "Routed",
     "GateForm",
     "ResidualGate",
     "NoiseGate",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dendrofx.calibration import Calibration
 from dendrofx.capture import is_routed
+from dendrofx.cascade.form import Routed
 from dendrofx.errors import InputError
 from dendrofx.gates import GateForm
 from dendrofx.guarantee.budget import Budget
@@ -23,7 +24,7 @@ def check_tuning(
     full: object, batch_sizes: object, min_speedup: object, tune_seconds: object
 ) -> tuple[int, ...] | None:
     """The batch sizes, ascending."""
-    if not (full is None or isinstance(full, LightForm)):
+    if not (full is None or isinstance(full, LightForm | Routed)):
         raise InputError(
             f"full must be a light form such as dendrofx.Prepacked() or dendrofx.Pruned(energy=1.0), got {full!r}"
         )
@@ -55,6 +56,27 @@ def check_budget(budget: object, scope: object, max_deviation: object, calibrati
         raise InputError(f"budget={budget}: it is shown on calibration samples: pass calibration=")
 
 
+def split_forms(
+    light: LightForm | Routed | Sequence[LightForm | Routed] | None, full: LightForm | Routed | None, scope: str
+) -> tuple[list[LightForm] | None, tuple[Routed, ...], LightForm | None, Routed | None]:
+    """Forms of blocks and forms of whole models: light ones, None for the ladder, and the full one of either kind.
+
+    Raises:
+        InputError: a form of whole models where blocks are routed.
+    """
+    given = [] if light is None else [light] if isinstance(light, LightForm | Routed) else list(light)
+    models = tuple(f for f in given if isinstance(f, Routed))
+    if scope == "block" and (named := [*models, *([full] if isinstance(full, Routed) else [])]):
+        raise InputError(
+            f"{named[0]} is a model with routed blocks, for the light or full model of scope='model': at scope='block' pass"
+            f" max_deviation={named[0].max_deviation:g}"
+        )
+    blocks = None if light is None else [f for f in given if isinstance(f, LightForm)]
+    if isinstance(full, Routed):
+        return blocks, models, None, full
+    return blocks, models, full, None
+
+
 def check_dead_rows(dead_rows: object) -> None:
     """Raise `InputError` for what names no mask."""
     named = isinstance(dead_rows, str) and dead_rows.removeprefix("~").isidentifier()
@@ -75,8 +97,8 @@ def check(model: nn.Module, max_deviation: object, light: object, gate: object, 
         raise InputError("the model already holds routed sites: transform the original model")
     if max_deviation is not None and not (_number(max_deviation) and max_deviation >= 0):
         raise InputError(f"max_deviation must be a number of at least 0, got {max_deviation!r}; 0.01 is one percent")
-    forms = [light] if isinstance(light, LightForm) else light
-    several = isinstance(forms, Sequence) and len(forms) > 0 and all(isinstance(f, LightForm) for f in forms)
+    forms = [light] if isinstance(light, LightForm | Routed) else light
+    several = isinstance(forms, Sequence) and len(forms) > 0 and all(isinstance(f, LightForm | Routed) for f in forms)
     if light is not None and not several:
         raise InputError(f"light must be a light form such as dendrofx.LowRank(rank=32), or several, got {light!r}")
     if not (gate is None or isinstance(gate, GateForm | nn.Module)):

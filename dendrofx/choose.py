@@ -150,8 +150,8 @@ def candidates(
     reasons = []
     full_macs = row_macs(data.fit.block)
     full_module = None if full is None else _full(data.fit, full)
-    tried = lights or default_lights(data.fit, many)
-    if not tried:
+    tried = default_lights(data.fit, many) if lights is None else lights
+    if lights is None and not tried:
         reasons.append(
             "models of many sites are tried in low precision alone, and this CPU has none: name a form with light="
         )

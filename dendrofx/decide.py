@@ -11,6 +11,7 @@ from torch import fx
 from dendrofx.block_front import BlockFront
 from dendrofx.calibration import Calibration
 from dendrofx.cascade.finish import finish_cascade
+from dendrofx.cascade.models import Models
 from dendrofx.cascade.run import Cascades
 from dendrofx.dead_rows import drop_dead_rows
 from dendrofx.explore import Options
@@ -26,6 +27,7 @@ from dendrofx.plan import DeadRowsPlan, Origin
 from dendrofx.plan_file import here
 from dendrofx.sites import Selector
 from dendrofx.stopwatch import Timer
+from dendrofx.verify import lost
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,8 @@ def decide_block(
     found = front.chosen() if run.chosen else "no site is routed: nothing pays"
     if not isinstance(found, str) and options.decide and timer is not None:
         run.model_times = run.time_model(found.make(), timer)
-        losing = [t for t in run.model_times if not t.wins(options.min_speedup)]
-        if losing:
-            found = f"within the budget the rewritten model did not win: {losing[0].reason(options.min_speedup)}"
+        if (reason := lost(run.model_times, options.min_speedup)) is not None:
+            found = f"within the budget the rewritten model did not win: {reason}"
     if isinstance(found, str):
         for site in [s for s in run.sites if s.name in run.chosen]:
             run.refuse(site, f"not certified: {found}")
@@ -148,9 +149,10 @@ def decide_model(
     base, dead = captured, None
     if asked.dead_rows is not None:
         base, dead = _live(captured, asked.dead_rows, data, example)
-    run = Cascades(captured, base, find_sites(base).select(asked.sites), data, options, asked.budget, timer)
+    models = Models(captured, base, find_sites(base).select(asked.sites), data, options, asked.budget, timer)
+    run = Cascades(models, options, asked.budget, timer)
     best = run.run()
-    origin = asked.origin(options, run.sizes)
+    origin = asked.origin(options, models.sizes)
     if best is None:
         made = finish_cascade(None, run, example, origin, dead, None)
     else:
@@ -174,5 +176,5 @@ def _model_setting(
     own = copy.copy(run)
     own.plan = own.planned(setting)
     module = setting.make()
-    shown = certified(module, run.front, setting, asked.budget, run.data.test, asked.model)
+    shown = certified(module, run.front, setting, asked.budget, run.models.data.test, asked.model)
     return finish_cascade(module, own, example, origin, dead, shown)

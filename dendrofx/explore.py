@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from dendrofx.block import BlockData, block_of
 from dendrofx.calibration import Calibration
+from dendrofx.cascade.form import Routed
 from dendrofx.choose import Candidate, FullFormError, SiteData, candidates, finite_rows
 from dendrofx.errors import InputError
 from dendrofx.gates import AlwaysLight, GateForm, SiteRows
@@ -44,6 +45,8 @@ class Options:
     min_speedup: float = 1.05
     exact: bool = False  # sites that are not routed may run in an exact form
     budget: Budget | None = None  # to certify; then `max_deviation` is where choosing starts
+    light_models: tuple[Routed, ...] = ()  # of a cascade, beside those that `lights` make
+    full_model: Routed | None = None  # of a cascade, instead of `full` at every site
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def finish(
     module: RoutedModule,
     run: Pipeline,
     example: Inputs | None,
-    origin: Origin,
+    origin: Origin | None,
     dead_rows: DeadRowsPlan | None = None,
     budget: str = "",
     refusal: str = "",

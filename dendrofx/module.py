@@ -85,8 +85,8 @@ class RoutedModule(fx.GraphModule):
 
     def __reduce__(self) -> tuple[Any, ...]:
         rebuild, args = super().__reduce__()[:2]
-        args[0]["_tracer_cls"] = _Loader
-        return _rebuilt, (rebuild, args, {k: v for k, v in self.meta.items() if k != FRONT})
+        args[0]["_tracer_cls"] = Loader
+        return _rebuilt, (rebuild, args, {k: v for k, v in self.meta.items() if k != FRONT}, _notes(self.graph))
 
     def recompile(self) -> Any:  # noqa: ANN401  (torch.fx's own return type, PythonCode)
         """Regenerate `forward` and `forward_counted` from the graph."""
@@ -96,18 +96,36 @@ class RoutedModule(fx.GraphModule):
         return code
 
 
-class _Loader(fx.Tracer):
-    """Reads a pickled module's code back into a graph; what runs at routed sites stays calls."""
+class Loader(fx.Tracer):
+    """Reads a pickled module's code back into a graph; what runs at routed sites and on live rows stays calls."""
 
     def __init__(self) -> None:
         modules: Any = (math, routed, leaves, live, attention, counting)  # torch's annotation allows one
         super().__init__(autowrap_modules=modules)
 
 
-def _rebuilt(rebuild: Any, args: tuple[Any, ...], meta: dict[str, Any]) -> RoutedModule:  # noqa: ANN401
-    """A pickled module: torch rebuilds a plain graph module, which is routed again."""
+def _notes(graph: fx.Graph) -> list[tuple[str, dict[str, Any]]]:
+    """Of each node its name and dendrofx's notes, in the order that tracing the graph's code gives: placeholders first."""
+    nodes = sorted(graph.nodes, key=lambda n: n.op != "placeholder")
+    return [(n.name, {k: v for k, v in n.meta.items() if k.startswith("dendrofx")}) for n in nodes]
+
+
+def _rebuilt(
+    rebuild: Any,  # noqa: ANN401
+    args: tuple[Any, ...],
+    meta: dict[str, Any],
+    notes: list[tuple[str, dict[str, Any]]],
+) -> RoutedModule:
+    """A pickled module: torch traces a plain graph module from its code, which gets its nodes' names and notes back."""
     plain = rebuild(*args)
-    module = RoutedModule(plain, plain.graph)
+    graph = fx.Graph(tracer_cls=Loader)
+    copied: dict[fx.Node, fx.Node] = {}
+    for node, (name, noted) in zip(plain.graph.nodes, notes, strict=True):
+        taken = [fx.node.map_arg(part, lambda n: copied[n]) for part in (node.args, node.kwargs)]
+        copied[node] = graph.create_node(node.op, node.target, *taken, name=name, type_expr=node.type)
+        copied[node].meta.update(noted)
+    graph.set_codegen(plain.graph._codegen)
+    module = RoutedModule(plain, graph)
     module.meta.update(meta)
     return module.eval()
 

@@ -34,7 +34,7 @@ from dendrofx.rewrite import rewrite, use_exact
 from dendrofx.sites import Refusal, Site, Sites
 from dendrofx.stopwatch import Timer
 from dendrofx.tuning import Tuning
-from dendrofx.verify import ModelTimes, judge, timing_batches
+from dendrofx.verify import ModelTimes, judge, lost, timing_batches
 
 # Shares of the budget at which the branches of several sites are chosen and tried together, and the steps of such a trial.
 BUDGET_SHARES = (4.0, 2.0, 1.0, 0.5, 0.25)
@@ -267,20 +267,17 @@ class Pipeline:
             for site in [s for s in self.sites if s.name in self.chosen]:
                 self.refuse(site, "tuning was interrupted before the rewritten model was timed against the original")
             return True
-        losing = [t for t in times if not t.wins(self.options.min_speedup)]
-        if not losing:
+        if (reason := lost(times, self.options.min_speedup)) is None:
             return False
         if not self.chosen:
-            worst = min(losing, key=lambda t: t.speedup)
-            self.lost = None if self.exact_forms() else worst.reason(self.options.min_speedup)
+            self.lost = None if self.exact_forms() else reason
             self.exact_on = False
             return True
         blocks = {s.name: self.tuning.block_cost(s) for s in self.sites if s.name in self.chosen}
         ranked = sorted(blocks, key=lambda n: (1 - self.prices[n].cost) * blocks[n])
         gone = ranked[: -(-len(ranked) // 4)]
         for site in [s for s in self.sites if s.name in gone]:
-            worst = min(losing, key=lambda t: t.speedup)
-            self.refuse(site, f"the rewritten model did not win: {worst.reason(self.options.min_speedup)}")
+            self.refuse(site, f"the rewritten model did not win: {reason}")
         return True
 
     def time_model(self, module: RoutedModule, timer: Timer) -> list[ModelTimes]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from dendrofx.cascade.form import Routed
 from dendrofx.gates.form import GateForm
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.light.form import LightForm
@@ -90,19 +91,22 @@ class CascadePlan:
         skill, margin_skill: router skill on the samples of the search, by the budget's loss and, for decisions, by the margin lost.
         cost: predicted, over the original's.
         verified: settings of the front that the test samples accepted.
+        light_plan, full_plan: of the two models where their blocks are routed, see `Routed`.
     """
 
     status: Literal["routed", "refused"]
     reason: str
     light: str = ""
     gate: GateForm | None = None
-    full: LightForm | None = None
+    full: LightForm | Routed | None = None
     tolerance: float | None = None
     activity: float | None = None
     skill: float | None = None
     margin_skill: float | None = None
     cost: float | None = None
     verified: int = 0
+    light_plan: Plan | None = None
+    full_plan: Plan | None = None
 
     def __str__(self) -> str:
         if self.status == "refused":
@@ -111,7 +115,8 @@ class CascadePlan:
 
         skills = [f"router skill {self.skill:.2f}" if self.skill is not None else "router skill n/a"]
         skills += [] if self.margin_skill is None else [f"{self.margin_skill:.2f} on the margin lost"]
-        full = "the original" if self.full is None else f"{self.full} (the original never runs)"
+        full = "the original" if self.full is None else str(self.full)
+        full += " (the original never runs)" if isinstance(self.full, LightForm) else ""
         return (
             f"cascade: {self.light}, then {full} for samples with {self.gate} >= {number(self.tolerance)}:"
             f" {percent(self.activity)} of the test samples; {', '.join(skills)}"

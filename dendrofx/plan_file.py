@@ -22,7 +22,7 @@ from dendrofx.plan import CascadePlan, DeadRowsPlan, Origin, Plan, SitePlan
 from dendrofx.verify import ModelTimes
 from dendrofx.version import VERSION
 
-FORMAT = 3
+FORMAT = 4
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
@@ -156,10 +156,14 @@ def check_origin(plan: Plan, model: str, data: str | None, redecide: bool) -> No
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, Plan):
+        return plan_to_json(value)
     return value.to_json() if isinstance(value, Form) else value
 
 
 def _formed(name: str, value: Any) -> Any:  # noqa: ANN401
+    if value is not None and name in ("light_plan", "full_plan"):
+        return plan_from_json(value)
     return form_from_json(value) if name in ("light", "gate", "full") and value is not None else value
 
 

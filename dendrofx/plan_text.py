@@ -22,8 +22,25 @@ def plan_text(plan: Plan) -> str:
     before = [plan.capture] if plan.capture else []
     before += [str(part) for part in (plan.dead_rows, plan.cascade) if part is not None]
     return "\n".join(
-        [*([table, ""] if plan.routed else []), *before, *_reasons(plan.sites), *_times(plan), *_footer(plan)]
+        [
+            *([table, ""] if plan.routed else []),
+            *before,
+            *_reasons(plan.sites),
+            *_inside(plan),
+            *_times(plan),
+            *_footer(plan),
+        ]
     )
+
+
+def _inside(plan: Plan) -> list[str]:
+    """The plans of a cascade's models, where their blocks are routed."""
+    lines: list[str] = []
+    if plan.cascade is not None:
+        for which, inner in (("light", plan.cascade.light_plan), ("full", plan.cascade.full_plan)):
+            if inner is not None:
+                lines += [f"the blocks of the {which} model:", *(f"  {line}" for line in plan_text(inner).splitlines())]
+    return lines
 
 
 def _times(plan: Plan) -> list[str]:

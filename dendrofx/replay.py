@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import torch
-from torch import fx, nn
+from torch import fx
 
-from dendrofx.block import block_of
+from dendrofx.block_replay import replay_blocks
 from dendrofx.calibration import Calibration
 from dendrofx.cascade.replay import replay_cascade
-from dendrofx.choose import Candidate, SiteData, candidates, finite_rows
 from dendrofx.dead_rows import drop_dead_rows
 from dendrofx.errors import CertificateError, PlanError
-from dendrofx.find_sites import find_sites
-from dendrofx.finish import Recipe, attach
-from dendrofx.gates import GateForm, UserGate
+from dendrofx.finish import attach
+from dendrofx.gates import GateForm
 from dendrofx.gates.user import NotKept
 from dendrofx.guarantee.budget import Budget
 from dendrofx.inputs import Inputs
-from dendrofx.module import RoutedModule, graph_names, set_tolerances
-from dendrofx.plan import Plan, SitePlan
-from dendrofx.record import record_rows
-from dendrofx.rewrite import rewrite, use_exact
-from dendrofx.sites import Site, Sites
+from dendrofx.module import RoutedModule
+from dendrofx.plan import Plan
 
 
 @torch.no_grad()
@@ -54,29 +49,7 @@ def replay(
         live = _live(captured, plan, example)
         module, recipe = replay_cascade(captured, live, data, plan, seed, budget, gate)
         return _certified(attach(module, plan, recipe, example), plan)
-    live = _live(captured, plan, example)
-    captured, sites = _exact(live, plan)
-    by_name = {s.name: s for s in sites}
-    if missing := [s.name for s in plan.routed if s.name not in by_name]:
-        raise PlanError(f"the plan routes {missing}, which the model does not have; it has {sorted(by_name)}")
-    routed = [by_name[s.name] for s in plan.routed]
-    sets = [] if data is None else [data.fit, data.gate, data.choose]
-    # of all sites that were explored: how many rows are kept depends on how many sites there are
-    explored = [by_name[s.name] for s in plan.sites if s.name in by_name] if routed else []
-    recorded = [record_rows(live, explored, batches, seed).rows for batches in sets]
-    fitted = {}
-    for site, entry in zip(routed, plan.routed, strict=True):
-        block = block_of(live, site.nodes)
-        parts = [finite_rows(block, rows[site.name]) for rows in recorded]
-        rows = SiteData(*parts) if parts else SiteData.without_rows(block, site.widths[0], seed)
-        fitted[site.name] = _fitted(site, entry, rows, seed, gate)
-    branches = {name: c.branches for name, c in fitted.items()}
-    module = rewrite(captured, routed, branches)
-    names = graph_names(module)
-    set_tolerances(module, {names[s.name]: s.tolerance for s in plan.routed if s.tolerance is not None})
-    weights = {s.name: 1.0 if s.weight is None else s.weight for s in plan.routed}
-    scores = {name: c.score / weights[name] for name, c in fitted.items()}
-    return _certified(attach(module, plan, Recipe(captured, tuple(routed), branches, scores, weights), example), plan)
+    return _certified(replay_blocks(_live(captured, plan, example), data, plan, seed, example, gate), plan)
 
 
 def _check_given(plan: Plan, budget: Budget | None, gate: GateForm | None) -> None:
@@ -107,29 +80,3 @@ def _live(captured: fx.GraphModule, plan: Plan, example: Inputs | None) -> fx.Gr
         return captured
     assert example is not None
     return drop_dead_rows(captured, plan.dead_rows.mask, example)[0]
-
-
-def _exact(captured: fx.GraphModule, plan: Plan) -> tuple[fx.GraphModule, Sites]:
-    """With the plan's exact forms, and the sites before they were put in."""
-    sites = find_sites(captured)
-    forms = {s.name: s.full for s in plan.sites if s.status == "exact" and s.full is not None}
-    chosen = [s for s in sites if s.name in forms]
-    made: dict[tuple[str, ...], nn.Module] = {}
-    for site in chosen:
-        if site.linears not in made:
-            made[site.linears] = forms[site.name].fit(block_of(captured, site.nodes))
-    return use_exact(captured, chosen, {s.name: made[s.linears] for s in chosen}), sites
-
-
-def _fitted(site: Site, entry: SitePlan, rows: SiteData, seed: int, gate: GateForm | None) -> Candidate:
-    form = gate if isinstance(gate, UserGate) else entry.gate
-    if isinstance(entry.gate, NotKept) and form is entry.gate:
-        raise PlanError(
-            f"the plan's gate at '{site.name}' is a module of yours, {entry.gate.name}: pass it again as gate="
-        )
-    if entry.light is None or form is None:
-        raise PlanError(f"the plan routes '{site.name}' without a light form or a gate")
-    found, reasons = candidates(rows, [entry.light], form, entry.full, seed)
-    if not found:
-        raise PlanError(f"the plan's {entry.light} no longer fits site '{site.name}': {'; '.join(reasons)}")
-    return found[0]

@@ -10,10 +10,19 @@ from typing import Any, Literal
 
 from torch import nn
 
-from dendrofx.arguments import check, check_budget, check_dead_rows, check_tuning, one_of_each_kind, try_inputs
+from dendrofx.arguments import (
+    check,
+    check_budget,
+    check_dead_rows,
+    check_tuning,
+    one_of_each_kind,
+    split_forms,
+    try_inputs,
+)
 from dendrofx.calibration import Calibration
 from dendrofx.calling import CALL
 from dendrofx.capture import capture
+from dendrofx.cascade.form import Routed
 from dendrofx.decide import Asked, decide_block, decide_model
 from dendrofx.errors import InputError
 from dendrofx.explore import Options
@@ -40,9 +49,9 @@ def transform(
     scope: Literal["block", "model"] = "block",
     dead_rows: str | None = None,
     sites: Selector = None,
-    light: LightForm | Sequence[LightForm] | None = None,
+    light: LightForm | Routed | Sequence[LightForm | Routed] | None = None,
     gate: GateForm | nn.Module | None = None,
-    full: LightForm | None = None,
+    full: LightForm | Routed | None = None,
     batch_sizes: Sequence[int] | None = None,
     min_speedup: float = 1.05,
     tune_seconds: float = 60.0,
@@ -73,12 +82,13 @@ def transform(
             keep their outputs to rounding; dead positions of outputs that have them become zero. Needs inputs to check
             on: `example_inputs` or `calibration`.
         sites: which sites may be routed: names, patterns such as `"blocks.*"`, or a predicate on `Site`; all by default.
-        light: a light form, or several to choose from; a ladder of them by default.
+        light: a light form, or several to choose from; a ladder of them by default. At `scope="model"` also `Routed(0.05)`: the
+            model with routed blocks.
         gate: a gate form; by default each site takes the one that costs least, its skill and its own time counted. Or
             any module of yours that maps rows f32[N, in] to scores f32[N]: see `UserGate`.
         full: a form for the full branch instead of the original block. With `Prepacked()` it is exact; with an approximation
             the original never runs, and tolerance 0 no longer computes the original. By default the faster of the
-            block and `Prepacked()`.
+            block and `Prepacked()`. At `scope="model"` also `Routed(0.001)`.
         batch_sizes: samples per call; the rewritten model must win at each. By default those seen in calibration
             (smallest, middle and largest).
         min_speedup: how much faster than the scripted original the scripted result must be; else the captured,
@@ -110,6 +120,7 @@ def transform(
     check_dead_rows(dead_rows)
     check_budget(budget, scope, max_deviation, calibration, plan)
     sizes = check_tuning(full, batch_sizes, min_speedup, tune_seconds)
+    lights, light_models, full, full_model = split_forms(light, full, scope)
     if redecide and plan is None:
         raise InputError("redecide=True decides a plan anew: pass plan=")
     if plan is not None and not isinstance(plan, Plan):
@@ -144,9 +155,10 @@ def transform(
         max_deviation, sizes, min_speedup = plan.max_deviation, plan.origin.batch_sizes, plan.origin.min_speedup
     if max_deviation is None:
         max_deviation = 0.01 if budget is None else budget.deviation
-    lights = [light] if isinstance(light, LightForm) else None if light is None else list(light)
     exact = dead_rows is not None or max_deviation == 0
-    options = Options(max_deviation, lights, gates, decide, seed, full, sizes, min_speedup, exact, budget)
+    options = Options(
+        max_deviation, lights, gates, decide, seed, full, sizes, min_speedup, exact, budget, light_models, full_model
+    )
     timer = Stopwatch(tune_seconds) if decide and tune_seconds > 0 else None
     asked = Asked(dead_rows, sites, budget, *prints)
     run = decide_model if scope == "model" else decide_block

@@ -58,6 +58,12 @@ def judge(race: Race, batch: int) -> ModelTimes:
     return ModelTimes(batch, min(base, again), race.timings[ROUTED].p50, max(base, again) / min(base, again) - 1)
 
 
+def lost(times: Sequence[ModelTimes], min_speedup: float) -> str | None:
+    """Why the rewritten model did not win, at the batch size where it is furthest from it; None where it won at each."""
+    losing = [t for t in times if not t.wins(min_speedup)]
+    return min(losing, key=lambda t: t.speedup).reason(min_speedup) if losing else None
+
+
 def site_alone(block: nn.Sequential, branches: Branches, tolerance: float) -> tuple[fx.GraphModule, RoutedModule]:
     """A site on its own: its block captured, and the same routed at a tolerance."""
     captured = capture(block.eval())

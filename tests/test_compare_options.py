@@ -144,7 +144,7 @@ def test_a_plan_is_reproduced(
 @pytest.mark.parametrize(("content", "message"), [
     (None, "cannot read the plan "),
     ("{", " is not JSON: "),
-    ('{"format": 7}', "not a dendrofx plan of format 3: its format is 7"),
+    ('{"format": 7}', "not a dendrofx plan of format 4: its format is 7"),
 ])  # fmt: skip
 def test_a_file_that_is_no_plan(
     content: str | None, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -119,7 +119,7 @@ def test_forms_survive_as_plain_json(ridge: float, tmp_path: Path) -> None:
 
     text = (tmp_path / "plan.json").read_text(encoding="utf-8")
     value = json.loads(text, parse_constant=no_constant)
-    assert value["format"] == 3
+    assert value["format"] == 4
     assert value == json.loads(json.dumps(plan.to_json()))
     (site,) = value["sites"]
     assert site["light"]["ridge"] == ("inf" if ridge == float("inf") else ridge)

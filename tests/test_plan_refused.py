@@ -143,8 +143,8 @@ def with_site(**changes: Any) -> Callable[[dict[str, Any]], Any]:
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (changed(format=1), "not a dendrofx plan of format 3: its format is 1"),
-    (without("format"), "not a dendrofx plan of format 3: its format is None"),
+    (changed(format=1), "not a dendrofx plan of format 4: its format is 1"),
+    (without("format"), "not a dendrofx plan of format 4: its format is None"),
     (lambda value: [value], "holds no plan, but a list"),
     (without("sites"), "the plan cannot be read: 'sites'"),
     (without("max_deviation"), "the plan cannot be read: "),

@@ -46,14 +46,15 @@ def finish_cascade(
 ) -> RoutedModule:
     """Attach plan and recipe to a cascade, or without one to what is left: the original, on live rows where that wins."""
     assert run.plan is not None
+    models = run.models
     exact = module is not None or run.keeps_exact
     plan = Plan(
         _entries(run, exact),
         run.options.max_deviation,
-        samples=run.data.samples,
+        samples=run.models.data.samples,
         models=run.model_times,
         origin=origin,
-        capture=str(run.captured.meta.get(CAPTURE, "")),
+        capture=str(models.captured.meta.get(CAPTURE, "")),
         dead_rows=dead_rows if exact else _unused(dead_rows),
         cascade=run.plan,
         budget=str(run.budget),
@@ -62,8 +63,8 @@ def finish_cascade(
     )
     recipe = None
     if module is not None and run.chosen is not None:
-        recipe = CascadeRecipe(run.captured, run.chosen.light.module, run.full, run.batched, run.decision)
-    left = rewrite(run.full if exact else run.captured, [], {}) if module is None else module
+        recipe = CascadeRecipe(models.captured, run.chosen.light.module, models.full, models.batched, models.decision)
+    left = rewrite(models.full if exact else models.captured, [], {}) if module is None else module
     return attach(left, plan, recipe, example)
 
 
@@ -76,12 +77,14 @@ def _unused(dead_rows: DeadRowsPlan | None) -> DeadRowsPlan | None:
 def _entries(run: Cascades, exact: bool) -> list[SitePlan]:
     """A line per site."""
     light = {} if run.chosen is None else {n: b.light_form for n, b in run.chosen.light.branches.items()}
+    inside = run.chosen is not None and run.chosen.light.plan is not None
+    reason = "routed in the light model" if inside else "in the light model"
     entries = []
-    for site in run.sites:
-        full = run.exact[site.name][0] if site.name in run.exact and exact else None
+    for site in run.models.sites:
+        form = run.models.exact.get(site.name)
+        full = form[0] if form is not None and exact else None
         if site.name in light:
-            form = light[site.name]
-            entries.append(SitePlan(site.name, "light", "in the light model", site.shape, light=form, full=full))
+            entries.append(SitePlan(site.name, "light", reason, site.shape, light=light[site.name], full=full))
         elif full is not None:
             entries.append(SitePlan(site.name, "exact", "in the full model", site.shape, full=full))
         else:

@@ -14,6 +14,7 @@ from dendrofx.block import row_cost
 from dendrofx.choose import Candidate
 from dendrofx.module import RoutedModule, graph_names, set_tolerances
 from dendrofx.pipeline import Pipeline
+from dendrofx.plan import Plan
 from dendrofx.rewrite import Branches, rewrite
 
 # Error budgets, as shares of the run's, at which sites choose for themselves.
@@ -27,14 +28,16 @@ class LightModel:
     Attributes:
         name: its forms, in words.
         branches: by site.
-        module: always light.
+        module: always light, or with routed blocks.
         work: counted multiply-adds of its sites per sample, weighted by bits, over those of all sites' blocks.
+        plan: of its sites, where its blocks are routed.
     """
 
     name: str
     branches: Mapping[str, Branches]
     module: RoutedModule
     work: float
+    plan: Plan | None = None
 
 
 def light_models(run: Pipeline, base: fx.GraphModule) -> list[LightModel]:

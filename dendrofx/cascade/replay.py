@@ -6,6 +6,7 @@ import torch
 from torch import fx
 
 from dendrofx.block import block_of
+from dendrofx.block_replay import replay_blocks
 from dendrofx.calibration import Calibration
 from dendrofx.cascade.finish import CascadeRecipe
 from dendrofx.cascade.forms import with_forms
@@ -17,6 +18,7 @@ from dendrofx.gates import GateForm
 from dendrofx.gates.model import ModelRows
 from dendrofx.gates.user import NotKept
 from dendrofx.guarantee.budget import Budget
+from dendrofx.light import LightForm
 from dendrofx.module import RoutedModule, set_tolerances
 from dendrofx.plan import Plan
 from dendrofx.rewrite import rewrite, use_exact
@@ -57,21 +59,27 @@ def replay_cascade(
     )
     if plan.cascade.status == "refused":
         return rewrite(full, [], {}), None
-    if plan.cascade.full is not None:
+    analysis = SampleAnalysis(captured)
+    data = data.with_shared(analysis.shared)
+    if plan.cascade.full_plan is not None:
+        full = replay_blocks(base, data, plan.cascade.full_plan, seed)
+    elif isinstance(plan.cascade.full, LightForm):
         full = with_forms(base, sites, dict.fromkeys([s.name for s in sites], plan.cascade.full), data, seed)
-    light = with_forms(base, sites, {e.name: e.light for e in plan.sites if e.light is not None}, data, seed)
+    if plan.cascade.light_plan is not None:
+        light = replay_blocks(base, data, plan.cascade.light_plan, seed)
+    else:
+        light = with_forms(base, sites, {e.name: e.light for e in plan.sites if e.light is not None}, data, seed)
     form = gate if isinstance(plan.cascade.gate, NotKept) else plan.cascade.gate
     fit = getattr(form, "fit_model", None)
     if fit is None:
         raise PlanError("the plan's gate is a module of yours: pass it again as gate=")
-    asked, batched = budget or _budget(plan), SampleAnalysis(captured).batched
-    data = data.with_shared(frozenset({name for name, _ in data.fit[0].kwargs} - set(batched)))
-    reference, outputs = (picks(m, data.gate, asked, batched) for m in (captured, light))
+    asked = budget or _budget(plan)
+    reference, outputs = (picks(m, data.gate, asked) for m in (captured, light))
     rows = ModelRows(outputs, reference, asked.losses(reference, outputs), asked.is_decision)
     decision = asked.place(data.test[0].call(captured.forward))
-    module = build(captured, light, fit(rows).eval(), full, batched, decision)
+    module = build(captured, light, fit(rows).eval(), full, analysis.batched, decision)
     set_tolerances(module, {"model": float(plan.cascade.tolerance or 0.0)})
-    return module, CascadeRecipe(captured, light, full, batched, decision)
+    return module, CascadeRecipe(captured, light, full, analysis.batched, decision)
 
 
 def _budget(plan: Plan) -> Budget:

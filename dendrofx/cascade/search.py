@@ -34,13 +34,13 @@ LARGEST = 1e29  # a threshold above every score of a sample that was judged
 
 
 @torch.no_grad()
-def picks(module: fx.GraphModule, batches: Sequence[Inputs], budget: Budget, batched: Sequence[str]) -> Tensor:
-    """What the budget is about, of all samples: [N, ...].
+def picks(module: fx.GraphModule, batches: Sequence[Inputs], budget: Budget) -> Tensor:
+    """What the budget is about, of all samples of batches whose shared inputs are marked: [N, ...].
 
     Raises:
         InputError: it has another shape in another batch.
     """
-    found = [budget.pick(b.call(module.forward), len(dict(b.kwargs)[batched[0]])) for b in batches]
+    found = [budget.pick(b.call(module.forward), b.samples) for b in batches]
     if len({t.shape[1:] for t in found}) > 1:
         raise InputError(
             "scope='model' needs an output with one shape per sample, such as logits or a pooled vector; the model's is shaped"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from dendrofx.errors import InputError
 from dendrofx.inputs import Inputs
@@ -149,23 +149,28 @@ class SampleAnalysis(RowAnalysis):
         """The inputs that carry samples."""
         return tuple(name for name, layout in self.inputs().items() if layout.startswith(SAMPLES))
 
-
-def take_samples(inputs: Inputs, batched: Sequence[str], index: Tensor) -> Inputs:
-    """The samples at `index` (i64[k]) of the inputs that carry samples; inputs by name."""
-    return Inputs((), tuple((k, v.index_select(0, index) if k in batched else v) for k, v in inputs.kwargs))
+    @property
+    def shared(self) -> frozenset[str]:
+        """The other inputs, which all samples share."""
+        return frozenset(self.inputs()) - frozenset(self.batched)
 
 
 @torch.no_grad()
-def check_samples(gm: fx.GraphModule, batched: Sequence[str], inputs: Inputs, seed: int = 0) -> None:
+def check_samples(gm: fx.GraphModule, inputs: Inputs, seed: int = 0) -> None:
     """Try it: a permuted part of the batch alone must give what these samples gave among all.
+
+    Args:
+        gm: the module.
+        inputs: a batch, with the inputs marked that all samples share.
+        seed: of the permutation.
 
     Raises:
         InputError: it does not; names the output.
     """
-    samples = dict(inputs.kwargs)[batched[0]].size(0)
+    samples = inputs.samples
     order = torch.randperm(samples, generator=torch.Generator().manual_seed(seed))[: max(samples // 2, 1)]
     whole, form = flatten(inputs.call(gm))
-    part, _ = flatten(take_samples(inputs, batched, order).call(gm))
+    part, _ = flatten(inputs.take(order).call(gm))
     for name, a, b in zip(form.names, whole, part, strict=True):
         scale = float(a.double().abs().nan_to_num().max()) if a.numel() else 0.0
         expected = a.index_select(0, order) if a.dim() and len(a) == samples else a
@@ -219,4 +224,4 @@ SAMPLE_RULES: dict[Any, Rule] = {
     aten.slice: _slices,
 }
 
-__all__ = ["SampleAnalysis", "check_samples", "take_samples"]
+__all__ = ["SampleAnalysis", "check_samples"]

@@ -1,5 +1,6 @@
 """Batch independence: what is proved, what is refused by name, and the experiment."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from dendrofx import InputError
 from dendrofx.capture import capture
 from dendrofx.inputs import Inputs
-from dendrofx.rows.samples import SampleAnalysis, check_samples, take_samples
+from dendrofx.rows.samples import SampleAnalysis, check_samples
 
 
 def analysis(model: Any, *args: Any) -> Any:
@@ -67,7 +68,7 @@ def test_what_each_sample_does_on_its_own_is_proved(name: Any) -> None:
     found, inputs = analysis(Tokens(INDEPENDENT[name]), torch.arange(20).reshape(4, 5))
     assert found.refusals == []
     assert found.batched == ("ids",)
-    check_samples(found.gm, found.batched, inputs)
+    check_samples(found.gm, replace(inputs, shared=found.shared))
 
 
 @pytest.mark.parametrize("name", DEPENDENT)
@@ -80,7 +81,7 @@ def test_what_crosses_the_batch_is_refused_with_its_node(name: Any) -> None:
 def test_the_experiment_finds_what_a_wrong_proof_lets_through() -> None:
     found, inputs = analysis(Tokens(lambda x: x - x.mean(0)), torch.arange(20).reshape(4, 5))
     with pytest.raises(InputError, match="depends on the other samples of its batch"):
-        check_samples(found.gm, ("ids",), inputs)
+        check_samples(found.gm, inputs)
 
 
 class Shared(nn.Module):
@@ -94,6 +95,7 @@ def test_inputs_without_samples_are_passed_on_whole() -> None:
     found, inputs = analysis(Shared(), torch.randn(4, 3), torch.randn(3))
     assert found.refusals == []
     assert found.batched == ("x",)
-    taken = take_samples(inputs, found.batched, torch.tensor([2, 0]))
+    assert found.shared == {"scale"}
+    taken = replace(inputs, shared=found.shared).take(torch.tensor([2, 0]))
     assert dict(taken.kwargs)["scale"].shape == (3,)
     assert torch.equal(dict(taken.kwargs)["x"], inputs.kwargs[0][1][[2, 0]])
