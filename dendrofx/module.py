@@ -121,8 +121,8 @@ def _rebuilt(
     graph = fx.Graph(tracer_cls=Loader)
     copied: dict[fx.Node, fx.Node] = {}
     for node, (name, noted) in zip(plain.graph.nodes, notes, strict=True):
-        taken = [fx.node.map_arg(part, lambda n: copied[n]) for part in (node.args, node.kwargs)]
-        copied[node] = graph.create_node(node.op, node.target, *taken, name=name, type_expr=node.type)
+        taken, named = (cast(Any, fx.node.map_arg(part, lambda n: copied[n])) for part in (node.args, node.kwargs))
+        copied[node] = graph.create_node(node.op, node.target, taken, named, name, node.type)
         copied[node].meta.update(noted)
     graph.set_codegen(plain.graph._codegen)
     module = RoutedModule(plain, graph)
