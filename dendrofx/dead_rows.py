@@ -21,7 +21,6 @@ from torch import fx
 from dendrofx.contract import ANY, Contract
 from dendrofx.errors import InputError
 from dendrofx.inputs import Inputs
-from dendrofx.module import Loader
 from dendrofx.passes import DropDeadRows, FuseAttention, MarkRows, MergeLinears, SplitAxes, run_passes
 from dendrofx.rows.analysis import RowAnalysis
 from dendrofx.rows.attention import attend_rows
@@ -95,9 +94,7 @@ def drop_dead_rows(captured: fx.GraphModule, dead_rows: str, example: Inputs) ->
 
 def _copy(gm: fx.GraphModule) -> fx.GraphModule:
     """A fresh module with the same parameters and a graph of its own."""
-    graph = copy.deepcopy(gm.graph)
-    graph._tracer_cls = Loader  # or a pickled module would be traced through what runs on live rows
-    made = fx.GraphModule(gm, graph)
+    made = fx.GraphModule(gm, copy.deepcopy(gm.graph))
     made.meta.update(gm.meta)
     return made.eval()
 

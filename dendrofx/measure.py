@@ -107,8 +107,8 @@ def of_branch(counts: Mapping[str, Mapping[str, int]], branch: str) -> dict[str,
 
 
 def live_share(counts: Mapping[str, Mapping[str, int]]) -> float | None:
-    """Share of rows that are live; None where no rows are dropped."""
-    counted = counts.get(DEAD_ROWS)
+    """Share of rows that are live, of a cascade in its light model, which all samples run; None where no rows are dropped."""
+    counted = (of_branch(counts, "light") if CASCADE in counts else counts).get(DEAD_ROWS)
     return None if counted is None else counted["live_rows"] / max(counted["rows"], 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -10,16 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import fx, nn
 
-from dendrofx import routed
 from dendrofx.block import row_cost
 from dendrofx.calling import CALL
-from dendrofx.cascade import leaves
 from dendrofx.cascade.leaves import FullOnDoubtful, count_cascade
 from dendrofx.inputs import Inputs
 from dendrofx.leaves import FullOnHardRows, LightBeforeGate, LightWithEvidence, LightWithScales
+from dendrofx.pickling import PackedModule, pack_fields, unpack_fields
 from dendrofx.routed import count_rows, no_counts, split_rows
-from dendrofx.rows import attention, live
-from dendrofx.rows import counts as counting
 from dendrofx.rows.attention import plan_attention
 from dendrofx.rows.counts import count_live_linears, count_live_macs
 from dendrofx.rows.live import live_rows
@@ -84,9 +80,8 @@ class RoutedModule(fx.GraphModule):
         return form.restore(super().__call__(**dict(plain.kwargs)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        rebuild, args = super().__reduce__()[:2]
-        args[0]["_tracer_cls"] = Loader
-        return _rebuilt, (rebuild, args, {k: v for k, v in self.meta.items() if k != FRONT}, _notes(self.graph))
+        meta = {k: pack_fields(v) for k, v in self.meta.items() if k != FRONT}
+        return _rebuilt, (PackedModule.of(self), meta)
 
     def recompile(self) -> Any:  # noqa: ANN401  (torch.fx's own return type, PythonCode)
         """Regenerate `forward` and `forward_counted` from the graph."""
@@ -96,38 +91,9 @@ class RoutedModule(fx.GraphModule):
         return code
 
 
-class Loader(fx.Tracer):
-    """Reads a pickled module's code back into a graph; what runs at routed sites and on live rows stays calls."""
-
-    def __init__(self) -> None:
-        modules: Any = (math, routed, leaves, live, attention, counting)  # torch's annotation allows one
-        super().__init__(autowrap_modules=modules)
-
-
-def _notes(graph: fx.Graph) -> list[tuple[str, dict[str, Any]]]:
-    """Of each node its name and dendrofx's notes, in the order that tracing the graph's code gives: placeholders first."""
-    nodes = sorted(graph.nodes, key=lambda n: n.op != "placeholder")
-    return [(n.name, {k: v for k, v in n.meta.items() if k.startswith("dendrofx")}) for n in nodes]
-
-
-def _rebuilt(
-    rebuild: Any,  # noqa: ANN401
-    args: tuple[Any, ...],
-    meta: dict[str, Any],
-    notes: list[tuple[str, dict[str, Any]]],
-) -> RoutedModule:
-    """A pickled module: torch traces a plain graph module from its code, which gets its nodes' names and notes back."""
-    plain = rebuild(*args)
-    graph = fx.Graph(tracer_cls=Loader)
-    copied: dict[fx.Node, fx.Node] = {}
-    for node, (name, noted) in zip(plain.graph.nodes, notes, strict=True):
-        taken, named = (cast(Any, fx.node.map_arg(part, lambda n: copied[n])) for part in (node.args, node.kwargs))
-        copied[node] = graph.create_node(node.op, node.target, taken, named, name, node.type)
-        copied[node].meta.update(noted)
-    graph.set_codegen(plain.graph._codegen)
-    module = RoutedModule(plain, graph)
-    module.meta.update(meta)
-    return module.eval()
+def _rebuilt(packed: PackedModule, meta: dict[str, Any]) -> RoutedModule:
+    """A pickled module."""
+    return cast(RoutedModule, packed.unpack(RoutedModule, {k: unpack_fields(v) for k, v in meta.items()}))
 
 
 def routed_nodes(gm: fx.GraphModule) -> Iterator[tuple[str, fx.Node]]:

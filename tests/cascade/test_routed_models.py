@@ -10,7 +10,7 @@ import torch
 import dendrofx
 from dendrofx import Budget, CertificateError, InputError, LowRank, Plan, Routed
 from dendrofx.forms import form_from_text
-from dendrofx.measure import deviation, executed_macs, executed_work, model_macs
+from dendrofx.measure import deviation, executed_macs, executed_work, live_share, model_macs
 from tests.cascade.models import Pooled, batches, classifier, padded, rows
 from tests.check import OTHER_GEMM
 
@@ -109,6 +109,7 @@ def test_with_dead_rows_in_both_models() -> None:
     _, counts = made.forward_counted(**inputs)
     assert counts["light/dead rows"]["live_rows"] == int(inputs["mask"].sum())
     assert "full/dead rows" in counts
+    assert live_share(counts) == float(inputs["mask"].double().mean())
     names = [s.name for s in made.plan.cascade.light_plan.routed]
     assert names
     assert any(0 < counts[f"light/{n}"]["hard_rows"] < counts[f"light/{n}"]["rows"] for n in names)

@@ -1,0 +1,125 @@
+"""Pickling graph modules node by node.
+
+torch pickles the generated code of a graph module and traces it again, which gives nodes other names and another order, joins
+reads of one parameter, drops notes, and runs into functions that should stay calls. Sites are known by their nodes' names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A node, by its place in the graph."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class _Operator:
+    """An operator of `torch.ops`, which cannot be pickled itself."""
+
+    name: str
+
+    def find(self) -> Any:  # noqa: ANN401
+        found: Any = torch.ops
+        for part in self.name.split("."):
+            found = getattr(found, part)
+        return found
+
+
+@dataclass(frozen=True)
+class PackedModule:
+    """A graph module without its graph's objects.
+
+    Attributes:
+        state: attributes, submodules and tensors.
+        nodes: (op, name, target, args, kwargs, type, dendrofx's notes) in graph order.
+    """
+
+    state: dict[str, Any]
+    nodes: tuple[tuple[Any, ...], ...]
+
+    @staticmethod
+    def of(gm: fx.GraphModule) -> PackedModule:
+        """Pack it; tensors are shared with it."""
+        places: dict[fx.Node, Any] = {node: _Place(i) for i, node in enumerate(gm.graph.nodes)}
+
+        def place(node: fx.Node) -> Any:  # noqa: ANN401  (no argument of a node, but of what is pickled)
+            return places[node]
+
+        def packed(node: fx.Node) -> tuple[Any, ...]:
+            args, named = (fx.node.map_arg(part, place) for part in (node.args, node.kwargs))
+            notes = {k: v for k, v in node.meta.items() if k.startswith("dendrofx")}
+            return node.op, node.name, _target(node.target), args, named, node.type, notes
+
+        state = {k: v for k, v in gm.__dict__.items() if k not in ("_graph", "meta")}
+        return PackedModule(state, tuple(packed(node) for node in gm.graph.nodes))
+
+    def unpack(self, kind: type[fx.GraphModule], meta: dict[str, Any]) -> fx.GraphModule:
+        """The module again, as a `kind`."""
+        graph = fx.Graph()
+        made: list[fx.Node] = []
+        for op, name, target, args, named, typed, notes in self.nodes:
+            args, named = (_at(part, made) for part in (args, named))
+            target = target.find() if isinstance(target, _Operator) else target
+            made.append(graph.create_node(op, target, args, named, name, typed))
+            made[-1].meta.update(notes)
+        root = nn.Module()
+        root.__dict__.update(self.state)
+        module = kind(root, graph)
+        module.meta.update(meta)
+        return module.eval()
+
+
+@dataclass(frozen=True)
+class PackedPlain:
+    """A plain graph module among the fields of a recipe."""
+
+    packed: PackedModule
+    meta: dict[str, Any]
+
+
+def pack_fields(record: Any) -> Any:  # noqa: ANN401
+    """A dataclass whose plain graph modules are packed; those with a reduction of their own look after themselves."""
+    return _changed(record, lambda v: PackedPlain(PackedModule.of(v), v.meta) if _is_plain(v) else v)
+
+
+def unpack_fields(record: Any) -> Any:  # noqa: ANN401
+    """The dataclass again."""
+    return _changed(record, lambda v: v.packed.unpack(fx.GraphModule, v.meta) if isinstance(v, PackedPlain) else v)
+
+
+def _changed(record: Any, change: Any) -> Any:  # noqa: ANN401
+    if not is_dataclass(record) or isinstance(record, type):
+        return record
+    return replace(record, **{f.name: change(getattr(record, f.name)) for f in fields(record)})
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, fx.GraphModule) and type(value).__reduce__ is fx.GraphModule.__reduce__
+
+
+def _target(target: Any) -> Any:  # noqa: ANN401
+    if isinstance(target, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+        return _Operator(str(target))
+    return target
+
+
+def _at(value: Any, made: list[fx.Node]) -> Any:  # noqa: ANN401
+    """Arguments with nodes at their places."""
+    if isinstance(value, _Place):
+        return made[value.index]
+    if isinstance(value, tuple | list):
+        items = [_at(v, made) for v in value]
+        return items if isinstance(value, list) else type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, dict):
+        return {k: _at(v, made) for k, v in value.items()}
+    if isinstance(value, slice):
+        return slice(*(_at(v, made) for v in (value.start, value.stop, value.step)))
+    return value
