@@ -25,7 +25,7 @@ def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule
     Args:
         module: what `transform` returned, or any scriptable module (a baseline gets the same treatment).
         freeze: inline weights and constants: a little faster, but tolerances can no longer be set. A frozen module keeps
-            `forward_counted`.
+            `forward_counted`, and has weights of its own.
 
     Returns:
         A script module without gradients. `torch.jit.save` writes it; loading needs torch and nothing else.
@@ -43,8 +43,20 @@ def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule
         scripted = torch.jit.script(fresh)
         if freeze:
             kept = ["forward_counted"] if isinstance(module, RoutedModule) else []
-            scripted = torch.jit.freeze(scripted.eval(), preserved_attrs=kept)
+            scripted = torch.jit.freeze(_apart(scripted).eval(), preserved_attrs=kept)
     return cast(torch.jit.ScriptModule, scripted)
+
+
+def _apart(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """The same module with weights and a compilation unit of its own.
+
+    `torch.jit.freeze` registers what it makes with the module's compilation unit. That of everything scripted from Python never
+    ends, and with it never the frozen weights (torch 2.13): a process that tunes would keep every candidate that it timed.
+    """
+    buffer = io.BytesIO()
+    torch.jit.save(scripted, buffer)
+    buffer.seek(0)
+    return torch.jit.load(buffer)  # type: ignore[no-any-return]
 
 
 def save_script(scripted: torch.jit.ScriptModule, path: Path, extra: Mapping[str, str]) -> None:

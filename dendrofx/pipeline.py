@@ -257,6 +257,7 @@ class Pipeline:
     def refuse_slow(self, module: RoutedModule, timer: Timer) -> bool:
         """Time the whole model; where it does not win, refuse the sites with the least predicted gain. Whether it lost."""
         times: list[ModelTimes] = []
+        release()  # the walks'
         with timer.interruptible():
             times = self.time_model(module, timer)
         release()

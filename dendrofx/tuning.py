@@ -14,6 +14,7 @@ from dendrofx.choose import Candidate
 from dendrofx.cost import BLOCK
 from dendrofx.explore import Explored, Options
 from dendrofx.light import LightForm, Prepacked
+from dendrofx.memory import release
 from dendrofx.prices import Measured, Price, counted
 from dendrofx.sites import Site
 from dendrofx.stopwatch import Timer
@@ -55,6 +56,7 @@ class Tuning:
                 if self.timer.expired:
                     return
                 self.measured[site.name] = self._time(site, self.timer)
+                release()  # what was scripted for it
 
     def _time(self, site: Site, timer: Timer) -> Measured:
         """One site, at every batch size."""
