@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from torch import nn
 
+from dendrofx.cascade.form import Routed
 from dendrofx.errors import InputError
 from dendrofx.forms import Form, form_from_json, form_from_text
 from dendrofx.gates import (
@@ -51,6 +52,7 @@ PRINTED: list[tuple[Form, str]] = [
     (OracleGate(), "OracleGate()"),
     (RandomGate(0.25), "RandomGate(rate=0.25)"),
     (RandomGate(0.25, seed=3), "RandomGate(rate=0.25, seed=3)"),
+    (Routed(0.05), "Routed(max_deviation=0.05)"),
 ]
 
 
