@@ -149,7 +149,7 @@ POOLS: dict[str, Callable[[], Pool]] = {"tiara": tiara_pool, "minilm": minilm_po
 
 @torch.no_grad()
 def searched(pool: Pool) -> Models:
-    """A run at model scope on a pool for its test set, and its light models; what both take does not depend on the budget."""
+    """The models of cascades, a pool for their test set; what they take does not depend on the budget."""
     sets = [[Inputs.of(b) for b in part] for part in (*pool.sets, pool.pool)]
     captured = capture(pool.model, sets[0][0], shapes=True)
     form = captured.meta[CALL]

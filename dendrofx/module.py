@@ -14,7 +14,7 @@ from dendrofx.calling import CALL
 from dendrofx.cascade.leaves import FullOnDoubtful, count_cascade
 from dendrofx.inputs import Inputs
 from dendrofx.leaves import FullOnHardRows, LightBeforeGate, LightWithEvidence, LightWithScales
-from dendrofx.pickling import PackedModule, pack_fields, unpack_fields
+from dendrofx.pickling import PackedModule
 from dendrofx.routed import count_rows, no_counts, split_rows
 from dendrofx.rows.attention import plan_attention
 from dendrofx.rows.counts import count_live_linears, count_live_macs
@@ -80,8 +80,7 @@ class RoutedModule(fx.GraphModule):
         return form.restore(super().__call__(**dict(plain.kwargs)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        meta = {k: pack_fields(v) for k, v in self.meta.items() if k != FRONT}
-        return _rebuilt, (PackedModule.of(self), meta)
+        return _rebuilt, (PackedModule.of(self, without=FRONT),)
 
     def recompile(self) -> Any:  # noqa: ANN401  (torch.fx's own return type, PythonCode)
         """Regenerate `forward` and `forward_counted` from the graph."""
@@ -91,9 +90,9 @@ class RoutedModule(fx.GraphModule):
         return code
 
 
-def _rebuilt(packed: PackedModule, meta: dict[str, Any]) -> RoutedModule:
+def _rebuilt(packed: PackedModule) -> RoutedModule:
     """A pickled module."""
-    return cast(RoutedModule, packed.unpack(RoutedModule, {k: unpack_fields(v) for k, v in meta.items()}))
+    return cast(RoutedModule, packed.unpack(RoutedModule))
 
 
 def routed_nodes(gm: fx.GraphModule) -> Iterator[tuple[str, fx.Node]]:

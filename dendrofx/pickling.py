@@ -40,14 +40,16 @@ class PackedModule:
     Attributes:
         state: attributes, submodules and tensors.
         nodes: (op, name, target, args, kwargs, type, dendrofx's notes) in graph order.
+        meta: of the module, its records packed.
     """
 
     state: dict[str, Any]
     nodes: tuple[tuple[Any, ...], ...]
+    meta: dict[str, Any]
 
     @staticmethod
-    def of(gm: fx.GraphModule) -> PackedModule:
-        """Pack it; tensors are shared with it."""
+    def of(gm: fx.GraphModule, without: str = "") -> PackedModule:
+        """Pack it, but for what its meta has under `without`; tensors are shared with it."""
         places: dict[fx.Node, Any] = {node: _Place(i) for i, node in enumerate(gm.graph.nodes)}
 
         def place(node: fx.Node) -> Any:  # noqa: ANN401  (no argument of a node, but of what is pickled)
@@ -59,9 +61,10 @@ class PackedModule:
             return node.op, node.name, _target(node.target), args, named, node.type, notes
 
         state = {k: v for k, v in gm.__dict__.items() if k not in ("_graph", "meta")}
-        return PackedModule(state, tuple(packed(node) for node in gm.graph.nodes))
+        meta = {k: _pack_fields(v) for k, v in gm.meta.items() if k != without}
+        return PackedModule(state, tuple(packed(node) for node in gm.graph.nodes), meta)
 
-    def unpack(self, kind: type[fx.GraphModule], meta: dict[str, Any]) -> fx.GraphModule:
+    def unpack(self, kind: type[fx.GraphModule]) -> fx.GraphModule:
         """The module again, as a `kind`."""
         graph = fx.Graph()
         made: list[fx.Node] = []
@@ -73,26 +76,18 @@ class PackedModule:
         root = nn.Module()
         root.__dict__.update(self.state)
         module = kind(root, graph)
-        module.meta.update(meta)
+        module.meta.update({k: _unpack_fields(v) for k, v in self.meta.items()})
         return module.eval()
 
 
-@dataclass(frozen=True)
-class PackedPlain:
-    """A plain graph module among the fields of a recipe."""
-
-    packed: PackedModule
-    meta: dict[str, Any]
-
-
-def pack_fields(record: Any) -> Any:  # noqa: ANN401
+def _pack_fields(record: Any) -> Any:  # noqa: ANN401
     """A dataclass whose plain graph modules are packed; those with a reduction of their own look after themselves."""
-    return _changed(record, lambda v: PackedPlain(PackedModule.of(v), v.meta) if _is_plain(v) else v)
+    return _changed(record, lambda v: PackedModule.of(v) if _is_plain(v) else v)
 
 
-def unpack_fields(record: Any) -> Any:  # noqa: ANN401
+def _unpack_fields(record: Any) -> Any:  # noqa: ANN401
     """The dataclass again."""
-    return _changed(record, lambda v: v.packed.unpack(fx.GraphModule, v.meta) if isinstance(v, PackedPlain) else v)
+    return _changed(record, lambda v: v.unpack(fx.GraphModule) if isinstance(v, PackedModule) else v)
 
 
 def _changed(record: Any, change: Any) -> Any:  # noqa: ANN401
