@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -106,9 +106,10 @@ class Stopwatch:
             ("split",): (0, partial(_routing, rows, out, 0)),
             ("mixed",): (0, partial(_routing, rows, out, hard)),
         }
+        frozen = cache(_frozen)  # one full branch, with all its weights, for every count of rows
         for name, full in fulls.items():
             for n in counts:
-                parts["full", name, str(n)] = (row_macs(full), partial(_frozen_call, full, rows[:n]))
+                parts["full", name, str(n)] = (row_macs(full), partial(_frozen_call, full, rows[:n], freeze=frozen))
         for c in candidates:
             form, gate, light = str(c.branches.light_form), str(c.branches.gate_form), c.branches.light
             reads = reads_of_light(c.branches.gate_form)
@@ -138,22 +139,19 @@ class Stopwatch:
     @torch.no_grad()
     def calls(self, calls: Mapping[Part, tuple[nn.Module, Sequence[Inputs]]]) -> dict[Part, float]:
         """Time whole models in turns; see `Timer.calls`."""
-        frozen: dict[int, nn.Module] = {}
-        for module, _ in calls.values():
-            if id(module) not in frozen:
-                frozen[id(module)] = script(module, freeze=True)
+        frozen = cache(_frozen)
 
         def call(module: nn.Module, batches: Sequence[Inputs]) -> Call:
             return lambda number: batches[number % len(batches)].call(module)
 
-        made = {" ".join(part): call(frozen[id(m)], batches) for part, (m, batches) in calls.items()}
+        made = {" ".join(part): call(frozen(m), batches) for part, (m, batches) in calls.items()}
         timings = _race_models(made).timings
         return {part: timings[" ".join(part)].p50 for part in calls}
 
     @torch.no_grad()
     def models(self, captured: nn.Module, routed: nn.Module, batches: Sequence[Inputs]) -> Race:
         """Time the whole models in turns on the same batches; once more where the machine was disturbed."""
-        base, other = script(captured, freeze=True), script(routed, freeze=True)
+        base, other = _frozen(captured), _frozen(routed)
         calls = {
             BASELINE: lambda number: batches[number % len(batches)].call(base),
             ROUTED: lambda number: batches[number % len(batches)].call(other),
@@ -168,8 +166,12 @@ def _race_models(calls: Mapping[str, Call]) -> Race:
     return race(calls, MODEL_SECONDS, most_seconds=MOST_MODEL_SECONDS)
 
 
-def _frozen_call(module: nn.Module, *args: Any) -> Call:  # noqa: ANN401
-    frozen = script(module.eval(), freeze=True)
+def _frozen(module: nn.Module) -> nn.Module:
+    return script(module.eval(), freeze=True)
+
+
+def _frozen_call(module: nn.Module, *args: Any, freeze: Callable[[nn.Module], nn.Module] = _frozen) -> Call:  # noqa: ANN401
+    frozen = freeze(module)
     return lambda _: frozen(*args)
 
 
