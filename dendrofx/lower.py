@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from dendrofx.module import RoutedModule
 
@@ -25,7 +25,7 @@ def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule
     Args:
         module: what `transform` returned, or any scriptable module (a baseline gets the same treatment).
         freeze: inline weights and constants: a little faster, but tolerances can no longer be set. A frozen module keeps
-            `forward_counted`, and has weights of its own.
+            `forward_counted`, and shares its parameters with the module, as a scripted one does.
 
     Returns:
         A script module without gradients. `torch.jit.save` writes it; loading needs torch and nothing else.
@@ -48,15 +48,33 @@ def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule
 
 
 def _apart(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """The same module with weights and a compilation unit of its own.
+    """The same module in a compilation unit of its own. Its parameters move there uncopied; `scripted` is used up.
 
     `torch.jit.freeze` registers what it makes with the module's compilation unit. That of everything scripted from Python never
     ends, and with it never the frozen weights (torch 2.13): a process that tunes would keep every candidate that it timed.
     """
+    parameters = _movable(scripted)
+    _put({name: value.new_empty(0) for name, value in parameters.items()}, scripted)
     buffer = io.BytesIO()
     torch.jit.save(scripted, buffer)
     buffer.seek(0)
-    return torch.jit.load(buffer)  # type: ignore[no-any-return]
+    apart: torch.jit.ScriptModule = torch.jit.load(buffer)
+    _put(parameters, apart)
+    return apart
+
+
+def _movable(scripted: torch.jit.ScriptModule) -> dict[str, Tensor]:
+    """Parameters by name, without those of modules that write themselves to a file: these must stay whole."""
+    writers = tuple(f"{name}." for name, m in scripted.named_modules() if m._c._has_method("__getstate__"))
+    named = scripted.named_parameters(remove_duplicate=False)
+    return {name: p.detach() for name, p in named if not name.startswith(writers)}
+
+
+def _put(parameters: Mapping[str, Tensor], scripted: torch.jit.ScriptModule) -> None:
+    modules = dict(scripted.named_modules(remove_duplicate=False))
+    for name, value in parameters.items():
+        path, _, last = name.rpartition(".")
+        modules[path]._parameters[last] = value  # TorchScript takes any tensor
 
 
 def save_script(scripted: torch.jit.ScriptModule, path: Path, extra: Mapping[str, str]) -> None:

@@ -224,3 +224,18 @@ def test_torch_save_keeps_a_routed_module() -> None:
     assert isinstance(loaded, RoutedModule)
     assert_same(loaded, module, x)
     assert_same(dendrofx.script(loaded), module, x)
+
+
+def test_frozen_shares_parameters_and_leaves_the_module_as_it_was() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)).eval()
+    model[2].weight = model[0].weight  # tied
+    rows = torch.randn(3, 8)
+    before = model(rows)
+    frozen = dendrofx.script(model, freeze=True)
+    constants = [
+        n for n in frozen.graph.findAllNodes("prim::Constant") if n.hasAttribute("value") and n.kindOf("value") == "t"
+    ]
+    held = {n.t("value").data_ptr() for n in constants}
+    assert held == {p.data_ptr() for p in model.parameters()}
+    assert torch.equal(model(rows), before)
+    assert torch.equal(frozen(rows), before)
