@@ -56,15 +56,20 @@ class Pass(ABC):
     """Base of the passes; subclasses are frozen dataclasses."""
 
     def __call__(self, gm: fx.GraphModule) -> PassResult:
-        """Check, rewrite in place, lint, recompile, and check the claim.
+        """Check, rewrite in place, lint, check the claim, and recompile.
 
         Raises:
             PassError: the graph does not suit the pass, or the result breaks its claim.
         """
+        result = self.checked(gm)
+        result.graph_module.recompile()
+        return result
+
+    def checked(self, gm: fx.GraphModule) -> PassResult:
+        """A call without the recompiling, of which a sequence of passes needs one at its end."""
         self.requires(gm)
         result = self.run(gm)
         result.graph_module.graph.lint()
-        result.graph_module.recompile()
         self.ensures(result.graph_module)
         return result
 
@@ -108,12 +113,13 @@ def run_passes(gm: fx.GraphModule, passes: Sequence[Pass]) -> PassResult:
     for step in passes:
         entered = graph_text(gm)
         try:
-            result = step(gm)
+            result = step.checked(gm)
         except Exception as error:
             after = f" after {', '.join(done)}" if done else ""
             raise PassError(f"{step} failed{after}: {error}", entered) from error
         gm, changed, refused = result.graph_module, changed + result.changed, refused + result.refused
         done.append(type(step).__name__)
+    gm.recompile()
     return PassResult(gm, changed, refused)
 
 
