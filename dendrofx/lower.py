@@ -65,7 +65,8 @@ def _apart(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
 
 def _movable(scripted: torch.jit.ScriptModule) -> dict[str, Tensor]:
     """Parameters by name, without those of modules that write themselves to a file: these must stay whole."""
-    writers = tuple(f"{name}." for name, m in scripted.named_modules() if m._c._has_method("__getstate__"))
+    modules = scripted.named_modules(remove_duplicate=False)
+    writers = tuple(f"{name}." if name else "" for name, m in modules if m._c._has_method("__getstate__"))
     named = scripted.named_parameters(remove_duplicate=False)
     return {name: p.detach() for name, p in named if not name.startswith(writers)}
 

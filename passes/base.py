@@ -98,7 +98,7 @@ def _short(value: object) -> str:
 
 
 def run_passes(gm: fx.GraphModule, passes: Sequence[Pass]) -> PassResult:
-    """Run passes in order and collect what they changed and refused.
+    """Run passes in order, recompile once, and collect what they changed and refused.
 
     Args:
         gm: rewritten in place.

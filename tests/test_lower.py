@@ -239,3 +239,33 @@ def test_frozen_shares_parameters_and_leaves_the_module_as_it_was() -> None:
     assert held == {p.data_ptr() for p in model.parameters()}
     assert torch.equal(model(rows), before)
     assert torch.equal(frozen(rows), before)
+
+
+class Writer(nn.Module):
+    """Writes itself to a file by its own method, and is whole again only if that saw its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(4) * 2)
+        self.total = 8.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.total
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[Tensor, bool]:
+        return self.weight, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[Tensor, bool]) -> None:
+        self.weight = state[0]
+        self.total = float(state[0][0, 0] * 4)  # as laying out does, it needs the weight as it is
+        self.training = state[1]
+
+
+@pytest.mark.parametrize("copies", [0, 1, 2])
+def test_a_module_that_writes_itself_is_frozen_whole(copies: int) -> None:
+    one = Writer().eval()
+    model = one if copies == 0 else nn.Sequential(*[one] * copies).eval()
+    rows = torch.randn(3, 4)
+    assert torch.equal(dendrofx.script(model, freeze=True)(rows), model(rows))
