@@ -59,7 +59,7 @@ def measure(block: nn.Sequential, branches: Branches, rows: Tensor, activity: fl
     full, light, routed = (
         frozen(block),
         frozen(branches.light),
-        dendrofx.script(site_alone(block, branches, tolerance)[1], freeze=True),
+        dendrofx.script(site_alone(block, branches, tolerance), freeze=True),
     )
     # views of as many rows: gathering them is routing's own cost, not the ideal's
     hard_rows, easy_rows = rows[: len(hard)], rows[: max(len(easy), 1)]

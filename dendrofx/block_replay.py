@@ -16,7 +16,7 @@ from dendrofx.gates.user import NotKept
 from dendrofx.inputs import Inputs
 from dendrofx.module import RoutedModule, graph_names, set_tolerances
 from dendrofx.plan import Plan, SitePlan
-from dendrofx.record import record_rows
+from dendrofx.record import record_in_turn
 from dendrofx.rewrite import rewrite, use_exact
 from dendrofx.sites import Site, Sites
 
@@ -51,13 +51,14 @@ def replay_blocks(
     sets = [] if data is None else [data.fit, data.gate, data.choose]
     # of all sites that were explored: how many rows are kept depends on how many sites there are
     explored = [by_name[s.name] for s in plan.sites if s.name in by_name] if routed else []
-    recorded = [record_rows(live, explored, batches, seed).rows for batches in sets]
-    fitted = {}
-    for site, entry in zip(routed, plan.routed, strict=True):
+    entries, fitted = {s.name: s for s in plan.routed}, {}
+    for site, recorded in record_in_turn(live, explored, sets, seed):
+        if site.name not in entries:
+            continue
         block = block_of(live, site.nodes)
-        parts = [finite_rows(block, rows[site.name]) for rows in recorded]
+        parts = [finite_rows(block, r.rows[site.name]) for r in recorded]
         rows = SiteData(*parts) if parts else SiteData.without_rows(block, site.widths[0], seed)
-        fitted[site.name] = _fitted(site, entry, rows, seed, gate)
+        fitted[site.name] = _fitted(site, entries[site.name], rows, seed, gate)
     branches = {name: c.branches for name, c in fitted.items()}
     module = rewrite(captured, routed, branches)
     names = graph_names(module)

@@ -22,6 +22,7 @@ from torch import Tensor
 from dendrofx.gates.scores import UNJUDGED
 from dendrofx.inputs import Inputs
 from dendrofx.measure import Counts, counted_outputs, deviation
+from dendrofx.memory import trim
 from dendrofx.module import RoutedModule, set_tolerances
 
 STEPS = 64
@@ -108,6 +109,7 @@ def walk(
             far = deviation(reference, output)
         else:
             far, counts = outcome(gm)
+        trim()
         # what is certified later, on samples of its own, needs no margin here
         upper = upper_limit(far) if outcome is None else float(far.mean())
         if not upper <= max_deviation:

@@ -20,8 +20,9 @@ from dendrofx.guarantee.budget import Budget
 from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
 from dendrofx.measure import deviation, outputs
+from dendrofx.memory import trim
 from dendrofx.module import graph_names, set_tolerances
-from dendrofx.record import Recorded, record_rows
+from dendrofx.record import Recorded, record_in_turn, record_rows
 from dendrofx.rewrite import rewrite
 from dendrofx.sites import Refusal, Site
 
@@ -94,17 +95,18 @@ def explore(
         given = data.choose if data is not None else [] if example is None else [example]
         return _explore_exact(captured, sites, given, options.seed)
     sets = [] if data is None else [data.fit, data.gate, data.choose]
-    recorded = [record_rows(captured, sites, batches, options.seed) for batches in sets]
+    recorded = record_in_turn(captured, sites, sets, options.seed)
     many = len(sites) > MANY_SITES
     probe = None if data is None else _Probe(captured, _few(data.fit, FEW_SAMPLES if many else PROBE_SAMPLES))
-    done = True
-    for site in tqdm(sites, desc="fitting lights and gates", unit="site", delay=2, leave=False):
-        if done:
-            done = False
-            with interruptible():
-                _explore(explored, captured, site, recorded, probe, options, many)
-                done = True
-        if not done:
+    done: set[str] = set()
+    with interruptible():
+        turns = tqdm(recorded, desc="fitting lights and gates", total=len(sites), unit="site", delay=2, leave=False)
+        for site, rows in turns:
+            _explore(explored, captured, site, rows, probe, options, many)
+            done.add(site.name)
+            trim()
+    for site in sites:
+        if site.name not in done:
             explored.found.pop(site.name, None)
             _refuse(explored, site, "tuning was interrupted before its light branches and gates were fitted")
     return explored

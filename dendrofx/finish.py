@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from dendrofx.block import block_of, row_cost
 from dendrofx.capture import CAPTURE
@@ -21,7 +21,8 @@ from dendrofx.record import positional
 from dendrofx.rewrite import Branches
 from dendrofx.show import HEADERS, annotate_shapes
 from dendrofx.sites import Refusal, Site
-from dendrofx.verify import judge, site_alone
+from dendrofx.stopwatch import Part
+from dendrofx.verify import site_alone
 
 RECIPE = "dendrofx.recipe"
 
@@ -57,7 +58,8 @@ def finish(
     certificate: Certificate | None = None,
 ) -> RoutedModule:
     """Attach plan and recipe to a decided module, and note shapes on its graph when there is an example."""
-    entries = [_entry(s, module, run) for s in run.sites]
+    alone = _measured(module, run)
+    entries = [_entry(s, module, run, alone.get(s.name)) for s in run.sites]
     names = {s.name for s in run.sites}
     entries += [SitePlan(r.site, "refused", _located(r)) for r in run.refused.values() if r.site not in names]
     last = run.steps[-1] if run.steps else None
@@ -93,7 +95,7 @@ def attach(module: RoutedModule, plan: Plan, recipe: object, example: Inputs | N
     return module
 
 
-def _entry(site: Site, module: RoutedModule, run: Pipeline) -> SitePlan:
+def _entry(site: Site, module: RoutedModule, run: Pipeline, measured_ms: float | None) -> SitePlan:
     """A site's line in the plan."""
     if (exact := run.exact_forms().get(site.name)) is not None:
         return _exact_entry(site, exact[0], run)
@@ -108,7 +110,6 @@ def _entry(site: Site, module: RoutedModule, run: Pipeline) -> SitePlan:
         reason += f"; pays below an activity of {100 * price.break_even:.1f} %"
     if branches.full_form is not None and not isinstance(branches.full_form, Prepacked):
         reason += f"; the full branch is {branches.full_form}: the original block never runs"
-    tolerance = float(module.get_buffer(f"routed.{graph_names(module)[site.name]}.tolerance"))
     return SitePlan(
         site.name,
         "routed",
@@ -117,7 +118,7 @@ def _entry(site: Site, module: RoutedModule, run: Pipeline) -> SitePlan:
         light=branches.light_form,
         gate=branches.gate_form,
         full=branches.full_form,
-        tolerance=tolerance,
+        tolerance=_tolerance(module, site),
         weight=run.explored.weights[site.name],
         activity=site_activity(counts) if counts else None,
         compute=site_compute(counts) if counts else None,
@@ -125,7 +126,7 @@ def _entry(site: Site, module: RoutedModule, run: Pipeline) -> SitePlan:
         rows=None if price.ms is None else price.rows,
         block_ms=price.block_ms,
         predicted_ms=price.ms,
-        measured_ms=_measured(site, branches, tolerance, run),
+        measured_ms=measured_ms,
         break_even=price.break_even,
     )
 
@@ -142,15 +143,23 @@ def _exact_entry(site: Site, form: LightForm, run: Pipeline) -> SitePlan:
     )
 
 
-def _measured(site: Site, branches: Branches, tolerance: float, run: Pipeline) -> float | None:
-    """The routed site alone, timed where its parts were, ms."""
-    if run.timer is None or site.name not in run.tuning.measured or run.timer.expired:
-        return None
-    batch = Inputs((run.tuning.batches(site.name)[-1],))
-    alone = site_alone(block_of(run.captured, site.nodes), branches, tolerance)
+def _measured(module: RoutedModule, run: Pipeline) -> dict[str, float]:
+    """The routed sites alone, in turns, timed where their parts were: ms by name."""
+    timed = [s for s in run.sites if s.name in run.chosen and s.name in run.tuning.measured]
+    if run.timer is None or run.timer.expired or not timed:
+        return {}
+    calls: dict[Part, tuple[nn.Module, Sequence[Inputs]]] = {}
+    for site in timed:
+        block = block_of(run.captured, site.nodes)
+        alone = site_alone(block, run.chosen[site.name].branches, _tolerance(module, site))
+        calls[site.name,] = (alone, [Inputs((run.tuning.batches(site.name)[-1],))])
     with run.timer.interruptible():
-        return judge(run.timer.models(*alone, [batch]), batch.samples).routed_ms
-    return None
+        return {site: ms for (site,), ms in run.timer.calls(calls).items()}
+    return {}
+
+
+def _tolerance(module: RoutedModule, site: Site) -> float:
+    return float(module.get_buffer(f"routed.{graph_names(module)[site.name]}.tolerance"))
 
 
 def _located(refusal: Refusal) -> str:

@@ -103,6 +103,7 @@ class Pipeline:
         """Drop the candidates that were not chosen: on models of many sites they weigh as much as the model."""
         for name in self.explored.found:
             self.explored.found[name] = [self.chosen[name]] if name in self.chosen else []
+        self.tuning.forget()
         release()
 
     @property

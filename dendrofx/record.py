@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,12 @@ from dendrofx.sites import Site
 MOST_ROWS = 2048
 MOST_BYTES = 2**26
 FEWEST_ROWS = 256
+# Bytes of rows, of all sets, that are held at a time where sites are looked at in turn; for the next ones the model runs again.
+GROUP_BYTES = 2**26
 
 
 class Recorder(fx.Interpreter):
-    """Runs a graph and keeps the tensors of the nodes it is asked for, in `values`."""
+    """Runs a graph as far as the last of the nodes it is asked for, and keeps their tensors in `values`."""
 
     def __init__(self, gm: fx.GraphModule, wanted: set[str]) -> None:
         super().__init__(gm)
@@ -31,6 +33,8 @@ class Recorder(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401
         """One node."""
+        if len(self.values) == len(self.wanted):
+            return None
         value = super().run_node(n)
         if n.name in self.wanted and isinstance(value, Tensor):
             self.values[n.name] = value
@@ -50,8 +54,35 @@ class Recorded:
     per_sample: dict[str, float]
 
 
+def record_in_turn(
+    gm: fx.GraphModule, sites: Sequence[Site], sets: Sequence[Sequence[Inputs]], seed: int
+) -> Iterator[tuple[Site, list[Recorded]]]:
+    """The sites in turn, each with the rows of every set that reach it: those that `record_rows` keeps of all sites at once.
+
+    Only a few sites' rows are held at a time.
+    """
+    most = _most_rows(sites)
+    for group in _groups(sites, GROUP_BYTES // max(4 * most * len(sets), 1)):
+        recorded = [record_rows(gm, group, batches, seed, most) for batches in sets]
+        yield from ((site, recorded) for site in group)
+
+
+def _groups(sites: Sequence[Site], width: int) -> Iterator[list[Site]]:
+    """Neighbours whose inputs are together at most `width` wide, at least one."""
+    group: list[Site] = []
+    for site in sites:
+        if group and sum(s.widths[0] for s in [*group, site]) > width:
+            yield group
+            group = []
+        group.append(site)
+    if group:
+        yield group
+
+
 @torch.no_grad()
-def record_rows(gm: fx.GraphModule, sites: Sequence[Site], batches: Sequence[Inputs], seed: int) -> Recorded:
+def record_rows(
+    gm: fx.GraphModule, sites: Sequence[Site], batches: Sequence[Inputs], seed: int, most_rows: int | None = None
+) -> Recorded:
     """Run the batches and keep the rows that reach each site.
 
     Args:
@@ -59,12 +90,13 @@ def record_rows(gm: fx.GraphModule, sites: Sequence[Site], batches: Sequence[Inp
         sites: whose inputs to record.
         batches: what to run.
         seed: of the choice.
+        most_rows: of a site; by default as many as the sites leave room for.
     """
     by_name = {n.name: n for n in gm.graph.nodes}
     inputs = {s.name: linear_input(by_name[s.nodes[0]]).name for s in sites}
     # a generator per site: the rows kept of one do not depend on which others are recorded
     draws = {s.name: torch.Generator().manual_seed((seed + zlib.crc32(s.name.encode())) % 2**63) for s in sites}
-    most = -(-_most_rows(sites) // max(len(batches), 1))
+    most = -(-(_most_rows(sites) if most_rows is None else most_rows) // max(len(batches), 1))
     parts: dict[str, list[Tensor]] = {s.name: [] for s in sites}
     seen = dict.fromkeys(parts, 0)
     for batch in batches:

@@ -31,6 +31,7 @@ from dendrofx.gates import GateForm, UserGate
 from dendrofx.guarantee.budget import Budget, check_redecided
 from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
+from dendrofx.memory import part
 from dendrofx.module import RoutedModule
 from dendrofx.plan import Plan
 from dendrofx.plan_file import check_origin
@@ -140,7 +141,7 @@ def transform(
     if dead_rows is not None and example is None:
         raise InputError(f"dead_rows={dead_rows!r} is verified on inputs: pass example_inputs= or calibration=")
     others = [] if data is None else [*data.fit, *data.gate, *data.choose, *data.walk]
-    captured = capture(model, example, dead_rows is not None or scope == "model", others)
+    captured = capture(model, example, dead_rows is not None or scope == "model", others, shared=True)
     if (form := captured.meta.get(CALL)) is not None:  # from here on, inputs are the graph's: tensors by name
         data = None if data is None else data.map(form.plain)
         example = None if example is None else form.plain(example)
@@ -149,7 +150,7 @@ def transform(
     if plan is not None:
         check_origin(plan, *prints, redecide)
         if not redecide:
-            return replay(captured, data, plan, seed, example, budget, gates)
+            return part(replay(captured, data, plan, seed, example, budget, gates), model)
         budget = check_redecided(plan, budget)
         assert plan.origin is not None
         max_deviation, sizes, min_speedup = plan.max_deviation, plan.origin.batch_sizes, plan.origin.min_speedup
@@ -162,4 +163,4 @@ def transform(
     timer = Stopwatch(tune_seconds) if decide and tune_seconds > 0 else None
     asked = Asked(dead_rows, sites, budget, *prints)
     run = decide_model if scope == "model" else decide_block
-    return run(captured, data, options, timer, example, asked)
+    return part(run(captured, data, options, timer, example, asked), model)

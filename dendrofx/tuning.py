@@ -14,7 +14,7 @@ from dendrofx.choose import Candidate
 from dendrofx.cost import BLOCK
 from dendrofx.explore import Explored, Options
 from dendrofx.light import LightForm, Prepacked
-from dendrofx.memory import release
+from dendrofx.memory import trim
 from dendrofx.prices import Measured, Price, counted
 from dendrofx.sites import Site
 from dendrofx.stopwatch import Timer
@@ -56,7 +56,7 @@ class Tuning:
                 if self.timer.expired:
                     return
                 self.measured[site.name] = self._time(site, self.timer)
-                release()  # what was scripted for it
+                trim()  # what was scripted for it
 
     def _time(self, site: Site, timer: Timer) -> Measured:
         """One site, at every batch size."""
@@ -105,6 +105,11 @@ class Tuning:
         """What computes a site exactly and faster, if it is not routed; see `Measured.exact`."""
         measured = self.measured.get(site)
         return measured.exact() if measured is not None and self.options.exact else None
+
+    def forget(self) -> None:
+        """Drop the exact forms that were built so far: what is asked for again is built again."""
+        for built in self.exact.values():
+            built.clear()
 
     def known(self, site: str) -> list[Candidate]:
         """The candidates that have a price."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from dendrofx.capture import capture
 from dendrofx.find_sites import find_sites
@@ -64,13 +64,13 @@ def lost(times: Sequence[ModelTimes], min_speedup: float) -> str | None:
     return min(losing, key=lambda t: t.speedup).reason(min_speedup) if losing else None
 
 
-def site_alone(block: nn.Sequential, branches: Branches, tolerance: float) -> tuple[fx.GraphModule, RoutedModule]:
-    """A site on its own: its block captured, and the same routed at a tolerance."""
+def site_alone(block: nn.Sequential, branches: Branches, tolerance: float) -> RoutedModule:
+    """A site on its own: its block captured, and routed at a tolerance."""
     captured = capture(block.eval())
     site = find_sites(captured).expect(1)[0]
     module = rewrite(captured, [site], {site.name: branches})
     set_tolerances(module, dict.fromkeys(graph_names(module).values(), tolerance))
-    return captured, module
+    return module
 
 
 def timing_batches(given: Sequence[Inputs], size: int) -> list[Inputs]:

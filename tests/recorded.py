@@ -26,7 +26,7 @@ from dendrofx.module import RoutedModule, graph_names, tolerances
 from dendrofx.pipeline import Pipeline
 from dendrofx.plan import Plan, SitePlan
 from dendrofx.plan_file import here
-from dendrofx.stopwatch import AGAIN, BASELINE, ROUTED, Stopwatch
+from dendrofx.stopwatch import AGAIN, BASELINE, ROUTED, Part, Stopwatch
 from dendrofx.timing import Race, Timing
 
 Figure = float | Callable[[Any], float]
@@ -91,7 +91,7 @@ class Recorded(Stopwatch):
         parts: what differs from `site_times`' defaults, by shape and rows per call.
         races: medians of the whole model, by routed sites and samples per call.
         expired: whether time is up from the start.
-        interrupt: Ctrl-C at these calls, counted from 1: `site 2`, `models 1`.
+        interrupt: Ctrl-C at these calls, counted from 1: `site 2`, `models 1`; and `calls`, of routed sites alone.
     """
 
     def __init__(
@@ -106,6 +106,7 @@ class Recorded(Stopwatch):
         self.deadline = -math.inf if expired else math.inf
         self.sites: list[tuple[str, int, list[str], list[str]]] = []  # shape, rows, light forms, full branches
         self.raced: list[tuple[list[str], int]] = []
+        self.alone: list[str] = []
 
     def site(
         self, make: str, rows: Tensor, candidates: Sequence[Candidate], fulls: Mapping[str, nn.Module]
@@ -118,8 +119,15 @@ class Recorded(Stopwatch):
         given: dict[str, Any] = dict(self.parts(shape, len(rows)))
         return site_times(len(rows), candidates, fulls, **given)
 
+    def calls(self, calls: Mapping[Part, tuple[nn.Module, Sequence[Inputs]]]) -> dict[Part, float]:
+        """What was recorded of routed sites alone."""
+        self.alone = [part[0] for part in calls]
+        if "calls" in self.interrupt:
+            raise KeyboardInterrupt
+        return {part: self.races([part[0]], batches[0].samples)[2] for part, (_, batches) in calls.items()}
+
     def models(self, captured: nn.Module, routed: nn.Module, batches: Sequence[Inputs]) -> Race:
-        """What was recorded of the whole model, or of a routed site alone."""
+        """What was recorded of the whole model."""
         assert isinstance(routed, RoutedModule)
         sites = list(graph_names(routed))
         self.raced.append((sites, batches[0].samples))
@@ -131,11 +139,7 @@ class Recorded(Stopwatch):
 
 @dataclass
 class Decided:
-    """A decision on recorded times: what `transform` does, with another timer.
-
-    Attributes:
-        raced: the whole models' races, without those of the routed sites alone.
-    """
+    """A decision on recorded times: what `transform` does, with another timer. `raced` are the whole models' races."""
 
     module: RoutedModule
     run: Pipeline

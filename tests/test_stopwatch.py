@@ -51,7 +51,7 @@ def test_ctrl_c_in_the_race_of_the_whole_model_routes_nothing() -> None:
 
 
 def test_ctrl_c_in_the_last_race_costs_its_figure_only() -> None:
-    made = decide(compressible(), Recorded(interrupt=["models 2"]), rows(), **ONE)
+    made = decide(compressible(), Recorded(interrupt=["calls"]), rows(), **ONE)
     assert (made.site.status, made.site.measured_ms) == ("routed", None)
 
 

@@ -19,13 +19,14 @@ from dendrofx.calling import CALL, CallForm
 from dendrofx.capture.boxed import Run, place_of
 from dendrofx.capture.check import DiffersError, Twin, check_model, verify
 from dendrofx.capture.exported import export
-from dendrofx.capture.prepare import copy_of, prepare, without_gradients
+from dendrofx.capture.prepare import copy_of, prepare
 from dendrofx.capture.symbolic import Tracer, is_routed, refuse_unscriptable, symbolic_trace
 from dendrofx.capture.traced import trace
 from dendrofx.capture.variants import variants
 from dendrofx.errors import CaptureError, InputError
 from dendrofx.find_sites import LINEARS
 from dendrofx.inputs import Inputs
+from dendrofx.memory import part
 from dendrofx.show import first_line
 
 CAPTURE = "dendrofx.capture"
@@ -61,7 +62,11 @@ class Captured:
 
 
 def capture(
-    model: nn.Module, example: Inputs | None = None, shapes: bool = False, others: Sequence[Inputs] = ()
+    model: nn.Module,
+    example: Inputs | None = None,
+    shapes: bool = False,
+    others: Sequence[Inputs] = (),
+    shared: bool = False,
 ) -> fx.GraphModule:
     """Trace a copy of `model`; the model itself is never touched.
 
@@ -70,6 +75,7 @@ def capture(
         example: inputs to capture with and to verify the graph on; without them only plain models can be captured, unverified.
         shapes: take the way that leaves symbolic shapes, which the row analysis reads.
         others: more inputs, such as calibration batches, to verify a trace on, which fixes values.
+        shared: leave the parameters in the model's memory; `memory.part` gives the result its own.
 
     Returns:
         A graph module without gradients, with its own copy of the parameters; `meta[CAPTURE]` says how.
@@ -98,11 +104,11 @@ def capture(
                 break
         else:
             if way != "symbolic" or example is None or not _hides_linears(gm):
-                return _finished(gm, model, failed)
+                return _finished(gm, model, failed, shared)
             opaque = gm
             failed.append("symbolic: torch's own layers hide their Linears")
     if opaque is not None:
-        return _finished(opaque, model, failed)
+        return _finished(opaque, model, failed, shared)
     if example is None:
         failed.append("export, trace: they need inputs: pass example_inputs= or calibration=")
     raise CaptureError(f"cannot capture {type(model).__name__}.\n  " + "\n  ".join(failed)) from cause
@@ -119,11 +125,11 @@ def _ways(example: Inputs | None, shapes: bool) -> Sequence[str]:
     return ("export",) if shapes else tuple(_WAYS)
 
 
-def _finished(gm: fx.GraphModule, model: nn.Module, failed: list[str]) -> fx.GraphModule:
+def _finished(gm: fx.GraphModule, model: nn.Module, failed: list[str], shared: bool) -> fx.GraphModule:
     linears = {name or "0": type(m).__name__ for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     gm.meta[LINEARS] = linears  # a model that is one Linear became a chain of one
     gm.meta[CAPTURE] = replace(gm.meta[CAPTURE], failed=tuple(failed))
-    return gm
+    return gm if shared else part(gm, model)
 
 
 def _symbolic(model: nn.Module, example: Inputs | None, _: Sequence[Inputs] = ()) -> fx.GraphModule:
@@ -142,7 +148,7 @@ def _symbolic(model: nn.Module, example: Inputs | None, _: Sequence[Inputs] = ()
 def _twins(model: nn.Module, own: nn.Module, changed: str, plain: bool = False) -> list[Twin]:
     """From the model to the copy that is captured, step by step."""
     twins = [Twin(model, _FUSED, plain=True)] if plain else []
-    twins.append(Twin(without_gradients(model), _GRADIENTS, plain))
+    twins.append(Twin(copy_of(model), _GRADIENTS, plain))
     return [*twins, Twin(own, changed, plain)] if changed else twins
 
 

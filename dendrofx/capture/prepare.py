@@ -15,13 +15,15 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def copy_of(model: Model) -> Model:
-    """A copy with parameters of its own, which need no gradients.
+    """A copy whose parameters need no gradients and share the model's memory, until `memory.part` makes them its own.
 
     Raises:
         CaptureError: the model holds something that cannot be copied.
     """
+    plain = [p for p in model.parameters() if type(p) is nn.Parameter and not p.is_inference()]
+    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in plain}
     try:
-        return copy.deepcopy(model).requires_grad_(False)
+        return copy.deepcopy(model, shared).requires_grad_(False)  # what its memo holds is not copied
     except Exception as error:
         raise CaptureError(f"{type(model).__name__} cannot be copied: {first_line(error)}") from error
 
@@ -55,9 +57,3 @@ def _as_linear(conv: nn.Module) -> nn.Linear:
     linear.weight.copy_(weight.t())
     linear.bias.copy_(conv.get_parameter("bias"))
     return linear.requires_grad_(False).eval()
-
-
-def without_gradients(model: Model) -> Model:
-    """A copy whose parameters share the model's memory and need no gradients."""
-    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
-    return copy.deepcopy(model, shared)  # what its memo holds is not copied

@@ -68,7 +68,8 @@ class LearnedModelScore(FeatureScore):
     def __init__(self, directions: Tensor, decides: bool) -> None:
         features = directions.size(0) + (4 if decides else 2)
         super().__init__(features, int(directions.numel() + features))
-        self.register_buffer("directions", directions.contiguous())
+        # a view would keep all directions that these few were cut from
+        self.register_buffer("directions", directions.clone(memory_format=torch.contiguous_format))
         self.decides = decides
 
     @torch.jit.export

@@ -143,7 +143,8 @@ class LearnedScore(FeatureScore):
     def __init__(self, directions: Tensor) -> None:
         features = directions.size(0) + 2
         super().__init__(features, int(directions.numel() + features))
-        self.register_buffer("directions", directions.contiguous())
+        # a view would keep all directions that these few were cut from
+        self.register_buffer("directions", directions.clone(memory_format=torch.contiguous_format))
 
     @torch.jit.export
     def features(self, x: Tensor) -> Tensor:

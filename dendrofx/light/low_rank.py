@@ -78,7 +78,7 @@ class LowRank(LightForm):
         rows = None if data.rows is None else data.inputs[index]
         if self.rank * sum(weight.shape) >= weight.numel():
             return cast_linear(self.precision, DenseLinear(weight, bias), rows)
-        directions = data.directions(index, self.basis)[:, : self.rank]
+        directions = data.directions(index, self.basis)[:, : self.rank].clone()  # a view would keep them all
         if self.basis == "whitened":
             code, decode = directions.t() @ weight, directions
         else:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dendrofx.capture.check import ROUNDING, DiffersError, Twin, difference, verify
-from dendrofx.capture.prepare import without_gradients
+from dendrofx.capture.prepare import copy_of
 from dendrofx.capture.variants import variants
 from dendrofx.inputs import Inputs
 from dendrofx.outputs import flatten
@@ -151,7 +151,7 @@ def test_nan_of_the_example_itself_is_compared() -> None:
 
 def test_a_copy_without_gradients_shares_memory() -> None:
     model = Mlp().eval()
-    twin = without_gradients(model)
+    twin = copy_of(model)
     assert type(twin) is Mlp
     assert not any(p.requires_grad for p in twin.parameters())
     assert all(p.requires_grad for p in model.parameters())
