@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -97,18 +97,21 @@ def explore(
     sets = [] if data is None else [data.fit, data.gate, data.choose]
     recorded = record_in_turn(captured, sites, sets, options.seed)
     many = len(sites) > MANY_SITES
-    probe = None if data is None else _Probe(captured, _few(data.fit, FEW_SAMPLES if many else PROBE_SAMPLES))
     done: set[str] = set()
     with interruptible():
         turns = tqdm(recorded, desc="fitting lights and gates", total=len(sites), unit="site", delay=2, leave=False)
         for site, rows in turns:
-            _explore(explored, captured, site, rows, probe, options, many)
+            _explore(explored, captured, site, rows, options, many)
             done.add(site.name)
             trim()
+        if data is not None:
+            samples = _few(data.fit, FEW_SAMPLES if many else PROBE_SAMPLES)
+            explored.weights.update(_weights(captured, sites, explored.found, samples, options.max_deviation))
     for site in sites:
         if site.name not in done:
             explored.found.pop(site.name, None)
             _refuse(explored, site, "tuning was interrupted before its light branches and gates were fitted")
+        explored.weights.setdefault(site.name, 1.0)
     return explored
 
 
@@ -117,13 +120,12 @@ def _explore(
     captured: fx.GraphModule,
     site: Site,
     recorded: Sequence[Recorded],
-    probe: _Probe | None,
     options: Options,
     many: bool,
 ) -> None:
     """One site."""
     block = block_of(captured, site.nodes)
-    if probe is None:
+    if not recorded:
         rows = SiteData.without_rows(block, site.widths[0], options.seed)
         explored.per_sample[site.name] = 1.0
     else:
@@ -135,54 +137,58 @@ def _explore(
         explored.per_sample[site.name] = recorded[0].per_sample[site.name]
     assert rows.choose.rows is not None
     explored.rows[site.name] = rows.choose.rows
-    _explore_site(explored, site, rows, probe, options, many)
-
-
-def _explore_site(
-    explored: Explored, site: Site, rows: SiteData, probe: _Probe | None, options: Options, many: bool
-) -> None:
     try:
         found, reasons = candidates(rows, options.lights, options.gate, options.full, options.seed, many)
     except FullFormError as error:
         raise InputError(f"site '{site.name}' ({site.shape}): {error}. Leave the site out with sites=") from error
     if not found:
-        if probe is None and (options.lights is not None or options.gate is not None):
+        if not recorded and (options.lights is not None or options.gate is not None):
             raise InputError(f"site '{site.name}': {reasons[0]}")
         _refuse(explored, site, reasons[0] if reasons else "no light form fits")
         return
     explored.found[site.name] = found
-    slope = 1.0 if probe is None else probe.sensitivity(site, found, options.max_deviation)
-    explored.weights[site.name] = 1.0 / slope
 
 
-class _Probe:
-    """How far the model's output moves when one site errs.
+def _weights(
+    captured: fx.GraphModule,
+    sites: Sequence[Site],
+    found: Mapping[str, list[Candidate]],
+    batches: Sequence[Inputs],
+    max_deviation: float,
+) -> dict[str, float]:
+    """Each site's error that moves the model's output by one unit of deviation: its rows light, all others as they are.
 
     Args:
         captured: the captured module.
+        sites: all of them.
+        found: their candidates.
         batches: samples that fitted light branches.
+        max_deviation: a light branch that errs more than this is tried, where there is one.
     """
-
-    def __init__(self, captured: fx.GraphModule, batches: Sequence[Inputs]) -> None:
-        self.captured, self.batches = captured, batches
-        self.reference = outputs(captured, self.batches)
-
-    def sensitivity(self, site: Site, found: list[Candidate], max_deviation: float) -> float:
-        """The output's deviation per unit of the site's error, every row light."""
-        if sum(n.op not in ("placeholder", "output") for n in self.captured.graph.nodes) == len(site.nodes):
-            return 1.0  # the site is the whole model
-        by_error = sorted(found, key=lambda c: float(c.error.mean()))
-        probe = next((c for c in by_error if float(c.error.mean()) > max_deviation), by_error[-1])
-        error = float(probe.error.mean())
+    whole = sum(n.op not in ("placeholder", "output") for n in captured.graph.nodes)
+    if not found or any(whole == len(s.nodes) for s in sites):  # the site is the whole model
+        return dict.fromkeys(found, 1.0)
+    probes = {name: _probe(candidates, max_deviation) for name, candidates in found.items()}
+    gate = AlwaysLight().fit(SiteRows(BlockData(nn.Sequential()), nn.Identity()))
+    branches = {name: replace(p.branches, gate_form=AlwaysLight(), gate=gate) for name, p in probes.items()}
+    gm = rewrite(captured, [s for s in sites if s.name in found], branches)
+    names = graph_names(gm)
+    reference, weights = outputs(captured, batches), {}
+    for site in tqdm(names, desc="weighing sites", unit="site", delay=2, leave=False):
+        error = float(probes[site].error.mean())
         if not (error > 0 and math.isfinite(error)):
-            return 1.0
-        gate = AlwaysLight().fit(SiteRows(BlockData(nn.Sequential()), probe.branches.light))
-        light = replace(probe.branches, gate_form=AlwaysLight(), gate=gate)
-        gm = rewrite(self.captured, [site], {site.name: light})
-        set_tolerances(gm, dict.fromkeys(graph_names(gm).values(), 1.0))
-        moved = deviation(self.reference, outputs(gm, self.batches))
-        slope = float(moved.mean()) / error
-        return min(max(slope, 1e-3), 1e3) if math.isfinite(slope) else 1e3
+            weights[site] = 1.0
+            continue
+        set_tolerances(gm, {name: float(other == site) for other, name in names.items()})
+        slope = float(deviation(reference, outputs(gm, batches)).mean()) / error
+        weights[site] = 1 / (min(max(slope, 1e-3), 1e3) if math.isfinite(slope) else 1e3)
+    return weights
+
+
+def _probe(found: Sequence[Candidate], max_deviation: float) -> Candidate:
+    """The candidate that errs least of those that err more than the budget, or most of all."""
+    by_error = sorted(found, key=lambda c: float(c.error.mean()))
+    return next((c for c in by_error if float(c.error.mean()) > max_deviation), by_error[-1])
 
 
 def _few(batches: Sequence[Inputs], samples: int) -> list[Inputs]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import io
+import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,10 +56,12 @@ def _apart(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     """
     parameters = _movable(scripted)
     _put({name: value.new_empty(0) for name, value in parameters.items()}, scripted)
-    buffer = io.BytesIO()
-    torch.jit.save(scripted, buffer)
-    buffer.seek(0)
-    apart: torch.jit.ScriptModule = torch.jit.load(buffer)
+    with tempfile.TemporaryDirectory(
+        prefix="dendrofx"
+    ) as folder:  # a buffer in memory would hold what is written four times
+        path = str(Path(folder) / "apart.pt")
+        torch.jit.save(scripted, path)
+        apart: torch.jit.ScriptModule = torch.jit.load(path)
     _put(parameters, apart)
     return apart
 

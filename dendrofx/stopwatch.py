@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache, partial
 from typing import Protocol
 
@@ -133,7 +133,7 @@ class Stopwatch:
         left = max(self.deadline - time.perf_counter(), SITE_SECONDS)
         new = {keys[part]: make() for part, (_, make) in parts.items() if keys[part] not in self.known}
         if new:
-            timings = race(new, SITE_SECONDS, least_rounds=SITE_ROUNDS, most_seconds=left).timings
+            timings = race(new, SITE_SECONDS, least_rounds=SITE_ROUNDS, most_seconds=left, untimed_rounds=1).timings
             self.known.update({key: timing.p50 for key, timing in timings.items()})
         return {part: self.known[key] for part, key in keys.items()}
 
@@ -170,15 +170,17 @@ class Stopwatch:
 
 def _race_models(calls: Mapping[str, Call]) -> Race:
     """Fifteen rounds, or of models that take long as many as fit into a few seconds."""
-    return race(calls, MODEL_SECONDS, most_seconds=MOST_MODEL_SECONDS)
+    return race(calls, MODEL_SECONDS, most_seconds=MOST_MODEL_SECONDS, untimed_rounds=1)
 
 
 def _first_calls(module: nn.Module, batch: Inputs) -> None:
     """The calls that TorchScript instruments and optimises on, with one sample: they take twice the memory of those that follow."""
     one = batch.take(torch.arange(1)) if batch.samples > 1 else batch
     for _ in range(2):
-        with suppress(RuntimeError):  # a model made for one batch size: its calls follow
+        try:
             one.call(module)
+        except RuntimeError:  # a model made for one batch size
+            batch.call(module)
 
 
 def _frozen(module: nn.Module) -> nn.Module:

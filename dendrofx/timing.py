@@ -63,6 +63,7 @@ def race(
     seed: int = 0,
     least_rounds: int = LEAST_ROUNDS,
     most_seconds: float = math.inf,
+    untimed_rounds: int = 3,
 ) -> Race:
     """Time callables in turns.
 
@@ -72,11 +73,12 @@ def race(
         seed: of the order of turns.
         least_rounds: however long they take,
         most_seconds: unless this is over; then two rounds are enough.
+        untimed_rounds: before them. TorchScript instruments its first call and optimises on its second: 1 where these were made.
 
     Returns:
         The timings, one per round and callable.
     """
-    for number in range(3):  # TorchScript instruments its first call and optimises on its second
+    for number in range(untimed_rounds):
         for call in calls.values():
             call(number)
     started = time.perf_counter()

@@ -55,6 +55,14 @@ def score(form: GateForm, at: SiteRows, gate: nn.Module, rows: Tensor) -> Tensor
     return scores_of(form, gate, at.light, rows)
 
 
+@pytest.mark.parametrize("form", [*EVERY, LowRank(3, basis="whitened"), LowRank(2)], ids=str)
+def test_what_is_fitted_keeps_no_more_memory_than_its_own(form: GateForm | LowRank) -> None:
+    at = site()
+    fitted = form.fit(at) if isinstance(form, GateForm) else form.fit_data(at.data)
+    for name, tensor in fitted.named_buffers():
+        assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size(), name
+
+
 @pytest.mark.parametrize("form", FITTED, ids=str)
 def test_fitting_twice_gives_the_same_bits(form: GateForm) -> None:
     at = site()

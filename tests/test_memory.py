@@ -1,21 +1,31 @@
-"""A long-running process grows neither with the row counts it meets (`tests/memory_growth.py` runs the calls) nor by freezing."""
+"""A long-running process grows neither with the row counts it meets (`tests/memory_growth.py` runs the calls) nor by freezing.
+
+And the weights that are shared while a model is transformed are its own in the end.
+"""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import dendrofx
-from dendrofx.memory import release
+from dendrofx.capture import capture
+from dendrofx.controls import always_full, always_light
+from dendrofx.guarantee.budget import Budget
+from dendrofx.light import Prepacked
+from dendrofx.memory import part, release
 from tests.memory_growth import FORMS, STATM, resident
+from tests.models import Residual
+from tests.recorded import rows
 
 CALLS, LIMIT = 3000, 64.0  # without row buckets: 730 MB after as many calls
-pytestmark = pytest.mark.skipif(not STATM.exists(), reason="needs /proc/self/statm to read the resident memory")
+needs_statm = pytest.mark.skipif(not STATM.exists(), reason="needs /proc/self/statm to read the resident memory")
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +40,7 @@ def grown() -> dict[str, float | None]:
     return found
 
 
+@needs_statm
 @pytest.mark.parametrize("rung", FORMS)
 def test_resident_memory_stays(rung: str, grown: dict[str, float | None]) -> None:
     megabytes = grown[rung]
@@ -38,6 +49,7 @@ def test_resident_memory_stays(rung: str, grown: dict[str, float | None]) -> Non
     assert megabytes < LIMIT
 
 
+@needs_statm
 def test_the_weights_of_a_frozen_module_go_with_it() -> None:
     """Thirty of 4 MB each: torch keeps what it freezes of a module scripted from Python for as long as the process runs."""
 
@@ -51,3 +63,85 @@ def test_the_weights_of_a_frozen_module_go_with_it() -> None:
         freeze_one()
     release()
     assert resident() - before < 40e6
+
+
+class Tied(nn.Module):
+    """Two Linears of one weight, and a third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 64)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.third(self.second(self.first(x)).relu())  # type: ignore[no-any-return]
+
+
+def test_weights_are_shared_until_they_part() -> None:
+    model = Tied().eval()
+    gm = capture(model, shared=True)
+    places = [p.data_ptr() for p in model.parameters()]
+    assert [p.data_ptr() for p in gm.parameters()] == places
+    packed = Prepacked().fit(nn.Sequential(gm.get_submodule("third")))
+    (plain,) = [b for n, b in packed.named_buffers() if n.endswith("plain")]
+    assert plain.data_ptr() == model.third.weight.data_ptr()
+    x = torch.randn(3, 64)
+    wanted, bystander = gm(x), model.third.weight.detach()
+
+    made = part({"graph": gm, "forms": [packed]}, model)
+
+    assert made["graph"] is gm
+    assert [p.data_ptr() for p in model.parameters()] == places
+    assert bystander.data_ptr() == model.third.weight.data_ptr()
+    assert not {p.data_ptr() for p in gm.parameters()} & set(places)
+    assert gm.first.weight.data_ptr() == gm.second.weight.data_ptr()  # type: ignore[union-attr]
+    assert plain.data_ptr() == gm.third.weight.data_ptr()  # type: ignore[union-attr]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert torch.equal(gm(x), wanted)
+    assert torch.equal(plain, gm.third.weight)  # type: ignore[arg-type]
+
+
+def test_a_callers_function_keeps_its_weights() -> None:
+    model = Tied().eval()
+    gm = capture(model, shared=True)
+    seen = model.third.weight.detach()
+
+    def metric() -> torch.Tensor:
+        return seen
+
+    gm.meta["callers"] = metric
+    part(gm, model)
+    assert seen.data_ptr() == model.third.weight.data_ptr()
+
+
+BUDGET = Budget.parse("deviation:0.3:0.9")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_deviation": 0.3, "decide": False},
+        {"max_deviation": 0.0, "example_inputs": rows(4)},
+        {"budget": BUDGET, "tune_seconds": 0},
+        {"budget": BUDGET, "scope": "model", "decide": False},
+    ],
+    ids=["routed", "exact", "certified", "cascade"],
+)
+def test_training_on_does_not_reach_what_was_made(options: dict[str, Any]) -> None:
+    model = Residual(64, 256).eval()
+    made = dendrofx.transform(model, calibration=[rows(400, i) for i in range(4)], **options)
+    x = rows(20, 9)
+
+    def results() -> list[torch.Tensor]:
+        modules = [made, *([] if not made.plan.rewrites else [always_full(made), always_light(made)])]
+        return [module(x) for module in [*modules, *(setting.make() for setting in made.front)]]
+
+    wanted = results()
+    assert bool(made.plan.rewrites) == (options["max_deviation"] != 0 if "max_deviation" in options else True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0)
+    assert all(map(torch.equal, results(), wanted))
+    assert not torch.equal(model(x), made(x))

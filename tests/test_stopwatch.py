@@ -216,3 +216,22 @@ def test_the_first_ctrl_c_ends_the_timing_and_the_second_the_program() -> None:
     with pytest.raises(ValueError, match="other"), Stopwatch(1.0).interruptible():
         raise ValueError("other")
     assert after == ["quiet", "still runs"]
+
+
+class OfEight(nn.Module):
+    """A model made for eight samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(64, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.view(4, 2, 64)).view(8, 64)
+
+
+def test_a_model_made_for_one_batch_size_is_timed_on_it() -> None:
+    module, batches = OfEight().eval(), [Inputs.of(rows(8))]
+    with pytest.raises(RuntimeError):
+        dendrofx.script(module)(rows(1))
+    assert Stopwatch(60.0).models(module, module, batches).rounds >= 15
+    assert Stopwatch(60.0).calls({("it",): (module, batches)})["it",] > 0
