@@ -14,6 +14,7 @@ from dendrofx.guarantee.certificate import Certificate
 from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm, Prepacked
 from dendrofx.measure import site_activity, site_compute
+from dendrofx.memory import trim
 from dendrofx.module import RoutedModule, graph_names
 from dendrofx.pipeline import Pipeline
 from dendrofx.plan import DeadRowsPlan, Origin, Plan, SitePlan
@@ -91,6 +92,7 @@ def attach(module: RoutedModule, plan: Plan, recipe: object, example: Inputs | N
     if plan.cascade is not None and plan.rewrites:
         module.meta[HEADERS] = {"model": str(plan.cascade)}
     if example is not None:
+        trim()  # what came before, the last race among it
         annotate_shapes(module, tuple(positional(module, example)), example.samples)
     return module
 
@@ -148,11 +150,11 @@ def _measured(module: RoutedModule, run: Pipeline) -> dict[str, float]:
     timed = [s for s in run.sites if s.name in run.chosen and s.name in run.tuning.measured]
     if run.timer is None or run.timer.expired or not timed:
         return {}
-    calls: dict[Part, tuple[nn.Module, Sequence[Inputs]]] = {}
+    rows, calls = run.rows(timed), dict[Part, tuple[nn.Module, Sequence[Inputs]]]()
     for site in timed:
         block = block_of(run.captured, site.nodes)
         alone = site_alone(block, run.chosen[site.name].branches, _tolerance(module, site))
-        calls[site.name,] = (alone, [Inputs((run.tuning.batches(site.name)[-1],))])
+        calls[site.name,] = (alone, [Inputs((run.tuning.batches(site.name, rows[site.name])[-1],))])
     with run.timer.interruptible():
         return {site: ms for (site,), ms in run.timer.calls(calls).items()}
     return {}

@@ -12,7 +12,7 @@ last word has the model's own time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 from torch import Tensor, fx, nn
@@ -30,6 +30,7 @@ from dendrofx.measure import Counts, of_sites, outputs, site_activity
 from dendrofx.memory import release
 from dendrofx.module import RoutedModule, graph_names
 from dendrofx.prices import Price, cheapest
+from dendrofx.record import record_rows
 from dendrofx.rewrite import rewrite, use_exact
 from dendrofx.sites import Refusal, Site, Sites
 from dendrofx.stopwatch import Timer
@@ -100,11 +101,19 @@ class Pipeline:
         return module
 
     def forget(self) -> None:
-        """Drop the candidates that were not chosen: on models of many sites they weigh as much as the model."""
+        """Drop the candidates that were not chosen, and the rows: on models of many sites they weigh as much as the model."""
         for name in self.explored.found:
             self.explored.found[name] = [self.chosen[name]] if name in self.chosen else []
         self.tuning.forget()
+        if self.data is not None:
+            self.explored.rows.clear()
         release()
+
+    def rows(self, sites: Sequence[Site]) -> Mapping[str, Tensor]:
+        """Rows that reach sites, to time them on; those that were dropped are recorded again."""
+        if self.data is None or all(s.name in self.explored.rows for s in sites):
+            return self.explored.rows
+        return record_rows(self.captured, sites, self.data.choose, self.options.seed).rows
 
     @property
     def rewrites(self) -> bool:

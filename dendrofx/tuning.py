@@ -60,7 +60,11 @@ class Tuning:
 
     def _time(self, site: Site, timer: Timer) -> Measured:
         """One site, at every batch size."""
-        block, shortlist = block_of(self.captured, site.nodes), self.shortlist(site)
+        block, shortlist, rows = (
+            block_of(self.captured, site.nodes),
+            self.shortlist(site),
+            self.explored.rows[site.name],
+        )
         exact: Mapping[str, tuple[LightForm, nn.Module]] = {}
         fulls: dict[str, nn.Module] = {BLOCK: block}
         if shortlist and shortlist[0].branches.full is not None:
@@ -70,7 +74,7 @@ class Tuning:
             exact = _Exact(form, block, self.exact.setdefault(site.linears, []))
             fulls[str(form)] = form.fit(block)
         make = f"{site.shape} {' '.join(type(layer).__name__ for layer in block)}"
-        return Measured([timer.site(make, batch, shortlist, fulls) for batch in self.batches(site.name)], exact)
+        return Measured([timer.site(make, batch, shortlist, fulls) for batch in self.batches(site.name, rows)], exact)
 
     def shortlist(self, site: Site) -> list[Candidate]:
         """The candidate of each family with the best counted price, for ample and scarce budgets."""
@@ -84,9 +88,8 @@ class Tuning:
                     best[key] = (cost, candidate)
         return list({id(c): c for _, c in best.values()}.values())
 
-    def batches(self, site: str) -> list[Tensor]:
-        """What one call brings to a site, at each batch size: its rows, repeated where they are too few."""
-        rows = self.explored.rows[site]
+    def batches(self, site: str, rows: Tensor) -> list[Tensor]:
+        """What one call brings to a site, at each batch size: some of its rows, repeated where they are too few."""
         return [rows[torch.arange(count) % len(rows)] for count in self.rows_per_call(site)]
 
     def rows_per_call(self, site: str) -> list[int]:

@@ -149,13 +149,6 @@ def test_a_frozen_one_cannot_be_saved() -> None:
         torch.jit.save(frozen, io.BytesIO())
 
 
-def test_a_frozen_one_keeps_the_weight_laid_out_alone() -> None:
-    frozen = torch.jit.freeze(torch.jit.script(packed(nn.Linear(64, 32)).eval()))
-    assert [name for name, _ in frozen.named_buffers() if "plain" in name] == []
-    constants = [n for n in frozen.graph.findAllNodes("prim::Constant") if n.hasAttribute("value")]
-    assert all(n.t("value").dim() == 1 for n in constants if n.kindOf("value") == "t")
-
-
 def test_it_keeps_the_weight_and_lays_out_a_copy() -> None:
     linear = nn.Linear(64, 32)
     layer = packed(linear)

@@ -48,15 +48,14 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """f32[N, in] -> f32[N, out]."""
-        packed = self.packed  # sizes are asked of it alone: what a frozen module never reads it does not keep
         if x.size(0) == 0:
-            return x.new_empty([0, packed.size(0)])
+            return x.new_empty([0, self.plain.size(0)])
         blocks: List[Tensor] = []  # noqa: UP006
-        for block in row_blocks(x, packed.dtype):
+        for block in row_blocks(x, self.plain.dtype):
             blocks.append(
-                torch.ops.mkldnn._linear_pointwise(block, packed, self.bias, self.pointwise, [], self.algorithm)
+                torch.ops.mkldnn._linear_pointwise(block, self.packed, self.bias, self.pointwise, [], self.algorithm)
             )
-        return join_blocks(blocks, x.size(0), packed.size(0))
+        return join_blocks(blocks, x.size(0), self.plain.size(0))
 
     def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
         """The output, and f32[N, 2]: the row's norm, twice."""
