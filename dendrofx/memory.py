@@ -17,6 +17,11 @@ Made = TypeVar("Made")
 _CLOSED = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.CodeType, types.FrameType)
 
 
+def shareable(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are nothing but memory: no tensors of other classes, none made in inference mode."""
+    return [p for p in model.parameters() if type(p) is nn.Parameter and not p.is_inference()]
+
+
 @torch.no_grad()
 def part(made: Made, model: nn.Module) -> Made:
     """Give what was made from a model memory of its own: from then on neither sees changes to the other's weights.
@@ -33,7 +38,7 @@ def part(made: Made, model: nn.Module) -> Made:
     """
     trim()  # before the copies
     kept = {id(t) for t in model.parameters()}
-    shared = {p.untyped_storage().data_ptr() for p in model.parameters() if p.numel() > 0}
+    shared = {p.untyped_storage().data_ptr() for p in shareable(model) if p.numel() > 0}
     moved: dict[int, torch.UntypedStorage] = {}
     for tensor in _tensors(made, {id(model), *kept}):
         if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout != torch.strided:

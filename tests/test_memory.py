@@ -116,6 +116,20 @@ def test_a_callers_function_keeps_its_weights() -> None:
     assert seen.data_ptr() == model.third.weight.data_ptr()
 
 
+def test_parameters_of_other_classes_and_of_inference_mode_are_copied() -> None:
+    class Kept(nn.Parameter):
+        """A class of the caller's."""
+
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)).eval()
+    with torch.inference_mode():
+        model[0].weight = nn.Parameter(torch.randn(8, 8), requires_grad=False)  # type: ignore[assignment]
+    model[2].weight = Kept(model[2].weight.detach().clone())  # type: ignore[assignment]
+    gm, x = capture(model, shared=True), torch.randn(3, 8)
+    shared = {p.data_ptr() for p in gm.parameters()} & {p.data_ptr() for p in model.parameters()}
+    assert shared == {model[0].bias.data_ptr(), model[2].bias.data_ptr()}
+    assert torch.equal(part(gm, model)(x), model(x))
+
+
 BUDGET = Budget.parse("deviation:0.3:0.9")
 
 

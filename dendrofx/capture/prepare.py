@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dendrofx.errors import CaptureError
+from dendrofx.memory import shareable
 from dendrofx.show import first_line
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -20,8 +21,7 @@ def copy_of(model: Model) -> Model:
     Raises:
         CaptureError: the model holds something that cannot be copied.
     """
-    plain = [p for p in model.parameters() if type(p) is nn.Parameter and not p.is_inference()]
-    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in plain}
+    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in shareable(model)}
     try:
         return copy.deepcopy(model, shared).requires_grad_(False)  # what its memo holds is not copied
     except Exception as error:
