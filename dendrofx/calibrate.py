@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from dendrofx.gates.scores import UNJUDGED
 from dendrofx.inputs import Inputs
@@ -102,7 +103,7 @@ def walk(
         The steps within the budget, in order; the last one is in force.
     """
     kept: list[Step] = []
-    for multiplier in grid:
+    for multiplier in tqdm(grid, desc="calibrating", unit="step", delay=2, leave=False):
         apply_multiplier(gm, weights, multiplier)
         if outcome is None:
             output, counts = counted_outputs(gm, batches)
