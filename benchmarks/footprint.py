@@ -26,6 +26,7 @@ from benchmarks.cases import CASES, CaseUnavailableError
 from benchmarks.cases.case import Case, CaseOptions
 from dendrofx.files import write_whole
 from dendrofx.inputs import Inputs
+from dendrofx.machine import describe_machine
 from dendrofx.memory import release
 
 STATUS, MARK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -87,7 +88,7 @@ def measure(case: Case, max_deviation: float, batch: int, seed: int) -> Footprin
     peak = memory("VmHWM")
     release()
     kept = memory("VmRSS")
-    del scripted
+    del scripted  # which is kept as well
     weights = sum(p.numel() * p.element_size() for p in case.model.parameters()) / 1e6
     return Footprint(max_deviation, seconds, peak - before, kept - before, weights, batch, len(routed.plan.routed))
 
@@ -135,10 +136,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         Inputs.of(case.calibration[0]).call(case.model)
     budgets = asked.budgets or case.budgets or (0.01,)
     found = [measure(case, budget, asked.batch, asked.seed) for budget in budgets]
-    print(f"{case.title}\n{torch.get_num_threads()} threads, torch {torch.__version__}\n\n{table(found)}")
+    machine = describe_machine()
+    print(
+        f"{case.title}\n\n{table(found)}\n\n{torch.get_num_threads()} threads; {machine['cpu']}, torch {torch.__version__}"
+    )
     if asked.json is not None:
-        text = json.dumps([asdict(f) for f in found], indent=2) + "\n"
-        write_whole(asked.json, lambda path: path.write_text(text, encoding="utf-8"))
+        body = {"machine": machine, "cases": [asdict(f) for f in found]}
+        write_whole(asked.json, lambda path: path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8"))
     return 0
 
 

@@ -111,7 +111,7 @@ def explore(
         if site.name not in done:
             explored.found.pop(site.name, None)
             _refuse(explored, site, "tuning was interrupted before its light branches and gates were fitted")
-        explored.weights.setdefault(site.name, 1.0)
+        explored.weights.setdefault(site.name, 1.0)  # without data, or interrupted
     return explored
 
 

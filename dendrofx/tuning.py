@@ -60,11 +60,7 @@ class Tuning:
 
     def _time(self, site: Site, timer: Timer) -> Measured:
         """One site, at every batch size."""
-        block, shortlist, rows = (
-            block_of(self.captured, site.nodes),
-            self.shortlist(site),
-            self.explored.rows[site.name],
-        )
+        block, shortlist = block_of(self.captured, site.nodes), self.shortlist(site)
         exact: Mapping[str, tuple[LightForm, nn.Module]] = {}
         fulls: dict[str, nn.Module] = {BLOCK: block}
         if shortlist and shortlist[0].branches.full is not None:
@@ -74,7 +70,8 @@ class Tuning:
             exact = _Exact(form, block, self.exact.setdefault(site.linears, []))
             fulls[str(form)] = form.fit(block)
         make = f"{site.shape} {' '.join(type(layer).__name__ for layer in block)}"
-        return Measured([timer.site(make, batch, shortlist, fulls) for batch in self.batches(site.name, rows)], exact)
+        batches = self.batches(site.name, self.explored.rows[site.name])
+        return Measured([timer.site(make, batch, shortlist, fulls) for batch in batches], exact)
 
     def shortlist(self, site: Site) -> list[Candidate]:
         """The candidate of each family with the best counted price, for ample and scarce budgets."""

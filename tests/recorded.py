@@ -106,7 +106,6 @@ class Recorded(Stopwatch):
         self.deadline = -math.inf if expired else math.inf
         self.sites: list[tuple[str, int, list[str], list[str]]] = []  # shape, rows, light forms, full branches
         self.raced: list[tuple[list[str], int]] = []
-        self.alone: list[str] = []
 
     def site(
         self, make: str, rows: Tensor, candidates: Sequence[Candidate], fulls: Mapping[str, nn.Module]
@@ -121,7 +120,6 @@ class Recorded(Stopwatch):
 
     def calls(self, calls: Mapping[Part, tuple[nn.Module, Sequence[Inputs]]]) -> dict[Part, float]:
         """What was recorded of routed sites alone."""
-        self.alone = [part[0] for part in calls]
         if "calls" in self.interrupt:
             raise KeyboardInterrupt
         return {part: self.races([part[0]], batches[0].samples)[2] for part, (_, batches) in calls.items()}

@@ -36,7 +36,7 @@ def test_a_row_per_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setitem(footprint.CASES, "digits", lambda options: made(budgets=(0.5, 0.1)))
     file = tmp_path / "f.json"
     assert footprint.main(["--case", "digits", "--batch", "16", "--json", str(file)]) == 0
-    found = json.loads(file.read_text(encoding="utf-8"))
+    found = json.loads(file.read_text(encoding="utf-8"))["cases"]
     assert [f["max_deviation"] for f in found] == [0.5, 0.1]
     out = capsys.readouterr().out
     weights = sum(p.numel() * 4 for p in made().model.parameters()) / 1e6
