@@ -75,7 +75,7 @@ def _by_activity(record: Record, machine: str) -> Figure:
     lower.set_ylim(bottom=0)
     lower.set_xlabel("activity: rows that take the full branch (%)")
     for axes in (upper, lower):
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(fontsize=9, framealpha=1, edgecolor="none")
         axes.grid(alpha=0.25)
     return figure
 
@@ -117,7 +117,7 @@ def _by_compute(record: Record, machine: str) -> Figure:
     axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g} x"))
     axes.yaxis.set_minor_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g} x" if v < 10 else ""))
     axes.set_xlabel(
-        "effective compute (% of the original's multiply-adds, weighted by bits; gate, light and padding included)"
+        "effective compute (% of the original's multiply-adds, weighted by bits;\ngate, light and padding included)"
     )
     axes.set_ylabel("speed-up over scripted")
     axes.legend(frameon=False, fontsize=9)
