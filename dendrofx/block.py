@@ -109,17 +109,17 @@ class BlockData:
         return self._directions[key]
 
 
-def principal_directions(matrix: Tensor) -> Tensor:
-    """The right singular vectors of f32[m, n], leading first, as f32[n, min(m, n)], from the smaller Gram matrix in float64.
+def principal_directions(matrix: Tensor, most: int | None = None) -> Tensor:
+    """The right singular vectors of f32[m, n], leading first, as f32[n, min(m, n, most)], from the smaller Gram matrix in float64.
 
     Taken from the Gram matrix of the rows they lose orthogonality where singular values are small, so they are
     orthonormalised once more. A sign rule makes them the same on every machine, as far as the eigenvectors are.
     """
     a = matrix.double()
     if a.size(0) >= a.size(1):
-        vectors = torch.linalg.eigh(a.t() @ a).eigenvectors.flip(1)
+        vectors = torch.linalg.eigh(a.t() @ a).eigenvectors.flip(1)[:, :most]
     else:
-        vectors = torch.linalg.qr(a.t() @ torch.linalg.eigh(a @ a.t()).eigenvectors.flip(1)).Q
+        vectors = torch.linalg.qr(a.t() @ torch.linalg.eigh(a @ a.t()).eigenvectors.flip(1)[:, :most]).Q
     signs = vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
     directions: Tensor = (vectors * signs).to(matrix.dtype)
     return directions

@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from torch import Tensor, fx, nn
 from tqdm import tqdm
 
-from dendrofx.calibrate import STEPS, Step, apply_multiplier, multiplier_grid, walk
+from dendrofx.calibrate import STEPS, Step, apply_multiplier, multiplier_grid, start_of, walk
 from dendrofx.calibration import Calibration
 from dendrofx.choose import PROBE_ROWS, Candidate
 from dendrofx.errors import InputError
@@ -79,6 +79,7 @@ class Pipeline:
         self.chosen: dict[str, Candidate] = {}
         self.prices: dict[str, Price] = {}
         self.steps: list[Step] = []
+        self.reached = 0.0
         self.model_times: list[ModelTimes] = []
 
     def run(self) -> RoutedModule:
@@ -163,11 +164,13 @@ class Pipeline:
     def best_share(self) -> float:
         """The share of the budget to choose at: the one whose choice costs least, walked on the choosing rows.
 
-        Where errors of sites add up worse than independent ones, more cautious branches can end up cheaper.
+        Where errors of sites add up worse than independent ones, more cautious branches can end up cheaper. The multiplier that
+        its walk reached is kept: calibration starts near it.
         """
         if self.data is None:
             return 1.0
         tried: dict[float, float] = {}
+        reached: dict[float, float] = {}
         seen: set[tuple[str, ...]] = set()
         for share in tqdm(BUDGET_SHARES, desc="choosing jointly", delay=2, leave=False):
             self.choose(share)
@@ -175,8 +178,11 @@ class Pipeline:
             if choice and choice not in seen:
                 _, steps = self.walked(self.data.choose, self.steps_of(TRIAL_STEPS))
                 tried[share] = self.cost_of(steps[-1].counts if steps else {})
+                reached[share] = steps[-1].multiplier if steps else 0.0
             seen.add(choice)
-        return min(tried, key=lambda share: tried[share]) if tried else 1.0
+        best = min(tried, key=lambda share: tried[share]) if tried else 1.0
+        self.reached = reached.get(best, 0.0)
+        return best
 
     def cost_of(self, counts: Counts) -> float:
         """Cost of all explored sites over that of their blocks; a site without counts runs its block."""
@@ -209,19 +215,26 @@ class Pipeline:
         modules = {name: module for name, (_, module) in forms.items()}
         return use_exact(self.captured, [s for s in self.sites if s.name in forms], modules)
 
-    def walked(self, batches: list[Inputs], steps: int) -> tuple[RoutedModule, list[Step]]:
-        """The module with what is chosen, its multiplier walked on `batches` over a grid fixed by the choosing rows."""
+    def walked(self, batches: list[Inputs], steps: int, reached: float = 0.0) -> tuple[RoutedModule, list[Step]]:
+        """The module with what is chosen, its multiplier walked on `batches` over a grid fixed by the choosing rows.
+
+        Args:
+            batches: what to walk on.
+            steps: of the grid.
+            reached: a multiplier to start near; not one that these batches reached.
+        """
         module, weights = self.rewritten()
         grid = multiplier_grid(list(self.scores.values()), [c.full_macs for c in self.chosen.values()], steps)
+        start = start_of(grid, reached)
         if (budget := self.options.budget) is not None:
             references = reference_picks(self.original, self.captured, batches, budget)
 
             def outcome(gm: RoutedModule) -> tuple[Tensor, Counts]:
                 return counted_losses(gm, batches, references, budget)
 
-            return module, walk(module, weights, grid, batches, references[0], budget.limit, outcome)
+            return module, walk(module, weights, grid, batches, references[0], budget.limit, outcome, start)
         reference = outputs(self.captured, batches)
-        return module, walk(module, weights, grid, batches, reference, self.options.max_deviation)
+        return module, walk(module, weights, grid, batches, reference, self.options.max_deviation, start=start)
 
     def steps_of(self, steps: int) -> int:
         """How many steps a walk takes."""
@@ -231,7 +244,7 @@ class Pipeline:
         """Rewrite with what is chosen, and set the tolerances."""
         self.steps = []
         if self.data is not None and self.chosen:
-            module, self.steps = self.walked(self.data.walk, self.steps_of(STEPS))
+            module, self.steps = self.walked(self.data.walk, self.steps_of(STEPS), self.reached)
             return module
         module, weights = self.rewritten()
         apply_multiplier(module, weights, self.options.max_deviation)

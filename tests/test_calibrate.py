@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx.calibrate import ONE_SIDED_95, STEPS, Step, apply_multiplier, multiplier_grid, upper_limit, walk
+from dendrofx.calibrate import (
+    ONE_SIDED_95,
+    ONE_SIDED_97_5,
+    STEPS,
+    Step,
+    apply_multiplier,
+    multiplier_grid,
+    start_of,
+    upper_limit,
+    walk,
+)
 from dendrofx.gates.scores import UNJUDGED
 from dendrofx.inputs import Inputs
 from dendrofx.measure import deviation
@@ -59,15 +69,19 @@ class Steps(nn.Module):
         self.by_tolerance = by_tolerance
         self.seen: list[int] = []
 
+    @property
+    def tolerance(self) -> float:
+        return float(self.routed["site"].tolerance)  # type: ignore[arg-type]
+
     def forward_counted(self, x: Tensor) -> tuple[Tensor, dict[str, dict[str, int]]]:
         tolerance = round(float(self.routed["site"].tolerance))  # type: ignore[arg-type]
         self.seen.append(tolerance)
         return x * (1 + self.by_tolerance[tolerance]), {"site": {"rows": len(x)}}
 
 
-def walked(module: nn.Module, grid: list[float], rows: int, budget: float) -> list[Step]:
+def walked(module: nn.Module, grid: list[float], rows: int, budget: float, start: int = 0) -> list[Step]:
     x = torch.ones(rows, 1)
-    return walk(module, {"site": 1.0}, grid, [Inputs((x,))], x, budget)  # type: ignore[arg-type]
+    return walk(module, {"site": 1.0}, grid, [Inputs((x,))], x, budget, start=start)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------------- the grid
@@ -167,6 +181,39 @@ def test_walk_judges_by_the_limit_not_by_the_mean() -> None:
     assert pytest.approx(0.1 + ONE_SIDED_95 * 0.1, rel=1e-6) == 0.2645
 
 
+@PROPERTY
+@given(st.lists(st.floats(1e-6, 1e6), unique=True, max_size=40), st.floats(0, 2e6))
+def test_start_is_an_eighth_of_the_steps_below_what_was_reached(grid: list[float], reached: float) -> None:
+    grid = sorted(grid)
+    start = start_of(grid, reached)
+    passed = sum(g <= reached for g in grid)
+    assert start == max(passed - 1 - math.ceil(len(grid) / 8), 0)
+    assert start_of(grid, 0.0) == 0
+
+
+def test_walk_starts_where_it_is_told_and_skips_what_lies_below() -> None:
+    module = Steps({1: 0.9, 2: 0.9, 3: 0.1, 4: 0.9, 5: 0.1})
+    assert [s.multiplier for s in walked(module, [1.0, 2.0, 3.0, 4.0, 5.0], 10, 0.5, start=2)] == [3.0]
+    assert module.seen == [3, 4]
+    assert module.tolerance == 3.0
+
+
+def test_walk_whose_start_fails_begins_at_the_bottom_and_never_passes_the_start() -> None:
+    module = Steps({1: 0.1, 2: 0.2, 3: 0.9, 4: 0.1})
+    assert [s.multiplier for s in walked(module, [1.0, 2.0, 3.0, 4.0], 10, 0.5, start=2)] == [1.0, 2.0]
+    assert module.seen == [3, 1, 2]
+    assert module.tolerance == 2.0
+    assert walked(Steps({1: 0.9, 2: 0.1, 3: 0.9}), [1.0, 2.0, 3.0], 10, 0.5, start=2) == []
+
+
+def test_walk_of_two_starts_takes_the_wider_limit() -> None:
+    errors = torch.tensor([0.0, 0.0, 0.0, 0.4])  # mean 0.1, limit 0.1 + 1.96 * 0.2 / 2
+    assert len(walked(Dial(torch.zeros(4), errors), [1.0, 2.0], 4, 0.2959)) == 2
+    assert walked(Dial(torch.zeros(4), errors), [1.0, 2.0], 4, 0.2959, start=1) == []
+    assert len(walked(Dial(torch.zeros(4), errors), [1.0, 2.0], 4, 0.2961, start=1)) == 1
+    assert pytest.approx(0.1 + ONE_SIDED_97_5 * 0.1, rel=1e-6) == 0.296
+
+
 # ------------------------------------------------------------------------------- the budget, on rows that were not used
 
 
@@ -176,13 +223,18 @@ def population(rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return score, 0.45 * score * torch.rand(rows, generator=generator).mul(1.8)
 
 
-def test_budget_is_kept_on_fresh_rows_about_19_times_in_20() -> None:
+@pytest.mark.parametrize("told", [False, True])
+def test_budget_is_kept_on_fresh_rows_about_19_times_in_20(told: bool) -> None:
+    """Walked from the bottom, and from near where other rows ended."""
     budget, missed, used = 0.1, 0, []
     for seed in range(100):
         generator = torch.Generator().manual_seed(seed)
-        grid = multiplier_grid([population(400, generator)[0]], [1], STEPS)
+        others = Dial(*population(400, generator))
+        grid = multiplier_grid([others.scores], [1], STEPS)
+        start = start_of(grid, walked(others, grid, 400, budget)[-1].multiplier) if told else 0
         module = Dial(*population(200, generator))
-        walked(module, grid, 200, budget)
+        walked(module, grid, 200, budget, start)
+        assert len(module.seen) <= (STEPS // 2 if told else STEPS)
         score, errors = population(20_000, generator)
         mean = float(torch.where(score < module.tolerance, errors, 0.0).mean())
         missed += mean > budget

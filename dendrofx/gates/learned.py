@@ -84,7 +84,7 @@ class LearnedGate(GateForm):
             return LearnedScaleScore(seen.size(1)), seen, light.scales(ranged)[1]
         if self.reads == "light":
             rows, ranged = light(rows), light(ranged)
-            return LearnedLightScore(principal_directions(rows)[:, : self.directions].t()), rows, ranged
+            return LearnedLightScore(principal_directions(rows, self.directions).t()), rows, ranged
         return LearnedScore(site.data.directions(0, "input")[:, : self.directions].t()), rows, ranged
 
 
