@@ -17,9 +17,10 @@ from dendrofx.calibrate import ONE_SIDED_95
 from dendrofx.cost import RowMacs
 from dendrofx.errors import InputError
 from dendrofx.gates import GateForm, SiteRows
-from dendrofx.gates.scores import UNJUDGED, LightRows
+from dendrofx.gates.form import LightRuns
+from dendrofx.gates.scores import UNJUDGED
 from dendrofx.gates.user import UserGateError
-from dendrofx.ladder import GATES, default_lights
+from dendrofx.ladder import default_gates, default_lights
 from dendrofx.light import LightForm, Precision
 from dendrofx.rewrite import Branches
 from dendrofx.skill import router_skill
@@ -76,29 +77,20 @@ class Candidate:
 
 
 @torch.no_grad()
-def relative_error(data: BlockData, light: nn.Module) -> Tensor:
+def relative_error(data: BlockData, light: nn.Module | LightRuns) -> Tensor:
     """f32[N], the site's own relative output error: `||light(x) - block(x)|| / ||block(x)||`."""
-    error: Tensor = (light(data.rows) - data.outputs).norm(dim=1) / data.outputs.norm(dim=1).clamp_min(1e-12)
+    assert data.rows is not None
+    out = LightRuns.of(light).read(data.rows, "light").out
+    error: Tensor = (out - data.outputs).norm(dim=1) / data.outputs.norm(dim=1).clamp_min(1e-12)
     return error
 
 
 @torch.no_grad()
-def scores(form: GateForm, gate: nn.Module, light: nn.Module, rows: Tensor) -> Tensor:
+def scores(form: GateForm, gate: nn.Module, light: nn.Module | LightRuns, rows: Tensor) -> Tensor:
     """f32[N], what a fitted gate gives the rows."""
     if form.reads == "input":
         return gate(rows)  # type: ignore[no-any-return]
-    return gate(rows, light_rows(form, light, rows))  # type: ignore[no-any-return]
-
-
-@torch.no_grad()
-def light_rows(form: GateForm, light: nn.Module, rows: Tensor) -> LightRows:
-    """What a light branch hands on to a gate."""
-    if form.reads == "evidence":
-        return LightRows(*light.observe(rows))  # type: ignore[operator]
-    if form.reads == "scales":
-        return LightRows(*light.scales(rows))  # type: ignore[operator]
-    out = light(rows)
-    return LightRows(out, out)
+    return gate(rows, LightRuns.of(light).read(rows, form.reads))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -151,6 +143,7 @@ def candidates(
     full_macs = row_macs(data.fit.block)
     full_module = None if full is None else _full(data.fit, full)
     tried = default_lights(data.fit, many) if lights is None else lights
+    gates = [gate] if gate is not None else default_gates(data.fit, many)
     if lights is None and not tried:
         reasons.append(
             "models of many sites are tried in low precision alone, and this CPU has none: name a form with light="
@@ -162,7 +155,7 @@ def candidates(
             if work >= full_macs and not isinstance(form, Precision):
                 reasons.append(f"{form} saves no multiply-adds: {work} of the block's {full_macs}")
             else:
-                made = _with_gates(data, form, light, gate, seed)
+                made = _with_gates(data, form, light, gates, seed)
                 found += [replace(c, branches=replace(c.branches, full_form=full, full=full_module)) for c in made]
         except UserGateError:
             raise
@@ -178,14 +171,14 @@ def _full(data: BlockData, form: LightForm) -> nn.Module:
         raise FullFormError(f"full={form} does not fit: {error}") from error
 
 
-def _with_gates(data: SiteData, form: LightForm, light: nn.Module, gate: GateForm | None, seed: int) -> list[Candidate]:
-    rows = data.gate.rows
-    site = SiteRows(data.gate, light, None if rows is None else relative_error(data.gate, light), data.fit.rows)
-    error = relative_error(data.choose, light)
+def _with_gates(
+    data: SiteData, form: LightForm, light: nn.Module, gates: Sequence[GateForm], seed: int
+) -> list[Candidate]:
+    rows, runs = data.gate.rows, LightRuns(light)
+    site = SiteRows(data.gate, light, None if rows is None else relative_error(data.gate, runs), data.fit.rows, runs)
+    error = relative_error(data.choose, runs)
     tried, problem = [], f"no gate that needs no data fits {form}: pass calibration="
-    for gate_form in [gate] if gate is not None else GATES:
-        if gate is None and rows is None and gate_form.needs_rows:
-            continue
+    for gate_form in gates:
         try:
             fitted = gate_form.fit(site)
         except UserGateError:
@@ -194,7 +187,7 @@ def _with_gates(data: SiteData, form: LightForm, light: nn.Module, gate: GateFor
             problem = str(refused)
             continue
         assert data.choose.rows is not None
-        score = scores(gate_form, fitted, light, data.choose.rows)
+        score = scores(gate_form, fitted, runs, data.choose.rows)
         skill = None if rows is None else router_skill(score, error, seed, resamples=0).value
         branches = Branches(form, light, gate_form, fitted)
         tried.append(Candidate(branches, score, error, skill, row_macs(data.fit.block)))

@@ -12,14 +12,6 @@ from dendrofx.machine import capability
 # Candidates, as shares of the widest useful rank (that at which a factored Linear costs what the Linear costs).
 RANK_SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 ENERGIES = (0.9, 0.97, 0.99, 0.997, 0.999, 0.9995, 0.9998, 0.9999, 1.0)
-GATES: tuple[GateForm, ...] = (
-    ResidualGate(),
-    NoiseGate(),
-    EnergyGate(),
-    LearnedGate(),
-    LearnedGate(reads="light"),
-    LearnedGate(reads="scales"),
-)
 SMOOTH = 0.5  # the published default
 
 
@@ -48,6 +40,28 @@ def default_lights(data: BlockData, many: bool = False) -> list[LightForm]:
             lights += [Pruned(energy, precision=precision) for energy in ENERGIES]
             lights += [Pruned(energy, 1e-3, precision) for energy in ENERGIES[:-1]]
     return lights
+
+
+def default_gates(data: BlockData, many: bool = False) -> list[GateForm]:
+    """The gates that are tried when the caller names none.
+
+    Args:
+        data: the site's block and rows. Without rows, the gates that need none.
+        many: the model has many sites. Then none reads a light branch's output that is wider than its input: fitting it takes as
+            long as all the others, and it costs more than one that reads the input.
+    """
+    gates = [
+        ResidualGate(),
+        NoiseGate(),
+        EnergyGate(),
+        LearnedGate(),
+        LearnedGate(reads="light"),
+        LearnedGate(reads="scales"),
+    ]
+    wide = data.linears[-1].out_features > data.linears[0].in_features
+    return [
+        g for g in gates if (data.rows is not None or not g.needs_rows) and not (many and wide and g.reads == "light")
+    ]
 
 
 def default_precisions() -> list[Precision]:

@@ -18,18 +18,19 @@ import torch
 from torch import Tensor, nn
 
 from dendrofx.block import row_macs
-from dendrofx.choose import Candidate, light_rows
+from dendrofx.choose import Candidate
 from dendrofx.cost import BLOCK, SiteTimes
-from dendrofx.gates.form import reads_of_light
+from dendrofx.gates.form import LightRuns, reads_of_light
 from dendrofx.inputs import Inputs
 from dendrofx.leaves import GateOnLight, RoutingAlone, light_leaf
 from dendrofx.lower import script
 from dendrofx.memory import trim
-from dendrofx.timing import Race, race
+from dendrofx.timing import AA_NOISE, Race, race
 
 SITE_SECONDS = 1.0
 MODEL_SECONDS, MOST_MODEL_SECONDS = 1.5, 6.0
 SITE_ROUNDS = 7
+PLAIN = 4  # a race that this many times its noise decides is not run again
 Part = tuple[str, ...]
 Call = Callable[[int], object]
 Maker = Callable[[], Call]
@@ -63,10 +64,11 @@ class Stopwatch:
 
     Args:
         seconds: time for timing parts, from the first part on.
+        min_speedup: what whole models are raced for.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float, min_speedup: float = 1.0) -> None:
+        self.seconds, self.min_speedup = seconds, min_speedup
         self.deadline = math.inf
         self.interrupted = False
         self.known: dict[str, float] = {}
@@ -154,7 +156,7 @@ class Stopwatch:
 
     @torch.no_grad()
     def models(self, captured: nn.Module, routed: nn.Module, batches: Sequence[Inputs]) -> Race:
-        """Time the whole models in turns on the same batches; once more where the machine was disturbed."""
+        """Time the whole models in turns on the same batches; once more where the machine was disturbed and it could matter."""
         base, other = _frozen(captured), _frozen(routed)
         for module in (base, other):
             _first_calls(module, batches[0])
@@ -165,7 +167,12 @@ class Stopwatch:
             AGAIN: lambda number: batches[number % len(batches)].call(base),
         }
         result = _race_models(calls)
-        return _race_models(calls) if result.noisy(BASELINE, AGAIN) else result
+        return _race_models(calls) if result.noisy(BASELINE, AGAIN) and not self._plain(result) else result
+
+    def _plain(self, result: Race) -> bool:
+        """Whether the speedup is so far from the wanted one that the noise does not decide."""
+        noise = max(abs(math.log(result.ratio(AGAIN, BASELINE))), AA_NOISE)
+        return abs(math.log(result.ratio(BASELINE, ROUTED) / self.min_speedup)) > PLAIN * noise
 
 
 def _race_models(calls: Mapping[str, Call]) -> Race:
@@ -203,4 +210,6 @@ def _gate(candidate: Candidate, rows: Tensor) -> Call:
     branches = candidate.branches
     if branches.gate_form.reads == "input":
         return _frozen_call(branches.gate, rows)
-    return _frozen_call(GateOnLight(branches.gate), rows, *light_rows(branches.gate_form, branches.light, rows))
+    return _frozen_call(
+        GateOnLight(branches.gate), rows, *LightRuns(branches.light).read(rows, branches.gate_form.reads)
+    )

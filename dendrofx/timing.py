@@ -63,7 +63,7 @@ def race(
     seed: int = 0,
     least_rounds: int = LEAST_ROUNDS,
     most_seconds: float = math.inf,
-    untimed_rounds: int = 3,
+    untimed_rounds: int = 4,
 ) -> Race:
     """Time callables in turns.
 
@@ -73,17 +73,17 @@ def race(
         seed: of the order of turns.
         least_rounds: however long they take,
         most_seconds: unless this is over; then two rounds are enough.
-        untimed_rounds: before them. TorchScript instruments its first call and optimises on its second: 1 where these were made.
+        untimed_rounds: before them, at least one: the last says how many rounds fit. TorchScript instruments its first call and
+            optimises on its second: 1 where these were made.
 
     Returns:
         The timings, one per round and callable.
     """
-    for number in range(untimed_rounds):
+    started = 0.0
+    for number in range(max(untimed_rounds, 1)):
+        started = time.perf_counter()
         for call in calls.values():
             call(number)
-    started = time.perf_counter()
-    for call in calls.values():
-        call(0)
     spent = time.perf_counter() - started
     warms = spent < LONG_SECONDS * len(calls)
     turn = max((2 if warms else 1) * spent, 1e-6)

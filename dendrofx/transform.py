@@ -160,7 +160,7 @@ def transform(
     options = Options(
         max_deviation, lights, gates, decide, seed, full, sizes, min_speedup, exact, budget, light_models, full_model
     )
-    timer = Stopwatch(tune_seconds) if decide and tune_seconds > 0 else None
+    timer = Stopwatch(tune_seconds, min_speedup) if decide and tune_seconds > 0 else None
     asked = Asked(dead_rows, sites, budget, *prints)
     run = decide_model if scope == "model" else decide_block
     return part(run(captured, data, options, timer, example, asked), model)

@@ -17,8 +17,9 @@ from torch import nn
 import dendrofx
 from dendrofx.capture import capture
 from dendrofx.controls import always_full, always_light
+from dendrofx.errors import InputError
 from dendrofx.guarantee.budget import Budget
-from dendrofx.light import Prepacked
+from dendrofx.light import Int8, LightForm, Prepacked
 from dendrofx.memory import part, release
 from tests.memory_growth import FORMS, STATM, resident
 from tests.models import Residual
@@ -47,6 +48,25 @@ def test_resident_memory_stays(rung: str, grown: dict[str, float | None]) -> Non
     if megabytes is None:
         pytest.skip(f"{FORMS[rung]} is refused on this CPU")
     assert megabytes < LIMIT
+
+
+@needs_statm
+@pytest.mark.parametrize("form", [Prepacked(), Int8(weight_bits=7)], ids=str)
+def test_freezing_lays_no_weights_out_again(form: LightForm) -> None:
+    """Ten frozen modules of one branch, whose weights take 16 and 32 MB or more in each copy."""
+    try:
+        light = form.fit(nn.Linear(2048, 4096))
+    except InputError as error:
+        pytest.skip(str(error))
+    x, wanted = torch.randn(3, 2048), light(torch.zeros(3, 2048))
+    kept = [dendrofx.script(light, freeze=True)]
+    release()
+    before = resident()
+    kept += [dendrofx.script(light, freeze=True) for _ in range(10)]
+    release()
+    assert resident() - before < 20e6
+    assert torch.equal(kept[-1](torch.zeros(3, 2048)), wanted)
+    assert torch.equal(kept[-1](x), light(x))
 
 
 @needs_statm

@@ -14,6 +14,7 @@ from dendrofx.block import BlockData
 from dendrofx.choose import Candidate, SiteData, candidates
 from dendrofx.inputs import Inputs
 from dendrofx.stopwatch import AGAIN, BASELINE, ROUTED, Stopwatch
+from dendrofx.timing import Race, Timing
 from tests.models import Residual, compressible
 from tests.recorded import EIGHT, EVERY, LOW, ONE, SHAPES, SLOW, THREE, Medians, Recorded, decide, is_the_original, rows
 
@@ -235,3 +236,27 @@ def test_a_model_made_for_one_batch_size_is_timed_on_it() -> None:
         dendrofx.script(module)(rows(1))
     assert Stopwatch(60.0).models(module, module, batches).rounds >= 15
     assert Stopwatch(60.0).calls({("it",): (module, batches)})["it",] > 0
+
+
+@pytest.mark.parametrize(("times", "min_speedup", "races"), [
+    ((10.0, 10.1, 5.0), 1.05, 1),  # quiet
+    ((10.0, 11.0, 5.0), 1.05, 1),  # disturbed, and far from the wanted speedup on either side
+    ((10.0, 11.0, 40.0), 1.05, 1),
+    ((10.0, 11.0, 9.0), 1.05, 2),
+    ((10.0, 11.0, 5.0), 2.0, 2),
+    ((10.0, 14.0, 5.0), 1.05, 2),  # so disturbed that even this could be noise
+])  # fmt: skip
+def test_a_disturbed_race_is_run_again_where_it_could_decide_otherwise(
+    times: tuple[float, float, float], min_speedup: float, races: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run: list[int] = []
+
+    def fixed(calls: Any, *args: Any, **kwargs: Any) -> Race:
+        run.append(1)
+        named = zip((BASELINE, AGAIN, ROUTED), times, strict=True)
+        return Race({name: Timing((ms,) * 3) for name, ms in named}, 3, 0.0)
+
+    monkeypatch.setattr("dendrofx.stopwatch.race", fixed)
+    module = nn.Sequential(nn.Linear(4, 4)).eval()
+    Stopwatch(60.0, min_speedup).models(module, module, [Inputs.of(torch.zeros(2, 4))])
+    assert len(run) == races

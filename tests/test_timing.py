@@ -51,7 +51,7 @@ def test_callables_take_turns_on_the_same_round() -> None:
 
     run = race({name: lambda n, name=name: call(name, n) for name in seen}, seconds=0.0)  # type: ignore[misc]
     assert run.rounds == LEAST_ROUNDS
-    warm = [0, 1, 2, 0]
+    warm = [0, 1, 2, 3]
     assert all(numbers == warm + [n for n in range(run.rounds) for _ in range(2)] for numbers in seen.values())
     assert {name: len(t.ms) for name, t in run.timings.items()} == dict.fromkeys(seen, LEAST_ROUNDS)
     turns = order[3 * len(warm) :: 2]

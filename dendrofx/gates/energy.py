@@ -35,7 +35,7 @@ class EnergyGate(GateForm):
         dx = x - x.mean()
         slope = float((dx * (y - y.mean())).sum() / dx.square().sum().clamp_min(1e-12))
         offset = float(y.mean()) - slope * float(x.mean())
-        seen_energy = site.range_rows.abs().mean(1)
+        seen_energy = site.ranged(lambda x: x.abs().mean(1))
         logs = seen_energy[seen_energy > 0].double().log()
         low, high = float(logs.min()), float(logs.max())
         return EnergyScore(offset, slope, (low + high) / 2, (high - low) / 2 + ROUNDING)

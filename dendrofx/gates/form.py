@@ -21,7 +21,9 @@ margin of the tolerance; `forward_counted` counts such rows as `near_rows`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -30,8 +32,41 @@ from torch import Tensor, nn
 from dendrofx.block import BlockData
 from dendrofx.errors import InputError
 from dendrofx.forms import Form
+from dendrofx.gates.scores import LightRows
+from dendrofx.light.branch import Int8Chain
 
 Reads = Literal["input", "light", "evidence", "scales"]
+
+
+class LightRuns:
+    """What a light branch makes of rows that several gates ask about: it runs once for each."""
+
+    def __init__(self, light: nn.Module) -> None:
+        self.light = light
+        self._known: dict[tuple[int, Reads], tuple[Tensor, LightRows]] = {}
+
+    @staticmethod
+    def of(light: nn.Module | LightRuns) -> LightRuns:
+        """Of a branch that may have run before."""
+        return light if isinstance(light, LightRuns) else LightRuns(light)
+
+    @torch.no_grad()
+    def read(self, rows: Tensor, reads: Reads) -> LightRows:
+        """What the branch hands on to a gate that reads this of it."""
+        if reads == "light" and isinstance(self.light, Int8Chain):
+            reads = "scales"  # which come with the output
+        key = (id(rows), reads)
+        if key not in self._known:
+            self._known[key] = (rows, self._run(rows, reads))  # an id is good for as long as its object lives
+        return self._known[key][1]
+
+    def _run(self, rows: Tensor, reads: Reads) -> LightRows:
+        if reads == "evidence":
+            return LightRows(*self.light.observe(rows))  # type: ignore[operator]
+        if reads == "scales":
+            return LightRows(*self.light.scales(rows))  # type: ignore[operator]
+        out = self.light(rows)
+        return LightRows(out, out)
 
 
 @dataclass(frozen=True)
@@ -43,18 +78,25 @@ class SiteRows:
         light: the light branch.
         error: f32[N], relative error of the light branch on those rows, or None without data.
         seen: f32[M, in], further rows that only widen the range of features in which rows are judged.
+        ran: of the light branch, where it has run on some rows before.
     """
 
     data: BlockData
     light: nn.Module
     error: Tensor | None = None
     seen: Tensor | None = None
+    ran: LightRuns | None = None
 
-    @property
-    def range_rows(self) -> Tensor:
-        """All rows that show what range a row's features may have."""
+    @cached_property
+    def runs(self) -> LightRuns:
+        """Of the light branch."""
+        return LightRuns(self.light) if self.ran is None else self.ran
+
+    def ranged(self, read: Callable[[Tensor], Tensor]) -> Tensor:
+        """What is read of all rows that show what range a row's features may have."""
         assert self.data.rows is not None
-        return self.data.rows if self.seen is None else torch.cat([self.seen, self.data.rows])
+        own = read(self.data.rows)
+        return own if self.seen is None else torch.cat([read(self.seen), own])
 
 
 class GateForm(Form, ABC):

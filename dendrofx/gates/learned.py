@@ -74,18 +74,19 @@ class LearnedGate(GateForm):
 
     def _gate(self, site: SiteRows, rows: Tensor) -> tuple[LearnedScore | LearnedScaleScore, Tensor, Tensor]:
         """The unfitted gate, and what it takes its features from: on the rows, and on those that show their range."""
-        light, ranged = site.light, site.range_rows
         if self.reads == "scales":
-            if not isinstance(light, Int8Chain):
+            if not isinstance(site.light, Int8Chain):
                 raise InputError(
                     f"{self} reads the scales of int8 light branches; take LearnedGate() for this light form"
                 )
-            seen = light.scales(rows)[1]
-            return LearnedScaleScore(seen.size(1)), seen, light.scales(ranged)[1]
+            ranged = site.ranged(lambda x: site.runs.read(x, "scales").evidence)
+            seen = site.runs.read(rows, "scales").evidence
+            return LearnedScaleScore(seen.size(1)), seen, ranged
         if self.reads == "light":
-            rows, ranged = light(rows), light(ranged)
-            return LearnedLightScore(principal_directions(rows, self.directions).t()), rows, ranged
-        return LearnedScore(site.data.directions(0, "input")[:, : self.directions].t()), rows, ranged
+            out, ranged = site.runs.read(rows, "light").out, site.ranged(lambda x: site.runs.read(x, "light").out)
+            return LearnedLightScore(principal_directions(out, self.directions).t()), out, ranged
+        directions = site.data.directions(0, "input")[:, : self.directions].t()
+        return LearnedScore(directions), rows, site.ranged(lambda x: x)
 
 
 def fit_range(gate: FeatureScore, features: Tensor) -> None:

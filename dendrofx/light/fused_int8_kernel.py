@@ -91,6 +91,16 @@ class FusedInt8Linear(Int8Layer):
         self.packed = torch.ops.quantized.linear_prepack(steps, None)
 
 
+class BareFusedInt8Linear(FusedInt8Linear):
+    """The same where nothing is saved or loaded, for freezing (see `apart.py`)."""
+
+    def __getstate__(self) -> Any:  # noqa: ANN401  (not exported: TorchScript does not take it over)
+        raise NotImplementedError
+
+    def __setstate__(self, state: Any) -> None:  # noqa: ANN401
+        raise NotImplementedError
+
+
 def _fused(
     weight: Tensor,
     scale: Tensor,

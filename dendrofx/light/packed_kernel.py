@@ -101,6 +101,16 @@ class PackedLinear(nn.Module):
         self.packed = torch.ops.mkldnn._reorder_linear_weight(self.plain)
 
 
+class BarePackedLinear(PackedLinear):
+    """The same where nothing is saved or loaded, for freezing (see `apart.py`)."""
+
+    def __getstate__(self) -> Any:  # noqa: ANN401  (not exported: TorchScript does not take it over)
+        raise NotImplementedError
+
+    def __setstate__(self, state: Any) -> None:  # noqa: ANN401
+        raise NotImplementedError
+
+
 def _packed(
     plain: Tensor,
     bias: Optional[Tensor],  # noqa: UP045
