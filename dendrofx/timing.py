@@ -64,6 +64,7 @@ def race(
     least_rounds: int = LEAST_ROUNDS,
     most_seconds: float = math.inf,
     untimed_rounds: int = 4,
+    pause: Callable[[], object] = lambda: None,
 ) -> Race:
     """Time callables in turns.
 
@@ -75,6 +76,7 @@ def race(
         most_seconds: unless this is over; then two rounds are enough.
         untimed_rounds: before them, at least one: the last says how many rounds fit. TorchScript instruments its first call and
             optimises on its second: 1 where these were made.
+        pause: called before each round of long calls.
 
     Returns:
         The timings, one per round and callable.
@@ -95,6 +97,8 @@ def race(
         if number >= 2 and time.perf_counter() - started > most_seconds:
             break
         shuffle.shuffle(order)
+        if not warms:
+            pause()
         for name in order:
             if warms:
                 calls[name](number)

@@ -9,12 +9,24 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx import BFloat16, Capability, EnergyGate, InputError, Int8, LearnedGate, LowRank, Pruned, ResidualGate
+from dendrofx import (
+    BFloat16,
+    Capability,
+    EnergyGate,
+    InputError,
+    Int8,
+    LearnedGate,
+    LowRank,
+    NoiseGate,
+    Pruned,
+    ResidualGate,
+)
 from dendrofx.block import BlockData
 from dendrofx.calibrate import ONE_SIDED_95
 from dendrofx.choose import Candidate, SiteData, candidates, finite_rows
+from dendrofx.gates.form import LightRuns
 from dendrofx.gates.scores import UNJUDGED
-from dendrofx.ladder import default_lights
+from dendrofx.ladder import default_gates, default_lights
 from dendrofx.rewrite import Branches
 from tests.models import compressible
 
@@ -189,6 +201,42 @@ def test_the_ladder_is_of_this_machine(vnni: bool, bf16: bool, monkeypatch: pyte
     assert composed == {type(None), best}
     lone = BlockData(nn.Sequential(nn.Linear(24, 24)), torch.randn(9, 24))
     assert {type(f) for f in default_lights(lone)} == {LowRank} | low
+
+
+def test_of_many_sites_those_of_wide_output_try_no_gate_that_reads_it() -> None:
+    wide = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 25)).eval()
+    reads_light = LearnedGate(reads="light")
+    for made, many, tried in ((wide, True, False), (wide, False, True), (block(), True, True)):
+        gates = default_gates(BlockData(made, torch.randn(9, 24)), many)
+        assert (reads_light in gates) is tried
+        assert len(gates) == 5 + tried
+    assert default_gates(BlockData(wide), True) == [ResidualGate(), NoiseGate()]
+
+
+class Counted(nn.Module):
+    """A light branch that counts its runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs += 1
+        return x[:, :16]
+
+    def observe(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self(x), x.norm(dim=1, keepdim=True)
+
+
+def test_a_light_branch_runs_once_on_the_same_rows() -> None:
+    light, rows, others = Counted(), torch.randn(7, 24), torch.randn(7, 24)
+    runs = LightRuns.of(light)
+    assert LightRuns.of(runs) is runs
+    for _ in range(2):
+        assert torch.equal(runs.read(rows, "light").out, rows[:, :16])
+        assert torch.equal(runs.read(others, "light").out, others[:, :16])
+        assert torch.equal(runs.read(rows, "evidence").evidence, rows.norm(dim=1, keepdim=True))
+    assert light.runs == 3
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Statistics of recorded times, and how callables take turns; no live time is asserted on."""
 
+import time
+
 import pytest
 
-from dendrofx.timing import LEAST_ROUNDS, MOST_ROUNDS, Race, Timing, race
+from dendrofx.timing import LEAST_ROUNDS, LONG_SECONDS, MOST_ROUNDS, Race, Timing, race
 
 
 def test_median_and_95th_percentile() -> None:
@@ -60,6 +62,26 @@ def test_callables_take_turns_on_the_same_round() -> None:
     assert all(sorted(r) == ["a", "b", "c"] for r in rounds)
     assert len(set(rounds)) > 1
     assert all(ms >= 0 for t in run.timings.values() for ms in t.ms)
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_before_each_round_of_long_calls_there_is_a_pause(long: bool) -> None:
+    seen: list[str] = []
+
+    def call(name: str) -> None:
+        seen.append(name)
+        time.sleep(LONG_SECONDS if long else 0.0)
+
+    run = race(
+        {n: lambda _, n=n: call(n) for n in "ab"},  # type: ignore[misc]
+        0.0,
+        least_rounds=3,
+        untimed_rounds=1,
+        pause=lambda: seen.append("pause"),
+    )
+    rounds = "".join(n[0] for n in seen).replace("b", "a")
+    assert rounds == ("aa" + "paa" * 3 if long else "aa" + "aaaa" * 3)
+    assert run.rounds == 3
 
 
 def test_the_seed_decides_the_order_and_rounds_are_capped() -> None:
