@@ -52,7 +52,7 @@ def _twin(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
 
 
 def apart(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """The same module in a compilation unit of its own; `scripted` is used up. Bare modules must not be called meanwhile."""
+    """The same module in a compilation unit of its own; `scripted` is used up."""
     parameters, layouts = _movable(scripted), _laid_out(scripted)
     _put({name: value.new_empty(0) for name, value in parameters.items()}, scripted)
     _put_layouts({name: {a: _small(v) for a, v in values.items()} for name, values in layouts.items()}, scripted)

@@ -22,12 +22,10 @@ from dendrofx.record import positional
 from dendrofx.rewrite import Branches
 from dendrofx.show import HEADERS, annotate_shapes
 from dendrofx.sites import Refusal, Site
-from dendrofx.stopwatch import Part, Timer
+from dendrofx.stopwatch import Part
 from dendrofx.verify import site_alone
 
 RECIPE = "dendrofx.recipe"
-# Sites that are timed alone in one race: each is frozen for it, with its weights laid out once more.
-TOGETHER = 4
 
 
 @dataclass(frozen=True)
@@ -148,26 +146,18 @@ def _exact_entry(site: Site, form: LightForm, run: Pipeline) -> SitePlan:
 
 
 def _measured(module: RoutedModule, run: Pipeline) -> dict[str, float]:
-    """The routed sites alone, a few in turns, timed where their parts were: ms by name."""
+    """The routed sites alone, in turns, timed where their parts were: ms by name."""
     timed = [s for s in run.sites if s.name in run.chosen and s.name in run.tuning.measured]
-    found: dict[str, float] = {}
-    if run.timer is None:
-        return found
-    with run.timer.interruptible():
-        for start in range(0, len(timed), TOGETHER):
-            if not run.timer.expired:
-                found.update(_measured_together(timed[start : start + TOGETHER], module, run, run.timer))
-                trim()  # frozen copies
-    return found
-
-
-def _measured_together(sites: Sequence[Site], module: RoutedModule, run: Pipeline, timer: Timer) -> dict[str, float]:
-    rows, calls = run.rows(sites), dict[Part, tuple[nn.Module, Sequence[Inputs]]]()
-    for site in sites:
+    if run.timer is None or run.timer.expired or not timed:
+        return {}
+    rows, calls = run.rows(timed), dict[Part, tuple[nn.Module, Sequence[Inputs]]]()
+    for site in timed:
         block = block_of(run.captured, site.nodes)
         alone = site_alone(block, run.chosen[site.name].branches, _tolerance(module, site))
         calls[site.name,] = (alone, [Inputs((run.tuning.batches(site.name, rows[site.name])[-1],))])
-    return {site: ms for (site,), ms in timer.calls(calls).items()}
+    with run.timer.interruptible():
+        return {site: ms for (site,), ms in run.timer.calls(calls).items()}
+    return {}
 
 
 def _tolerance(module: RoutedModule, site: Site) -> float:
