@@ -20,7 +20,7 @@ MOST_ROWS = 2048
 MOST_BYTES = 2**26
 FEWEST_ROWS = 256
 # Bytes of rows, of all sets, that are held at a time where sites are looked at in turn; for the next ones the model runs again.
-GROUP_BYTES = 2**26
+GROUP_BYTES = 2**25
 
 
 class Recorder(fx.Interpreter):
