@@ -14,7 +14,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,20 +53,18 @@ def _twin(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
 
 def apart(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     """The same module in a compilation unit of its own; `scripted` is used up."""
-    parameters, layouts = _movable(scripted), _laid_out(scripted)
-    _put({name: value.new_empty(0) for name, value in parameters.items()}, scripted)
-    _put_layouts({name: {a: _small(v) for a, v in values.items()} for name, values in layouts.items()}, scripted)
+    weights = {**_parameters(scripted), **_layouts(scripted)}
+    _put({name: _small(value) for name, value in weights.items()}, scripted)
     # a buffer in memory would hold what is written four times
     with tempfile.TemporaryDirectory(prefix="dendrofx") as folder:
         path = str(Path(folder) / "apart.pt")
         torch.jit.save(scripted, path)
         made: torch.jit.ScriptModule = torch.jit.load(path)
-    _put(parameters, made)
-    _put_layouts(layouts, made)
+    _put(weights, made)
     return made
 
 
-def _movable(scripted: torch.jit.ScriptModule) -> dict[str, Tensor]:
+def _parameters(scripted: torch.jit.ScriptModule) -> dict[str, Tensor]:
     """Parameters by name, without those of modules that write themselves to a file: these must stay whole."""
     modules = scripted.named_modules(remove_duplicate=False)
     writers = tuple(f"{name}." if name else "" for name, m in modules if m._c._has_method("__getstate__"))
@@ -74,32 +72,24 @@ def _movable(scripted: torch.jit.ScriptModule) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in named if not name.startswith(writers)}
 
 
-def _put(parameters: Mapping[str, Tensor], scripted: torch.jit.ScriptModule) -> None:
-    modules = dict(scripted.named_modules(remove_duplicate=False))
-    for name, value in parameters.items():
-        path, _, last = name.rpartition(".")
-        modules[path]._parameters[last] = value  # TorchScript takes any tensor
-
-
-def _laid_out(scripted: torch.jit.ScriptModule) -> dict[str, dict[str, Any]]:
+def _layouts(scripted: torch.jit.ScriptModule) -> dict[str, Tensor | torch.ScriptObject]:
     """The weights of bare modules, by name."""
     found = {}
     for name, module in scripted.named_modules(remove_duplicate=False):
         kind = re.sub(r"___torch_mangle_\d+\.", "", module._c._type().qualified_name())
-        if (attributes := _WEIGHTS.get(kind)) is not None:
-            found[name] = {a: module._c.getattr(a) for a in attributes}
+        found.update({f"{name}.{a}": module._c.getattr(a) for a in _WEIGHTS.get(kind, ())})
     return found
 
 
 def _small(weight: Tensor | torch.ScriptObject) -> Tensor | torch.ScriptObject:
     """What can be saved in place of a weight."""
     if isinstance(weight, Tensor):
-        return torch.ones(1, 1, dtype=weight.dtype)
+        return torch.empty(0, dtype=weight.dtype)
     return pack(torch.ones(1, 1, dtype=torch.int8), torch.ones(1))
 
 
-def _put_layouts(layouts: Mapping[str, Mapping[str, Any]], scripted: torch.jit.ScriptModule) -> None:
+def _put(weights: Mapping[str, Tensor | torch.ScriptObject], scripted: torch.jit.ScriptModule) -> None:
     modules = dict(scripted.named_modules(remove_duplicate=False))
-    for name, values in layouts.items():
-        for attribute, value in values.items():
-            modules[name]._c.setattr(attribute, value)
+    for name, value in weights.items():
+        path, _, last = name.rpartition(".")
+        modules[path]._c.setattr(last, value)

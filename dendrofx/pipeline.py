@@ -169,19 +169,19 @@ class Pipeline:
         """
         if self.data is None:
             return 1.0
-        tried: dict[float, float] = {}
-        reached: dict[float, float] = {}
+        tried: dict[float, tuple[float, float]] = {}  # cost, and multiplier reached
         seen: set[tuple[str, ...]] = set()
         for share in tqdm(BUDGET_SHARES, desc="choosing jointly", delay=2, leave=False):
             self.choose(share)
             choice = tuple(f"{n}: {c.branches.light_form}, {c.branches.gate_form}" for n, c in self.chosen.items())
             if choice and choice not in seen:
                 _, steps = self.walked(self.data.choose, self.steps_of(TRIAL_STEPS))
-                tried[share] = self.cost_of(steps[-1].counts if steps else {})
-                reached[share] = steps[-1].multiplier if steps else 0.0
+                tried[share] = (
+                    (self.cost_of(steps[-1].counts), steps[-1].multiplier) if steps else (self.cost_of({}), 0.0)
+                )
             seen.add(choice)
-        best = min(tried, key=lambda share: tried[share]) if tried else 1.0
-        self.reached = reached.get(best, 0.0)
+        best = min(tried, key=lambda share: tried[share][0], default=1.0)
+        self.reached = tried.get(best, (1.0, 0.0))[1]
         return best
 
     def cost_of(self, counts: Counts) -> float:
