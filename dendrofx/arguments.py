@@ -6,18 +6,14 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TypeGuard
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from dendrofx.calibration import Calibration
 from dendrofx.capture import is_routed
 from dendrofx.cascade.form import Routed
 from dendrofx.errors import InputError
 from dendrofx.gates import GateForm
 from dendrofx.guarantee.budget import Budget
-from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
-from dendrofx.show import first_line
 
 
 def check_tuning(
@@ -105,32 +101,3 @@ def check(model: nn.Module, max_deviation: object, light: object, gate: object, 
         raise InputError(f"gate must be a gate form such as dendrofx.LearnedGate(), or a module, got {gate!r}")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise InputError(f"seed must be a whole number from 0 to 2^63 - 1, got {seed!r}")
-
-
-def one_of_each_kind(data: Calibration | None) -> list[Inputs]:
-    """The first calibration batch of every width and dtype."""
-    kinds: dict[str, Inputs] = {}
-    for batch in [] if data is None else [*data.fit, *data.gate, *data.choose, *data.walk]:
-        kinds.setdefault(str([_kind(t) for t in batch.tensors]), batch)
-    return list(kinds.values())
-
-
-def _kind(t: Tensor) -> tuple[object, ...]:
-    """Dtype and width; of ids and masks, whose second size counts tokens, the number of axes."""
-    return t.dtype, t.shape[1:] if t.is_floating_point() else t.dim()
-
-
-@torch.no_grad()
-def try_inputs(model: nn.Module, example: Inputs) -> None:
-    """Run the model once, so that inputs it rejects are reported as inputs."""
-    if not isinstance(model, nn.Module) or any(m.training for m in model.modules()):
-        return
-    if any(t.device.type != "cpu" for t in [*model.parameters(), *model.buffers()]):
-        return  # capture names the tensor
-    try:
-        example.call(model)
-    except Exception as error:
-        raise InputError(
-            f"{type(model).__name__} rejects the inputs {example}: {first_line(error)}. Pass batches as the model"
-            " is called: a tensor, a tuple of positional inputs or a dict of named ones, with the width and dtype it was trained on"
-        ) from error

@@ -14,7 +14,7 @@ batch are dealt out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -78,23 +78,21 @@ class Calibration:
 
     @staticmethod
     def read(batches: Iterable[Any], seed: int, test: bool = False) -> Calibration:
-        """Read an iterable of batches once and cut it by seed.
+        """Read an iterable of batches once and cut it by seed; see `read_batches` and `cut`."""
+        return Calibration.cut(read_batches(batches), seed, test)
+
+    @staticmethod
+    def cut(read: list[Inputs], seed: int, test: bool = False) -> Calibration:
+        """Cut batches into the sets.
 
         Args:
-            batches: each a tensor, a tuple or a dict of tensors. A single tensor is one batch.
+            read: with the inputs marked that all samples share.
             seed: of the cut.
             test: whether a fifth set is wanted.
 
         Raises:
-            InputError: nothing to read, values that are not finite, or too few samples.
+            InputError: too few samples.
         """
-        if isinstance(batches, Tensor):
-            batches = [batches]
-        if not isinstance(batches, Iterable) or isinstance(batches, dict | str):
-            raise InputError(
-                f"calibration is an iterable of batches, got {type(batches).__name__}: for a single batch pass [batch]"
-            )
-        read = [_checked(b, i) for i, b in enumerate(tqdm(batches, desc="reading calibration", delay=2))]
         read = [b for b in read if b.samples > 0]
         if not read:
             raise InputError("calibration is empty: pass at least a few hundred samples, or calibration=None")
@@ -113,22 +111,55 @@ class Calibration:
         return Calibration(fit, gate, choose, walk, sizes, data_fingerprint(read), parts[4] if test else [])
 
 
+def read_batches(batches: Iterable[Any]) -> list[Inputs]:
+    """Read an iterable of batches once.
+
+    Args:
+        batches: each a tensor, a tuple or a dict of tensors. A single tensor is one batch.
+
+    Raises:
+        InputError: nothing that can be read, or values that are NaN; says what to write instead.
+    """
+    if isinstance(batches, Tensor):
+        batches = [batches]
+    kind = f"{type(batches).__module__.partition('.')[0]}.{type(batches).__name__}"
+    instead = {
+        "numpy.ndarray": "torch.from_numpy(calibration).split(64)",
+        "pandas.DataFrame": "torch.from_numpy(frame.to_numpy(dtype='float32')).split(64)",
+    }
+    if kind in instead:
+        raise InputError(f"calibration is an iterable of batches of tensors, got a {kind}: write {instead[kind]}")
+    if not isinstance(batches, Iterable) or isinstance(batches, Mapping | str):
+        raise InputError(
+            f"calibration is an iterable of batches, got {type(batches).__name__}: for a single batch pass [batch]"
+        )
+    return [_checked(b, i) for i, b in enumerate(tqdm(batches, desc="reading calibration", delay=2))]
+
+
 def _checked(batch: Any, number: int) -> Inputs:  # noqa: ANN401
     try:
         inputs = Inputs.of(batch)
     except InputError as error:
         raise InputError(f"calibration batch {number}: {error}") from error
     if not inputs.tensors:
-        raise InputError(f"calibration batch {number} holds no tensor: {inputs}")
+        raise InputError(f"calibration batch {number} holds no tensor: {inputs}{_fix(inputs)}")
     for tensor in inputs.tensors:
         if tensor.device.type != "cpu":
             raise InputError(f"calibration batch {number} is on {tensor.device}: move it to the CPU")
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            bad = int((~tensor.isfinite()).sum())
+        if tensor.layout != torch.strided:
             raise InputError(
-                f"calibration batch {number} {inputs} holds {bad} values that are NaN or infinite: drop them"
+                f"calibration batch {number} {inputs} holds a sparse tensor, which no graph takes: write x.to_dense()"
             )
+        if tensor.is_floating_point() and bool(tensor.isnan().any()):
+            bad = int(tensor.isnan().sum())
+            raise InputError(f"calibration batch {number} {inputs} holds {bad} values that are NaN: drop these samples")
     return inputs
+
+
+def _fix(inputs: Inputs) -> str:
+    """What to write for arrays that are no tensors."""
+    values = [*inputs.args, *(v for _, v in inputs.kwargs)]
+    return ". Write torch.from_numpy(x) for each array" if any(hasattr(v, "__array__") for v in values) else ""
 
 
 def _deal_batches(batches: list[Inputs], generator: torch.Generator, shares: Sequence[float]) -> list[list[Inputs]]:

@@ -1,32 +1,36 @@
 """How a model is called and what it returns, kept for models whose graph knows tensors only.
 
-A graph has tensors in and tensors out. Callers have more: keyword arguments, flags, and outputs that are dicts, dataclasses or
-nested tuples. `CallForm` holds what lies between, so that a rewritten module is called as the model was:
+A graph has tensors in and tensors out. Callers have more: defaults, keyword arguments, flags, dicts of tensors, and outputs that
+are dicts, dataclasses or nested tuples. `CallForm` holds what lies between, so that a rewritten module is called as the model was:
 
     model(input_ids=ids, attention_mask=mask, use_cache=False)   ->   BaseModelOutput(last_hidden_state=...)
     graph(input_ids, attention_mask)                             ->   {"last_hidden_state": ...}
 
-A scripted module returns what the graph returns: one tensor, a dict of tensors, or a tuple.
+Whatever is no tensor (a flag, a mask that is None) was fixed when the model was captured. A call that says otherwise, or leaves out
+what then takes another value by default, is refused by name. A scripted module returns what the graph returns: one tensor, a
+dict of tensors, or a tuple.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dendrofx.errors import InputError
-from dendrofx.inputs import Inputs
-from dendrofx.outputs import OutputForm, flatten
+from dendrofx.guards import SizeError, broken, refusal
+from dendrofx.inputs import Inputs, show
+from dendrofx.outputs import PLAIN, OutputForm, flatten
 
 # Where a graph module's meta keeps its `CallForm`.
 CALL = "dendrofx.call"
-# What an argument may be that is fixed at capture: its value says all about it.
-_PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device)
+AGAIN = "transform it again with example_inputs= that hold this argument"
+_OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -35,98 +39,247 @@ class CallForm:
 
     Attributes:
         model: its class name, for messages.
-        parameters: of its forward, those that can be given by position, in order.
-        tensors: names of the tensor inputs, in the order of the signature.
-        constants: the other arguments, fixed when the model was captured.
-        defaults: of the parameters that were left out then, and stay as they were.
-        output: the form of what it returns.
+        signature: of its forward; defaults that say nothing about themselves are left out.
+        given: the form of the arguments that were given when the model was captured, a dict by parameter.
+        tensors: names of the tensors among them, in order: those of the graph's inputs.
+        flags: values of keywords that the model takes for itself when they are left out, from its config.
+        output: the form of what it returns; None where the graph returns it as it is.
+        guards: what the graph assumes about the sizes of its inputs; see `guards.py`.
     """
 
     model: str
-    parameters: tuple[str, ...]
+    signature: inspect.Signature
+    given: OutputForm
     tensors: tuple[str, ...]
-    constants: Mapping[str, Any]
-    defaults: Mapping[str, Any]
-    output: OutputForm
+    flags: Mapping[str, Any]
+    output: OutputForm | None = None
+    guards: tuple[str, ...] = ()
 
     @staticmethod
-    def of(model: nn.Module, example: Inputs) -> CallForm:
-        """The call that `example` makes, run once.
+    def of(model: nn.Module, example: Inputs, output: Any = _MISSING) -> CallForm:  # noqa: ANN401
+        """Return the form of the call that `example` makes.
+
+        Args:
+            model: the original.
+            example: inputs as the caller writes them.
+            output: what the model returned for them, where it is known.
 
         Raises:
             InputError: the example does not fit the signature, or holds or returns what a graph cannot.
         """
-        given = arguments(model, example)
-        tensors = tuple(k for k, v in given.items() if isinstance(v, Tensor))
-        constants = {k: v for k, v in given.items() if not isinstance(v, Tensor)}
-        for name, value in constants.items():
-            if not _is_plain(value):
-                raise InputError(
-                    f"{type(model).__name__} takes {name}, a {type(value).__name__}: a graph takes tensors and plain values."
-                    " Wrap the model in a module whose forward takes each tensor under a name of its own"
-                )
-        with torch.no_grad():
-            found, output = flatten(example.call(model))
-        _check_output(type(model).__name__, found, output)
-        parameters = inspect.signature(model.forward).parameters.values()
-        by_position = tuple(p.name for p in parameters if _takes_position(p))
-        defaults = {p.name: p.default for p in parameters if p.name not in given and _is_plain(p.default)}
-        return CallForm(type(model).__name__, by_position, tensors, constants, defaults, output)
+        signature, name = signature_of(model), type(model).__name__
+        arguments = bind(signature, name, example)
+        given = flatten(arguments)[1]
+        if left := given.leaves("left out"):
+            path = _shown(left[0].name, signature)
+            raise InputError(
+                f"{name} takes {path}, a {left[0].value}: a graph takes tensors and plain values. Wrap the model in a module"
+                " whose forward takes each tensor under a name of its own"
+            )
+        form = CallForm(name, signature, given, _names(given, signature), _flags(model))
+        return form if output is _MISSING else form.returning(output)
+
+    @staticmethod
+    def of_signature(model: nn.Module) -> CallForm:
+        """Return the form of a call with a tensor for every parameter that has no default, and nothing else.
+
+        Raises:
+            InputError: there is no such parameter.
+        """
+        signature, name = signature_of(model), type(model).__name__
+        needed = [p.name for p in signature.parameters.values() if p.default is p.empty and p.kind not in _OPEN]
+        if not needed:
+            raise InputError(f"{name} says nothing about its inputs: pass example_inputs= or calibration=")
+        parts = tuple((n, OutputForm(n, "tensor")) for n in needed)
+        return CallForm(name, signature, OutputForm("", kind=dict, parts=parts), tuple(needed), _flags(model))
+
+    def returning(self, output: Any) -> CallForm:  # noqa: ANN401
+        """Return the same call with the form of its output.
+
+        Raises:
+            InputError: an output that cannot be put together again from its tensors.
+        """
+        tensors, form = flatten(output)
+        _check_output(self.model, tensors, form)
+        return replace(self, output=form)
 
     def plain(self, inputs: Inputs) -> Inputs:
         """A caller's inputs as the graph takes them: its tensors by name, flags at their captured values dropped.
 
         Raises:
-            InputError: an argument that was not there, or had another value, when the model was captured.
+            InputError: an argument that was not there, or had another value, when the model was captured, or a size that the
+                graph was not captured for.
         """
-        if len(inputs.args) > len(self.parameters):
-            raise InputError(f"{self.model} takes {len(self.parameters)} inputs by position, got {len(inputs.args)}")
-        given = dict(zip(self.parameters, inputs.args, strict=False))
-        if twice := [name for name, _ in inputs.kwargs if name in given]:
-            raise InputError(f"{self.model} got {twice[0]} twice, by position and by name")
-        given.update(inputs.kwargs)
-        fixed = {**self.defaults, **self.constants}
-        for name, value in given.items():
-            if name not in self.tensors and not (name in fixed and _same(fixed[name], value)):
-                raise InputError(
-                    f"{self.model} was captured with {self} and cannot take {name}={_short(value)}: transform it again"
-                    " with example_inputs= that hold this argument"
-                )
-        if missing := [name for name in self.tensors if not isinstance(given.get(name), Tensor)]:
-            raise InputError(f"{self.model} was captured with {self}; {missing[0]} is missing")
-        return Inputs((), tuple((name, given[name]) for name in self.tensors))
+        arguments = bind(self.signature, self.model, inputs)
+        found: list[Tensor] = []
+        for name, form in self.given.parts:
+            value = arguments.pop(name, _MISSING)
+            self._match(form, self._default(name) if value is _MISSING else value, found, value is _MISSING)
+        for name, value in arguments.items():
+            self._refuse_new(name, value)
+        self.check(dict(zip(self.tensors, found, strict=True)))
+        return Inputs((), tuple(zip(self.tensors, found, strict=True)), inputs.shared)
+
+    def check(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raise `SizeError` for sizes that the graph was not captured for."""
+        if self.guards and (guard := broken(self.guards, tensors)) is not None:
+            raise SizeError(refusal(self.model, guard))
+
+    def _default(self, name: str) -> Any:  # noqa: ANN401
+        default = self.signature.parameters[name].default
+        kind = self.signature.parameters[name].kind
+        empty: Any = {} if kind is inspect.Parameter.VAR_KEYWORD else ()
+        return empty if kind in _OPEN else _MISSING if default is inspect.Parameter.empty else default
+
+    def _match(self, form: OutputForm, value: Any, found: list[Tensor], left_out: bool = False) -> None:  # noqa: ANN401
+        """Collect the tensors of an argument that has the captured form; raise `InputError` where it has another."""
+        name = _shown(form.name, self.signature)
+        if form.leaf == "tensor":
+            if not isinstance(value, Tensor):
+                missing = left_out or value is _MISSING or value is None
+                said = "is missing" if missing else f"cannot be {show(value)}"
+                raise InputError(f"{self.model} was captured with {self}; {name} {said}")
+            found.append(value)
+        elif form.leaf:
+            if not _same(form.value, value):
+                said = f"leave out {name}, which is {show(value)} then" if left_out else f"take {name}={show(value)}"
+                raise InputError(f"{self.model} was captured with {self} and cannot {said}: {AGAIN}")
+        elif isinstance(value, Mapping) if issubclass(form.kind, Mapping) else type(value) is form.kind:
+            self._match_parts(form, value, found)
+        else:
+            said = "is missing" if left_out or value is _MISSING else f"cannot be {show(value)}"
+            raise InputError(f"{self.model} was captured with {self}; {name} {said}")
+
+    def _match_parts(self, form: OutputForm, value: Any, found: list[Tensor]) -> None:  # noqa: ANN401
+        """The same for a container."""
+        own = flatten(value)[1].parts if not isinstance(value, Mapping) else ()
+        items = dict(value) if isinstance(value, Mapping) else {k: _part(value, k) for k, _ in own}
+        known = {key for key, _ in form.parts}
+        for key in [k for k in items if k not in known]:
+            self._refuse_new(str(key) if self._is_open(form) else f"{form.name}.{key}", items[key])
+        for key, part in form.parts:
+            default = self.flags.get(str(key), _MISSING) if self._is_open(form) else _MISSING
+            self._match(part, items.get(key, default), found, key not in items)
+
+    def _is_open(self, form: OutputForm) -> bool:
+        parameter = self.signature.parameters.get(form.name)
+        return parameter is not None and parameter.kind is inspect.Parameter.VAR_KEYWORD
+
+    def _refuse_new(self, name: str, value: Any) -> None:  # noqa: ANN401
+        """Raise `InputError` for an argument that was not there at capture, unless it says what the model does without it."""
+        parameter = self.signature.parameters.get(name)
+        if parameter is not None and parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            for key, inner in value.items():
+                self._refuse_new(key, inner)
+            return
+        default = self.flags.get(name, _MISSING) if parameter is None else parameter.default
+        if default is _MISSING or not _same(default, value):
+            shown = _shown(name, self.signature)
+            raise InputError(f"{self.model} was captured with {self} and cannot take {shown}={show(value)}: {AGAIN}")
+
+    def call(self, model: nn.Module, plain: Inputs) -> Any:  # noqa: ANN401
+        """What a model that is called this way returns for a graph's inputs."""
+        return self.call_with(model, [dict(plain.kwargs)[name] for name in self.tensors])
+
+    def call_with(self, model: nn.Module, tensors: Sequence[Any]) -> Any:  # noqa: ANN401  (the model's output)
+        """The same for its tensors in order."""
+        bound = self.signature.bind_partial()
+        bound.arguments.update(self.given.build(tensors))
+        return model(*bound.args, **bound.kwargs)
 
     def restore(self, raw: Any) -> Any:  # noqa: ANN401
         """What the model would have returned, from what the graph returned."""
+        if self.output is None:
+            return raw
         if self.output.leaf == "tensor":
             return self.output.build([raw])
         return self.output.build(list(raw.values()) if isinstance(raw, Mapping) else list(raw))
 
     def __str__(self) -> str:
         """`the inputs input_ids, attention_mask, use_cache=False`."""
-        return "the inputs " + ", ".join([*self.tensors, *(f"{k}={v!r}" for k, v in self.constants.items())])
+        tensors = [_shown(leaf.name, self.signature) for leaf in self.given.leaves("tensor")]
+        constants = [f"{_shown(c.name, self.signature)}={c.value!r}" for c in self.given.leaves("constant")]
+        return "the inputs " + ", ".join([*tensors, *constants])
 
 
-def arguments(model: nn.Module, inputs: Inputs) -> dict[str, Any]:
-    """Inputs by parameter name, in the order of `model.forward`'s signature.
+def signature_of(model: nn.Module) -> inspect.Signature:
+    """The signature of a model's forward, without annotations, and without defaults that are no plain values."""
+    found = inspect.signature(model.forward)
+    plain = [p.replace(annotation=p.empty, default=_plain_default(p)) for p in found.parameters.values()]
+    return inspect.Signature(plain)
+
+
+def _plain_default(parameter: inspect.Parameter) -> Any:  # noqa: ANN401
+    default = parameter.default
+    return default if default is parameter.empty or isinstance(default, PLAIN) else Unsaid()
+
+
+class Unsaid:
+    """A default of the model's that a caller cannot repeat."""
+
+
+def bind(signature: inspect.Signature, model: str, inputs: Inputs) -> dict[str, Any]:
+    """Inputs by parameter, in the order of the signature.
 
     Raises:
-        InputError: they do not fit the signature.
+        InputError: they do not fit it.
     """
     try:
-        bound = inspect.signature(model.forward).bind(*inputs.args, **dict(inputs.kwargs))
+        return dict(signature.bind(*inputs.args, **dict(inputs.kwargs)).arguments)
     except TypeError as error:
-        raise InputError(f"{type(model).__name__} does not take the inputs {inputs}: {error}") from error
-    found: dict[str, Any] = {}
-    for name, value in bound.arguments.items():
-        kind = bound.signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_KEYWORD:
-            found.update(value)
-        elif kind is inspect.Parameter.VAR_POSITIONAL:
-            raise InputError(f"{type(model).__name__} takes *{name}: wrap it in a module with named inputs")
-        else:
+        raise InputError(f"{model} does not take the inputs {inputs}: {error}{_hint(signature, inputs)}") from error
+
+
+def _hint(signature: inspect.Signature, inputs: Inputs) -> str:
+    """What was probably meant by inputs of which there are too many."""
+    takes = [p for p in signature.parameters.values() if p.kind not in _OPEN]
+    if inputs.kwargs or len(inputs.args) <= len(takes):
+        return ""
+    if len(inputs.args) == len(takes) + 1:
+        names = ", ".join(p.name for p in takes) or "x"
+        return f". If its last is a label, pass calibration=[{names} for {names}, _ in loader]"
+    return ". Several batches go to calibration=, not to example_inputs="
+
+
+def _names(given: OutputForm, signature: inspect.Signature) -> tuple[str, ...]:
+    """Names of a graph's inputs: the path to each tensor, as an identifier."""
+    names: list[str] = []
+    for leaf in given.leaves("tensor"):
+        name = re.sub(r"\W", "_", _shown(leaf.name, signature))
+        name = f"input_{name}" if not name.isidentifier() or name == "self" else name
+        while name in names:
+            name += "_"
+        names.append(name)
+    return tuple(names)
+
+
+def _shown(path: str, signature: inspect.Signature) -> str:
+    """A path without the parameter that takes all other keywords."""
+    first, _, rest = path.partition(".")
+    parameter = signature.parameters.get(first)
+    return rest if rest and parameter is not None and parameter.kind is inspect.Parameter.VAR_KEYWORD else path
+
+
+def _flags(model: nn.Module) -> dict[str, Any]:
+    """What a model does about keywords that are left out, as far as a config of it says so; None stands for that, too."""
+    config = getattr(model, "config", None)
+    if config is None or not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in _parameters(model)):
+        return {}
+    found = {}
+    for name in ("return_dict", "output_attentions", "output_hidden_states", "use_cache"):
+        value = getattr(config, name, _MISSING)
+        if isinstance(value, PLAIN):
             found[name] = value
     return found
+
+
+def _parameters(model: nn.Module) -> list[inspect.Parameter]:
+    return list(inspect.signature(model.forward).parameters.values())
+
+
+def _part(value: Any, key: Any) -> Any:  # noqa: ANN401
+    """A part of a container by the key that `flatten` gives it."""
+    return value[key] if isinstance(value, tuple | list) and isinstance(key, int) else getattr(value, key)
 
 
 def _check_output(model: str, found: list[Tensor], output: OutputForm) -> None:
@@ -149,19 +302,5 @@ def _check_output(model: str, found: list[Tensor], output: OutputForm) -> None:
         )
 
 
-def _takes_position(parameter: inspect.Parameter) -> bool:
-    return parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-
-
-def _is_plain(value: Any) -> bool:  # noqa: ANN401
-    if isinstance(value, Mapping):
-        return all(map(_is_plain, value.values()))
-    return all(map(_is_plain, value)) if isinstance(value, tuple | list) else isinstance(value, _PLAIN)
-
-
 def _same(captured: Any, value: Any) -> bool:  # noqa: ANN401
     return type(captured) is type(value) and bool(captured == value)
-
-
-def _short(value: Any) -> str:  # noqa: ANN401
-    return str(Inputs((value,)))[1:-1]

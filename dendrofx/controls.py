@@ -19,6 +19,7 @@ from dendrofx.block import BlockData, block_of
 from dendrofx.cascade.finish import CascadeRecipe
 from dendrofx.cascade.graph import NAME, build, cascade_parts
 from dendrofx.choose import relative_error, scores
+from dendrofx.drop_in import graph_level
 from dendrofx.finish import RECIPE, Recipe
 from dendrofx.gates import AlwaysLight, GateForm, OracleGate, RandomGate, SiteRows
 from dendrofx.gates.model_scores import KnownScore, RandomModelScore, flat_rows
@@ -89,10 +90,10 @@ def by_oracle(module: RoutedModule, counts: Counts, batch: Inputs) -> RoutedModu
 def _cascade_by_oracle(module: RoutedModule, share: float, batch: Inputs) -> RoutedModule:
     """Recompute the samples of `batch` whose light outputs deviate most."""
     source: CascadeRecipe = module.meta[RECIPE]
-    light, full = (by_sample(batch.call(m.forward), batch.samples) for m in (source.light, source.full))
+    light, full = (by_sample(batch.call(graph_level(m)), batch.samples) for m in (source.light, source.full))
     errors = deviation(full, light)
     cut = float(torch.quantile(errors, 1 - share, interpolation="lower")) * (1 + 1e-6) if share < 1 else 0.0
-    read = flat_rows(flatten(batch.call(source.light.forward))[0][source.decision])
+    read = flat_rows(flatten(batch.call(graph_level(source.light)))[0][source.decision])
     made = cascade_with(module, KnownScore(read, errors.float()))
     set_tolerances(made, {NAME: cut})
     return made

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from dendrofx.outputs import flatten
 
 @dataclass(frozen=True)
 class Inputs:
-    """Positional and keyword inputs of one call.
+    """Positional and keyword inputs of one call; tensors may lie inside dicts, tuples and lists.
 
     Example:
         >>> Inputs.of({"x": torch.zeros(8, 64)})
@@ -31,17 +32,21 @@ class Inputs:
         """From one batch as users write it: a tensor, a tuple or list of positional inputs, or a dict of named ones.
 
         Raises:
-            InputError: anything else.
+            InputError: anything else, with what to write instead.
         """
         if isinstance(batch, Inputs):
             return batch
         if isinstance(batch, Tensor):
             return Inputs((batch,))
-        if isinstance(batch, Mapping):
+        if isinstance(batch, Mapping) and all(isinstance(k, str) for k in batch):
             return Inputs((), tuple(batch.items()))
+        if isinstance(batch, list) and batch and all(isinstance(b, Mapping) for b in batch):
+            raise InputError(
+                "a batch is no list of dicts: join its samples with torch.utils.data.default_collate(batch)"
+            )
         if isinstance(batch, tuple | list):
             return Inputs(tuple(batch))
-        raise InputError(f"a batch is a tensor, a tuple or a dict of tensors, got {type(batch).__name__}")
+        raise InputError(f"a batch is a tensor, a tuple or a dict of tensors, got {_kind(batch)}{_instead(batch)}")
 
     def call(self, module: Callable[..., Any]) -> Any:  # noqa: ANN401
         """The module's output on these inputs."""
@@ -50,7 +55,7 @@ class Inputs:
     @property
     def tensors(self) -> list[Tensor]:
         """The tensors among the inputs."""
-        return [v for v in (*self.args, *(v for _, v in self.kwargs)) if isinstance(v, Tensor)]
+        return flatten([*self.args, *(v for _, v in self.kwargs)])[0]
 
     @property
     def samples(self) -> int:
@@ -61,11 +66,7 @@ class Inputs:
     @property
     def carrying(self) -> list[Tensor]:
         """The tensors that carry samples."""
-        return [
-            v
-            for k, v in (*(("", v) for v in self.args), *self.kwargs)
-            if isinstance(v, Tensor) and k not in self.shared
-        ]
+        return flatten([*self.args, *(v for k, v in self.kwargs if k not in self.shared)])[0]
 
     def take(self, index: Tensor) -> Inputs:
         """The samples at `index` (i64[k])."""
@@ -73,18 +74,68 @@ class Inputs:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Inputs:
         """With every tensor changed that carries samples."""
+        kept = ((k, v if k in self.shared else _changed(v, change)) for k, v in self.kwargs)
+        return Inputs(tuple(_changed(v, change) for v in self.args), tuple(kept), self.shared)
 
-        def pick(v: Any) -> Any:  # noqa: ANN401
-            return change(v) if isinstance(v, Tensor) else v
-
-        kept = ((k, v if k in self.shared else pick(v)) for k, v in self.kwargs)
-        return Inputs(tuple(map(pick, self.args)), tuple(kept), self.shared)
+    def copied(self) -> Inputs:
+        """With tensors of its own: for a call that may write into them."""
+        args, kwargs = _changed([self.args, dict(self.kwargs)], torch.clone)
+        return Inputs(tuple(args), tuple(kwargs.items()), self.shared)
 
     def __str__(self) -> str:
-        def show(v: Any) -> str:  # noqa: ANN401
-            return f"{str(v.dtype).removeprefix('torch.')}{list(v.shape)}" if isinstance(v, Tensor) else repr(v)
-
         return f"({', '.join([show(v) for v in self.args] + [f'{k}={show(v)}' for k, v in self.kwargs])})"
+
+
+def show(value: Any) -> str:  # noqa: ANN401
+    """An input in a few words, `float32[8, 64]`; of long containers the first parts."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(_few(f'{k}: {show(v)}' for k, v in value.items()))}}}"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(_few(map(show, value)))}]"
+    if hasattr(value, "__array__") or not isinstance(value, bool | int | float | str | type(None)):
+        return _kind(value)
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:36]} ..."
+
+
+def _few(texts: Iterator[str], most: int = 4) -> list[str]:
+    found = list(texts)
+    return found if len(found) <= most else [*found[:most], f"... {len(found) - most} more"]
+
+
+def _kind(value: Any) -> str:  # noqa: ANN401
+    kind = type(value)
+    return f"{kind.__module__.partition('.')[0]}.{kind.__name__}" if kind.__module__ != "builtins" else kind.__name__
+
+
+def _instead(value: Any) -> str:  # noqa: ANN401
+    """What to write for something that is often passed."""
+    kind = _kind(value)
+    if kind == "numpy.ndarray":
+        return ": write torch.from_numpy(batch)"
+    if kind.startswith("pandas."):
+        return ": write torch.from_numpy(frame.to_numpy(dtype='float32'))"
+    if kind == "torch.DataLoader" or hasattr(value, "__next__"):
+        return ": several batches go to calibration="
+    return ""
+
+
+def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN401
+    """A tree of inputs with its tensors changed; what is no container stays as it is."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        made = {k: _changed(v, change) for k, v in value.items()}
+        return made if type(value) is dict else type(value)(made)  # type: ignore[call-arg]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: _changed(getattr(value, f.name), change) for f in dataclasses.fields(value) if f.init}
+        return dataclasses.replace(value, **fields)
+    if isinstance(value, tuple | list):
+        parts = [_changed(v, change) for v in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
 
 
 def tensors_of(output: Any) -> list[Tensor]:  # noqa: ANN401

@@ -17,6 +17,8 @@ import torch
 from torch import fx, nn
 
 from dendrofx.apart import apart, bare
+from dendrofx.calling import CALL
+from dendrofx.guards import add_guards
 from dendrofx.module import RoutedModule
 
 
@@ -38,7 +40,7 @@ def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule
     fresh = module
     if isinstance(module, fx.GraphModule):
         kind = RoutedModule if isinstance(module, RoutedModule) else fx.GraphModule
-        fresh = kind(module, copy.deepcopy(module.graph))
+        fresh = kind(module, _guarded(module))
         fresh.training = module.training
     with _known_warnings_silenced():
         scripted = torch.jit.script(bare(fresh) if freeze else fresh)
@@ -46,6 +48,14 @@ def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule
             kept = ["forward_counted"] if isinstance(module, RoutedModule) else []
             scripted = torch.jit.freeze(apart(scripted).eval(), preserved_attrs=kept)
     return cast(torch.jit.ScriptModule, scripted)
+
+
+def _guarded(gm: fx.GraphModule) -> fx.Graph:
+    """A copy of a module's graph that checks the sizes it was captured for."""
+    graph, form = copy.deepcopy(gm.graph), gm.meta.get(CALL)
+    if form is not None and form.guards:
+        add_guards(graph, form.model, form.guards)
+    return graph
 
 
 def save_script(scripted: torch.jit.ScriptModule, path: Path, extra: Mapping[str, str]) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dendrofx.drop_in import graph_level
 from dendrofx.inputs import Inputs, by_sample
 from dendrofx.module import DEAD_ROWS
 
@@ -49,7 +50,7 @@ def agreement(reference: Tensor, output: Tensor) -> float:
 @torch.no_grad()
 def outputs(module: nn.Module, batches: Sequence[Inputs]) -> Tensor:
     """The module's outputs over batches, one row per sample; those with fewer values (shorter sequences) end in zeros."""
-    return _stacked([by_sample(b.call(module), b.samples) for b in batches])
+    return _stacked([by_sample(b.call(graph_level(module)), b.samples) for b in batches])
 
 
 def _stacked(parts: Sequence[Tensor]) -> Tensor:
@@ -62,7 +63,7 @@ def counted_outputs(module: Any, batches: Sequence[Inputs]) -> tuple[Tensor, Cou
     """Outputs and summed counts of a module with `forward_counted`, eager or scripted."""
     parts, total = [], Counts()
     for batch in batches:
-        output, counts = module.forward_counted(*batch.args, **dict(batch.kwargs))
+        output, counts = batch.call(graph_level(module, "forward_counted"))
         parts.append(by_sample(output, batch.samples))
         add_counts(total, counts)
     return _stacked(parts), total

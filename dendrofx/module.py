@@ -10,8 +10,8 @@ import torch
 from torch import fx, nn
 
 from dendrofx.block import row_cost
-from dendrofx.calling import CALL
 from dendrofx.cascade.leaves import FullOnDoubtful, count_cascade
+from dendrofx.drop_in import ORIGINAL, as_called, call_form
 from dendrofx.inputs import Inputs
 from dendrofx.leaves import FullOnHardRows, LightBeforeGate, LightWithEvidence, LightWithScales
 from dendrofx.pickling import PackedModule
@@ -69,25 +69,48 @@ class RoutedModule(fx.GraphModule):
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (nn.Module's own)
         if name == "plan":  # nn.Module hides what a property raises
             raise AttributeError(NO_PLAN)
-        return super().__getattr__(name)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (the model's own)
-        """Call it as the model was called; see `CallForm`. Scripting reads `forward` alone."""
-        form = self.meta.get(CALL)
-        if form is None:
-            return super().__call__(*args, **kwargs)
-        plain = form.plain(Inputs(args, tuple(kwargs.items())))
-        return form.restore(super().__call__(**dict(plain.kwargs)))
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            original = self.__dict__.get("meta", {}).get(ORIGINAL)
+            if original is None:
+                raise
+            try:
+                return original.answer(name)
+            except AttributeError:
+                pass
+            raise
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (PackedModule.of(self, without=FRONT),)
 
     def recompile(self) -> Any:  # noqa: ANN401  (torch.fx's own return type, PythonCode)
-        """Regenerate `forward` and `forward_counted` from the graph."""
+        """Regenerate `forward` and `forward_counted`, which take what the model took, and the graph's own beside them."""
         code = super().recompile()
-        counted = type(fx.GraphModule(self, counted_graph(self))).forward
-        type(self).forward_counted = torch.jit.export(counted)  # type: ignore[attr-defined]
+        kind: Any = type(self)
+        kind.graph_forward = kind.forward
+        kind.graph_forward_counted = type(fx.GraphModule(self, counted_graph(self))).forward
+        kind.forward = as_called(kind.graph_forward, _as_the_model)
+        kind.forward_counted = torch.jit.export(as_called(kind.graph_forward_counted, _counted_as_the_model))
+        kind.__call__ = nn.Module.__call__  # FX's own prints a part of the graph beside every error
         return code
+
+
+def _as_the_model(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+    form = call_form(module)
+    if form is None:
+        return module.graph_forward(*args, **kwargs)
+    plain = form.plain(Inputs(args, tuple(kwargs.items())))
+    return form.restore(plain.call(module.graph_forward))
+
+
+def _counted_as_the_model(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+    form = call_form(module)
+    if form is None:
+        return module.graph_forward_counted(*args, **kwargs)
+    plain = form.plain(Inputs(args, tuple(kwargs.items())))
+    output, counts = plain.call(module.graph_forward_counted)
+    return form.restore(output), counts
 
 
 def _rebuilt(packed: PackedModule) -> RoutedModule:

@@ -1,6 +1,6 @@
-"""The form of an output: where its tensors are, and how to put them together again.
+"""The form of an output, or of a call's arguments: where its tensors are, and how to put them together again.
 
-Models return tensors, tuples, dicts, dataclasses, and nestings of them. `flatten` takes one apart:
+Models take and return tensors, tuples, dicts, dataclasses, and nestings of them. `flatten` takes one apart:
 
     >>> tensors, form = flatten(Encoded(hidden=h, pooled=p))
     >>> form.names
@@ -16,7 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
+
+# What is no tensor and says all about itself.
+PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def flatten(value: Any, name: str = "") -> tuple[list[Tensor], OutputForm]:  # n
     """
     if isinstance(value, Tensor):
         return [value], OutputForm(name or "output", "tensor")
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, PLAIN):
         return [], OutputForm(name or "output", "constant", value)
     fields = _fields(value)
     if fields is None:

@@ -10,26 +10,19 @@ from typing import Any, Literal
 
 from torch import nn
 
-from dendrofx.arguments import (
-    check,
-    check_budget,
-    check_dead_rows,
-    check_tuning,
-    one_of_each_kind,
-    split_forms,
-    try_inputs,
-)
+from dendrofx.arguments import check, check_budget, check_dead_rows, check_tuning, split_forms
 from dendrofx.calibration import Calibration
-from dendrofx.calling import CALL
-from dendrofx.capture import capture
+from dendrofx.capture import capture_call, check_sizes, remember
+from dendrofx.capture.check import check_model
+from dendrofx.capture.prepare import unwrapped
 from dendrofx.cascade.form import Routed
 from dendrofx.decide import Asked, decide_block, decide_model
 from dendrofx.errors import InputError
 from dendrofx.explore import Options
 from dendrofx.fingerprint import model_fingerprint
 from dendrofx.gates import GateForm, UserGate
+from dendrofx.given import Given
 from dendrofx.guarantee.budget import Budget, check_redecided
-from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
 from dendrofx.memory import part
 from dendrofx.module import RoutedModule
@@ -117,6 +110,8 @@ def transform(
         >>> print(routed.plan)
         >>> torch.jit.save(dendrofx.script(routed), "model.pt")
     """
+    model, wrapper = unwrapped(model)
+    check_model(model)
     check(model, max_deviation, light, gate, seed)
     check_dead_rows(dead_rows)
     check_budget(budget, scope, max_deviation, calibration, plan)
@@ -129,22 +124,19 @@ def transform(
     if plan is not None and plan.origin is not None:
         seed = plan.origin.seed
     tested = budget is not None if plan is None else bool(plan.budget)
-    data = None if calibration is None else Calibration.read(calibration, seed, tested)
-    given = [] if example_inputs is None else [Inputs.of(example_inputs)]
-    kinds = [*given, *one_of_each_kind(data)]
-    for inputs in kinds:
-        try_inputs(model, inputs)
-    example = kinds[0] if kinds else None
+    given = Given.read(model, example_inputs, calibration)
+    example = given.example
+    data = None if given.batches is None else Calibration.cut(given.batches, seed, tested)
     if plan is not None:
         dead_rows = None if plan.dead_rows is None else plan.dead_rows.mask
         scope = "block" if plan.cascade is None else "model"
     if dead_rows is not None and example is None:
         raise InputError(f"dead_rows={dead_rows!r} is verified on inputs: pass example_inputs= or calibration=")
     others = [] if data is None else [*data.fit, *data.gate, *data.choose, *data.walk]
-    captured = capture(model, example, dead_rows is not None or scope == "model", others, shared=True)
-    if (form := captured.meta.get(CALL)) is not None:  # from here on, inputs are the graph's: tensors by name
-        data = None if data is None else data.map(form.plain)
-        example = None if example is None else form.plain(example)
+    captured = capture_call(model, given.form, example, dead_rows is not None or scope == "model", others, shared=True)
+    remember(captured, model, wrapper)
+    for number, batch in enumerate(given.batches or []):
+        check_sizes(captured, batch, number)
     prints = model_fingerprint(model), None if data is None else data.fingerprint
     gates = UserGate(gate) if isinstance(gate, nn.Module) else gate
     if plan is not None:

@@ -47,14 +47,14 @@ def test_one_layer_in_training_mode() -> None:
 def test_a_model_on_another_device(calibration: Any) -> None:
     model = nn.Sequential(nn.Linear(64, 8, device="meta")).eval()
     assert refusal(model, calibration=calibration) == (
-        "'0.weight' is on meta; dendrofx routes on CPUs: call model.to('cpu') first"
+        "'0.weight' is on meta: it has no values. Load the model's weights first"
     )
 
 
 def test_a_buffer_on_another_device() -> None:
     model = compressible()
     model.register_buffer("seen", torch.zeros(3, device="meta"))
-    assert refusal(model) == "'seen' is on meta; dendrofx routes on CPUs: call model.to('cpu') first"
+    assert refusal(model) == "'seen' is on meta: it has no values. Load the model's weights first"
 
 
 @pytest.mark.parametrize("model", ["model.pt", nn.Linear, {"weight": torch.zeros(3)}])

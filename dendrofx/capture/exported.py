@@ -4,7 +4,8 @@ export records every aten call with symbolic sizes and follows Python control fl
 is lifted and flat; written again by `writer.py` it is an ordinary graph module that scripts. Besides what is said there:
 
 1. Regions of no_grad, and of autocast that is off, are inlined. Autocast that is on is refused by name.
-2. Asserts on metadata are dropped. What they guard is verified: other sizes, and one more than each limit that export found.
+2. Asserts on metadata are dropped. What export says about the sizes that its graph holds for (`docs.size(0) == 50`) becomes
+   guards of the call (`dendrofx/guards.py`); other sizes, and one more than each limit, are run besides.
 3. Every node keeps its symbolic shape as plain words, `("b", "t", 384)`, for the row analysis (`rows/layout.py`).
 """
 
@@ -15,12 +16,14 @@ import warnings
 from typing import Any, cast
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from dendrofx.calling import CallForm
-from dendrofx.capture.boxed import Boxed, Run, given_tensors, plain_attention, quiet, two_samples
+from dendrofx.capture.boxed import Boxed, Run, two_samples
+from dendrofx.capture.tracing import plain_attention, tracing
 from dendrofx.capture.writer import Writer, op_name
 from dendrofx.errors import CaptureError
+from dendrofx.guards import from_export
 from dendrofx.inputs import Inputs
 from dendrofx.rows.layout import SHAPES, value_shapes
 
@@ -42,27 +45,28 @@ def export(model: nn.Module, form: CallForm, example: Inputs) -> Run:
     Raises:
         CaptureError: what cannot be kept, by name. Whatever torch.export itself raises is passed on.
     """
-    tensors = given_tensors(model, form, example)
+    tensors = two_samples(example)
     auto = torch.export.Dim.AUTO
     dims = tuple(dict.fromkeys(range(t.dim()), auto) for t in tensors)
-    with plain_attention(), quiet(), warnings.catch_warnings():
+    with plain_attention(), tracing(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.export.export(Boxed(model, form), two_samples(tensors), dynamic_shapes=(dims,))
+        program = torch.export.export(Boxed(model, form), tensors, dynamic_shapes=(dims,))
         source = program.module(check_guards=False)
     writer = _Regroup(model, form)
     writer.output(list(writer.write(source, {})))
-    return Run(writer.finish(), limits=_limits(program, tensors))
+    guards = from_export(program._guards_code, form.tensors)
+    return Run(writer.finish(), limits=_limits(program, form), guards=guards)
 
 
-def _limits(program: torch.export.ExportedProgram, tensors: tuple[Tensor, ...]) -> frozenset[tuple[int, int, int]]:
+def _limits(program: torch.export.ExportedProgram, form: CallForm) -> frozenset[tuple[str, int, int]]:
     """From the ranges of export's symbols: a table of 512 positions, or an `if x.size(0) > 1000`."""
-    inputs = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder"][-len(tensors) :]
+    inputs = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder"][-len(form.tensors) :]
     found = set()
-    for tensor, value in zip(tensors, inputs, strict=True):
+    for name, value in zip(form.tensors, inputs, strict=True):
         for axis, size in enumerate(value.shape):
             known = program.range_constraints.get(size.node.expr) if isinstance(size, torch.SymInt) else None
             if known is not None and known.upper.is_Integer and known.upper <= MOST:
-                found.add((axis, tensor.size(axis), int(known.upper)))
+                found.add((name, axis, int(known.upper)))
     return frozenset(found)
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import typing
+import threading
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
+from dendrofx.calling import CallForm
 from dendrofx.capture.boxed import place_of
+from dendrofx.capture.names import free_name
+from dendrofx.capture.tracing import tracing
 from dendrofx.errors import CaptureError
-from dendrofx.inputs import Inputs
 from dendrofx.leaves import FullOnHardRows, LightAfterGate, LightBeforeGate, LightWithEvidence, LightWithScales
-from dendrofx.outputs import flatten
 from dendrofx.routed import as_rows, restore_rows, split_rows
 from dendrofx.show import first_line
 
@@ -20,62 +21,87 @@ _LEAVES = (FullOnHardRows, LightAfterGate, LightBeforeGate, LightWithEvidence, L
 
 
 class Tracer(fx.Tracer):
-    """FX's tracer, for which the parts of a routed site are leaves too."""
+    """FX's tracer, for which the parts of a routed site are leaves too.
 
-    def __init__(self) -> None:
-        super().__init__(autowrap_functions=(as_rows, split_rows, restore_rows))
+    Args:
+        form: how the root is called; then the graph's inputs are its tensors, and hooks of the root are traced with it. By
+            default FX's own way.
+    """
+
+    def __init__(self, form: CallForm | None = None) -> None:
+        super().__init__(autowrap_functions=() if form is not None else (as_rows, split_rows, restore_rows))
+        self.form = form
+        self.thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Torch's own layers, and dendrofx's run-time leaves."""
-        return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
+        return m is not self.root and (isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name))
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+        """A call of a module; those of other threads are passed on, for FX patches all modules while it traces."""
+        own = threading.get_ident() == self.thread
+        return super().call_module(m, forward, args, kwargs) if own else forward(*args, **kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:  # noqa: ANN401
+        """A read of a parameter; the same."""
+        own = threading.get_ident() == self.thread
+        return super().getattr(attr, attr_val, parameter_proxy_cache) if own else attr_val
+
+    def create_args_for_root(
+        self,
+        root_fn: Any,  # noqa: ANN401  (FX's own)
+        is_module: bool,
+        concrete_args: Any = None,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """The graph's inputs: a tensor by name for each of the form's."""
+        if (form := self.form) is None:
+            return super().create_args_for_root(root_fn, is_module, concrete_args)
+        tensors = [self.create_proxy("placeholder", name, (), {}, type_expr=Tensor) for name in form.tensors]
+
+        def call(root: nn.Module, *proxies: fx.Proxy) -> Any:  # noqa: ANN401
+            return form.call_with(root, proxies)
+
+        return call, [self.root, *tensors]
 
 
-def symbolic_trace(own: nn.Module, model: nn.Module) -> fx.GraphModule:
+def symbolic_trace(own: nn.Module, model: nn.Module, form: CallForm) -> fx.GraphModule:
     """Trace `own`, a copy of `model` that the graph module will hold.
+
+    Args:
+        own: in eval mode, without gradients.
+        model: for messages.
+        form: how it is called.
 
     Raises:
         CaptureError: the trace failed; names the line, the cause and the next step.
     """
-    if isinstance(own, nn.Linear):  # FX would trace into it
+    if isinstance(own, nn.Linear):  # a graph has to call it
         own = nn.Sequential(own).eval()
-    tracer = Tracer()
+    tracer = Tracer(form)
     try:
-        graph = tracer.trace(own)
+        with tracing(own):
+            graph = tracer.trace(own)
     except Exception as error:
         raise CaptureError(_explain(error, model)) from error
-    _annotate(graph, model)
-    return fx.GraphModule(tracer.root, graph, type(model).__name__).eval()
-
-
-@torch.no_grad()
-def refuse_unscriptable(gm: fx.GraphModule, model: nn.Module, example: Inputs) -> None:
-    """Leave to the other ways what FX traces and TorchScript cannot take.
-
-    Raises:
-        CaptureError: an output that is neither tensor, tuple nor dict of tensors; or an input that may be None, of which FX has
-            traced one of two cases.
-    """
-    output = flatten(example.call(model))[1]
-    if not output.scripts:
-        raise CaptureError(f"its output, a {output.kind.__name__}, is none that TorchScript can return")
-    for node in gm.graph.nodes:
-        if node.op == "placeholder" and node.users and type(None) in typing.get_args(node.type):
-            raise CaptureError(f"its input {node.target} may be None; a graph computes one of the two cases")
-
-
-def _annotate(graph: fx.Graph, model: nn.Module) -> None:
-    """Types that TorchScript can read: none of them a string (postponed annotations), every input has one."""
-    try:
-        hints = typing.get_type_hints(type(model).forward)
-    except Exception:  # names that exist only for type checkers
-        hints = {}
     for node in graph.nodes:
-        if node.op == "placeholder":
-            node.type = hints.get(str(node.target).lstrip("*"), node.type)
-            if node.type is None or isinstance(node.type, str):
-                node.type = Tensor
-        elif isinstance(node.type, str):
+        if isinstance(node.type, str):  # a postponed annotation, which TorchScript cannot read
             node.type = None
+    return fx.GraphModule(_root(own, graph), graph, type(model).__name__).eval()
+
+
+def _root(own: nn.Module, graph: fx.Graph) -> nn.Module | dict[str, Any]:
+    """Where the graph's targets are; those that a graph module could not hold under their own names get others."""
+    nodes = [n for n in graph.nodes if n.op in ("call_module", "get_attr")]
+    if all(free_name(str(n.target)) == n.target for n in nodes):
+        return own
+    held: dict[str, Any] = {}
+    for node in nodes:
+        found: Any = own
+        for part in str(node.target).split("."):
+            found = getattr(found, part)
+        node.target = free_name(str(node.target))
+        held[node.target] = found
+    return held
 
 
 def _explain(error: Exception, model: nn.Module) -> str:

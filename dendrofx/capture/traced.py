@@ -24,7 +24,8 @@ from torch import fx, nn
 from torch.jit._trace import TracerWarning
 
 from dendrofx.calling import CallForm
-from dendrofx.capture.boxed import Boxed, Run, given_tensors, plain_attention, quiet, two_samples
+from dendrofx.capture.boxed import Boxed, Run, two_samples
+from dendrofx.capture.tracing import plain_attention, tracing
 from dendrofx.capture.writer import Writer
 from dendrofx.errors import CaptureError
 from dendrofx.inputs import Inputs
@@ -53,9 +54,9 @@ def trace(model: nn.Module, form: CallForm, example: Inputs) -> Run:
         CaptureError: what cannot be read back, by name. Whatever torch.jit.trace itself raises is passed on.
     """
     boxed = Boxed(model, form).eval()
-    with plain_attention(), quiet(), torch.no_grad(), warnings.catch_warnings(record=True) as caught:
+    with plain_attention(), tracing(model), torch.no_grad(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        traced = torch.jit.trace(boxed, two_samples(given_tensors(model, form, example)), check_trace=False)
+        traced = torch.jit.trace(boxed, two_samples(example), check_trace=False)
     reader = _Reader(model, form, boxed)
     reader.read(traced.inlined_graph)
     fixed = dict.fromkeys(_quoted(w) for w in caught if issubclass(w.category, TracerWarning))

@@ -69,8 +69,9 @@ def is_mask(t: Tensor) -> bool:
 
 
 def _shared(example: Inputs, axis: int) -> int | None:
-    """The size that every tensor which has the axis has there; every tensor has an axis of samples."""
-    sizes = {t.size(axis) if t.dim() > axis else 0 for t in example.tensors if axis == 0 or t.dim() > axis}
+    """The size that every tensor which has the axis has there; every tensor that carries samples has an axis of them."""
+    tensors = example.carrying if axis == 0 else example.tensors
+    sizes = {t.size(axis) if t.dim() > axis else 0 for t in tensors if axis == 0 or t.dim() > axis}
     size = sizes.pop() if len(sizes) == 1 else 0
     return size if size > 0 else None
 

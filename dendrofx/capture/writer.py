@@ -18,6 +18,7 @@ from torch.fx.graph import CodeGen
 from dendrofx.activations import is_in_place
 from dendrofx.calling import CallForm
 from dendrofx.capture.boxed import BOX
+from dendrofx.capture.names import free_name
 
 aten = torch.ops.aten
 _UNSCRIPTABLE = ("layout", "pin_memory")
@@ -46,8 +47,8 @@ class Writer:
 
     def attribute(self, target: str, value: Any) -> fx.Node:  # noqa: ANN401
         """A read of a tensor that the graph module will hold, as far as it is free under its own name."""
-        name = target.removeprefix(f"{BOX}.")
-        own = self.parameter(name)
+        name = free_name(target.removeprefix(f"{BOX}."))
+        own = self.parameter(target.removeprefix(f"{BOX}."))
         value = value if own is None else own
         while name in self.root and self.root[name] is not value:
             name += "_"
@@ -75,8 +76,8 @@ class Writer:
         if (kind in _SAME and args[2] is False) or (kind == "slice" and args[2:] in ((), (0,), (0, _LAST))):
             return args[0]
         if kind == "linear" and (owner := self.owner(args[1], args[2] if len(args) > 2 else None, called)) is not None:
-            self.root[owner] = self.modules[owner]
-            return self.graph.create_node("call_module", owner, args[:1])
+            self.root[free_name(owner)] = self.modules[owner]
+            return self.graph.create_node("call_module", free_name(owner), args[:1])
         if kind == "sym_size" or (kind == "size" and len(args) == 2):
             return self.graph.call_method("size", args)
         target = aten.reshape if kind == "view" and isinstance(args[1], list | tuple) else target
@@ -97,8 +98,7 @@ class Writer:
     def own(self, value: Any) -> Any:  # noqa: ANN401
         """The model's tensor that a node reads; the value itself where it is none."""
         reads = isinstance(value, fx.Node) and value.op == "get_attr"
-        tensor = self.parameter(str(value.target)) if reads else None
-        return value if tensor is None else tensor
+        return self.root[str(value.target)] if reads else value
 
     def parameter(self, target: str) -> Tensor | None:
         """The model's tensor of that name."""
@@ -109,6 +109,7 @@ class Writer:
     def output(self, values: list[fx.Node]) -> None:
         """One tensor, a dict of tensors, or a tuple: what a scripted module can return."""
         form = self.form.output
+        assert form is not None
         if form.leaf == "tensor":
             self.graph.output(values[0])
         else:

@@ -13,6 +13,7 @@ from dendrofx.cascade.forms import with_forms
 from dendrofx.cascade.lights import LightModel, light_models
 from dendrofx.cascade.routed import fit_routed
 from dendrofx.cascade.search import Sets, picks
+from dendrofx.drop_in import graph_level
 from dendrofx.errors import InputError
 from dendrofx.explore import Explored, Options, explore
 from dendrofx.gates import AlwaysLight
@@ -83,7 +84,7 @@ class Models:
             raise InputError(
                 "the original gives every calibration sample the same output: no budget can be shown on them"
             )
-        self.decision = budget.place(self.data.test[0].call(captured.forward))
+        self.decision = budget.place(self.data.test[0].call(graph_level(captured)))
         found, reasons = self.routed_lights()
         self.lights = [*self.kept(light_models(run, base)), *found]
         if options.lights != [] or not reasons:

@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 
 from dendrofx.cascade.lights import LightModel
 from dendrofx.cost import WEIGHT_ROWS
+from dendrofx.drop_in import graph_level
 from dendrofx.errors import InputError
 from dendrofx.gates import GateForm
 from dendrofx.gates.model import ModelRows, margin_losses, moved_margins
@@ -40,7 +41,7 @@ def picks(module: fx.GraphModule, batches: Sequence[Inputs], budget: Budget) -> 
     Raises:
         InputError: it has another shape in another batch.
     """
-    found = [budget.pick(b.call(module.forward), b.samples) for b in batches]
+    found = [budget.pick(b.call(graph_level(module)), b.samples) for b in batches]
     if len({t.shape[1:] for t in found}) > 1:
         raise InputError(
             "scope='model' needs an output with one shape per sample, such as logits or a pooled vector; the model's is shaped"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from dendrofx.drop_in import graph_level
 from dendrofx.guarantee.budget import Budget
 from dendrofx.inputs import Inputs
 from dendrofx.measure import Counts, add_counts
@@ -27,9 +28,9 @@ def reference_picks(
     """
     found = []
     for batch in batches:
-        picked = budget.pick(batch.call(original.forward), batch.samples)
+        picked = budget.pick(batch.call(graph_level(original)), batch.samples)
         if picked.dim() > 2 and captured is not original:
-            picked = budget.pick(batch.call(captured.forward), batch.samples)
+            picked = budget.pick(batch.call(graph_level(captured)), batch.samples)
         found.append(picked)
     return found
 
@@ -44,7 +45,7 @@ def counted_losses(
     """f64[N] losses of all samples, and what was executed for them."""
     losses, total = [], Counts()
     for batch, reference in zip(batches, references, strict=True):
-        output, counts = batch.call(module.forward_counted)
+        output, counts = batch.call(graph_level(module, "forward_counted"))
         losses.append(budget.losses(reference, budget.pick(output, batch.samples)))
         add_counts(total, counts)
     return torch.cat(losses), total

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dendrofx.calling import CALL
 from dendrofx.cascade.graph import cascade_parts
 from dendrofx.cascade.skills import light_outputs
+from dendrofx.drop_in import graph_level
 from dendrofx.errors import InputError
 from dendrofx.finish import RECIPE
 from dendrofx.inputs import Inputs
@@ -49,11 +50,11 @@ class Reference:
 
     def routed(self, inputs: Inputs) -> Any:  # noqa: ANN401
         """What the module gives, as the graph returns it."""
-        return inputs.call(self.module.forward)
+        return inputs.call(graph_level(self.module))
 
     def original(self, inputs: Inputs) -> Any:  # noqa: ANN401
         """What the original gives, in the same form."""
-        return inputs.call(self.captured.forward)
+        return inputs.call(graph_level(self.captured))
 
     def easy(self, inputs: Inputs) -> Tensor:
         """bool[samples]: those that keep what light branches made of them; at block scope any of them may."""

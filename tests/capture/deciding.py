@@ -100,6 +100,48 @@ class Counts(nn.Module):
         return x + next(self.calls)
 
 
+class Drops(Base):
+    """Dropout that stays on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(self.mlp(x), 0.5, training=True)
+
+
+class Writes(Base):
+    """Into its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.div_(2)
+        return self.mlp(x)
+
+
+class WritesSame(Base):
+    """Into its input, what is there already."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(x.view(-1, WIDTH).clamp_(-1e9, 1e9))
+
+
+class Averages(Base):
+    """Keeps a running mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean.mul_(0.9).add_(0.1 * x.mean(0))
+        return self.mlp(x - self.mean)
+
+
+class Replaces(Averages):
+    """The same, with a new buffer in every call."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+        return self.mlp(x - self.mean)
+
+
 class Twice(torch.autograd.Function):
     """2 x, with a gradient of its own."""
 

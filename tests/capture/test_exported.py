@@ -54,7 +54,7 @@ def test_autocast_that_is_on_is_refused_by_name_and_its_linear_with_it() -> None
     captured: Captured = gm.meta[CAPTURE]
     assert captured.way == "trace"
     assert captured.failed[0].startswith(
-        "symbolic: the captured graph of Autocast differs from the model on (float32[4, 6, 16])"
+        "symbolic: the captured graph of Autocast differs from the model on (x=float32[4, 6, 16])"
     )
     assert captured.failed[1] == (
         "export: %linear is an autocast region that is switched on (torch.bfloat16): routing works in float32. Remove"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 import dendrofx.capture as ways
 from dendrofx.capture import CAPTURE, Captured, capture
@@ -68,6 +68,7 @@ def test_the_projection_of_attention_is_never_swapped(build: Callable[[], nn.Mod
     gm = capture(model, Inputs.of(X))
     captured: Captured = gm.meta[CAPTURE]
     assert captured.way == way
+    assert captured.difference is not None
     assert captured.difference < 1e-6
     kind = "NonDynamicallyQuantizableLinear"
     reason = f"never swapped: nn.MultiheadAttention reads the weight of this {kind} without calling it"
@@ -79,17 +80,18 @@ def test_layers_of_torch_that_hide_linears_go_to_export() -> None:
     gm = exported(model, X)
     captured: Captured = gm.meta[CAPTURE]
     assert captured.failed == ("symbolic: torch's own layers hide their Linears",)
+    assert captured.difference is not None
     assert captured.difference < 1e-6
     assert captured.reason.startswith("torch's fused encoder layers sum in another order")
     assert sites(gm)[0] == ["0.linear1..linear2"]
 
 
 def test_a_layer_that_no_other_way_can_open_stays_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object) -> fx.GraphModule:
+    def fails(*_: object) -> None:
         raise CaptureError("not today")
 
-    monkeypatch.setitem(ways._WAYS, "export", fails)
-    monkeypatch.setitem(ways._WAYS, "trace", fails)
+    monkeypatch.setattr(ways, "export", fails)
+    monkeypatch.setattr(ways, "trace", fails)
     gm = capture(nn.Sequential(nn.TransformerEncoderLayer(WIDTH, 2, 32, batch_first=True)).eval(), Inputs.of(X))
     assert gm.meta[CAPTURE].way == "symbolic"
     assert gm.meta[CAPTURE].failed[1:] == ("export: not today", "trace: not today")

@@ -1,5 +1,7 @@
 """What no way can capture: each says on which step it failed, on which input and at which line."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -8,15 +10,19 @@ from dendrofx.capture import capture
 from dendrofx.errors import CaptureError
 from dendrofx.inputs import Inputs
 from tests.capture.deciding import (
+    Averages,
     Checks,
     Counts,
     Decides,
-    LargeBatches,
+    Drops,
+    Replaces,
     Rolls,
     Uncopied,
     Unrolls,
     WithFunction,
     WithScripted,
+    Writes,
+    WritesSame,
 )
 from tests.capture.models import WIDTH, Autocast
 
@@ -44,25 +50,46 @@ def test_a_branch_by_value_is_refused_by_every_way_with_its_line() -> None:
     assert (
         f"  {line}: its forward decides something from values that are known only when it runs (" in failed["symbolic"]
     )
-    assert failed["export"].startswith(f"torch.export.export failed on (float32[8, 16]) at {deciding_file()}:")
+    assert failed["export"].startswith(f"torch.export.export failed on (x=float32[8, 16]) at {deciding_file()}:")
     assert f"  {line}: Could not guard on data-dependent expression " in failed["export"]
     assert failed["trace"].startswith(
-        "the captured graph of Decides differs from the model on (float32[4, 16]) with its numbers negated (largest difference "
+        "the captured graph of Decides differs from the model on (x=float32[4, 16]) with its numbers negated (largest difference "
     )
     assert DOES in failed["trace"]
     assert failed["trace"].endswith(f"  {line}")
     assert ". The trace fixed deciding.py:" in failed["trace"]
 
 
-@pytest.mark.parametrize("model", [Rolls(), Counts()], ids=lambda m: type(m).__name__)
-def test_what_changes_from_call_to_call_is_refused_by_every_way(model: nn.Module) -> None:
-    failed = refusal(model)
-    assert list(failed) == ["symbolic", "export", "trace"]
-    for why in failed.values():
-        assert why.startswith(
-            f"the captured graph of {type(model).__name__} differs from the model on (float32[8, 16]) (largest"
-        )
-        assert DOES in why
+UNKEPT: dict[str, tuple[nn.Module, str]] = {
+    "random": (
+        Rolls(),
+        " gives another output for the same inputs every time: it counts its calls, or draws random numbers",
+    ),
+    "counting": (
+        Counts(),
+        " gives another output for the same inputs every time: it counts its calls, or draws random",
+    ),
+    "dropout": (Drops(), " gives another output for the same inputs every time: it draws random numbers (dropout with"),
+    "in place": (
+        Writes(),
+        " writes into its input 'x' in place, which a graph must not: in its forward work on a copy, x =",
+    ),
+    "in place, same values": (WritesSame(), " writes into its input 'x' in place, which a graph must not: "),
+    "a buffer": (Averages(), " changes its buffer 'mean' in forward: a graph keeps no state from call to call."),
+    "another buffer": (Replaces(), " changes its buffer 'mean' in forward: a graph keeps no state from call to call."),
+}
+
+
+@pytest.mark.parametrize("kind", UNKEPT)
+def test_what_no_graph_keeps_is_refused_by_name_and_happens_to_copies_alone(kind: str) -> None:
+    model, why = UNKEPT[kind]
+    x, state = torch.rand(8, WIDTH), copy.deepcopy(model.state_dict())
+    given = x.clone()
+    with pytest.raises(CaptureError) as caught:
+        capture(model.eval(), Inputs.of(x))
+    assert str(caught.value).startswith(f"{type(model).__name__}{why}")
+    assert torch.equal(x, given)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -85,13 +112,17 @@ def test_what_cannot_be_run_by_trace_is_an_error_with_the_input(monkeypatch: pyt
 
     monkeypatch.setattr(torch.jit, "trace", fails)
     why = refusal(Decides())["trace"]
-    assert why.startswith("torch.jit.trace failed on (float32[8, 16]) at ")
+    assert why.startswith("torch.jit.trace failed on (x=float32[8, 16]) at ")
     assert why.endswith(": no")
 
 
-def test_what_cannot_be_copied_is_refused_by_every_way() -> None:
-    why = "Uncopied cannot be copied: cannot pickle 'generator' object"
-    assert refusal(Uncopied()) == {"symbolic": why, "export": why, "trace": why}
+def test_what_cannot_be_copied_is_named() -> None:
+    with pytest.raises(CaptureError) as caught:
+        capture(Uncopied().eval(), Inputs.of(X))
+    assert str(caught.value) == (
+        "Uncopied cannot be copied: its attribute 'lines', a generator, cannot: cannot pickle 'generator' object. Set it to None"
+        " while the model is transformed"
+    )
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
@@ -114,27 +145,9 @@ def deciding_file() -> str:
     return f"{__file__.rpartition('/')[0]}/deciding.py"
 
 
-@pytest.mark.parametrize(
-    ("model", "why"),
-    [
-        (
-            Unrolls(),
-            r"export: the captured graph of Unrolls fails on \(float32\[1, 16\]\) with one sample: list index out of",
-        ),
-        (
-            LargeBatches(),
-            r"export: the captured graph of LargeBatches differs from the model on \(float32\[101, 16\]\) with 101 entries in"
-            r" axis 0 \(largest difference 0\.5 of the largest output\): its forward does something at trace time",
-        ),
-    ],
-    ids=lambda v: type(v).__name__,
-)
-def test_a_size_in_the_graph_is_refused_by_the_variant_that_shows_it(model: nn.Module, why: str) -> None:
-    with pytest.raises(CaptureError, match=why) as caught:
-        capture(model.eval(), Inputs.of(X))
-    lines = str(caught.value).splitlines()
-    assert lines[0] == f"cannot capture {type(model).__name__}."
-    assert lines[1].startswith(
-        f"  symbolic: cannot trace {type(model).__name__} at {__file__.rpartition('/')[0]}/deciding.py:"
-    )
-    assert lines[3:] == ["  trace: not tried, it would fail alike"]
+def test_a_fixed_number_of_samples_is_refused() -> None:
+    failed = refusal(Unrolls())
+    assert list(failed) == ["symbolic", "export", "trace"]
+    for way in ("export", "trace"):
+        assert failed[way].startswith("the captured graph of Unrolls ")
+        assert " samples" in failed[way]

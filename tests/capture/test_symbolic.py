@@ -106,14 +106,14 @@ def test_training_mode_is_named() -> None:
 def test_parameters_elsewhere_are_named() -> None:
     model = Mlp()
     model.fc2 = nn.Linear(32, 8, device="meta")
-    with pytest.raises(InputError, match=r"^'fc2\.weight' is on meta; dendrofx routes on CPUs: "):
+    with pytest.raises(InputError, match=r"^'fc2\.weight' is on meta: it has no values"):
         capture(model.eval())
 
 
 def test_buffers_elsewhere_are_named() -> None:
     model = Mlp()
     model.register_buffer("table", torch.zeros(3, device="meta"))
-    with pytest.raises(InputError, match=r"^'table' is on meta; "):
+    with pytest.raises(InputError, match=r"^'table' is on meta: "):
         capture(model.eval())
 
 
@@ -125,7 +125,7 @@ def test_only_modules_are_taken() -> None:
 @pytest.mark.parametrize(
     ("model", "types"),
     [
-        (Masked(), {"x": Tensor, "mask": Tensor | None, "scale": float}),
+        (Masked(), {"x": Tensor}),
         (Unresolved(), {"x": Tensor}),  # what cannot be resolved is taken for a tensor
         (Bare(), {"x": Tensor, "y": Tensor}),
     ],
@@ -168,8 +168,13 @@ class Strided(nn.Module):
 
 
 def test_rounding_is_allowed_where_its_reason_is_found() -> None:
-    captured = capture(Strided().eval(), Inputs.of(torch.randn(3, 12, 64))).meta[CAPTURE]
+    x, model = torch.randn(3, 12, 64), Strided().eval()
+    captured = capture(model, Inputs.of(x)).meta[CAPTURE]
     assert captured.way == "symbolic"
+    with torch.no_grad():
+        if torch.equal(model(x), copy.deepcopy(model).requires_grad_(False)(x)):
+            assert captured.difference == 0  # on this CPU both kernels sum in the same order
+            return
     assert 0 < captured.difference < 1e-6
     assert captured.reason == "torch sums products of strided rows in another order where weights need no gradient"
     assert str(captured).startswith("captured by symbolic, equal to the model to ")

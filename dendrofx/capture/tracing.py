@@ -1,0 +1,104 @@
+"""While a model is traced: one trace at a time, and other threads' calls left alone.
+
+torch's tracers patch `nn.Module` for the whole process: a module that another thread calls meanwhile would be traced too, or fail.
+`tracing` lets one thread trace at a time, and makes the tracers pass on what other threads call.
+"""
+
+from __future__ import annotations
+
+import builtins
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.export._trace
+from torch import Tensor, fx, nn
+from torch.fx.experimental.proxy_tensor import PythonKeyTracer, _ModuleStackTracer
+
+_ONE_AT_A_TIME = threading.RLock()
+_MISSING = object()
+
+
+@contextmanager
+def tracing(model: nn.Module) -> Iterator[None]:
+    """Trace `model` inside; torch's remarks beside the errors that it raises are held back.
+
+    Inside, `len(x)` of a tensor in the model's own code is its size, known when it runs, and not a number fixed now.
+    """
+    remarks = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    with _ONE_AT_A_TIME, ExitStack() as stack:
+        for kind in (PythonKeyTracer, _ModuleStackTracer):
+            stack.enter_context(_of_this_thread(kind))
+        for namespace in _namespaces(model):
+            stack.enter_context(_instead(namespace, "len", length))
+        # where export fails it prints the graph so far; this module's print alone is another one
+        stack.enter_context(_instead(vars(torch.export._trace), "print", lambda *_, **__: None))
+        before, remarks.disabled = remarks.disabled, True
+        stack.callback(setattr, remarks, "disabled", before)
+        yield
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Without torch's fused encoder layers, which hide the Linears that they run; a switch of the whole process."""
+    with _ONE_AT_A_TIME:
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def length(value: Any) -> Any:  # noqa: ANN401
+    """What `len` gives; of a traced value a node, of a tensor its first size."""
+    if isinstance(value, fx.Proxy):
+        return value.tracer.create_proxy("call_function", builtins.len, (value,), {})
+    return value.size(0) if isinstance(value, Tensor) and value.dim() > 0 else builtins.len(value)
+
+
+def _namespaces(model: nn.Module) -> list[dict[str, Any]]:
+    """The globals of the code that the model's modules run, torch's own left out."""
+    found = {}
+    for module in model.modules():
+        forward = getattr(type(module), "forward", None)
+        namespace = getattr(forward, "__globals__", {})
+        name = str(namespace.get("__name__", ""))
+        if namespace and not name.startswith(("torch.", "dendrofx.")) and "len" not in namespace:
+            found[id(namespace)] = namespace
+    return list(found.values())
+
+
+@contextmanager
+def _instead(namespace: dict[str, Any], name: str, value: object) -> Iterator[None]:
+    namespace[name] = value
+    try:
+        yield
+    finally:
+        del namespace[name]
+
+
+@contextmanager
+def _of_this_thread(kind: type[fx.Tracer]) -> Iterator[None]:
+    """Tracers of a kind see what this thread calls, and nothing else."""
+    owner, was = threading.get_ident(), {k: vars(kind).get(k, _MISSING) for k in ("call_module", "getattr")}
+    call, get = kind.call_module, kind.getattr
+
+    def call_module(self: fx.Tracer, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+        return call(self, m, forward, args, kwargs) if threading.get_ident() == owner else forward(*args, **kwargs)
+
+    def getattr_(self: fx.Tracer, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:  # noqa: ANN401
+        return get(self, attr, attr_val, parameter_proxy_cache) if threading.get_ident() == owner else attr_val
+
+    kind.call_module, kind.getattr = call_module, getattr_  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for name, value in was.items():
+            if value is _MISSING:
+                delattr(kind, name)
+            else:
+                setattr(kind, name, value)
