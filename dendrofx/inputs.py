@@ -6,11 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dendrofx.errors import InputError
-from dendrofx.outputs import flatten
 
 
 @dataclass(frozen=True)
@@ -85,26 +83,3 @@ class Inputs:
             return f"{str(v.dtype).removeprefix('torch.')}{list(v.shape)}" if isinstance(v, Tensor) else repr(v)
 
         return f"({', '.join([show(v) for v in self.args] + [f'{k}={show(v)}' for k, v in self.kwargs])})"
-
-
-def tensors_of(output: Any) -> list[Tensor]:  # noqa: ANN401
-    """The floating-point tensors of an output, in order: of a tensor, and of (nested) tuples, lists and dicts.
-
-    Raises:
-        InputError: the output holds none.
-    """
-    found = [t for t in flatten(output)[0] if t.is_floating_point()]
-    if not found:
-        raise InputError(f"the model's output holds no floating-point tensor to compare: {type(output).__name__}")
-    return found
-
-
-def by_sample(output: Any, samples: int) -> Tensor:  # noqa: ANN401
-    """An output as f32[samples, features]: every floating tensor flattened per sample, side by side.
-
-    A tensor whose leading size is not `samples` makes the whole batch one sample.
-    """
-    parts = tensors_of(output)
-    if any(p.dim() == 0 or p.size(0) != samples for p in parts):
-        return torch.cat([p.reshape(1, -1).float() for p in parts], 1)
-    return torch.cat([p.reshape(samples, -1).float() for p in parts], 1)
