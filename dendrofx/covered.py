@@ -122,19 +122,23 @@ def named_outputs(asked: object) -> Named:
 
 @torch.no_grad()
 def covered_by(
-    gm: fx.GraphModule, batch: Inputs, which: Callable[[Sequence[str], Sequence[Tensor]], Covered], strict: bool
+    gm: fx.GraphModule,
+    batches: Sequence[Inputs],
+    which: Callable[[Sequence[str], Sequence[Tensor]], Covered],
+    strict: bool,
 ) -> Covered:
     """The covered outputs of a captured module, checked to have one value per sample.
 
     Args:
         gm: the module; its outputs are named as the model's are.
-        batch: to run it on, and again with a sample less: an axis that has the batch's size by chance does not follow.
+        batches: the largest is run, and again with a sample less: an axis that has the batch's size by chance does not follow.
         which: `cover`, or a budget's.
         strict: refuse batches that are never cut, whose outputs are one sample otherwise.
 
     Raises:
         InputError: an output that is not per sample.
     """
+    batch = max(batches, key=lambda b: b.samples)
     output = batch.call(gm.forward)
     tensors, form = flatten(output)
     call = gm.meta.get(CALL)

@@ -112,6 +112,15 @@ def counted_outputs(
     return _stacked(parts), total
 
 
+@torch.no_grad()
+def counted(module: Any, batches: Sequence[Inputs]) -> Counts:  # noqa: ANN401
+    """Summed counts alone."""
+    total = Counts()
+    for batch in batches:
+        add_counts(total, batch.call(module.forward_counted)[1])
+    return total
+
+
 def add_counts(total: Counts, counts: Mapping[str, Mapping[str, int]]) -> None:
     """Add one call's counts to a sum."""
     for site, values in counts.items():

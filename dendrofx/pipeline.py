@@ -96,10 +96,10 @@ class Pipeline:
         measured = len(self.sites) > 0 and options.max_deviation > 0
         if options.covered is not None or self.data is None or not (measured or options.output is not None):
             return options.covered
-        budget, first = options.budget, self.data.fit[0]
+        budget, batches = options.budget, self.data.fit
         if budget is not None:
-            return covered_by(self.captured, first, budget.cover, strict=True)
-        return covered_by(self.captured, first, partial(cover, asked=options.output), strict=False)
+            return covered_by(self.captured, batches, budget.cover, strict=True)
+        return covered_by(self.captured, batches, partial(cover, asked=options.output), strict=False)
 
     def run(self) -> RoutedModule:
         """All stages."""

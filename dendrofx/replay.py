@@ -50,7 +50,7 @@ def replay(
     """
     _check_given(plan, budget, gate)
     if output is not None and data is not None:
-        _check_output(captured, data.fit[0], plan, output)
+        _check_output(captured, data, plan, output)
     if plan.cascade is not None:
         assert data is not None
         live = _live(captured, plan, example)
@@ -71,9 +71,9 @@ def _check_given(plan: Plan, budget: Budget | None, gate: GateForm | None) -> No
         raise PlanError(f"the plan says which gates: {', '.join(sorted(names)) or 'none'}, not {gate}: leave out gate=")
 
 
-def _check_output(captured: fx.GraphModule, batch: Inputs, plan: Plan, output: Named) -> None:
+def _check_output(captured: fx.GraphModule, data: Calibration, plan: Plan, output: Named) -> None:
     """Raise `PlanError` for outputs that the plan is not about."""
-    found = covered_by(captured, batch, partial(cover, asked=output), strict=False).covered
+    found = covered_by(captured, data.fit, partial(cover, asked=output), strict=False).covered
     if found != tuple(plan.outputs):
         there = ", ".join(plan.outputs) or "no output"
         raise PlanError(f"the plan's budget is about {there}, not {', '.join(found)}: leave out output=")

@@ -76,7 +76,7 @@ class Models:
         analysis = self.proved()
         self.batched, self.data = analysis.batched, data.with_shared(analysis.shared)
         check_samples(captured, self.data.fit[0], options.seed)
-        self.covered = covered_by(captured, self.data.fit[0], budget.cover, strict=True)
+        self.covered = covered_by(captured, self.data.fit, budget.cover, strict=True)
         self.decision = budget.single(self.covered)
         self.options = replace(options, covered=self.covered)
         self.sizes = batch_sizes(options, self.data, None)

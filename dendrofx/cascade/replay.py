@@ -75,7 +75,7 @@ def replay_cascade(
     if fit is None:
         raise PlanError("the plan's gate is a module of yours: pass it again as gate=")
     asked = budget or _budget(plan)
-    covered = covered_by(captured, data.fit[0], asked.cover, strict=True)
+    covered = covered_by(captured, data.fit, asked.cover, strict=True)
     reference, outputs = (picks(m, data.gate, covered) for m in (captured, light))
     rows = ModelRows(outputs, reference, asked.losses(reference, outputs), asked.is_decision)
     decision = asked.single(covered)

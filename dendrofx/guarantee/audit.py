@@ -198,7 +198,7 @@ class Shadow:
         samples = inputs.samples
         picked = (torch.rand(samples, generator=self.generator) < 1 / self.every).nonzero().squeeze(1)
         if self.covered is None:
-            self.covered = covered_by(self.reference.captured, inputs, self.budget.cover, strict=True)
+            self.covered = covered_by(self.reference.captured, [inputs], self.budget.cover, strict=True)
         if not len(picked):
             none = torch.zeros(0, len(self.covered.places), dtype=torch.float64)
             return Shadowed(_flat(none), torch.zeros(0, dtype=torch.bool), samples)
