@@ -32,6 +32,9 @@ def test_several_outputs_alarm_as_rarely_and_one_that_breaks_is_found() -> None:
     found = [audit(pair((0.0, 0.1), seed), CERTIFICATE, 0.8) for seed in range(20)]
     assert all(a.answer == "broken" for a in found)
     assert (found[0].rows, found[0].mean) == (2000, pytest.approx(0.1, abs=0.02))
+    ones, zeros = torch.ones(20), torch.zeros(20)  # the wealth is the bettors' mean: the largest would alarm too often
+    both, alone = audit(torch.stack([ones, zeros], 1), CERTIFICATE).e_value, audit(ones, CERTIFICATE).e_value
+    assert alone / 2 < both < 0.51 * alone
     assert audit(torch.zeros(0, 2), CERTIFICATE).answer == "too few rows"
 
 
