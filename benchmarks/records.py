@@ -13,20 +13,24 @@ from torch import Tensor, nn
 from benchmarks.cases.samples import Order, timed_batches
 from benchmarks.variants import UNTIMED, Peer, Prepared, Variant
 from dendrofx.cascade.skills import cascade_skills, light_outputs
+from dendrofx.covered import Covered, cover
+from dendrofx.guarantee.losses import losses_of
 from dendrofx.inputs import Inputs
 from dendrofx.measure import (
     CASCADE,
     activity,
     agreement,
     counted_outputs,
-    deviation,
+    deviations,
     executed_macs,
     executed_work,
+    largest_mean,
     live_share,
     model_macs,
     of_sites,
     outputs,
 )
+from dendrofx.outputs import flatten
 from dendrofx.timing import Race, Timing, race
 
 AGAIN = "scripted again"
@@ -34,7 +38,10 @@ AGAIN = "scripted again"
 
 @dataclass(frozen=True)
 class Quality:
-    """What a variant computes on the test samples: shares of 1, and deviations per sample. What a peer executes is not known."""
+    """What a variant computes on the test samples: shares of 1, and deviations per sample. What a peer executes is not known.
+
+    Of several outputs that the budget is about, each figure is that of the output where it is largest.
+    """
 
     activity: float | None
     live: float | None
@@ -45,6 +52,7 @@ class Quality:
     max: float
     agreement: float | None
     loss: float | None = None  # mean, in the metric of a certified budget
+    output: str = ""  # where the mean deviation is largest; empty where there is one output
 
     def deviation(self) -> dict[str, float]:
         """For the JSON."""
@@ -136,6 +144,7 @@ class Record:
             "effective_compute": quality.effective_compute,
             "plain_macs": quality.plain_macs,
             "deviation": quality.deviation(),
+            **({"output": quality.output} if quality.output else {}),
             "agreement": quality.agreement,
             "loss": quality.loss,
             "first_call_ms": variant.first_call_ms,
@@ -152,9 +161,19 @@ class Bench:
         self.prepared, self.batch, self.seconds, self.seed, self.order = prepared, batch, seconds, seed, order
         test = prepared.case.test
         self.batches = test.batches(batch, order)
-        self.reference = outputs(prepared.case.model, self.batches)
+        self.covered = self._covered()
+        self.reference = outputs(prepared.case.model, self.batches, self.covered)
         self.macs = model_macs(prepared.case.model, self.batches)
         self.timed = timed_batches(test, batch, order, seed)
+
+    @torch.no_grad()
+    def _covered(self) -> Covered:
+        """The outputs that the plan says its budget is about; where it measured none, those that it would be about."""
+        tensors, form = flatten(self.batches[0].call(self.prepared.case.model))
+        if named := tuple(self.prepared.plan.outputs):
+            return cover(form.names, tensors, named)
+        budget = self.prepared.asked.budget
+        return cover(form.names, tensors) if budget is None else budget.cover(form.names, tensors)
 
     def quality(self, module: nn.Module, counted: bool) -> Quality:
         """Outputs on every test sample against the eager original's, and what was executed for them."""
@@ -163,26 +182,27 @@ class Bench:
         active: float | None = None
         live: float | None = None
         if counted:
-            output, counts = counted_outputs(module, self.batches)
+            output, counts = counted_outputs(module, self.batches, self.covered)
             share = executed_work(counts, self.macs) / self.macs
             plain = executed_macs(counts, self.macs) / self.macs
             active = activity(counts) if of_sites(counts) or CASCADE in counts else None
             live = live_share(counts)
         else:
-            output = outputs(module, self.batches)
+            output = outputs(module, self.batches, self.covered)
         if isinstance(module, Peer):
             share = plain = None
-        far = deviation(self.reference, output)
-        figures = float(far.mean()), float(far.quantile(0.99)), float(far.max())
-        return Quality(active, live, share, plain, *figures, self.agreement(output), self.loss(module))
+        far, names = deviations(self.reference, output), self.covered.covered
+        figures = largest_mean(far), float(far.quantile(0.99, dim=0).max()), float(far.max())
+        where = names[int(far.mean(0).argmax())] if len(names) > 1 else ""
+        return Quality(active, live, share, plain, *figures, self.agreement(output), self.loss(module), where)
 
     @torch.no_grad()
-    def agreement(self, output: Tensor) -> float | None:
-        """Share of decisions that are the reference's; None for a model that decides nothing."""
-        case = self.prepared.case
+    def agreement(self, outputs: Sequence[Tensor]) -> float | None:
+        """Share of decisions, by the first covered output, that are the reference's; None for a model that decides nothing."""
+        case, reference, output = self.prepared.case, self.reference[0], outputs[0]
         if case.head is not None:
-            return agreement(case.head(self.reference), case.head(output))
-        return agreement(self.reference, output) if case.classes else None
+            return agreement(case.head(reference), case.head(output))
+        return agreement(reference, output) if case.classes else None
 
     def time(self, modules: Mapping[str, nn.Module]) -> Race:
         """Time modules in turns on the same batches."""
@@ -209,17 +229,16 @@ class Bench:
         if (budget := self.prepared.asked.budget) is None:
             return None
         found = [
-            budget.losses(reference, budget.pick(batch.call(module), batch.samples))
+            losses_of(budget, reference, self.covered.pick(batch.call(module), batch.samples))
             for batch, reference in zip(self.batches, self.picked, strict=True)
         ]
-        return float(torch.cat(found).mean())
+        return largest_mean(torch.cat(found))
 
     @cached_property
     @torch.no_grad()
-    def picked(self) -> list[Tensor]:
-        """Per batch, what the certified budget reads of the original's output."""
-        budget, model = self.prepared.asked.budget, self.prepared.case.model
-        return [] if budget is None else [budget.pick(b.call(model), b.samples) for b in self.batches]
+    def picked(self) -> list[list[Tensor]]:
+        """Per batch, the outputs of the original that the budget is about."""
+        return [self.covered.pick(b.call(self.prepared.case.model), b.samples) for b in self.batches]
 
     @torch.no_grad()
     def skills(self) -> tuple[str, ...]:
@@ -228,7 +247,9 @@ class Bench:
         if budget is None or self.prepared.plan.certificate is None or self.prepared.plan.cascade is None:
             return ()
         light, scores = zip(*(light_outputs(routed, b) for b in self.batches), strict=True)
-        return cascade_skills(budget, torch.cat(self.picked), torch.cat(light), torch.cat(scores), self.seed)
+        return cascade_skills(
+            budget, torch.cat([p[0] for p in self.picked]), torch.cat(light), torch.cat(scores), self.seed
+        )
 
 
 def _call(module: nn.Module, batches: list[Inputs], number: int) -> object:

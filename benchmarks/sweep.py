@@ -16,7 +16,7 @@ from benchmarks.variants import Variant
 from dendrofx import controls
 from dendrofx.calibrate import apply_multiplier, multiplier_grid
 from dendrofx.gates.scores import UNJUDGED
-from dendrofx.measure import counted_outputs
+from dendrofx.measure import counted
 from dendrofx.module import graph_names
 
 INNER_POINTS = 9
@@ -47,7 +47,7 @@ def run_sweep(bench: Bench, variants: Mapping[str, Variant]) -> list[dict[str, A
         point = copy.deepcopy(routed)
         apply_multiplier(point, weights, tolerance)
         modules[tolerance] = dendrofx.script(point, freeze=True)
-        counts = counted_outputs(point, bench.batches)[1]
+        counts = counted(point, bench.batches)
         randoms[tolerance] = controls.at_random(routed, counts, bench.seed)
     timed = {str(t): m for t, m in modules.items()}
     result = bench.time({"scripted": variants["scripted"].module, **timed})

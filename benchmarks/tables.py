@@ -28,6 +28,8 @@ def table(record: Record) -> str:
     rows = [_line(record, row) for row in record.rows]
     budget = record.prepared.asked.budget
     headers = HEADERS if budget is None else [*HEADERS, f"{budget.name} %"]
+    if any(row.quality.output for row in record.rows):  # of several outputs, the one that deviates most
+        headers = [*headers, "dev mean of"]
     return tabulate(
         rows, headers=headers, tablefmt="simple", disable_numparse=True, stralign="right", colalign=("left",)
     )
@@ -51,6 +53,7 @@ def _line(record: Record, row: Row) -> list[str]:
         _number(quality.max, ".2e"),
         _percent(quality.agreement, ".2f"),
         *([] if quality.loss is None else [_percent(quality.loss, ".3g")]),
+        *([quality.output] if quality.output else []),
     ]
 
 

@@ -21,7 +21,7 @@ from dendrofx.guarantee import Budget
 from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
 from dendrofx.lower import artifact_bytes
-from dendrofx.measure import Counts, counted_outputs
+from dendrofx.measure import Counts, counted
 
 # Where nothing is timed, fitting runs on two threads, so that a seed gives the same branches whatever --threads says.
 FIT_THREADS = 2
@@ -237,7 +237,7 @@ def whole(case: Case) -> Inputs:
 
 def routed_counts(prepared: Prepared) -> Counts:
     """What the main row's module does on the test samples, one batch."""
-    return counted_outputs(prepared.routed, [whole(prepared.case)])[1]
+    return counted(prepared.routed, [whole(prepared.case)])
 
 
 def build_variants(prepared: Prepared, seed: int) -> dict[str, Variant]:

@@ -58,7 +58,8 @@ def _kept(record: Record, routed: Row) -> str:
         loss = f"; on the test samples, which served nothing else, it is {_percent(routed.quality.loss)}"
         return f"its budget is {plan.certificate or f'not certified ({plan.refusal})'}{loss}"
     kept = "keeps" if routed.quality.mean <= plan.max_deviation else "MISSES"
-    return f"{kept} the budget: mean deviation {routed.quality.mean:.2e}, budget {plan.max_deviation:g}"
+    of = f" of {routed.quality.output}" if routed.quality.output else ""
+    return f"{kept} the budget: mean deviation{of} {routed.quality.mean:.2e}, budget {plan.max_deviation:g}"
 
 
 def _against_peers(record: Record) -> list[str]:

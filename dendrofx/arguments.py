@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TypeGuard
 
 from torch import nn
 
 from dendrofx.capture import is_routed
 from dendrofx.cascade.form import Routed
+from dendrofx.covered import Named, named_outputs
 from dendrofx.errors import InputError
 from dendrofx.gates import GateForm
 from dendrofx.guarantee.budget import Budget
@@ -50,6 +52,24 @@ def check_budget(budget: object, scope: object, max_deviation: object, calibrati
         raise InputError("scope='model' needs budget=, such as dendrofx.Budget('flip', limit=0.01)")
     if budget is not None and calibration is None:
         raise InputError(f"budget={budget}: it is shown on calibration samples: pass calibration=")
+
+
+def split_output(output: object, budget: Budget | None, calibration: object) -> tuple[Named, Budget | None]:
+    """What the budget is about, and the budget to certify with the same in it.
+
+    Raises:
+        InputError: the two name different outputs, or nothing is measured on them.
+    """
+    named = named_outputs(output)
+    if named is None:
+        return None if budget is None else budget.named, budget
+    if calibration is None:
+        raise InputError(f"output={output!r} is what the budget is measured on: pass calibration=")
+    if budget is None:
+        return named, None
+    if budget.named not in (None, named):
+        raise InputError(f"output={output!r}, but the budget is {budget}: name the output in one of them")
+    return named, replace(budget, output=named)
 
 
 def split_forms(

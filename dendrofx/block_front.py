@@ -18,12 +18,13 @@ from torch import Tensor
 
 from dendrofx.calibrate import STEPS, Step, apply_multiplier, multiplier_grid
 from dendrofx.choose import Candidate
+from dendrofx.covered import Covered
 from dendrofx.explore import MANY_SITES
 from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.front import Setting, fastest, pareto, walked_front
 from dendrofx.guarantee.losses import counted_losses, reference_picks
 from dendrofx.inputs import Inputs
-from dendrofx.measure import Counts, activity
+from dendrofx.measure import Counts, activity, largest_mean
 from dendrofx.module import RoutedModule, set_tolerances, tolerances
 from dendrofx.pipeline import BUDGET_SHARES, Pipeline
 from dendrofx.prices import Price
@@ -65,6 +66,12 @@ class BlockFront:
         self.search, self.test = run.data.walk, run.data.test
         self.front: list[Setting] = []
 
+    @property
+    def covered(self) -> Covered:
+        """The outputs that the budget is about; a run that routes something has found them."""
+        assert self.run.options.covered is not None
+        return self.run.options.covered
+
     @torch.no_grad()
     def chosen(self) -> Setting | str:
         """The fastest accepted setting, or why there is none."""
@@ -103,17 +110,20 @@ class BlockFront:
                 for factor in WEIGHTS:
                     yield {**variant.weights, name: factor * weight}
 
-    def references(self, batches: Sequence[Inputs]) -> list[Tensor]:
+    def references(self, batches: Sequence[Inputs]) -> list[list[Tensor]]:
         """See `reference_picks`."""
-        return reference_picks(self.run.original, self.run.captured, batches, self.budget)
+        return reference_picks(self.run.original, self.run.captured, batches, self.covered)
 
-    def walked(self, variant: Variant, weights: Mapping[str, float], references: Sequence[Tensor]) -> Iterator[Setting]:
+    def walked(
+        self, variant: Variant, weights: Mapping[str, float], references: Sequence[Sequence[Tensor]]
+    ) -> Iterator[Setting]:
         """The settings of one grid, from nearly all rows hard to none, until the loss is far beyond the limit."""
         macs = [c.full_macs for c in variant.chosen.values()]
         steps = self.run.steps_of(STEPS if weights is variant.weights else STEPS // FEWER)
         for multiplier in multiplier_grid(variant.scores, macs, steps):
             apply_multiplier(variant.module, weights, multiplier)
-            losses, counts = counted_losses(variant.module, self.search, references, self.budget)
+            losses, counts = counted_losses(variant.module, self.search, references, self.budget, self.covered)
+            loss = largest_mean(losses)
             values = {name: float(t) for name, t in tolerances(variant.module).items()}
             forms = dict.fromkeys(
                 f"{c.branches.light_form} with {c.branches.gate_form}" for c in variant.chosen.values()
@@ -121,14 +131,14 @@ class BlockFront:
             yield Setting(
                 ", ".join(forms),
                 values,
-                float(losses.mean()) + LIGHT_AS_RISK * (1 - activity(counts)),
+                loss + LIGHT_AS_RISK * (1 - activity(counts)),
                 self.cost(variant, counts),
                 activity(counts),
                 partial(self.tested, variant, values),
                 partial(_with_tolerances, variant.module, values),
                 variant,
             )
-            if float(losses.mean()) > FAR * self.budget.limit:
+            if loss > FAR * self.budget.limit:
                 return
 
     def cost(self, variant: Variant, counts: Counts) -> float:
@@ -142,7 +152,7 @@ class BlockFront:
     def tested(self, variant: Variant, values: Mapping[str, float]) -> tuple[Tensor, float]:
         """Losses on the test samples; rows are routed within samples, so that any sample may lose."""
         set_tolerances(variant.module, values)
-        return counted_losses(variant.module, self.test, self.test_references, self.budget)[0], 1.0
+        return counted_losses(variant.module, self.test, self.test_references, self.budget, self.covered)[0], 1.0
 
     def use(self, setting: Setting) -> RoutedModule:
         """Make a setting what the run has chosen, and return its module."""
@@ -150,9 +160,8 @@ class BlockFront:
         variant = setting.source
         assert isinstance(variant, Variant)
         self.run.chosen, self.run.prices = dict(variant.chosen), dict(variant.prices)
-        losses, counts = counted_losses(module, self.test, self.test_references, self.budget)
-        risk = float(losses.mean())
-        self.run.steps = [Step(float("nan"), risk, risk, counts)]
+        losses, counts = counted_losses(module, self.test, self.test_references, self.budget, self.covered)
+        self.run.steps = [Step(float("nan"), largest_mean(losses), tuple(losses.mean(0).tolist()), counts)]
         return module
 
 

@@ -5,9 +5,9 @@ deviation, so the multiplier is in units of model deviation and one dial serves 
 
 Mean deviation is not monotone in the multiplier, and the largest multiplier that meets a budget on the calibration rows
 misses it on half of all test sets. So a fixed grid is walked upwards, on rows that fitted nothing, and the walk stops at the
-first step whose upper limit `mean + 1.645 s / sqrt(n)` (one-sided 95 %, normal approximation) exceeds the budget. The last
-step before it is kept. The grid is fixed before the walk's rows are seen: its steps are evenly spaced in activity on the rows
-that the light branches and gates were chosen on.
+first step whose upper limit `mean + 1.645 s / sqrt(n)` (one-sided 95 %, normal approximation) exceeds the budget, in any of the
+outputs that it is about. The last step before it is kept. The grid is fixed before the walk's rows are seen: its steps are
+evenly spaced in activity on the rows that the light branches and gates were chosen on.
 
 Each step runs the model, and the low ones, where most rows run both branches, take longest. So the walk starts near where the
 budget ended on the choosing rows, and from the bottom only if that step fails. A walk with two starts has two chances to pass a
@@ -30,8 +30,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dendrofx.gates.scores import UNJUDGED
-from dendrofx.inputs import Inputs
-from dendrofx.measure import Counts, counted_outputs, deviation
+from dendrofx.measure import Counts, largest_mean
 from dendrofx.memory import trim
 from dendrofx.module import RoutedModule, set_tolerances
 
@@ -39,24 +38,39 @@ STEPS = 64
 ONE_SIDED_95, ONE_SIDED_97_5 = 1.645, 1.960
 # A walk starts this share of its grid's steps below the one that the choosing rows reached: its own rows differ from them.
 BELOW = 1 / 8
+# The f64[N, outputs] losses of a module on samples, and what was executed for them.
+Outcome = Callable[[RoutedModule], tuple[Tensor, Counts]]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the walk: its multiplier, the deviations' mean and upper limit, and what was executed."""
+    """One step of the walk.
+
+    Attributes:
+        multiplier: of all tolerances.
+        mean: of the losses, in the output where it is largest.
+        limits: by output, the upper limit of that mean.
+        counts: what was executed.
+    """
 
     multiplier: float
     mean: float
-    upper: float
+    limits: tuple[float, ...]
     counts: Counts
 
+    @property
+    def upper(self) -> float:
+        """The largest of the limits: the budget is for every output."""
+        return max(self.limits)
 
-def upper_limit(deviations: Tensor, quantile: float = ONE_SIDED_95) -> float:
+
+def upper_limit(losses: Tensor, quantile: float = ONE_SIDED_95) -> float:
     """One-sided upper confidence limit of the mean of f64[N], at 95 % by default; infinity for fewer than two samples."""
-    n = len(deviations)
+    n = len(losses)
     if n < 2:
         return math.inf
-    return float(deviations.mean() + quantile * deviations.std() / math.sqrt(n))
+    limit = float(losses.mean() + quantile * losses.std() / math.sqrt(n))
+    return math.inf if math.isnan(limit) else limit  # of an infinite loss
 
 
 def apply_multiplier(gm: RoutedModule, weights: Mapping[str, float], multiplier: float) -> None:
@@ -98,11 +112,10 @@ def walk(
     gm: RoutedModule,
     weights: Mapping[str, float],
     grid: Sequence[float],
-    batches: Sequence[Inputs],
-    reference: Tensor,
-    max_deviation: float,
-    outcome: Callable[[RoutedModule], tuple[Tensor, Counts]] | None = None,
+    outcome: Outcome,
+    limit: float,
     start: int = 0,
+    margin: bool = True,
 ) -> list[Step]:
     """Walk the grid and leave `gm` at the last step within the budget, or at tolerance 0 when there is none.
 
@@ -110,33 +123,26 @@ def walk(
         gm: a routed module; only its tolerances are changed.
         weights: by graph name of the site.
         grid: ascending multipliers.
-        batches: samples that fitted nothing.
-        reference: the original's outputs on them, one row per sample.
-        max_deviation: the budget.
-        outcome: f64[N] losses of the module on the samples and what was executed, where the budget is about other losses than
-            deviations; then `batches` and `reference` are not used.
+        outcome: measures the module on samples that fitted nothing.
+        limit: the budget, for the mean loss of each output.
         start: the step to start at, fixed without these samples.
+        margin: whether upper limits of the means must keep it; else the means, for what is certified later, on other samples.
 
     Returns:
         The steps within the budget that were taken, in order; the last one is in force.
     """
     quantile = ONE_SIDED_97_5 if start else ONE_SIDED_95
 
-    def deviations() -> tuple[Tensor, Counts]:
-        output, counts = counted_outputs(gm, batches)
-        return deviation(reference, output), counts
-
     def step(multiplier: float) -> Step:
         apply_multiplier(gm, weights, multiplier)
-        far, counts = deviations() if outcome is None else outcome(gm)
+        losses, counts = outcome(gm)
         trim()
-        # what is certified later, on samples of its own, needs no margin here
-        upper = upper_limit(far, quantile) if outcome is None else float(far.mean())
-        return Step(multiplier, float(far.mean()), upper, counts)
+        limits = tuple(upper_limit(of, quantile) if margin else float(of.mean()) for of in losses.unbind(1))
+        return Step(multiplier, largest_mean(losses), limits, counts)
 
     def ascend(part: Sequence[float]) -> list[Step]:
         turns = tqdm(part, desc="calibrating", unit="step", delay=2, leave=False)
-        return list(takewhile(lambda s: s.upper <= max_deviation, map(step, turns)))
+        return list(takewhile(lambda s: s.upper <= limit, map(step, turns)))
 
     kept = ascend(grid[start:]) or ascend(grid[:start])
     apply_multiplier(gm, weights, kept[-1].multiplier if kept else 0.0)

@@ -38,9 +38,10 @@ class Calibration:
     """The four disjoint sets, each a list of batches.
 
     Attributes:
-        sizes: the samples of the batches as they were given, each size once, ascending.
+        sizes: the samples of the batches as they were given, each size once, ascending; without that of a partial last batch.
         fingerprint: of all of them.
         test: what a certificate is for; empty without a budget to certify.
+        last: the batch that came last, where batches are whole.
     """
 
     fit: list[Inputs]
@@ -50,6 +51,7 @@ class Calibration:
     sizes: tuple[int, ...]
     fingerprint: str
     test: list[Inputs] = field(default_factory=list)
+    last: Inputs | None = None
 
     @property
     def samples(self) -> tuple[int, ...]:
@@ -61,9 +63,15 @@ class Calibration:
         """With every batch changed; the fingerprint stays that of what was given."""
         sets = (self.fit, self.gate, self.choose, self.walk, self.test)
         fit, gate, choose, walk, test = ([change(b) for b in part] for part in sets)
-        seen = tuple(sorted({b.samples for part in sets for b in map(change, part)}))
-        sizes = seen if seen != self.sizes and self.sizes == (1,) else self.sizes
-        return Calibration(fit, gate, choose, walk, sizes, self.fingerprint, test)
+        last = None if self.last is None else change(self.last)
+        sizes = self.sizes
+        if sizes == (1,):  # what is shared or cut was not known yet
+            seen = sorted((b.samples for part in (fit, gate, choose, walk, test) for b in part), reverse=True)
+            if last is not None:
+                seen.remove(last.samples)
+                seen.append(last.samples)
+            sizes = _sizes(seen)
+        return Calibration(fit, gate, choose, walk, sizes, self.fingerprint, test, last)
 
     def with_shared(self, shared: frozenset[str]) -> Calibration:
         """With the names of the inputs that all samples share."""
@@ -107,8 +115,14 @@ class Calibration:
                 f" and needs at least {least} samples in one batch, or {whole} batches (a few hundred samples to be of use)"
             )
         fit, gate, choose, walk = parts[:4]
-        sizes = tuple(sorted({b.samples for b in read}))
-        return Calibration(fit, gate, choose, walk, sizes, data_fingerprint(read), parts[4] if test else [])
+        sizes, last = _sizes([b.samples for b in read]), read[-1] if len(read) >= whole else None
+        return Calibration(fit, gate, choose, walk, sizes, data_fingerprint(read), parts[4] if test else [], last)
+
+
+def _sizes(samples: Sequence[int]) -> tuple[int, ...]:
+    """Each size once, ascending, but that of a last batch smaller than all others: nobody chose what was left for it."""
+    *others, last = samples
+    return tuple(sorted(set(others if others and last < min(others) else samples)))
 
 
 def read_batches(batches: Iterable[Any]) -> list[Inputs]:

@@ -24,7 +24,7 @@ from dendrofx.finish import RECIPE, Recipe
 from dendrofx.gates import AlwaysLight, GateForm, OracleGate, RandomGate, SiteRows
 from dendrofx.gates.model_scores import KnownScore, RandomModelScore, flat_rows
 from dendrofx.gates.scores import ConstantScore
-from dendrofx.inputs import Inputs, by_sample
+from dendrofx.inputs import Inputs
 from dendrofx.measure import Counts, deviation, of_sites, site_activity
 from dendrofx.module import RoutedModule, graph_names, set_tolerances, tolerances
 from dendrofx.outputs import flatten
@@ -90,11 +90,10 @@ def by_oracle(module: RoutedModule, counts: Counts, batch: Inputs) -> RoutedModu
 def _cascade_by_oracle(module: RoutedModule, share: float, batch: Inputs) -> RoutedModule:
     """Recompute the samples of `batch` whose light outputs deviate most."""
     source: CascadeRecipe = module.meta[RECIPE]
-    light, full = (by_sample(batch.call(graph_level(m)), batch.samples) for m in (source.light, source.full))
+    light, full = (flat_rows(flatten(batch.call(graph_level(m)))[0][source.decision]) for m in (source.light, source.full))
     errors = deviation(full, light)
     cut = float(torch.quantile(errors, 1 - share, interpolation="lower")) * (1 + 1e-6) if share < 1 else 0.0
-    read = flat_rows(flatten(batch.call(graph_level(source.light)))[0][source.decision])
-    made = cascade_with(module, KnownScore(read, errors.float()))
+    made = cascade_with(module, KnownScore(light, errors.float()))
     set_tolerances(made, {NAME: cut})
     return made
 

@@ -98,7 +98,7 @@ def _block_setting(
     own = copy.copy(front)
     own.run = copy.copy(front.run)
     module = own.use(setting)
-    shown = certified(module, front.front, setting, asked.budget, own.test, asked.model)
+    shown = certified(module, front.front, setting, asked.budget, own.covered, own.test, asked.model)
     return finish(module, own.run, example, origin, dead, budget=str(asked.budget), certificate=shown)
 
 
@@ -176,5 +176,6 @@ def _model_setting(
     own = copy.copy(run)
     own.plan = own.planned(setting)
     module = setting.make()
-    shown = certified(module, run.front, setting, asked.budget, run.models.data.test, asked.model)
+    models = run.models
+    shown = certified(module, run.front, setting, asked.budget, models.covered, models.data.test, asked.model)
     return finish_cascade(module, own, example, origin, dead, shown)

@@ -14,12 +14,13 @@ from dendrofx.block import BlockData, block_of
 from dendrofx.calibration import Calibration
 from dendrofx.cascade.form import Routed
 from dendrofx.choose import Candidate, FullFormError, SiteData, candidates, finite_rows
+from dendrofx.covered import Covered, Named
 from dendrofx.errors import InputError
 from dendrofx.gates import AlwaysLight, GateForm, SiteRows
 from dendrofx.guarantee.budget import Budget
 from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
-from dendrofx.measure import deviation, outputs
+from dendrofx.measure import deviations, outputs, worst
 from dendrofx.memory import trim
 from dendrofx.module import graph_names, set_tolerances
 from dendrofx.record import Recorded, record_in_turn, record_rows
@@ -48,6 +49,8 @@ class Options:
     budget: Budget | None = None  # to certify; then `max_deviation` is where choosing starts
     light_models: tuple[Routed, ...] = ()  # of a cascade, beside those that `lights` make
     full_model: Routed | None = None  # of a cascade, instead of `full` at every site
+    output: Named = None  # which outputs the budget is about, in the caller's words; by default all
+    covered: Covered | None = None  # the same, found in what the model gives; None where nothing is measured
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def explore(
             trim()
         if data is not None:
             samples = _few(data.fit, FEW_SAMPLES if many else PROBE_SAMPLES)
-            explored.weights.update(_weights(captured, sites, explored.found, samples, options.max_deviation))
+            explored.weights.update(_weights(captured, sites, explored.found, samples, options))
     for site in sites:
         if site.name not in done:
             explored.found.pop(site.name, None)
@@ -154,33 +157,36 @@ def _weights(
     sites: Sequence[Site],
     found: Mapping[str, list[Candidate]],
     batches: Sequence[Inputs],
-    max_deviation: float,
+    options: Options,
 ) -> dict[str, float]:
     """Each site's error that moves the model's output by one unit of deviation: its rows light, all others as they are.
+
+    Of several outputs, each sample's is the one that moves most.
 
     Args:
         captured: the captured module.
         sites: all of them.
         found: their candidates.
         batches: samples that fitted light branches.
-        max_deviation: a light branch that errs more than this is tried, where there is one.
+        options: a light branch that errs more than their `max_deviation` is tried, where there is one.
     """
     whole = sum(n.op not in ("placeholder", "output") for n in captured.graph.nodes)
     if not found or any(whole == len(s.nodes) for s in sites):  # the site is the whole model
         return dict.fromkeys(found, 1.0)
-    probes = {name: _probe(candidates, max_deviation) for name, candidates in found.items()}
+    probes = {name: _probe(candidates, options.max_deviation) for name, candidates in found.items()}
     gate = AlwaysLight().fit(SiteRows(BlockData(nn.Sequential()), nn.Identity()))
     branches = {name: replace(p.branches, gate_form=AlwaysLight(), gate=gate) for name, p in probes.items()}
     gm = rewrite(captured, [s for s in sites if s.name in found], branches)
     names = graph_names(gm)
-    reference, weights = outputs(captured, batches), {}
+    reference, weights = outputs(captured, batches, options.covered), {}
     for site in tqdm(names, desc="weighing sites", unit="site", delay=2, leave=False):
         error = float(probes[site].error.mean())
         if not (error > 0 and math.isfinite(error)):
             weights[site] = 1.0
             continue
         set_tolerances(gm, {name: float(other == site) for other, name in names.items()})
-        slope = float(deviation(reference, outputs(gm, batches)).mean()) / error
+        far = deviations(reference, outputs(gm, batches, options.covered))
+        slope = float(worst(far).mean()) / error
         weights[site] = 1 / (min(max(slope, 1e-3), 1e3) if math.isfinite(slope) else 1e3)
     return weights
 

@@ -63,7 +63,7 @@ def finish(
     entries = [_entry(s, module, run, alone.get(s.name)) for s in run.sites]
     names = {s.name for s in run.sites}
     entries += [SitePlan(r.site, "refused", _located(r)) for r in run.refused.values() if r.site not in names]
-    last = run.steps[-1] if run.steps else None
+    last, covered = run.steps[-1] if run.steps else None, run.options.covered
     plan = Plan(
         entries,
         run.options.max_deviation,
@@ -77,11 +77,22 @@ def finish(
         budget=budget,
         refusal=refusal,
         certificate=certificate,
+        outputs=_reached(run, certificate) if covered is not None else {},
+        not_covered=list(covered.left) if covered is not None else [],
     )
     branches = {n: c.branches for n, c in run.chosen.items()}
     sites = tuple(s for s in run.sites if s.name in branches)
     weights = {n: run.explored.weights[n] for n in branches}
     return attach(module, plan, Recipe(run.with_exact(), sites, branches, run.scores, weights), example)
+
+
+def _reached(run: Pipeline, certificate: Certificate | None) -> dict[str, float | None]:
+    """By covered output the limit of its mean deviation; None where the budget is about other losses, or none was measured."""
+    assert run.options.covered is not None
+    names = run.options.covered.covered
+    if certificate is not None or run.options.budget is not None:
+        return dict.fromkeys(names)
+    return dict(zip(names, run.steps[-1].limits, strict=True)) if run.steps else dict.fromkeys(names, 0.0)
 
 
 def attach(module: RoutedModule, plan: Plan, recipe: object, example: Inputs | None) -> RoutedModule:

@@ -136,26 +136,3 @@ def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: AN
         parts = [_changed(v, change) for v in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return value
-
-
-def tensors_of(output: Any) -> list[Tensor]:  # noqa: ANN401
-    """The floating-point tensors of an output, in order: of a tensor, and of (nested) tuples, lists and dicts.
-
-    Raises:
-        InputError: the output holds none.
-    """
-    found = [t for t in flatten(output)[0] if t.is_floating_point()]
-    if not found:
-        raise InputError(f"the model's output holds no floating-point tensor to compare: {type(output).__name__}")
-    return found
-
-
-def by_sample(output: Any, samples: int) -> Tensor:  # noqa: ANN401
-    """An output as f32[samples, features]: every floating tensor flattened per sample, side by side.
-
-    A tensor whose leading size is not `samples` makes the whole batch one sample.
-    """
-    parts = tensors_of(output)
-    if any(p.dim() == 0 or p.size(0) != samples for p in parts):
-        return torch.cat([p.reshape(1, -1).float() for p in parts], 1)
-    return torch.cat([p.reshape(samples, -1).float() for p in parts], 1)

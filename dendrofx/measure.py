@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dendrofx.covered import Covered, cover
 from dendrofx.drop_in import graph_level
-from dendrofx.inputs import Inputs, by_sample
+from dendrofx.inputs import Inputs
 from dendrofx.module import DEAD_ROWS
+from dendrofx.outputs import flatten
 
 EPS = 1e-12
 Counts = dict[str, dict[str, int]]
@@ -21,7 +23,7 @@ CASCADE = "model"
 
 
 def deviation(reference: Tensor, output: Tensor) -> Tensor:
-    """Relative L2 distance of each sample's flattened output from the original's.
+    """Relative L2 distance of each sample's flattened output from the original's; of one output, see `deviations`.
 
     Args:
         reference: f32[N, features], the original model's.
@@ -42,31 +44,82 @@ def deviation(reference: Tensor, output: Tensor) -> Tensor:
     return far
 
 
+def deviations(reference: Sequence[Tensor], output: Sequence[Tensor]) -> Tensor:
+    """The deviation of each sample in each output, f64[N, outputs].
+
+    Args:
+        reference: by output f32[N, features], the original model's, such as `outputs` gives.
+        output: the same, another's.
+    """
+    return torch.stack([deviation(a, b) for a, b in zip(reference, output, strict=True)], 1)
+
+
+def worst(values: Tensor) -> Tensor:
+    """Of f64[N, outputs] each sample's largest, f64[N]."""
+    return values.amax(1)
+
+
+def largest_mean(losses: Tensor) -> float:
+    """The mean over samples of f64[N] losses; of f64[N, outputs] the largest of the outputs' means."""
+    return float(losses.mean(0).max())
+
+
 def agreement(reference: Tensor, output: Tensor) -> float:
     """Share of samples whose largest output (the decision of a classifier) is the same, f32[N, classes]."""
     return float((reference.argmax(1) == output.argmax(1)).double().mean()) if len(reference) else 1.0
 
 
 @torch.no_grad()
-def outputs(module: nn.Module, batches: Sequence[Inputs]) -> Tensor:
-    """The module's outputs over batches, one row per sample; those with fewer values (shorter sequences) end in zeros."""
-    return _stacked([by_sample(b.call(graph_level(module)), b.samples) for b in batches])
+def outputs(module: nn.Module, batches: Sequence[Inputs], covered: Covered | None = None) -> list[Tensor]:
+    """The module's outputs over batches, each f32[N, features]; samples with fewer values (shorter sequences) end in zeros.
+
+    Args:
+        module: anything callable on the batches.
+        batches: samples.
+        covered: which outputs; by default every floating-point one.
+    """
+    return _stacked([_rows(b.call(graph_level(module)), b.samples, covered) for b in batches])
 
 
-def _stacked(parts: Sequence[Tensor]) -> Tensor:
+def _rows(output: Any, samples: int, covered: Covered | None) -> list[Tensor]:  # noqa: ANN401
+    if covered is None:
+        tensors, form = flatten(output)
+        covered = cover(form.names, tensors)
+    return covered.rows(output, samples)
+
+
+def _stacked(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """By output, the rows of all batches."""
+    return [_padded(output) for output in zip(*parts, strict=True)]
+
+
+def _padded(parts: Sequence[Tensor]) -> Tensor:
     width = max(p.size(1) for p in parts)
     return torch.cat([p if p.size(1) == width else F.pad(p, [0, width - p.size(1)]) for p in parts])
 
 
 @torch.no_grad()
-def counted_outputs(module: Any, batches: Sequence[Inputs]) -> tuple[Tensor, Counts]:  # noqa: ANN401
-    """Outputs and summed counts of a module with `forward_counted`, eager or scripted."""
+def counted_outputs(
+    module: Any,  # noqa: ANN401  (eager or scripted)
+    batches: Sequence[Inputs],
+    covered: Covered | None = None,
+) -> tuple[list[Tensor], Counts]:
+    """Outputs, see `outputs`, and summed counts of a module with `forward_counted`."""
     parts, total = [], Counts()
     for batch in batches:
         output, counts = batch.call(graph_level(module, "forward_counted"))
-        parts.append(by_sample(output, batch.samples))
+        parts.append(_rows(output, batch.samples, covered))
         add_counts(total, counts)
     return _stacked(parts), total
+
+
+@torch.no_grad()
+def counted(module: Any, batches: Sequence[Inputs]) -> Counts:  # noqa: ANN401
+    """Summed counts alone."""
+    total = Counts()
+    for batch in batches:
+        add_counts(total, batch.call(module.forward_counted)[1])
+    return total
 
 
 def add_counts(total: Counts, counts: Mapping[str, Mapping[str, int]]) -> None:

@@ -14,19 +14,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 
 from torch import Tensor, fx, nn
 from tqdm import tqdm
 
-from dendrofx.calibrate import STEPS, Step, apply_multiplier, multiplier_grid, start_of, walk
+from dendrofx.calibrate import STEPS, Outcome, Step, apply_multiplier, multiplier_grid, start_of, walk
 from dendrofx.calibration import Calibration
 from dendrofx.choose import PROBE_ROWS, Candidate
+from dendrofx.covered import Covered, cover, covered_by
 from dendrofx.errors import InputError
 from dendrofx.explore import MANY_SITES, Explored, Options, explore
+from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.losses import counted_losses, reference_picks
 from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
-from dendrofx.measure import Counts, of_sites, outputs, site_activity
+from dendrofx.measure import Counts, counted_outputs, deviations, of_sites, outputs, site_activity
 from dendrofx.memory import release
 from dendrofx.module import RoutedModule, graph_names
 from dendrofx.prices import Price, cheapest
@@ -69,7 +73,8 @@ class Pipeline:
         example: Inputs | None = None,
         original: fx.GraphModule | None = None,
     ) -> None:
-        self.captured, self.sites, self.data, self.options, self.timer = captured, sites, data, options, timer
+        self.captured, self.sites, self.data, self.timer = captured, sites, data, timer
+        self.options = replace(options, covered=self.covered(options))
         self.example = example
         self.original = captured if original is None else original
         self.exact_on = options.exact
@@ -81,6 +86,20 @@ class Pipeline:
         self.steps: list[Step] = []
         self.reached = 0.0
         self.model_times: list[ModelTimes] = []
+
+    def covered(self, options: Options) -> Covered | None:
+        """The outputs that are measured; None where none is.
+
+        Raises:
+            InputError: an output that is covered is not per sample.
+        """
+        measured = len(self.sites) > 0 and options.max_deviation > 0
+        if options.covered is not None or self.data is None or not (measured or options.output is not None):
+            return options.covered
+        budget, batches = options.budget, self.data.fit
+        if budget is not None:
+            return covered_by(self.captured, batches, budget.cover, strict=True)
+        return covered_by(self.captured, batches, partial(cover, asked=options.output), strict=False)
 
     def run(self) -> RoutedModule:
         """All stages."""
@@ -225,16 +244,28 @@ class Pipeline:
         """
         module, weights = self.rewritten()
         grid = multiplier_grid(list(self.scores.values()), [c.full_macs for c in self.chosen.values()], steps)
-        start = start_of(grid, reached)
-        if (budget := self.options.budget) is not None:
-            references = reference_picks(self.original, self.captured, batches, budget)
+        budget = self.options.budget
+        limit = self.options.max_deviation if budget is None else budget.limit
+        outcome = self.deviations_on(batches) if budget is None else self.losses_on(batches, budget)
+        return module, walk(module, weights, grid, outcome, limit, start_of(grid, reached), margin=budget is None)
 
-            def outcome(gm: RoutedModule) -> tuple[Tensor, Counts]:
-                return counted_losses(gm, batches, references, budget)
+    def deviations_on(self, batches: Sequence[Inputs]) -> Outcome:
+        """Measures a module's deviations on batches."""
+        covered = self.options.covered
+        reference = outputs(self.captured, batches, covered)
 
-            return module, walk(module, weights, grid, batches, references[0], budget.limit, outcome, start)
-        reference = outputs(self.captured, batches)
-        return module, walk(module, weights, grid, batches, reference, self.options.max_deviation, start=start)
+        def outcome(gm: RoutedModule) -> tuple[Tensor, Counts]:
+            found, counts = counted_outputs(gm, batches, covered)
+            return deviations(reference, found), counts
+
+        return outcome
+
+    def losses_on(self, batches: Sequence[Inputs], budget: Budget) -> Outcome:
+        """Measures a module's losses on batches, in the metric of a budget."""
+        covered = self.options.covered
+        assert covered is not None
+        references = reference_picks(self.original, self.captured, batches, covered)
+        return lambda gm: counted_losses(gm, batches, references, budget, covered)
 
     def steps_of(self, steps: int) -> int:
         """How many steps a walk takes."""

@@ -156,7 +156,8 @@ class Plan:
     Attributes:
         sites: one entry per candidate site.
         max_deviation: the budget: mean relative L2 deviation of the model's output from the original's.
-        deviation: upper confidence limit of that mean on the calibration rows of the last step; None without data.
+        deviation: upper confidence limit of that mean on the calibration rows of the last step, of several outputs the largest;
+            None without data.
         samples: calibration samples that fitted lights, fitted gates, chose among them, and set tolerances.
         multiplier: the global multiplier that the calibration ended at.
         models: the last races of the rewritten model against the original, one per batch size; empty where none was run.
@@ -166,6 +167,8 @@ class Plan:
         cascade: what became of it; None at block scope.
         budget: in words, where the caller gave one to certify; refusal: why nothing was certified, empty where it was.
         certificate: what was shown; None without a budget, or where nothing was.
+        outputs: by name the outputs that the budget is about, with the upper limit of the mean deviation of each; None where it is
+            about other losses. Empty where nothing is measured. not_covered: the names of the model's other outputs.
 
     Example:
         >>> routed.plan.save("plan.json")
@@ -185,6 +188,8 @@ class Plan:
     budget: str = ""
     refusal: str = ""
     certificate: Certificate | None = None
+    outputs: dict[str, float | None] = field(default_factory=dict)
+    not_covered: list[str] = field(default_factory=list)
 
     @property
     def rewrites(self) -> bool:

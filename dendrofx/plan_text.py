@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from tabulate import tabulate
 
 from dendrofx.plan import Plan, SitePlan
 
+WIDTH = 98  # of a line, two less than the 100 of a terminal: plans inside a cascade's are indented
 _HEADERS = [
     "routed site", "shape", "light", "gate", "full", "tolerance", "activity", "compute", "skill",
     "block ms", "predicted", "measured",
@@ -29,6 +31,7 @@ def plan_text(plan: Plan) -> str:
             *_inside(plan),
             *_times(plan),
             *_footer(plan),
+            *_outputs(plan),
         ]
     )
 
@@ -69,6 +72,26 @@ def _footer(plan: Plan) -> list[str]:
         f"mean deviation at most {plan.deviation:.4g} (95 % limit on {walk} calibration samples),"
         f" budget {plan.max_deviation:g}; {fit} samples fitted lights, {gate} gates, {choose} chose among them"
     ]
+
+
+def _outputs(plan: Plan) -> list[str]:
+    """Where there are several outputs: those that the budget is about, the worst first, and the others."""
+    if len(plan.outputs) + len(plan.not_covered) < 2:
+        return []
+    reached = sorted(plan.outputs.items(), key=lambda item: -(item[1] or 0.0))
+    figures = [name if limit is None else f"{name} at most {limit:.3g}" for name, limit in reached]
+    head = "covered: " if None in plan.outputs.values() else "deviation of each output: "
+    lines = [(head, figures), ("not covered: ", plan.not_covered)]
+    return [_fitting(head, items) for head, items in lines if items]
+
+
+def _fitting(head: str, items: Sequence[str]) -> str:
+    """As many items as fit a line, and how many more there are."""
+    for count in range(len(items), 0, -1):
+        rest = f" and {len(items) - count} more" if count < len(items) else ""
+        if len(line := head + ", ".join(items[:count]) + rest) <= WIDTH:
+            break
+    return line
 
 
 def _reasons(sites: list[SitePlan]) -> list[str]:

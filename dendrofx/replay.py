@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import fx
 
 from dendrofx.block_replay import replay_blocks
 from dendrofx.calibration import Calibration
 from dendrofx.cascade.replay import replay_cascade
+from dendrofx.covered import Named, cover, covered_by
 from dendrofx.dead_rows import drop_dead_rows
 from dendrofx.errors import CertificateError, PlanError
 from dendrofx.finish import attach
@@ -28,6 +31,7 @@ def replay(
     example: Inputs | None,
     budget: Budget | None = None,
     gate: GateForm | None = None,
+    output: Named = None,
 ) -> RoutedModule:
     """The module that a plan describes.
 
@@ -39,11 +43,14 @@ def replay(
         example: for the shapes in the printed graph.
         budget: that of the plan, where its metric is the caller's.
         gate: that of the plan, where it is a module of the caller's.
+        output: which outputs the caller says that the plan is about.
 
     Raises:
         PlanError: a routed site that the model does not have, or a certificate that is for another module.
     """
     _check_given(plan, budget, gate)
+    if output is not None and data is not None:
+        _check_output(captured, data, plan, output)
     if plan.cascade is not None:
         assert data is not None
         live = _live(captured, plan, example)
@@ -62,6 +69,14 @@ def _check_given(plan: Plan, budget: Budget | None, gate: GateForm | None) -> No
     names = {str(g.name) if isinstance(g, NotKept) else str(g) for g in gates if g is not None}
     if gate is not None and names != {str(gate)}:
         raise PlanError(f"the plan says which gates: {', '.join(sorted(names)) or 'none'}, not {gate}: leave out gate=")
+
+
+def _check_output(captured: fx.GraphModule, data: Calibration, plan: Plan, output: Named) -> None:
+    """Raise `PlanError` for outputs that the plan is not about."""
+    found = covered_by(captured, data.fit, partial(cover, asked=output), strict=False).covered
+    if found != tuple(plan.outputs):
+        there = ", ".join(plan.outputs) or "no output"
+        raise PlanError(f"the plan's budget is about {there}, not {', '.join(found)}: leave out output=")
 
 
 def _certified(module: RoutedModule, plan: Plan) -> RoutedModule:

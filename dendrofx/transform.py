@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from dendrofx.arguments import check, check_budget, check_dead_rows, check_tuning, split_forms
+from dendrofx.arguments import check, check_budget, check_dead_rows, check_tuning, split_forms, split_output
 from dendrofx.calibration import Calibration
 from dendrofx.capture import capture_call, check_sizes, remember
 from dendrofx.capture.check import check_model
@@ -40,6 +40,7 @@ def transform(
     calibration: Iterable[Any] | None = None,
     max_deviation: float | None = None,
     budget: Budget | None = None,
+    output: str | int | Sequence[str | int] | None = None,
     scope: Literal["block", "model"] = "block",
     dead_rows: str | None = None,
     sites: Selector = None,
@@ -63,11 +64,15 @@ def transform(
         calibration: any iterable of batches, read once. With it, light branches and gates are fitted, chosen and
             calibrated on four disjoint parts of it. Without it, only light branches and gates that need no data are
             used, and each site's tolerance is `max_deviation`, a bound on the site's own output.
-        max_deviation: budget for the mean over samples of the relative L2 distance from the original's output, 0.01 by default.
+        max_deviation: budget for the mean over samples of the relative L2 distance from the original's output, 0.01 by default;
+            of several outputs, for each.
             0 approximates nothing: what remains are dead rows and exact forms of the Linears.
         budget: instead, a budget in other terms that is certified: kept on unseen samples with the confidence that it states.
             Half of the calibration is set aside to test it, and the certificate is `plan.certificate`; where it cannot
             be shown, nothing is approximated and `plan.refusal` says why. All that was tested is in `front`.
+        output: which output of the model the budget is about, by name (`"action"`, `"past.0"`) or place, or several of them. It
+            holds for each of them; by default for every floating-point output. Each needs a value per sample on its first
+            axis; the others, such as a loss, are listed in the plan as not covered.
         scope: what is routed. "block": rows of each block. "model": samples of the whole model, which run a light model
             and then, where its decision is in doubt, the original. It needs `budget`, and samples that do not depend on
             each other.
@@ -115,6 +120,7 @@ def transform(
     check(model, max_deviation, light, gate, seed)
     check_dead_rows(dead_rows)
     check_budget(budget, scope, max_deviation, calibration, plan)
+    named, budget = split_output(output, budget, calibration)
     sizes = check_tuning(full, batch_sizes, min_speedup, tune_seconds)
     lights, light_models, full, full_model = split_forms(light, full, scope)
     if redecide and plan is None:
@@ -142,15 +148,27 @@ def transform(
     if plan is not None:
         check_origin(plan, *prints, redecide)
         if not redecide:
-            return part(replay(captured, data, plan, seed, example, budget, gates), model)
-        budget = check_redecided(plan, budget)
+            return part(replay(captured, data, plan, seed, example, budget, gates, named), model)
+        budget, named = check_redecided(plan, budget), tuple(plan.outputs) or None
         assert plan.origin is not None
         max_deviation, sizes, min_speedup = plan.max_deviation, plan.origin.batch_sizes, plan.origin.min_speedup
     if max_deviation is None:
         max_deviation = 0.01 if budget is None else budget.deviation
     exact = dead_rows is not None or max_deviation == 0
     options = Options(
-        max_deviation, lights, gates, decide, seed, full, sizes, min_speedup, exact, budget, light_models, full_model
+        max_deviation,
+        lights,
+        gates,
+        decide,
+        seed,
+        full,
+        sizes,
+        min_speedup,
+        exact,
+        budget,
+        light_models,
+        full_model,
+        named,
     )
     timer = Stopwatch(tune_seconds, min_speedup) if decide and tune_seconds > 0 else None
     asked = Asked(dead_rows, sites, budget, *prints)

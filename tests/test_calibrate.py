@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,6 @@ from dendrofx.calibrate import (
     walk,
 )
 from dendrofx.gates.scores import UNJUDGED
-from dendrofx.inputs import Inputs
 from dendrofx.measure import deviation
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=60)
@@ -81,7 +81,12 @@ class Steps(nn.Module):
 
 def walked(module: nn.Module, grid: list[float], rows: int, budget: float, start: int = 0) -> list[Step]:
     x = torch.ones(rows, 1)
-    return walk(module, {"site": 1.0}, grid, [Inputs((x,))], x, budget, start=start)  # type: ignore[arg-type]
+
+    def outcome(gm: Any) -> Any:
+        output, counts = gm.forward_counted(x)
+        return deviation(x, output)[:, None], counts
+
+    return walk(module, {"site": 1.0}, grid, outcome, budget, start=start)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------------- the grid
@@ -179,6 +184,25 @@ def test_walk_judges_by_the_limit_not_by_the_mean() -> None:
     assert walked(Dial(torch.zeros(4), errors), [1.0], 4, 0.2644) == []
     assert len(walked(Dial(torch.zeros(4), errors), [1.0], 4, 0.2646)) == 1
     assert pytest.approx(0.1 + ONE_SIDED_95 * 0.1, rel=1e-6) == 0.2645
+
+
+@pytest.mark.parametrize(("errors", "kept"), [
+    ({1: (0.0, 0.4), 2: (0.0, 0.6)}, 1),  # side by side, 0.6 of 1 beside 0 of 100 would be 0.006
+    ({1: (0.4, 0.0), 2: (0.4, 0.4)}, 2),
+    ({1: (0.6, 0.0)}, 0),
+    ({1: (0.1, math.inf)}, 0),
+    ({1: (0.1, math.nan)}, 0),
+    ({1: (math.nan, 0.1)}, 0),
+])  # fmt: skip
+def test_walk_keeps_the_budget_in_each_output(errors: dict[int, tuple[float, float]], kept: int) -> None:
+    module = Steps({})
+
+    def outcome(gm: Any) -> Any:
+        return torch.tensor([errors[round(gm.tolerance)]] * 10, dtype=torch.float64), {}
+
+    steps = walk(module, {"site": 1.0}, [float(m) for m in errors], outcome, 0.5)  # type: ignore[arg-type]
+    assert [(s.limits, s.mean) for s in steps] == [(errors[m], max(errors[m])) for m in list(errors)[:kept]]
+    assert module.tolerance == kept
 
 
 @PROPERTY

@@ -125,8 +125,27 @@ def test_the_cut_depends_on_the_seed_alone() -> None:
     assert cut(1) != first
 
 
-def test_batch_size_is_the_median_of_what_was_given() -> None:
-    assert Calibration.read(numbered([8, 50, 10]), 0).sizes == (8, 10, 50)
+@pytest.mark.parametrize(("given_", "sizes"), [
+    ([8, 50, 10], (8, 10, 50)),  # 10 is no size that nothing else is smaller than
+    ([32] * 39 + [9], (32,)),
+    ([32] * 10 + [0, 9, 0], (32,)),
+    ([16, 64, 64, 9], (16, 64)),
+    ([9] + [32] * 9, (9, 32)),  # it came first: somebody chose it
+    ([32] * 9 + [9, 9], (9, 32)),
+    ([9], (9,)),
+    ([20, 20], (20,)),
+])  # fmt: skip
+def test_sizes_are_those_that_were_given_but_for_a_partial_last_batch(given_: list[int], sizes: Any) -> None:
+    assert Calibration.read(numbered(given_), 0).sizes == sizes
+
+
+@pytest.mark.parametrize("last", [9, 32, 40])
+def test_a_partial_last_batch_is_known_as_one_when_shared_inputs_are(last: int) -> None:
+    """Until then batches count as one sample: their inputs have no size in common."""
+    batches = [{"x": b, "shared": torch.ones(3)} for b in numbered([32] * 9 + [last])]
+    read = Calibration.read(batches, 0)
+    assert read.sizes == (1,)
+    assert read.with_shared(frozenset({"shared"})).sizes == ((32, 40) if last == 40 else (32,))
 
 
 EMPTY = "calibration is empty: pass at least a few hundred samples, or calibration=None"

@@ -73,7 +73,7 @@ def test_agreement() -> None:
 
 def test_outputs_are_one_row_per_sample() -> None:
     model, x = Mlp().eval(), torch.randn(10, 3, 16)
-    got = outputs(model, [Inputs.of(x[:4]), Inputs.of(x[4:])])
+    (got,) = outputs(model, [Inputs.of(x[:4]), Inputs.of(x[4:])])
     assert not got.requires_grad
     torch.testing.assert_close(got, model(x).reshape(10, 24).detach())
 
@@ -131,6 +131,6 @@ class Counted(nn.Module):
 
 def test_counts_are_summed_over_batches() -> None:
     x = torch.randn(7, 3)
-    got, counts = counted_outputs(Counted(), [Inputs.of(x[:5]), Inputs.of(x[5:])])
+    (got,), counts = counted_outputs(Counted(), [Inputs.of(x[:5]), Inputs.of(x[5:])])
     assert torch.equal(got, x * 2)
     assert counts == {"a": {"rows": 7, "hard_rows": 2}}

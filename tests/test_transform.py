@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, fx, nn
 
 import dendrofx
-from dendrofx.inputs import by_sample
-from dendrofx.measure import deviation
+from dendrofx.inputs import Inputs
+from dendrofx.measure import deviation, deviations, outputs, worst
 from dendrofx.transform import transform
 from tests.models import NoBlock, Residual, Shared, compressible
 
@@ -64,7 +64,7 @@ def rows(count: int, seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def far(model: nn.Module, routed: nn.Module, x: Tensor) -> Tensor:
-    return deviation(by_sample(model(x), len(x)), by_sample(routed(x), len(x)))
+    return worst(deviations(*(outputs(m, [Inputs.of(x)]) for m in (model, routed))))
 
 
 # ------------------------------------------------------------------------------------------------ with calibration

@@ -1,9 +1,11 @@
 """The sentences under a table, on records made by hand."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from benchmarks.tables import table
 from benchmarks.verdict import verdict
 from dendrofx import Budget, LearnedGate, Plan, SitePlan
 from tests.made_records import BUDGET, REFUSED, ROUTED, record, renamed, row
@@ -43,6 +45,16 @@ def test_its_pace(ms: float, pace: str) -> None:
 def test_its_budget(mean: float, kept: str) -> None:
     text = line("routed is ", record(row("routed", 5.0, mean)))
     assert f"{kept} the budget: mean deviation {mean:.2e}, budget 0.01" in text
+
+
+def test_of_several_outputs_the_one_that_deviates_most_is_named() -> None:
+    made = row("routed", 5.0, 0.005)
+    several = record(replace(made, quality=replace(made.quality, output="action")), row("eager", 11.0))
+    assert "keeps the budget: mean deviation of action 5.00e-03, budget 0.01" in line("routed is ", several)
+    header, _, *lines = table(several).splitlines()
+    assert header.endswith("dev mean of")
+    assert [text.split()[0] for text in lines if text.endswith("action")] == ["routed"]
+    assert "dev mean of" not in table(record(row("eager", 11.0)))
 
 
 def test_a_budget_that_was_not_certified_says_why_and_what_the_test_samples_say() -> None:

@@ -60,6 +60,8 @@ def finish_cascade(
         budget=str(run.budget),
         refusal=run.plan.reason,
         certificate=certificate,
+        outputs=dict.fromkeys(models.covered.covered),
+        not_covered=list(models.covered.left),
     )
     recipe = None
     if module is not None and run.chosen is not None:

@@ -13,7 +13,7 @@ from dendrofx.cascade.forms import with_forms
 from dendrofx.cascade.lights import LightModel, light_models
 from dendrofx.cascade.routed import fit_routed
 from dendrofx.cascade.search import Sets, picks
-from dendrofx.drop_in import graph_level
+from dendrofx.covered import covered_by
 from dendrofx.errors import InputError
 from dendrofx.explore import Explored, Options, explore
 from dendrofx.gates import AlwaysLight
@@ -52,7 +52,7 @@ class Models:
         lights: the light models to search among, with their outputs; missing: where there are none, why.
         full: the full model; exact: by site the exact forms in it; full_plan: of its sites, where they are routed.
         reference, full_outputs: outputs of the original and of the full model.
-        decision: which of the outputs the gate reads.
+        covered: the output that the budget is about, of which there is one; decision: its place, which the gate reads.
 
     Raises:
         InputError: the model is not proved independent of the batch, or gives every sample the same output.
@@ -69,13 +69,16 @@ class Models:
         budget: Budget,
         timer: Timer | None,
     ) -> None:
-        self.captured, self.base, self.sites, self.options = captured, base, sites, options
-        self.budget, self.timer = budget, timer
+        self.captured, self.base, self.sites = captured, base, sites
+        self.timer = timer
         self.exact: dict[str, tuple[LightForm, nn.Module]] = {}
         self.full_plan: Plan | None = None
         analysis = self.proved()
         self.batched, self.data = analysis.batched, data.with_shared(analysis.shared)
         check_samples(captured, self.data.fit[0], options.seed)
+        self.covered = covered_by(captured, self.data.fit, budget.cover, strict=True)
+        self.decision = budget.single(self.covered)
+        self.options = replace(options, covered=self.covered)
         self.sizes = batch_sizes(options, self.data, None)
         run = self.explored()
         self.full = self.full_model(run)
@@ -84,7 +87,6 @@ class Models:
             raise InputError(
                 "the original gives every calibration sample the same output: no budget can be shown on them"
             )
-        self.decision = budget.place(self.data.test[0].call(graph_level(captured)))
         found, reasons = self.routed_lights()
         self.lights = [*self.kept(light_models(run, base)), *found]
         if options.lights != [] or not reasons:
@@ -150,7 +152,7 @@ class Models:
     def outputs(self, module: fx.GraphModule) -> Sets:
         """A model's outputs on the sets that fitted no light branch."""
         return Sets(
-            *(picks(module, batches, self.budget) for batches in (self.data.gate, self.searched, self.data.test))
+            *(picks(module, batches, self.covered) for batches in (self.data.gate, self.searched, self.data.test))
         )
 
     @property
@@ -163,7 +165,7 @@ class Models:
         found: list[tuple[LightModel, float]] = []
         best = float("inf")
         for light in tqdm(reversed(lights), desc="trying light models", total=len(lights), delay=2, leave=False):
-            outputs = picks(light.module, self.data.gate, self.budget)
+            outputs = picks(light.module, self.data.gate, self.covered)
             far = float(deviation(flat_rows(self.reference.gate), flat_rows(outputs)).mean())
             found.append((light, far))
         front: list[LightModel] = []

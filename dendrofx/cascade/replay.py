@@ -12,7 +12,7 @@ from dendrofx.cascade.finish import CascadeRecipe
 from dendrofx.cascade.forms import with_forms
 from dendrofx.cascade.graph import build
 from dendrofx.cascade.search import picks
-from dendrofx.drop_in import graph_level
+from dendrofx.covered import covered_by
 from dendrofx.errors import InputError, PlanError
 from dendrofx.find_sites import find_sites
 from dendrofx.gates import GateForm
@@ -75,9 +75,10 @@ def replay_cascade(
     if fit is None:
         raise PlanError("the plan's gate is a module of yours: pass it again as gate=")
     asked = budget or _budget(plan)
-    reference, outputs = (picks(m, data.gate, asked) for m in (captured, light))
+    covered = covered_by(captured, data.fit, asked.cover, strict=True)
+    reference, outputs = (picks(m, data.gate, covered) for m in (captured, light))
     rows = ModelRows(outputs, reference, asked.losses(reference, outputs), asked.is_decision)
-    decision = asked.place(data.test[0].call(graph_level(captured)))
+    decision = asked.single(covered)
     module = build(captured, light, fit(rows).eval(), full, analysis.batched, decision)
     set_tolerances(module, {"model": float(plan.cascade.tolerance or 0.0)})
     return module, CascadeRecipe(captured, light, full, analysis.batched, decision)

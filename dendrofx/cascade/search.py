@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 
 from dendrofx.cascade.lights import LightModel
 from dendrofx.cost import WEIGHT_ROWS
+from dendrofx.covered import Covered
 from dendrofx.drop_in import graph_level
 from dendrofx.errors import InputError
 from dendrofx.gates import GateForm
@@ -35,17 +36,17 @@ LARGEST = 1e29  # a threshold above every score of a sample that was judged
 
 
 @torch.no_grad()
-def picks(module: fx.GraphModule, batches: Sequence[Inputs], budget: Budget) -> Tensor:
-    """What the budget is about, of all samples of batches whose shared inputs are marked: [N, ...].
+def picks(module: fx.GraphModule, batches: Sequence[Inputs], covered: Covered) -> Tensor:
+    """The one output that is covered, of all samples of batches whose shared inputs are marked: [N, ...].
 
     Raises:
         InputError: it has another shape in another batch.
     """
-    found = [budget.pick(b.call(graph_level(module)), b.samples) for b in batches]
+    found = [covered.pick(b.call(graph_level(module)), b.samples)[0] for b in batches]
     if len({t.shape[1:] for t in found}) > 1:
         raise InputError(
             "scope='model' needs an output with one shape per sample, such as logits or a pooled vector; the model's is shaped"
-            f" {' and '.join(str(list(s)) for s in sorted({tuple(t.shape[1:]) for t in found}))}: name another with Budget(output=)"
+            f" {' and '.join(str(list(s)) for s in sorted({tuple(t.shape[1:]) for t in found}))}: name another with output="
         )
     return torch.cat(found)
 

@@ -9,6 +9,8 @@ one looks (Ville's inequality). L_i is the loss of a sample that was picked with
 model it is 0, so only easy ones need to be recomputed. Who logs easy samples alone passes their share: their losses are then held
 against alpha / share, which is as safe as the share is right; an estimate of it from few samples is not.
 
+Of several outputs each has a bettor of its own, and the wealth is their mean, which is as fair a game as each of them.
+
 Source: I. Waudby-Smith and A. Ramdas, "Estimating means of bounded random variables by betting", Journal of the Royal Statistical
 Society B 86(1), 2024; A. Ramdas and others, "Game-theoretic statistics and safe anytime-valid inference", Statistical Science
 38(4), 2023.
@@ -23,10 +25,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dendrofx.covered import Covered, covered_by
 from dendrofx.errors import InputError
 from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.certificate import Certificate
+from dendrofx.guarantee.losses import losses_of
 from dendrofx.inputs import Inputs
+from dendrofx.measure import largest_mean
 
 # The largest stake, as a share of the one that a loss of 0 would ruin.
 BOLDEST = 0.5
@@ -41,7 +46,7 @@ class Audit:
         answer: "broken": the wealth passed 1 / delta, which happens with probability at most delta while the certificate holds.
             "not shown broken". "too few rows": not even losses of 1 alone could have shown it with so many.
         rows: how many losses.
-        mean: of the losses.
+        mean: of the losses; of several outputs the largest.
         allowed: what it may be: alpha, or alpha / easy share.
         e_value: the largest wealth so far.
         alarm: 1 / delta.
@@ -65,7 +70,8 @@ def audit(losses: Tensor | Sequence[float], certificate: Certificate, easy_share
     """Test a certificate on losses, in the order in which they came.
 
     Args:
-        losses: f[t] in [0, 1], such as `Shadow` returns; of samples that were picked without looking at them.
+        losses: f[t] in [0, 1], or of several outputs f[t, outputs], such as `Shadow` returns; of samples that were picked without
+            looking at them.
         certificate: the one to test.
         easy_share: where only samples that took the light branch are among the losses, their share of all samples.
 
@@ -76,21 +82,19 @@ def audit(losses: Tensor | Sequence[float], certificate: Certificate, easy_share
         >>> dendrofx.audit(torch.cat(losses), certificate).answer
         'not shown broken'
     """
-    seen = torch.as_tensor(losses, dtype=torch.float64).reshape(-1)
+    seen = torch.as_tensor(losses, dtype=torch.float64)
+    seen = seen if seen.dim() == 2 else seen.reshape(-1, 1)
     if bool((~((seen >= 0) & (seen <= 1))).any()):
         raise InputError("losses of an audit must be in [0, 1] and not NaN")
     if not 0 < easy_share <= 1:
         raise InputError(f"easy_share must be above 0 and at most 1, got {easy_share!r}")
     allowed, alarm = certificate.alpha / easy_share, 1 / certificate.delta
-    mean = float(seen.mean()) if len(seen) else 0.0
+    mean = largest_mean(seen) if len(seen) else 0.0
     if allowed >= 1:  # so few rows are easy that they cannot break it
         return Audit("not shown broken", len(seen), mean, allowed, 1.0, alarm, None)
-    wealth, largest, at = 1.0, 1.0, None
-    for t, stake in enumerate(_stakes(seen.tolist(), allowed)):
-        wealth *= 1 + stake * (float(seen[t]) - allowed)
-        largest = max(largest, wealth)
-        if at is None and wealth >= alarm:
-            at = t + 1
+    wealth = torch.stack([_wealth(of, allowed) for of in seen.unbind(1)]).mean(0)
+    largest = max(1.0, float(wealth.max())) if len(wealth) else 1.0
+    at = int((wealth >= alarm).nonzero()[0]) + 1 if largest >= alarm else None
     if at is not None:
         return Audit("broken", len(seen), mean, allowed, largest, alarm, at)
     answer: Answer = "too few rows" if len(seen) < fewest(allowed, alarm) else "not shown broken"
@@ -105,6 +109,12 @@ def fewest(allowed: float, alarm: float) -> int:
         wealth *= 1 + ones[rows] * (1 - allowed)
         rows += 1
     return rows
+
+
+def _wealth(losses: Tensor, allowed: float) -> Tensor:
+    """f64[t]: of one bettor, after each of f64[t] losses."""
+    stakes = torch.tensor(_stakes(losses.tolist(), allowed), dtype=torch.float64)
+    return (1 + stakes * (losses - allowed)).cumprod(0)
 
 
 def _stakes(losses: Sequence[float], allowed: float) -> list[float]:
@@ -128,7 +138,7 @@ class Shadowed:
     """What a shadow audit saw of one call.
 
     Attributes:
-        losses: f64[picked], of the samples that were picked.
+        losses: of the samples that were picked, f64[picked]; where the budget is about several outputs f64[picked, outputs].
         easy: bool[picked], those that kept what light branches made of them; at block scope any of them may.
         samples: of the call.
     """
@@ -169,11 +179,12 @@ class Shadow:
         from dendrofx.guarantee.reference import Reference  # it knows routed modules, which know plans and certificates
 
         self.reference, self.budget, self.every = Reference(module), budget, every
+        self.covered: Covered | None = None  # what the first call finds
         self.generator = torch.Generator().manual_seed(seed)
         shown = self.reference.module.plan.certificate
         if shown is not None and (shown.metric, shown.output, shown.alpha) != (
             budget.name,
-            budget.output,
+            budget.named,
             budget.limit,
         ):
             raise InputError(
@@ -186,9 +197,17 @@ class Shadow:
         inputs = self.reference.plain(Inputs.of(batch))
         samples = inputs.samples
         picked = (torch.rand(samples, generator=self.generator) < 1 / self.every).nonzero().squeeze(1)
+        if self.covered is None:
+            self.covered = covered_by(self.reference.captured, [inputs], self.budget.cover, strict=True)
         if not len(picked):
-            return Shadowed(torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.bool), samples)
+            none = torch.zeros(0, len(self.covered.places), dtype=torch.float64)
+            return Shadowed(_flat(none), torch.zeros(0, dtype=torch.bool), samples)
         few = inputs.take(picked)
-        exact = self.budget.pick(self.reference.original(few), len(picked))
-        seen = self.budget.pick(self.reference.routed(few), len(picked))
-        return Shadowed(self.budget.losses(exact, seen), self.reference.easy(few), samples)
+        exact = self.covered.pick(self.reference.original(few), len(picked))
+        seen = self.covered.pick(self.reference.routed(few), len(picked))
+        return Shadowed(_flat(losses_of(self.budget, exact, seen)), self.reference.easy(few), samples)
+
+
+def _flat(losses: Tensor) -> Tensor:
+    """f64[picked, outputs]; of one output f64[picked]."""
+    return losses[:, 0] if losses.size(1) == 1 else losses

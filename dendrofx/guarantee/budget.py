@@ -18,11 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dendrofx.covered import Covered, Named, cover, named_outputs
 from dendrofx.errors import InputError
 from dendrofx.guarantee.bounds import binomial_p, hoeffding_bentkus_p, least_samples
 from dendrofx.guarantee.metrics import Metric, named_metric
-from dendrofx.inputs import by_sample
-from dendrofx.outputs import flatten
 from dendrofx.show import first_line
 
 ROUNDING = 1e-9  # of a metric in floating point
@@ -39,11 +38,11 @@ class Budget:
             another, each [N, ...], that returns f[N] losses in [0, 1].
         limit: alpha, in (0, 1).
         confidence: 1 - delta, in (0, 1).
-        output: which output it is about, by name (`"logits"`) or place; by default the only one, or the one named logits, and
-            for distances at block scope all of them side by side.
+        output: which output it is about, by name (`"logits"`) or place, or several of them, for each of which it must hold; by
+            default the only one, or the one named logits, and for distances at block scope each of them.
 
     Raises:
-        InputError: a limit or confidence outside (0, 1), or no such metric.
+        InputError: a limit or confidence outside (0, 1), no such metric, or an output that is neither name nor place.
 
     Example:
         >>> routed = dendrofx.transform(model, calibration=batches, budget=dendrofx.Budget("flip", limit=0.01))
@@ -53,13 +52,14 @@ class Budget:
     metric: str | Metric
     limit: float
     confidence: float = 0.95
-    output: str | int | None = None
+    output: str | int | Sequence[str | int] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.metric, str):
             named_metric(self.metric)
         elif not callable(self.metric):
             raise InputError(f"metric is a name or a function of (reference, output), got {self.metric!r}")
+        object.__setattr__(self, "output", named_outputs(self.output))
         for name, value in (("limit", self.limit), ("confidence", self.confidence)):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 1e-9 <= value <= 1 - 1e-9:
                 raise InputError(
@@ -143,70 +143,44 @@ class Budget:
             low, high = (low, middle) if self.p_value(risk * middle, middle) <= self.delta else (middle, high)
         return high
 
-    def pick(self, output: Any, samples: int) -> Tensor:  # noqa: ANN401
-        """What the metric reads of one call's output: [samples, ...].
+    @property
+    def named(self) -> Named:
+        """The outputs that the caller named: one, several, or None."""
+        return named_outputs(self.output)
+
+    def cover(self, names: Sequence[str], tensors: Sequence[Tensor]) -> Covered:
+        """The outputs that it is about, each of which must keep it.
+
+        Args:
+            names: of all tensors of the model's output.
+            tensors: these.
 
         Raises:
-            InputError: no such output, or several and none is named.
+            InputError: no such output, or several where the metric is about one and none is named.
         """
-        tensors, form = flatten(output)
-        floats = {n: t for n, t in zip(form.names, tensors, strict=True) if t.is_floating_point()}
-        name = self._named(floats, form.names)
-        if name is None:
-            for other, tensor in floats.items():
-                self._check_samples(other, tensor, samples)
-            return by_sample(output, samples)
-        self._check_samples(name, floats[name], samples)
-        return floats[name]
-
-    def _check_samples(self, name: str, found: Tensor, samples: int) -> None:
-        if found.dim() == 0 or len(found) != samples:
-            raise InputError(
-                f"output '{name}' is shaped {tuple(found.shape)} for {samples} samples: a budget is per sample. Name another with"
-                " output=; an input that all samples share needs scope='model', or a place inside the model, as a buffer"
-            )
-
-    def place(self, output: Any) -> int:  # noqa: ANN401
-        """Among all tensors of an output, the one that the budget is about.
-
-        Raises:
-            InputError: it is about several.
-        """
-        tensors, form = flatten(output)
-        floats = {n: t for n, t in zip(form.names, tensors, strict=True) if t.is_floating_point()}
-        name = self._named(floats, form.names)
-        if name is None:
-            raise InputError(
-                f"the model has the outputs {', '.join(form.names)}: name the one that {self.name} is about, output='...'"
-            )
-        return form.names.index(name)
-
-    def _named(self, floats: dict[str, Tensor], names: Sequence[str]) -> str | None:
-        """The output's name, None for all of them; a place counts all outputs."""
-        if not floats:
-            raise InputError(
-                f"the outputs {', '.join(names)} are no floating-point tensors: a budget needs logits or values to compare"
-            )
-        if self.output is not None:
-            place = isinstance(self.output, int) and 0 <= self.output < len(names)
-            name = names[int(self.output)] if place else self.output
-            if name not in floats:
-                raise InputError(
-                    f"output={self.output!r} is no floating-point output of the model; it has {', '.join(floats)}"
-                )
-            return str(name)
-        if len(floats) == 1:
-            return next(iter(floats))
-        if "logits" in floats:
-            return "logits"
+        found = cover(names, tensors, self.named)
+        if self.output is not None or len(found.places) == 1:
+            return found
+        if "logits" in found.covered:
+            return cover(names, tensors, "logits")
         if self.is_decision or not isinstance(self.metric, str):
+            self.single(found)
+        return found
+
+    def single(self, covered: Covered) -> int:
+        """The place of the only output that is covered.
+
+        Raises:
+            InputError: there are several.
+        """
+        if len(covered.places) > 1:
             raise InputError(
-                f"the model has the outputs {', '.join(floats)}: name the one that {self.name} is about, output='...'"
+                f"the model has the outputs {', '.join(covered.covered)}: name the one that {self.name} is about, output='...'"
             )
-        return None
+        return covered.places[0]
 
     def losses(self, reference: Tensor, output: Tensor) -> Tensor:
-        """Per sample, f64[N] in [0, 1], of what `pick` gave.
+        """Per sample, f64[N] in [0, 1], of one output.
 
         Raises:
             InputError: the user's metric gives NaN, leaves [0, 1], or has another shape.
@@ -239,7 +213,9 @@ class Budget:
             ) from error
 
     def __str__(self) -> str:
-        of = "" if self.output is None else f" of output {self.output}"
+        of = "" if self.named is None else f" of output {self.named}"
+        if isinstance(self.named, tuple):
+            of = f" of each of the outputs {', '.join(map(str, self.named))}"
         return f"{self.name}{of} at most {100 * self.limit:g} %, {100 * self.confidence:g} % confidence"
 
 

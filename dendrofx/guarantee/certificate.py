@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import zipfile
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,10 @@ class Certificate:
 
     Attributes:
         metric: of the budget.
-        output: which output it is about; None for the only one.
+        output: which outputs it is about, as the budget names them; None where it names none.
         alpha, delta: the limit, and the chance that it does not hold.
         n: test samples, which served nothing else.
-        losses: the sum of their losses.
+        losses: the sum of their losses; of several outputs the largest.
         p_value: of "the risk is above alpha" at the chosen step.
         test: "binomial" or "hoeffding-bentkus".
         step: the chosen step of the path, from 1; `steps` were tested, each at delta, up to the first failure.
@@ -52,10 +52,11 @@ class Certificate:
         inputs: fingerprint of the test samples.
         dendrofx, torch: versions; machine: the CPU.
         archive: digest of the file it was written to, empty elsewhere.
+        by_output: of several outputs, by name, the sums of their losses: each keeps the limit.
     """
 
     metric: str
-    output: str | int | None
+    output: str | int | tuple[str | int, ...] | None
     alpha: float
     delta: float
     n: int
@@ -73,6 +74,7 @@ class Certificate:
     torch: str
     machine: str
     archive: str = ""
+    by_output: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, and the assumption in words."""
@@ -88,6 +90,8 @@ class Certificate:
         names = {f.name for f in fields(Certificate)}
         try:
             found = Certificate(**{k: v for k, v in value.items() if k in names})
+            if isinstance(found.output, list):  # as JSON has it
+                found = replace(found, output=tuple(found.output))
             figures = (found.alpha, found.delta, found.n, found.losses, found.p_value, *found.thresholds.values())
             if not all(math.isfinite(float(v)) or v == math.inf for v in figures):
                 raise ValueError("a figure is not a number")
@@ -106,6 +110,10 @@ class Certificate:
 
     def __str__(self) -> str:
         share = f"{self.losses:g} lost of {self.n} test samples"
+        if self.by_output:
+            share += (
+                f" in {max(self.by_output, key=self.by_output.__getitem__)}, the worst of {len(self.by_output)} outputs"
+            )
         return (
             f"certified: {self.metric} at most {100 * self.alpha:g} % with {100 * (1 - self.delta):g} % confidence ({share},"
             f" {self.test} p = {self.p_value:.3g}; step {self.step} of {self.steps} tested), for samples drawn like these"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dendrofx.covered import Covered
 from dendrofx.fingerprint import data_fingerprint, state_fingerprint
 from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.certificate import Certificate
@@ -20,7 +21,13 @@ from dendrofx.version import VERSION
 
 
 def certified(
-    module: nn.Module, front: Sequence[Setting], chosen: Setting, budget: Budget, test: Sequence[Inputs], model: str
+    module: nn.Module,
+    front: Sequence[Setting],
+    chosen: Setting,
+    budget: Budget,
+    covered: Covered,
+    test: Sequence[Inputs],
+    model: str,
 ) -> Certificate:
     """The certificate of one accepted setting.
 
@@ -29,6 +36,7 @@ def certified(
         front: the tested settings, in order.
         chosen: one of the accepted.
         budget: the budget.
+        covered: the outputs that it is about.
         test: the test samples.
         model: fingerprint of the original.
     """
@@ -37,7 +45,7 @@ def certified(
     assert tested.accepted
     return Certificate(
         metric=budget.name,
-        output=budget.output,
+        output=budget.named,
         alpha=budget.limit,
         delta=budget.delta,
         n=tested.n,
@@ -54,6 +62,7 @@ def certified(
         dendrofx=VERSION,
         torch=torch.__version__,
         machine=cpu_name(),
+        by_output=dict(zip(covered.covered, tested.by_output, strict=True)) if len(covered.places) > 1 else {},
     )
 
 

@@ -31,7 +31,7 @@ class Setting:
         cost: predicted, over the original's.
         activity: share that takes the full branch, on the samples of the search.
         tested: what the test samples said; None where the walk stopped before it.
-        test: its losses on the test samples, f64[n], and the share of them that took the light branch.
+        test: its losses on the test samples, f64[n] or f64[n, outputs], and the share of them that took the light branch.
         make: the module with this setting.
         source: what was searched: a light model with its gate, or a set of branches.
     """

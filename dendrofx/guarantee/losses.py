@@ -1,4 +1,4 @@
-"""A module's losses on batches, in the metric of a budget."""
+"""A module's losses on batches, in the metric of a budget: each covered output on its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from dendrofx.covered import Covered
 from dendrofx.drop_in import graph_level
 from dendrofx.guarantee.budget import Budget
 from dendrofx.inputs import Inputs
@@ -16,21 +17,22 @@ from dendrofx.measure import Counts, add_counts
 
 @torch.no_grad()
 def reference_picks(
-    original: fx.GraphModule, captured: fx.GraphModule, batches: Sequence[Inputs], budget: Budget
-) -> list[Tensor]:
-    """Per batch what the original gives; of outputs per token, where dead rows are dropped, what it gives on live rows.
+    original: fx.GraphModule, captured: fx.GraphModule, batches: Sequence[Inputs], covered: Covered
+) -> list[list[Tensor]]:
+    """Per batch the covered outputs of the original; of outputs per token, where dead rows are dropped, what it gives on live rows.
 
     Args:
         original: with all rows.
         captured: the same on live rows, or the original itself.
         batches: samples.
-        budget: says which output.
+        covered: which outputs.
     """
     found = []
     for batch in batches:
-        picked = budget.pick(batch.call(graph_level(original)), batch.samples)
-        if picked.dim() > 2 and captured is not original:
-            picked = budget.pick(batch.call(graph_level(captured)), batch.samples)
+        picked = covered.pick(batch.call(graph_level(original)), batch.samples)
+        if captured is not original and any(t.dim() > 2 for t in picked):
+            live = covered.pick(batch.call(graph_level(captured)), batch.samples)
+            picked = [b if b.dim() > 2 else a for a, b in zip(picked, live, strict=True)]
         found.append(picked)
     return found
 
@@ -39,13 +41,19 @@ def reference_picks(
 def counted_losses(
     module: Any,  # noqa: ANN401  (eager or scripted, with forward_counted)
     batches: Sequence[Inputs],
-    references: Sequence[Tensor],
+    references: Sequence[Sequence[Tensor]],
     budget: Budget,
+    covered: Covered,
 ) -> tuple[Tensor, Counts]:
-    """f64[N] losses of all samples, and what was executed for them."""
+    """f64[N, outputs] losses of all samples, and what was executed for them."""
     losses, total = [], Counts()
     for batch, reference in zip(batches, references, strict=True):
         output, counts = batch.call(graph_level(module, "forward_counted"))
-        losses.append(budget.losses(reference, budget.pick(output, batch.samples)))
+        losses.append(losses_of(budget, reference, covered.pick(output, batch.samples)))
         add_counts(total, counts)
     return torch.cat(losses), total
+
+
+def losses_of(budget: Budget, references: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
+    """f64[N, outputs] losses of what was picked of a module's outputs, against what was picked of the original's."""
+    return torch.stack([budget.losses(a, b) for a, b in zip(references, outputs, strict=True)], 1)

@@ -23,16 +23,18 @@ class Tested:
     """One tested step.
 
     Attributes:
-        losses: their sum.
+        losses: their sum; of several outputs the largest.
         n: samples.
-        p_value: of "the risk is above the limit".
+        p_value: of "the risk is above the limit"; of several outputs the largest, which is a p-value of "one of the risks is".
         accepted: whether the budget is shown to hold.
+        by_output: the sum of the losses of each output.
     """
 
     losses: float
     n: int
     p_value: float
     accepted: bool
+    by_output: tuple[float, ...] = ()
 
     @property
     def risk(self) -> float:
@@ -41,17 +43,18 @@ class Tested:
 
 
 def tested_step(losses: Tensor, budget: Budget) -> Tested:
-    """Test one step on f64[n] losses."""
-    total, n = float(losses.sum()), len(losses)
+    """Test one step on f64[n] losses, or on f64[n, outputs]: the output that lost most has the largest p-value."""
+    sums = (losses if losses.dim() == 2 else losses[:, None]).sum(0).tolist()
+    total, n = max(sums), len(losses)
     p = budget.p_value(total, n)
-    return Tested(total, n, p, p <= budget.delta)
+    return Tested(total, n, p, p <= budget.delta, tuple(sums))
 
 
 def fixed_sequence(steps: Iterable[Tensor], budget: Budget) -> list[Tested]:
     """Test steps in order, up to and with the first that fails.
 
     Args:
-        steps: per step f64[n] losses, computed as they are asked for.
+        steps: per step f64[n] losses, or f64[n, outputs], computed as they are asked for.
         budget: the budget.
 
     Returns:

@@ -45,7 +45,7 @@ def test_always_full_is_the_original_and_always_light_recomputes_nothing(pair: t
 def test_random_takes_as_many_by_chance_and_the_oracle_the_worst(pair: tuple[Any, Any]) -> None:
     model, made = pair
     batch = Inputs((rows(2000, 4),))
-    output, counts = counted_outputs(made, [batch])
+    (output,), counts = counted_outputs(made, [batch])
     random, oracle = controls.at_random(made, counts, 0), controls.by_oracle(made, counts, batch)
     assert share(random, batch.args[0]) == pytest.approx(activity(counts), abs=0.03)
     assert share(oracle, batch.args[0]) == pytest.approx(activity(counts), abs=0.002)

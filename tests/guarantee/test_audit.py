@@ -23,6 +23,21 @@ def test_alarms_are_at_most_delta_while_it_holds() -> None:
     assert broken <= 30
 
 
+def test_several_outputs_alarm_as_rarely_and_one_that_breaks_is_found() -> None:
+    def pair(means: Any, seed: Any) -> Any:
+        return torch.stack([losses(mean, 2000, 1000 * i + seed) for i, mean in enumerate(means)], 1)
+
+    broken = sum(audit(pair((0.025, 0.025), seed), CERTIFICATE, 0.8).answer == "broken" for seed in range(100))
+    assert broken <= 14  # P(more than 14 of 100 at 0.05) < 1e-3
+    found = [audit(pair((0.0, 0.1), seed), CERTIFICATE, 0.8) for seed in range(20)]
+    assert all(a.answer == "broken" for a in found)
+    assert (found[0].rows, found[0].mean) == (2000, pytest.approx(0.1, abs=0.02))
+    ones, zeros = torch.ones(20), torch.zeros(20)  # the wealth is the bettors' mean: the largest would alarm too often
+    both, alone = audit(torch.stack([ones, zeros], 1), CERTIFICATE).e_value, audit(ones, CERTIFICATE).e_value
+    assert alone / 2 < both < 0.51 * alone
+    assert audit(torch.zeros(0, 2), CERTIFICATE).answer == "too few rows"
+
+
 def test_a_broken_one_is_found() -> None:
     answers = [audit(losses(0.1, 2000, seed), CERTIFICATE, 0.8) for seed in range(50)]
     assert all(a.answer == "broken" for a in answers)

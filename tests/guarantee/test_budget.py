@@ -72,22 +72,29 @@ def test_a_user_s_metric() -> None:
 
 
 def test_which_output_it_is_about() -> None:
-    one, two = torch.zeros(4, 3), torch.ones(4, 2)
-    assert Budget("flip", 0.1).pick(one, 4) is one
-    assert Budget("flip", 0.1).pick({"logits": one, "hidden": two}, 4) is one
-    assert Budget("flip", 0.1, output="hidden").pick({"logits": one, "hidden": two}, 4) is two
-    assert Budget("flip", 0.1, output=1).pick((one, two), 4) is two
-    assert Budget("deviation", 0.1).pick((one, two), 4).shape == (4, 5)
-    assert Budget("flip", 0.1).place({"ids": torch.zeros(4, dtype=torch.long), "logits": one}) == 1
-    for budget, output in (
-        (Budget("flip", 0.1), (one, two)),
-        (Budget("flip", 0.1, output="x"), one),
-        (Budget("flip", 0.1), one[:3]),
-    ):
-        with pytest.raises(InputError):
-            budget.pick(output, 4)
+    one, two, ids = torch.zeros(4, 3), torch.ones(4, 2), torch.zeros(4, dtype=torch.long)
+    pair, both = (("0", "1"), (one, two)), (("logits", "hidden"), (one, two))
+    assert Budget("flip", 0.1).cover(("output",), (one,)).places == (0,)
+    assert Budget("flip", 0.1).cover(*both).covered == ("logits",)
+    assert Budget("flip", 0.1).cover(*both).left == ("hidden",)
+    assert Budget("flip", 0.1, output="hidden").cover(*both).places == (1,)
+    assert Budget("flip", 0.1, output=1).cover(*pair).places == (1,)
+    assert Budget("flip", 0.1, output=["hidden", 0]).cover(*both).covered == ("logits", "hidden")
+    assert Budget("deviation", 0.1).cover(*pair).places == (0, 1)
+    assert Budget("flip", 0.1).cover(("ids", "logits"), (ids, one)).covered == ("logits",)
+    for budget in (Budget("flip", 0.1), Budget(lambda a, b: (a - b).abs().amax(1), 0.1)):
+        with pytest.raises(InputError, match=r"the model has the outputs 0, 1: name the one that .* is about"):
+            budget.cover(*pair)
+    with pytest.raises(InputError, match=r"output='x' is no floating-point output of the model; it has output"):
+        Budget("flip", 0.1, output="x").cover(("output",), (one,))
     with pytest.raises(InputError, match="name the one that deviation is about"):
-        Budget("deviation", 0.1).place((one, two))
+        Budget("deviation", 0.1).single(Budget("deviation", 0.1).cover(*pair))
+
+
+@pytest.mark.parametrize("output", [True, (), [], 1.5, ("a", None), b"logits", {"a"}])
+def test_what_names_no_output_is_quoted(output: Any) -> None:
+    with pytest.raises(InputError, match="output names outputs, such as 'logits', 0 or"):
+        Budget("flip", 0.1, output=output)
 
 
 def test_how_many_samples_show_a_budget() -> None:

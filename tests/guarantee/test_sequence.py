@@ -41,6 +41,20 @@ def test_every_accepted_step_is_right_as_often_as_promised() -> None:
     assert wrong <= 0.1 * walks + 4 * math.sqrt(0.1 * 0.9 * walks)
 
 
+def test_several_outputs_are_tested_by_the_one_that_lost_most() -> None:
+    """Two outputs of one step, one or both of whose risks are the limit: wrong at most as often as promised."""
+    losses = torch.tensor([[1.0, 0.0]] * 30 + [[0.0, 0.0]] * 270, dtype=torch.float64)
+    (tested,) = fixed_sequence([losses], BUDGET)
+    assert (tested.losses, tested.by_output, tested.accepted) == (30.0, (30.0, 0.0), False)
+    assert tested.p_value == BUDGET.p_value(30.0, 300)
+    assert fixed_sequence([losses.flip(1)], BUDGET)[0].p_value == tested.p_value
+    rng = np.random.default_rng(2)
+    for risks in ((BUDGET.limit, 0.0), (0.01, BUDGET.limit), (BUDGET.limit, BUDGET.limit)):
+        steps = (torch.from_numpy((rng.random((300, 2)) < np.array(risks)).astype(float)) for _ in range(2000))
+        wrong = sum(fixed_sequence([step], BUDGET)[0].accepted for step in steps)
+        assert wrong <= 200 + 4 * math.sqrt(0.1 * 0.9 * 2000)
+
+
 def test_a_path_that_is_not_monotone_is_safe_too() -> None:
     """A step far above the limit stands first: it is accepted hardly ever, and nothing after it without it."""
     rng = np.random.default_rng(1)
