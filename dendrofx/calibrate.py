@@ -27,13 +27,13 @@ from itertools import takewhile
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from dendrofx.gates.scores import UNJUDGED
 from dendrofx.inputs import Inputs
 from dendrofx.measure import Counts, counted_outputs, deviation
 from dendrofx.memory import trim
 from dendrofx.module import RoutedModule, set_tolerances
+from dendrofx.progress import progress
 
 STEPS = 64
 ONE_SIDED_95, ONE_SIDED_97_5 = 1.645, 1.960
@@ -135,7 +135,7 @@ def walk(
         return Step(multiplier, float(far.mean()), upper, counts)
 
     def ascend(part: Sequence[float]) -> list[Step]:
-        turns = tqdm(part, desc="calibrating", unit="step", delay=2, leave=False)
+        turns = progress(part, "calibrating", "step")
         return list(takewhile(lambda s: s.upper <= max_deviation, map(step, turns)))
 
     kept = ascend(grid[start:]) or ascend(grid[:start])

@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from dendrofx.errors import InputError
 from dendrofx.fingerprint import data_fingerprint
 from dendrofx.inputs import Inputs
+from dendrofx.progress import progress
 
 WHOLE_BATCHES = 8
 LEAST_SAMPLES = 8
@@ -94,7 +94,7 @@ class Calibration:
             raise InputError(
                 f"calibration is an iterable of batches, got {type(batches).__name__}: for a single batch pass [batch]"
             )
-        read = [_checked(b, i) for i, b in enumerate(tqdm(batches, desc="reading calibration", delay=2))]
+        read = [_checked(b, i) for i, b in enumerate(progress(batches, "reading calibration"))]
         read = [b for b in read if b.samples > 0]
         if not read:
             raise InputError("calibration is empty: pass at least a few hundred samples, or calibration=None")

@@ -12,12 +12,16 @@ from benchmarks.variants import Asked, Peer, Prepared, Variant
 from dendrofx import LearnedGate, LowRank, Plan, SitePlan
 from dendrofx.finish import RECIPE
 from dendrofx.gates import GateForm
+from dendrofx.guarantee.certificate import Certificate
 from dendrofx.timing import Race, Timing
 
 LIGHT = LowRank(8)
 ROUTED = SitePlan("fc", "routed", "light costs little", light=LIGHT, gate=LearnedGate())
 REFUSED = SitePlan("fc", "refused", "no light form pays")
 BUDGET = 0.01
+CERTIFICATE = Certificate(
+    "flip", None, 0.02, 0.05, 400, 0.0, 0.0003, "binomial", 1, 1, {"fc": 0.1}, 1.0, "m", "r", "i", "0", "2.13", "a CPU"
+)
 
 
 def row(
@@ -86,7 +90,7 @@ def record(
     )
     timings = {n: r.timing for n, r in table.items() if r.timing is not None}
     race = Race({**timings, AGAIN: table["scripted"].timing or Timing((1.0,))}, 3, 0.0)
-    return Record(prepared, 64, "random", 1, list(table.values()), race, False, missing=missing or {})
+    return Record(prepared, 64, "random", 1, list(table.values()), race, missing=missing or {})
 
 
 def renamed(name: str, of: str) -> Row:

@@ -201,7 +201,7 @@ def test_the_printed_plan() -> None:
         "routed fc1..fc2 (4 -> 8 -> 2): light costs 25 %",
         "routed head (2 -> 2): by the bound",
         "refused stem (4 -> 4): no light form pays (%stem)",
-        "whole model at batch 256: 10 ms scripted, 4 ms rewritten, 2.50 x (the original against itself: 1.3 % off)",
+        "whole model at batch 256: 10 ms scripted, 4 ms rewritten, 2.50 x (A/A: 1.3 % off)",
         "mean deviation at most 0.0091 (95 % limit on 20 calibration samples), budget 0.01; 40 samples fitted lights, 20 gates,"
         " 20 chose among them",
     ]

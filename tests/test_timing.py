@@ -31,18 +31,6 @@ def test_ratio_is_that_of_the_medians() -> None:
     assert run.ratio("b", "a") == 2.0
 
 
-@pytest.mark.parametrize(("again", "switches", "noisy"), [
-    (100.0, 0.0, False),
-    (104.0, 0.0, False),
-    (96.0, 99.0, False),
-    (106.0, 0.0, True),
-    (94.0, 0.0, True),
-    (100.0, 101.0, True),
-])  # fmt: skip
-def test_noisy(again: float, switches: float, noisy: bool) -> None:
-    assert recorded(switches, a=(100.0,) * 3, again=(again,) * 3).noisy("a", "again") is noisy
-
-
 def test_callables_take_turns_on_the_same_round() -> None:
     seen: dict[str, list[int]] = {"a": [], "b": [], "c": []}
     order: list[str] = []

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.verdict import verdict
 from dendrofx import Budget, LearnedGate, Plan, SitePlan
-from tests.made_records import BUDGET, REFUSED, ROUTED, record, renamed, row
+from tests.made_records import BUDGET, CERTIFICATE, REFUSED, ROUTED, record, renamed, row
 
 FORMS = "LowRank(rank=8, basis='weight')"
 
@@ -112,7 +112,7 @@ def test_without_a_static_rival_routed_must_still_be_faster_and_within_the_budge
 
 
 def test_a_certified_budget_is_compared_in_its_own_metric() -> None:
-    plan = Plan([ROUTED], BUDGET, budget="flip at most 2 %", refusal="made by hand")
+    plan = Plan([ROUTED], BUDGET, budget="flip at most 2 %", certificate=CERTIFICATE)
     rows = [row("routed", 5.0, 0.9, loss=0.01), row("static-light", 10.0, 0.9, loss=0.015), row("random", 5.0, 0.1, loss=0.03),
             row("always-light", 4.0, 0.1, loss=0.05)]  # fmt: skip
     made = record(*rows, plan=plan, budget=Budget("flip", 0.02))
