@@ -56,6 +56,7 @@ def record(
     gate: GateForm | None = None,
     refused: bool = False,
     shown: Plan | None = None,
+    race: Race | None = None,
 ) -> Record:
     """A record of `ROWS`, in which some are replaced, added or left out.
 
@@ -69,6 +70,7 @@ def record(
         budget: that is certified.
         gate: that the routed module has.
         refused: whether nothing was rewritten.
+        race: another one than that of the rows' times, whose sentences then only tell whether to believe them.
     """
     table = {r.variant.name: r for r in [*ROWS, *rows] if r.variant.name not in without}
     decided = Plan([ROUTED], BUDGET) if plan is None else plan
@@ -89,8 +91,8 @@ def record(
         {"static-light": Plan([ROUTED], BUDGET) if static is None else static},
     )
     timings = {n: r.timing for n, r in table.items() if r.timing is not None}
-    race = Race({**timings, AGAIN: table["scripted"].timing or Timing((1.0,))}, 3, 0.0)
-    return Record(prepared, 64, "random", 1, list(table.values()), race, missing=missing or {})
+    own = Race({**timings, AGAIN: table["scripted"].timing or Timing((1.0,))}, 3, 0.0)
+    return Record(prepared, 64, "random", 1, list(table.values()), own if race is None else race, missing=missing or {})
 
 
 def renamed(name: str, of: str) -> Row:

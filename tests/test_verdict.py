@@ -1,5 +1,7 @@
 """The sentences under a table, on records made by hand."""
 
+import re
+from itertools import product
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from benchmarks.verdict import verdict
 from dendrofx import Budget, LearnedGate, Plan, SitePlan
 from tests.made_records import BUDGET, CERTIFICATE, REFUSED, ROUTED, record, renamed, row
+from tests.races import RACES
 
 FORMS = "LowRank(rank=8, basis='weight')"
 
@@ -142,3 +145,80 @@ def test_the_price_where_routing_saves_nothing(gate: LearnedGate, share: str) ->
     wanted = f"overhead where routing saves nothing (always-full over scripted): {{}} %{share}"
     assert line("overhead ", record(gate=gate)) == wanted.format("+20.0")
     assert line("overhead ", record(row("always-full", 9.5), gate=gate)) == wanted.format("-5.0")
+
+
+# ------------------------------------------------------------------------------------------------- all of them at once
+
+# What a sentence claims, as topic and side: no verdict may claim two sides of one topic.
+CLAIMS = [
+    (r"^transform refused every site", "routed", "no"),
+    (r"^no gate and no light branch runs", "routed", "no"),
+    (r"^routing (earns|ties)", "routed", "yes"),
+    (r"^routing earns", "earns", "yes"),
+    (r"^routing (ties|does NOT|has no static rival, and does not)", "earns", "no"),
+    (r"SLOWER|it is not faster than the scripted", "faster", "no"),
+    (r"^routing (earns|ties)", "faster", "yes"),
+    (r"MISSES|routing.* it misses its budget|not certified", "kept", "no"),
+    (r"keeps the budget:|^routing (earns|ties)", "kept", "yes"),
+    (r"UNRELIABLE", "timed", "no"),
+    (r"\d x (as fast|the scripted)|SLOWER|^overhead|^routing (earns|ties)|in the same budget", "timed", "yes"),
+    (r"are left out", "controls", "no"),
+    (r"show decide=False|^the gate|^overhead", "controls", "yes"),
+]
+PLANS = {
+    "routed": Plan([ROUTED], BUDGET),
+    "refused": Plan([REFUSED, SitePlan("head", "refused", REFUSED.reason)], BUDGET),
+    "exact": Plan([SitePlan("fc", "exact", "0.1 ms as Prepacked(), 0.2 as it was (64 rows)"), REFUSED], BUDGET),
+    "no sites": Plan([], BUDGET, no_sites="no Linear in it: 1 LSTM"),
+    "certified": Plan([ROUTED], BUDGET, budget="flip at most 2 %", certificate=CERTIFICATE),
+    "not certified": Plan([REFUSED], BUDGET, budget="flip at most 2 %", refusal="too few samples"),
+}
+STATICS = {
+    "slower": row("static-light", 8.0, 0.009, loss=0.01),
+    "a tie": row("static-light", 5.0, 0.009, loss=0.01),
+    "faster": row("static-light", 3.0, 0.009, loss=0.01),
+    "faster and misses": row("static-light", 3.0, 0.02, loss=0.05),
+    "none": None,
+}
+CONTROLS = ("always-full", "always-light", "static-light", "random", "oracle")
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("race", [None, "quiet", "one busy process", "two busy processes", "two, on one thread"])
+def test_no_verdict_contradicts_itself(plan: str, race: str | None) -> None:
+    decided = PLANS[plan]
+    for static, ms, mean, peers, live, shows in product(
+        STATICS, (5.0, 9.9, 20.0), (0.005, 0.02), (False, True), (False, True), (False, True)
+    ):
+        budget = Budget("flip", 0.02) if decided.budget else None
+        shown = None if decided.rewrites or decided.budget or not shows else PLANS["routed"]
+        rival = STATICS[static]
+        rows = [
+            row("routed", ms, mean, loss=mean if budget else None),
+            *([rival] if rival is not None else []),
+            *([row("random", 5.0, 0.016, loss=0.03), row("always-light", 4.0, 0.02, loss=0.05)] if budget else []),
+            *([row("peer:compile", 8.0, worst=0.01)] if peers else []),
+        ]
+        without = ("static-light",) if rival is None else ()
+        made = record(
+            *(r for r in rows if r is not None),
+            without=without if (shown or decided).rewrites else CONTROLS,
+            plan=decided,
+            shown=shown,
+            static=PLANS["refused"] if rival is None else None,
+            budget=budget,
+            refused=not (decided.rewrites or live),
+            race=None if race is None else RACES[race],
+        )
+        lines = verdict(made)
+        claims: dict[str, set[str]] = {}
+        for pattern, topic, side in CLAIMS:
+            if any(re.search(pattern, text) for text in lines):
+                claims.setdefault(topic, set()).add(side)
+        if mean > made.prepared.limit:
+            assert "yes" not in claims.get("earns", ())
+        assert all(len(sides) == 1 for sides in claims.values()), (lines, claims)
+        assert len(lines) == len(set(lines))
+        assert all(text.count(REFUSED.reason) <= 1 for text in lines), lines
+        assert ("timed" in claims) is True
+        assert ("no" in claims["timed"]) is (race not in (None, "quiet"))
