@@ -3,8 +3,9 @@
 import time
 
 import pytest
+import torch
 
-from dendrofx.timing import LEAST_ROUNDS, LONG_SECONDS, MOST_ROUNDS, Race, Timing, race
+from dendrofx.timing import LEAST_ROUNDS, LONG_SECONDS, MOST_ROUNDS, Race, Timing, on_one_thread, race
 
 
 def test_median_and_95th_percentile() -> None:
@@ -81,3 +82,32 @@ def test_the_seed_decides_the_order_and_rounds_are_capped() -> None:
     assert order(1) == order(1)
     assert order(1) != order(2)
     assert race({"a": lambda n: None}, seconds=3600.0).rounds == MOST_ROUNDS
+
+
+def test_every_call_leaves_wall_time_cpu_time_and_switches() -> None:
+    """Sleeping takes no CPU time, computing nothing else."""
+
+    def busy(_: int) -> None:
+        end = time.thread_time() + 2e-3
+        while time.thread_time() < end:
+            pass
+
+    run = race({"asleep": lambda _: time.sleep(2e-3), "busy": busy}, 0.0, batches={"busy": 3})
+    for name, batches in (("asleep", 1), ("busy", 3)):
+        timing = run.timings[name]
+        assert len(timing.ms) == len(timing.cpu_ms) == len(timing.switches) == run.rounds
+        assert timing.batches == batches
+    assert max(run.timings["asleep"].cpu_ms) < 1.9
+    assert min(run.timings["busy"].cpu_ms) >= 2.0
+    assert run.threads == 1
+
+
+def test_on_one_thread_gives_the_threads_back() -> None:
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyboardInterrupt), on_one_thread():
+            assert torch.get_num_threads() == 1
+            raise KeyboardInterrupt
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
