@@ -17,7 +17,8 @@ from dendrofx.timing import race
 
 VARIANTS = ["eager", "scripted", "routed", "always-full", "always-light", "random", "oracle"]
 ENTRY = {
-    "case", "batch", "threads", "aa_ratio", "noisy", "unreliable", "refused", "transform_s", "variants", "sweep", "ablation", "plan",
+    "case", "batch", "threads", "aa_ratio", "noisy", "unreliable", "refused", "transform_s", "variants", "sweep", "ablation",
+    "plan",
 }  # fmt: skip
 VARIANT = {
     "name", "latency_ms", "speedup_vs_eager", "speedup_vs_scripted", "rows_per_s", "activity", "effective_compute",
