@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import dendrofx
 from benchmarks.int8_before import Int8Before
+from dendrofx.doubt import noisy
 from dendrofx.errors import InputError
 from dendrofx.light.fused_int8_kernel import FusedInt8Linear
 from dendrofx.light.int8_kernel import Int8Layer
@@ -67,7 +68,7 @@ class KernelRecord:
             "shape": list(self.shape),
             "threads": self.threads,
             "aa_ratio": self.race.ratio(AGAIN, LINEAR),
-            "noisy": self.race.noisy(LINEAR, AGAIN),
+            "noisy": bool(noisy(self.race, LINEAR, AGAIN)),
             "peak_gmacs": dict(self.peaks),
             "refused": dict(self.refused),
             "variants": [
@@ -159,8 +160,8 @@ def kernel_tables(records: Sequence[KernelRecord]) -> str:
             lines, headers=headers, tablefmt="simple", disable_numparse=True, stralign="right", colalign=("left",)
         )
         notes = [f"{name}: {reason}" for name, reason in r.refused.items()]
-        noisy = "; noisy: the machine was disturbed" if r.race.noisy(LINEAR, AGAIN) else ""
-        foot = f"A/A ratio {r.race.ratio(AGAIN, LINEAR):.3f} over {r.race.rounds} rounds{noisy}"
+        why = noisy(r.race, LINEAR, AGAIN)
+        foot = f"A/A ratio {r.race.ratio(AGAIN, LINEAR):.3f} over {r.race.rounds} rounds{why and f'; noisy: {why}'}"
         parts.append("\n".join([f"--- kernels, {r.rows} x {r.shape[0]} -> {r.shape[1]}", "", table, "", *notes, foot]))
     peaks = ", ".join(f"{name} {rate:.0f}" for name, rate in records[0].peaks.items())
     sentence = (

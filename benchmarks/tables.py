@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,9 @@ from tabulate import tabulate
 from benchmarks.records import Record, Row
 from benchmarks.verdict import verdict
 from dendrofx import controls
+from dendrofx.doubt import HELPS
 from dendrofx.gates.scores import UNJUDGED
+from dendrofx.plan_text import WIDTH
 from dendrofx.skill import Skill, router_skill
 
 SKILL_BATCH = 64
@@ -61,13 +64,21 @@ def footer(record: Record, machine: Mapping[str, str], seed: int) -> str:
     """Skill, verdict, costs and the machine, in words."""
     prepared = record.prepared
     lines = [*skill_lines(record, seed), *verdict(record), "", costs(record)]
-    busy = "   noisy: the machine was disturbed, take the ratios with care" if record.noisy else ""
     lines += [
         f"transform {prepared.transform_s:.1f} s; A/A ratio {record.aa_ratio:.3f} over {record.race.rounds} rounds,"
-        f" {record.race.switches_per_second:.0f} involuntary switches/s{busy}",
+        f" {record.race.switches_per_second:.0f} involuntary switches/s",
+        *_disturbed(record),
         machine_line(record.threads, machine),
     ]
     return "\n".join(lines)
+
+
+def _disturbed(record: Record) -> list[str]:
+    """What a busy machine did to the times above."""
+    busy = [f"noisy: {record.noisy}; take the ratios with care"] if record.noisy else []
+    if record.unreliable:
+        busy.append(f"UNRELIABLE: {record.prepared.main} is {record.unreliable}; {HELPS}")
+    return [part for line in busy for part in textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
 
 
 def machine_line(threads: int, machine: Mapping[str, str]) -> str:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import dendrofx
 from benchmarks.cases import Case
@@ -22,6 +21,7 @@ from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
 from dendrofx.lower import artifact_bytes
 from dendrofx.measure import Counts, counted
+from dendrofx.progress import progress
 
 # Where nothing is timed, fitting runs on two threads, so that a seed gives the same branches whatever --threads says.
 FIT_THREADS = 2
@@ -65,7 +65,7 @@ class Peer(nn.Module):
 def build_peers(case: Case, threads: int) -> tuple[dict[str, Peer], dict[str, str]]:
     """The peers that run, and for the others the reason why not; both as `peer:NAME`."""
     built, missing = {}, {}
-    for name in tqdm(PEERS, desc="building peers", unit="peer", leave=False):
+    for name in progress(PEERS, "building peers", "peer"):
         try:
             built[f"peer:{name}"] = Peer(build_peer(name, case.model, case.calibration, threads))
         except PeerUnavailableError as error:

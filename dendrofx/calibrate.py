@@ -27,12 +27,12 @@ from itertools import takewhile
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from dendrofx.gates.scores import UNJUDGED
 from dendrofx.measure import Counts, largest_mean
 from dendrofx.memory import trim
 from dendrofx.module import RoutedModule, set_tolerances
+from dendrofx.progress import progress
 
 STEPS = 64
 ONE_SIDED_95, ONE_SIDED_97_5 = 1.645, 1.960
@@ -141,7 +141,7 @@ def walk(
         return Step(multiplier, largest_mean(losses), limits, counts)
 
     def ascend(part: Sequence[float]) -> list[Step]:
-        turns = tqdm(part, desc="calibrating", unit="step", delay=2, leave=False)
+        turns = progress(part, "calibrating", "step")
         return list(takewhile(lambda s: s.upper <= limit, map(step, turns)))
 
     kept = ascend(grid[start:]) or ascend(grid[:start])

@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from dendrofx.errors import InputError
 from dendrofx.fingerprint import data_fingerprint
 from dendrofx.inputs import Inputs
+from dendrofx.progress import progress
 
 WHOLE_BATCHES = 8
 LEAST_SAMPLES = 8
@@ -147,7 +147,7 @@ def read_batches(batches: Iterable[Any]) -> list[Inputs]:
         raise InputError(
             f"calibration is an iterable of batches, got {type(batches).__name__}: for a single batch pass [batch]"
         )
-    return [_checked(b, i) for i, b in enumerate(tqdm(batches, desc="reading calibration", delay=2))]
+    return [_checked(b, i) for i, b in enumerate(progress(batches, "reading calibration"))]
 
 
 def _checked(batch: Any, number: int) -> Inputs:  # noqa: ANN401

@@ -90,7 +90,9 @@ def by_oracle(module: RoutedModule, counts: Counts, batch: Inputs) -> RoutedModu
 def _cascade_by_oracle(module: RoutedModule, share: float, batch: Inputs) -> RoutedModule:
     """Recompute the samples of `batch` whose light outputs deviate most."""
     source: CascadeRecipe = module.meta[RECIPE]
-    light, full = (flat_rows(flatten(batch.call(graph_level(m)))[0][source.decision]) for m in (source.light, source.full))
+    light, full = (
+        flat_rows(flatten(batch.call(graph_level(m)))[0][source.decision]) for m in (source.light, source.full)
+    )
     errors = deviation(full, light)
     cut = float(torch.quantile(errors, 1 - share, interpolation="lower")) * (1 + 1e-6) if share < 1 else 0.0
     made = cascade_with(module, KnownScore(light, errors.float()))

@@ -70,8 +70,8 @@ def decide_block(
     found = front.chosen() if run.chosen else "no site is routed: nothing pays"
     if not isinstance(found, str) and options.decide and timer is not None:
         run.model_times = run.time_model(found.make(), timer)
-        if (reason := lost(run.model_times, options.min_speedup)) is not None:
-            found = f"within the budget the rewritten model did not win: {reason}"
+        if (reason := lost(run.model_times, options.min_speedup, "within the budget the rewritten model")) is not None:
+            found = reason
     if isinstance(found, str):
         for site in [s for s in run.sites if s.name in run.chosen]:
             run.refuse(site, f"not certified: {found}")
@@ -119,7 +119,7 @@ def _piped(
     module = run.run()
     if run.lost is None:
         return run, module, dead
-    refused = DeadRowsPlan(asked.dead_rows, "refused", f"on live rows alone the model did not win: {run.lost}")
+    refused = DeadRowsPlan(asked.dead_rows, "refused", run.lost)
     run = Pipeline(captured, find_sites(captured).select(asked.sites), data, options, timer, example)
     return run, run.run(), refused
 

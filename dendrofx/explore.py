@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor, fx, nn
-from tqdm import tqdm
 
 from dendrofx.block import BlockData, block_of
 from dendrofx.calibration import Calibration
@@ -23,6 +22,7 @@ from dendrofx.light import LightForm
 from dendrofx.measure import deviations, outputs, worst
 from dendrofx.memory import trim
 from dendrofx.module import graph_names, set_tolerances
+from dendrofx.progress import progress
 from dendrofx.record import Recorded, record_in_turn, record_rows
 from dendrofx.rewrite import rewrite
 from dendrofx.sites import Refusal, Site
@@ -102,7 +102,7 @@ def explore(
     many = len(sites) > MANY_SITES
     done: set[str] = set()
     with interruptible():
-        turns = tqdm(recorded, desc="fitting lights and gates", total=len(sites), unit="site", delay=2, leave=False)
+        turns = progress(recorded, "fitting lights and gates", "site", len(sites))
         for site, rows in turns:
             _explore(explored, captured, site, rows, options, many)
             done.add(site.name)
@@ -179,7 +179,7 @@ def _weights(
     gm = rewrite(captured, [s for s in sites if s.name in found], branches)
     names = graph_names(gm)
     reference, weights = outputs(captured, batches, options.covered), {}
-    for site in tqdm(names, desc="weighing sites", unit="site", delay=2, leave=False):
+    for site in progress(names, "weighing sites", "site"):
         error = float(probes[site].error.mean())
         if not (error > 0 and math.isfinite(error)):
             weights[site] = 1.0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
 import torch
@@ -13,6 +15,11 @@ from dendrofx.activations import activation_of, has_hooks, is_in_place, is_trans
 from dendrofx.sites import Refusal, Site, Sites
 
 aten = torch.ops.aten
+# Functions that hold weights or multiply.
+PRODUCTS = (
+    r"linear|conv(_?transpose)?\dd|convolution|lstm|gru|rnn_\w+|b?mm|matmul|addmm|baddbmm|einsum|embedding|"
+    r"scaled_dot_product_attention"
+)
 # Where `capture` leaves the model's Linears, `{name: class name}`: those the graph does not call are not in the graph module.
 LINEARS = "dendrofx.linears"
 # Where `MergeLinears` leaves which Linear became part of which, by name.
@@ -173,6 +180,25 @@ def linear_refusal(module: nn.Linear) -> str | None:
 def subclass_refusal(kind: str) -> str:
     """Why a Linear of another class is left alone."""
     return f"{kind} is a subclass of nn.Linear, its forward may differ"
+
+
+def without_linears(gm: fx.GraphModule) -> str:
+    """Say what a graph that has no Linear is made of: its modules with weights and its products, counted."""
+    modules = dict(gm.named_modules(remove_duplicate=False))
+    found = Counter(kind for node in gm.graph.nodes if (kind := _weighs(node, modules)))
+    made = ", ".join(f"{count} {kind}" for kind, count in found.items()) or "nothing that has weights"
+    return f"no Linear in it: {made}; only modules of class nn.Linear are routed"
+
+
+def _weighs(node: fx.Node, modules: Mapping[str, nn.Module]) -> str:
+    """What a node is called if it holds weights or multiplies: `Conv2d`, or `conv2d()` where it is a function."""
+    if node.op == "call_module":
+        module = modules[str(node.target)]
+        return type(module).__name__ if next(module.parameters(), None) is not None else ""
+    if node.op not in ("call_function", "call_method"):
+        return ""
+    name = str(getattr(node.target, "__name__", node.target)).partition(".")[0].strip("_")
+    return f"{name}()" if re.fullmatch(PRODUCTS, name) else ""
 
 
 def _chain_name(targets: Sequence[str]) -> str:

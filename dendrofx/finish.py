@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from dendrofx.block import block_of, row_cost
 from dendrofx.capture import CAPTURE
+from dendrofx.find_sites import without_linears
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm, Prepacked
@@ -79,6 +80,8 @@ def finish(
         certificate=certificate,
         outputs=_reached(run, certificate) if covered is not None else {},
         not_covered=list(covered.left) if covered is not None else [],
+        timing="" if run.timer is None else "; ".join(run.timer.notes),
+        no_sites="" if entries else without_linears(run.captured),
     )
     branches = {n: c.branches for n, c in run.chosen.items()}
     sites = tuple(s for s in run.sites if s.name in branches)
@@ -159,7 +162,10 @@ def _exact_entry(site: Site, form: LightForm, run: Pipeline) -> SitePlan:
 def _measured(module: RoutedModule, run: Pipeline) -> dict[str, float]:
     """The routed sites alone, in turns, timed where their parts were: ms by name."""
     timed = [s for s in run.sites if s.name in run.chosen and s.name in run.tuning.measured]
-    if run.timer is None or run.timer.expired or not timed:
+    if run.timer is None or not timed:
+        return {}
+    if run.timer.expired:
+        run.timer.ran_out("routed sites were not timed alone")
         return {}
     rows, calls = run.rows(timed), dict[Part, tuple[nn.Module, Sequence[Inputs]]]()
     for site in timed:

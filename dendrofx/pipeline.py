@@ -18,7 +18,6 @@ from dataclasses import replace
 from functools import partial
 
 from torch import Tensor, fx, nn
-from tqdm import tqdm
 
 from dendrofx.calibrate import STEPS, Outcome, Step, apply_multiplier, multiplier_grid, start_of, walk
 from dendrofx.calibration import Calibration
@@ -34,12 +33,13 @@ from dendrofx.measure import Counts, counted_outputs, deviations, of_sites, outp
 from dendrofx.memory import release
 from dendrofx.module import RoutedModule, graph_names
 from dendrofx.prices import Price, cheapest
+from dendrofx.progress import progress
 from dendrofx.record import record_rows
 from dendrofx.rewrite import rewrite, use_exact
 from dendrofx.sites import Refusal, Site, Sites
 from dendrofx.stopwatch import Timer
 from dendrofx.tuning import Tuning
-from dendrofx.verify import ModelTimes, judge, lost, timing_batches
+from dendrofx.verify import ModelTimes, judge, lost, timing_batches, unreliable
 
 # Shares of the budget at which the branches of several sites are chosen and tried together, and the steps of such a trial.
 BUDGET_SHARES = (4.0, 2.0, 1.0, 0.5, 0.25)
@@ -190,7 +190,7 @@ class Pipeline:
             return 1.0
         tried: dict[float, tuple[float, float]] = {}  # cost, and multiplier reached
         seen: set[tuple[str, ...]] = set()
-        for share in tqdm(BUDGET_SHARES, desc="choosing jointly", delay=2, leave=False):
+        for share in progress(BUDGET_SHARES, "choosing jointly"):
             self.choose(share)
             choice = tuple(f"{n}: {c.branches.light_form}, {c.branches.gate_form}" for n, c in self.chosen.items())
             if choice and choice not in seen:
@@ -325,14 +325,15 @@ class Pipeline:
         if (reason := lost(times, self.options.min_speedup)) is None:
             return False
         if not self.chosen:
-            self.lost = None if self.exact_forms() else reason
+            live = "on live rows alone the model"
+            self.lost = None if self.exact_forms() else lost(times, self.options.min_speedup, live)
             self.exact_on = False
             return True
         blocks = {s.name: self.tuning.block_cost(s) for s in self.sites if s.name in self.chosen}
         ranked = sorted(blocks, key=lambda n: (1 - self.prices[n].cost) * blocks[n])
-        gone = ranked[: -(-len(ranked) // 4)]
+        gone = ranked if unreliable(times, self.options.min_speedup) else ranked[: -(-len(ranked) // 4)]
         for site in [s for s in self.sites if s.name in gone]:
-            self.refuse(site, f"the rewritten model did not win: {reason}")
+            self.refuse(site, reason)
         return True
 
     def time_model(self, module: RoutedModule, timer: Timer) -> list[ModelTimes]:

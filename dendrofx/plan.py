@@ -160,6 +160,8 @@ class Plan:
             None without data.
         samples: calibration samples that fitted lights, fitted gates, chose among them, and set tolerances.
         multiplier: the global multiplier that the calibration ended at.
+        timing: what was not timed, or how otherwise, in words: time was up, Ctrl-C, or the machine was disturbed. Empty elsewhere.
+        no_sites: what the model is made of, in words, where nothing in it can be routed; empty elsewhere.
         models: the last races of the rewritten model against the original, one per batch size; empty where none was run.
         origin: None for a plan made by hand.
         capture: how the model was captured.
@@ -190,6 +192,8 @@ class Plan:
     certificate: Certificate | None = None
     outputs: dict[str, float | None] = field(default_factory=dict)
     not_covered: list[str] = field(default_factory=list)
+    timing: str = ""
+    no_sites: str = ""
 
     @property
     def rewrites(self) -> bool:

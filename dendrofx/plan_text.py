@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 
 from tabulate import tabulate
 
 from dendrofx.plan import Plan, SitePlan
+from dendrofx.verify import ModelTimes
 
 WIDTH = 98  # of a line, two less than the 100 of a terminal: plans inside a cascade's are indented
 _HEADERS = [
@@ -27,9 +29,11 @@ def plan_text(plan: Plan) -> str:
         [
             *([table, ""] if plan.routed else []),
             *before,
+            *_wrapped(plan.no_sites),
             *_reasons(plan.sites),
             *_inside(plan),
-            *_times(plan),
+            *_wrapped(plan.timing),
+            *[line for t in plan.models for line in _wrapped(_times(t))],
             *_footer(plan),
             *_outputs(plan),
         ]
@@ -46,12 +50,19 @@ def _inside(plan: Plan) -> list[str]:
     return lines
 
 
-def _times(plan: Plan) -> list[str]:
-    return [
-        f"whole model at batch {t.batch}: {t.scripted_ms:.3g} ms scripted, {t.routed_ms:.3g} ms rewritten, {t.speedup:.2f} x"
-        f" (the original against itself: {100 * t.noise:.1f} % off)"
-        for t in plan.models
-    ]
+def _times(t: ModelTimes) -> str:
+    ms = f"{t.scripted_ms:.3g} ms scripted, {t.routed_ms:.3g} ms rewritten"
+    where, itself = f"whole model at batch {t.batch}", f"A/A: {100 * t.noise:.1f} % off"
+    if not t.pace.reliable:
+        return f"{where}: {ms}, UNRELIABLE: {t.pace} ({t.doubt})"
+    if t.doubt:
+        medians = "noisy" if t.pace.medians_hold else "medians UNRELIABLE"
+        return f"{where}: {t.speedup:.2f} x ({itself}); {medians}, {ms}: {t.pace} ({t.doubt})"
+    return f"{where}: {ms}, {t.speedup:.2f} x ({itself}){f'; noisy: {t.noisy}' if t.noisy else ''}"
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _footer(plan: Plan) -> list[str]:
@@ -61,12 +72,12 @@ def _footer(plan: Plan) -> list[str]:
         return [f"budget {plan.budget}: not certified, the outputs are the original's: {plan.refusal}"]
     if plan.max_deviation == 0:
         return ["nothing is approximated (budget 0)"]
-    if plan.samples is None or plan.deviation is None:
-        return [f"tolerances from the bound alone (no calibration data), max_deviation {plan.max_deviation:g}"]
     if not plan.routed:
         exact = any(s.status == "exact" for s in plan.sites) or plan.dead_rows is not None
         rounding = ", to rounding" if exact else ""
         return [f"nothing is routed: the outputs are the original's{rounding} (budget {plan.max_deviation:g})"]
+    if plan.samples is None or plan.deviation is None:
+        return [f"tolerances from the bound alone (no calibration data), max_deviation {plan.max_deviation:g}"]
     fit, gate, choose, walk = plan.samples[:4]
     return [
         f"mean deviation at most {plan.deviation:.4g} (95 % limit on {walk} calibration samples),"

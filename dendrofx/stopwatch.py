@@ -3,6 +3,9 @@
 What is timed is scripted and frozen, as it will run. Sites of equal shape share their figures. When the time is up, or on
 Ctrl-C, no more parts are timed and the decision is taken among those that were; the last step, timing the whole rewritten model
 against the original, always runs.
+
+Where a race is in doubt (`dendrofx/doubt.py`), it is run once more on one thread, for the CPU time there; a race of whole models
+whose estimates contradict each other, all over again, once.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from typing import Protocol
 
@@ -20,12 +24,13 @@ from torch import Tensor, nn
 from dendrofx.block import row_macs
 from dendrofx.choose import Candidate
 from dendrofx.cost import BLOCK, SiteTimes
+from dendrofx.doubt import figures, noisy, pace, touched
 from dendrofx.gates.form import LightRuns, reads_of_light
 from dendrofx.inputs import Inputs
 from dendrofx.leaves import GateOnLight, RoutingAlone, light_leaf
 from dendrofx.lower import script
 from dendrofx.memory import trim
-from dendrofx.timing import AA_NOISE, Race, race
+from dendrofx.timing import AA_NOISE, Race, on_one_thread, race
 
 SITE_SECONDS = 1.0
 MODEL_SECONDS, MOST_MODEL_SECONDS = 1.5, 6.0
@@ -34,15 +39,21 @@ PLAIN = 4  # a race that this many times its noise decides is not run again
 Part = tuple[str, ...]
 Call = Callable[[int], object]
 Maker = Callable[[], Call]
+DISTURBED = "the machine was disturbed: parts were timed by CPU time on one thread"
 BASELINE, AGAIN, ROUTED = "scripted", "scripted again", "routed"
 
 
 class Timer(Protocol):
     """What times for a decision: a `Stopwatch`, or recorded times."""
 
+    notes: list[str]
+
     @property
     def expired(self) -> bool:
         """Whether no more parts should be timed."""
+
+    def ran_out(self, left_out: str) -> None:
+        """Note, for the plan, what was not timed because time was up."""
 
     def site(
         self, make: str, rows: Tensor, candidates: Sequence[Candidate], fulls: Mapping[str, nn.Module]
@@ -71,6 +82,7 @@ class Stopwatch:
         self.seconds, self.min_speedup = seconds, min_speedup
         self.deadline = math.inf
         self.interrupted = False
+        self.notes: list[str] = []
         self.known: dict[str, float] = {}
 
     @property
@@ -87,6 +99,12 @@ class Stopwatch:
             if self.interrupted:
                 raise
             self.interrupted = True
+            self.notes.append("tuning was interrupted (Ctrl-C): it decided on what was timed by then")
+
+    def ran_out(self, left_out: str) -> None:
+        """Note what was not timed because time was up; after Ctrl-C that is said already."""
+        if not self.interrupted:
+            self.notes.append(f"out of time (tune_seconds={self.seconds:g}): {left_out}")
 
     @torch.no_grad()
     def site(
@@ -135,8 +153,8 @@ class Stopwatch:
         left = max(self.deadline - time.perf_counter(), SITE_SECONDS)
         new = {keys[part]: make() for part, (_, make) in parts.items() if keys[part] not in self.known}
         if new:
-            timings = race(new, SITE_SECONDS, least_rounds=SITE_ROUNDS, most_seconds=left, untimed_rounds=1).timings
-            self.known.update({key: timing.p50 for key, timing in timings.items()})
+            run = partial(race, new, SITE_SECONDS, least_rounds=SITE_ROUNDS, most_seconds=left, untimed_rounds=1)
+            self.known.update(self._figures(run))
         return {part: self.known[key] for part, key in keys.items()}
 
     @torch.no_grad()
@@ -151,12 +169,20 @@ class Stopwatch:
             _first_calls(frozen(module), batches[0])
         trim()  # what freezing took
         made = {" ".join(part): call(frozen(m), batches) for part, (m, batches) in calls.items()}
-        timings = _race_models(made).timings
-        return {part: timings[" ".join(part)].p50 for part in calls}
+        turns = {" ".join(part): len(batches) for part, (_, batches) in calls.items()}
+        ms = self._figures(partial(_race_models, made, turns))
+        return {part: ms[" ".join(part)] for part in calls}
+
+    def _figures(self, run: Callable[[], Race]) -> dict[str, float]:
+        """What the callables of a race take, ms; see `figures`."""
+        result = doubly(run)
+        if touched(result, result.timings) and DISTURBED not in self.notes:
+            self.notes.append(DISTURBED)
+        return figures(result)
 
     @torch.no_grad()
     def models(self, captured: nn.Module, routed: nn.Module, batches: Sequence[Inputs]) -> Race:
-        """Time the whole models in turns on the same batches; once more where the machine was disturbed and it could matter."""
+        """Time the whole models in turns on the same batches; see `doubt.pace`; again where it could matter."""
         base, other = _frozen(captured), _frozen(routed)
         for module in (base, other):
             _first_calls(module, batches[0])
@@ -166,22 +192,36 @@ class Stopwatch:
             ROUTED: lambda number: batches[number % len(batches)].call(other),
             AGAIN: lambda number: batches[number % len(batches)].call(base),
         }
-        result = _race_models(calls)
-        return _race_models(calls) if result.noisy(BASELINE, AGAIN) and not self._plain(result) else result
+        run = partial(_race_models, calls, dict.fromkeys(calls, len(batches)))
+        result = doubly(run)
+        return result if self._plain(result) else doubly(run)
 
     def _plain(self, result: Race) -> bool:
-        """Whether the speedup is so far from the wanted one that the noise does not decide."""
+        """Whether the race was quiet, or the speedup is so far from the wanted one that the noise does not decide."""
+        if not noisy(result, BASELINE, AGAIN, ROUTED):
+            return True
+        if not (found := pace(result, BASELINE, AGAIN, ROUTED)).reliable:
+            return False
         noise = max(abs(math.log(result.ratio(AGAIN, BASELINE))), AA_NOISE)
-        return abs(math.log(result.ratio(BASELINE, ROUTED) / self.min_speedup)) > PLAIN * noise
+        return abs(math.log(found.ratio / self.min_speedup)) > PLAIN * noise
 
 
-def _race_models(calls: Mapping[str, Call]) -> Race:
+def doubly(run: Callable[[], Race]) -> Race:
+    """A race, and where its wall times are in doubt and torch may use several threads the same on one."""
+    result = run()
+    if result.threads == 1 or not touched(result, result.timings):
+        return result
+    with on_one_thread():
+        return replace(result, alone=run())
+
+
+def _race_models(calls: Mapping[str, Call], batches: Mapping[str, int]) -> Race:
     """Fifteen rounds, or of models that take long as many as fit into a few seconds.
 
     Batches of other sizes leave other holes in the heap: what the calls of a round have freed goes back before the next. Whichever
     is called first then takes its pages anew, each as often as the others.
     """
-    return race(calls, MODEL_SECONDS, most_seconds=MOST_MODEL_SECONDS, untimed_rounds=1, pause=trim)
+    return race(calls, MODEL_SECONDS, most_seconds=MOST_MODEL_SECONDS, untimed_rounds=1, pause=trim, batches=batches)
 
 
 def _first_calls(module: nn.Module, batch: Inputs) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, fx, nn
-from tqdm import tqdm
 
 from dendrofx.block import block_of
 from dendrofx.choose import Candidate
@@ -16,6 +15,7 @@ from dendrofx.explore import Explored, Options
 from dendrofx.light import LightForm, Prepacked
 from dendrofx.memory import trim
 from dendrofx.prices import Measured, Price, counted
+from dendrofx.progress import progress
 from dendrofx.sites import Site
 from dendrofx.stopwatch import Timer
 
@@ -52,8 +52,9 @@ class Tuning:
             return
         found = [s for s in sites if s.name in (self.explored.rows if self.options.exact else self.explored.found)]
         with self.timer.interruptible():
-            for site in tqdm(found, desc="timing sites", unit="site", delay=2, leave=False):
+            for site in progress(found, "timing sites", "site"):
                 if self.timer.expired:
+                    self.timer.ran_out(f"{len(found) - len(self.measured)} of {len(found)} sites were not timed")
                     return
                 self.measured[site.name] = self._time(site, self.timer)
                 trim()  # what was scripted for it

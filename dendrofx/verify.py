@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dendrofx.capture import capture
+from dendrofx.doubt import HELPS, Pace, cpu_times, disturbed, pace
 from dendrofx.find_sites import find_sites
 from dendrofx.inputs import Inputs
 from dendrofx.module import RoutedModule, graph_names, set_tolerances
@@ -28,25 +29,38 @@ class ModelTimes:
         scripted_ms: median of the original's calls, the better of its two entries.
         routed_ms: median of the rewritten model's.
         noise: how far the original was off against itself.
+        noisy: what else says that the machine was disturbed, in words; empty where nothing does.
+        doubt, quickest, cpu, threads: whether to believe these times, and what else there is to decide on; see `Pace`.
     """
 
     batch: int
     scripted_ms: float
     routed_ms: float
     noise: float
+    noisy: str = ""
+    doubt: str = ""
+    quickest: float | None = None
+    cpu: float | None = None
+    threads: int = 1
+
+    @property
+    def pace(self) -> Pace:
+        """How many times as fast the rewritten model is, by each estimate."""
+        return Pace(self.scripted_ms / self.routed_ms, self.doubt, self.quickest, self.cpu, self.threads)
 
     @property
     def speedup(self) -> float:
-        """The original's median over the rewritten model's."""
-        return self.scripted_ms / self.routed_ms
+        """The original's median over the rewritten model's; where these are doubtful, the least of what is not."""
+        return self.pace.ratio
 
     def wins(self, min_speedup: float) -> bool:
-        """Whether the gain reaches `min_speedup`, and beyond the noise where that is larger."""
-        return self.speedup >= max(min_speedup, 1 + self.noise)
+        """Whether the gain can be relied on and reaches `min_speedup`, and beyond the noise where that is larger."""
+        return self.pace.reliable and self.speedup >= max(min_speedup, 1 + self.noise)
 
     def reason(self, min_speedup: float) -> str:
         """Why it did not win, with the figures."""
-        pace = f"{self.speedup:.2f} x the scripted original at batch {self.batch} ({self.scripted_ms:.3g} ms)"
+        figure = str(self.pace) if self.doubt else f"{self.scripted_ms:.3g} ms"
+        pace = f"{self.speedup:.2f} x the scripted original at batch {self.batch} ({figure})"
         if self.speedup >= min_speedup:
             return f"{pace}, within the {100 * self.noise:.0f} % that the original differed from itself"
         return f"{pace}, min_speedup is {min_speedup:g}"
@@ -54,14 +68,38 @@ class ModelTimes:
 
 def judge(race: Race, batch: int) -> ModelTimes:
     """The figures of a race, in the original's favour."""
-    base, again = race.timings[BASELINE].p50, race.timings[AGAIN].p50
-    return ModelTimes(batch, min(base, again), race.timings[ROUTED].p50, max(base, again) / min(base, again) - 1)
+    found = pace(race, BASELINE, AGAIN, ROUTED)
+    base = min(race.timings[name].p50 for name in (BASELINE, AGAIN))
+    ms = (cpu_times(race) if found.doubt else {}) or {name: t.p50 for name, t in race.timings.items()}
+    return ModelTimes(
+        batch,
+        base,
+        race.timings[ROUTED].p50,
+        max(ms[BASELINE], ms[AGAIN]) / min(ms[BASELINE], ms[AGAIN]) - 1,
+        disturbed(race, BASELINE, AGAIN, ROUTED),
+        found.doubt,
+        found.quickest,
+        found.cpu,
+        race.threads,
+    )
 
 
-def lost(times: Sequence[ModelTimes], min_speedup: float) -> str | None:
-    """Why the rewritten model did not win, at the batch size where it is furthest from it; None where it won at each."""
+def unreliable(times: Sequence[ModelTimes], min_speedup: float) -> bool:
+    """Whether nothing can be decided: no race that can be relied on was lost, and one cannot be."""
     losing = [t for t in times if not t.wins(min_speedup)]
-    return min(losing, key=lambda t: t.speedup).reason(min_speedup) if losing else None
+    return bool(losing) and not any(t.pace.reliable for t in losing)
+
+
+def lost(times: Sequence[ModelTimes], min_speedup: float, what: str = "the rewritten model") -> str | None:
+    """Why `what` did not win, at the batch size where it is furthest from it, or cannot be decided on; None where it won."""
+    losing = [t for t in times if not t.wins(min_speedup)]
+    if not losing:
+        return None
+    if unreliable(times, min_speedup):
+        t = losing[0]
+        return f"the timings are UNRELIABLE at batch {t.batch}, so nothing is decided on them: {t.pace} ({t.doubt}); {HELPS}"
+    worst = min((t for t in losing if t.pace.reliable), key=lambda t: t.speedup)
+    return f"{what} did not win: {worst.reason(min_speedup)}"
 
 
 def site_alone(block: nn.Sequential, branches: Branches, tolerance: float) -> RoutedModule:

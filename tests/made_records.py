@@ -12,12 +12,16 @@ from benchmarks.variants import Asked, Peer, Prepared, Variant
 from dendrofx import LearnedGate, LowRank, Plan, SitePlan
 from dendrofx.finish import RECIPE
 from dendrofx.gates import GateForm
+from dendrofx.guarantee.certificate import Certificate
 from dendrofx.timing import Race, Timing
 
 LIGHT = LowRank(8)
 ROUTED = SitePlan("fc", "routed", "light costs little", light=LIGHT, gate=LearnedGate())
 REFUSED = SitePlan("fc", "refused", "no light form pays")
 BUDGET = 0.01
+CERTIFICATE = Certificate(
+    "flip", None, 0.02, 0.05, 400, 0.0, 0.0003, "binomial", 1, 1, {"fc": 0.1}, 1.0, "m", "r", "i", "0", "2.13", "a CPU"
+)
 
 
 def row(
@@ -52,6 +56,7 @@ def record(
     gate: GateForm | None = None,
     refused: bool = False,
     shown: Plan | None = None,
+    race: Race | None = None,
 ) -> Record:
     """A record of `ROWS`, in which some are replaced, added or left out.
 
@@ -65,6 +70,7 @@ def record(
         budget: that is certified.
         gate: that the routed module has.
         refused: whether nothing was rewritten.
+        race: another one than that of the rows' times, whose sentences then only tell whether to believe them.
     """
     table = {r.variant.name: r for r in [*ROWS, *rows] if r.variant.name not in without}
     decided = Plan([ROUTED], BUDGET) if plan is None else plan
@@ -85,8 +91,8 @@ def record(
         {"static-light": Plan([ROUTED], BUDGET) if static is None else static},
     )
     timings = {n: r.timing for n, r in table.items() if r.timing is not None}
-    race = Race({**timings, AGAIN: table["scripted"].timing or Timing((1.0,))}, 3, 0.0)
-    return Record(prepared, 64, "random", 1, list(table.values()), race, False, missing=missing or {})
+    own = Race({**timings, AGAIN: table["scripted"].timing or Timing((1.0,))}, 3, 0.0)
+    return Record(prepared, 64, "random", 1, list(table.values()), own if race is None else race, missing=missing or {})
 
 
 def renamed(name: str, of: str) -> Row:

@@ -17,7 +17,8 @@ from dendrofx.timing import race
 
 VARIANTS = ["eager", "scripted", "routed", "always-full", "always-light", "random", "oracle"]
 ENTRY = {
-    "case", "batch", "threads", "aa_ratio", "noisy", "refused", "transform_s", "variants", "sweep", "ablation", "plan",
+    "case", "batch", "threads", "aa_ratio", "noisy", "unreliable", "refused", "transform_s", "variants", "sweep", "ablation",
+    "plan",
 }  # fmt: skip
 VARIANT = {
     "name", "latency_ms", "speedup_vs_eager", "speedup_vs_scripted", "rows_per_s", "activity", "effective_compute",
@@ -125,7 +126,12 @@ def test_what_must_be_said_under_the_table(digits: Ran) -> None:
         "400 test samples, used for nothing else",
     ):
         assert words in digits.text
-    verdicts = ("routing earns its place", "routing ties with static-light", "routing does NOT earn its place here")
+    verdicts = (
+        "routing earns its place",
+        "routing ties with static-light",
+        "routing does NOT earn its place here",
+        "no speedup is claimed",  # on a busy machine
+    )
     assert sum(v in digits.text for v in verdicts) == 1
     assert ("noisy: " in digits.text) == digits.entry["noisy"]
 

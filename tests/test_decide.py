@@ -10,6 +10,7 @@ import dendrofx
 from dendrofx import LightForm, LowRank, Prepacked, Pruned, ResidualGate
 from dendrofx.light.packed_kernel import PackedLinear
 from tests.models import Residual, compressible
+from tests.races import RACES
 from tests.recorded import (
     EIGHT,
     EVERY,
@@ -137,6 +138,32 @@ def test_it_must_win_at_each_batch_size(losing: int) -> None:
     assert [n for _, n in made.raced] == [1, 64, 256]
     assert made.plan.routed == []
     assert f"at batch {losing} " in made.site.reason
+
+
+@pytest.mark.parametrize(("name", "routed"), [
+    ("quiet", True), ("two busy processes", True), ("one busy process", False), ("two, a larger model", False),
+])  # fmt: skip
+def test_on_times_that_contradict_each_other_nothing_is_decided(name: str, routed: bool) -> None:
+    model = compressible()
+    made = decide(model, timer := Recorded(races=lambda sites, n: RACES[name]), rows(), **ONE)
+    assert bool(made.plan.routed) is routed
+    assert timer.raced == [(["0..2"], 64)]
+    text = [line for line in str(made.plan).splitlines() if "whole model at batch 64" in line]
+    assert all(len(line) <= 100 for line in text)
+    if not routed:
+        assert made.site.reason.startswith("the timings are UNRELIABLE at batch 64, so nothing is decided on them: ")
+        assert "x by the medians, " in made.site.reason
+        assert "did not win" not in made.site.reason
+        assert ", UNRELIABLE: " in text[0]
+        assert is_the_original(made.module, model)
+
+
+def test_unreliable_times_refuse_all_sites_at_once() -> None:
+    """A slow race drops the least site and is run again; one that says nothing picks none."""
+    timer = Recorded(lambda shape, n: {"light": COSTS[shape]}, lambda sites, n: RACES["one busy process"])
+    made = decide(Residual(64, 256).eval(), timer, rows(), **THREE)
+    assert [sites for sites, _ in made.raced] == [["stem", "fc1..fc2", "head"]]
+    assert made.plan.routed == []
 
 
 # ----------------------------------------------------------------------------------------------- several sites

@@ -127,6 +127,12 @@ def test_forms_survive_as_plain_json(ridge: float, tmp_path: Path) -> None:
     assert Plan.load(str(tmp_path / "plan.json")) == plan
 
 
+def test_what_was_timed_and_what_was_not_survives(tmp_path: Path) -> None:
+    plan = Plan([], 0.1, models=RACED, timing="tuning was interrupted", no_sites="no Linear in it: 1 LSTM")
+    plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == plan
+
+
 def test_saving_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "plan.json"
     target.write_text("old", encoding="utf-8")
@@ -175,6 +181,15 @@ def test_redecide_on_another_machine(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------- as text
 
 
+WAITED = "scripted waited for a CPU in 87 % of its time"
+RACED = [
+    ModelTimes(256, 10.0, 4.0, 0.013),
+    ModelTimes(1, 0.4, 0.1, 0.0, "scripted: p95 20.7 ms, p50 0.4 ms"),
+    ModelTimes(8, 23.0, 0.9, 0.001, WAITED, WAITED, None, 2.9, 2),
+    ModelTimes(16, 23.0, 0.9, 0.001, WAITED, WAITED, 2.9, 3.1, 2),
+]
+
+
 def test_the_printed_plan() -> None:
     here = capability()
     origin = Origin("0.2.0", "2.13.0", "a CPU", 2, here, 1, "m", "d", 0, (1, 256), 1.05)
@@ -184,7 +199,7 @@ def test_the_printed_plan() -> None:
         SitePlan("head", "routed", "by the bound", "2 -> 2", LowRank(2), EVERY, None, 0.5),
         SitePlan("stem", "refused", "no light form pays (%stem)", "4 -> 4"),
     ]  # fmt: skip
-    plan = Plan(entries, 0.01, 0.0091, (40, 20, 20, 20), 0.01, [ModelTimes(256, 10.0, 4.0, 0.013)], origin)
+    plan = Plan(entries, 0.01, 0.0091, (40, 20, 20, 20), 0.01, RACED, origin, timing="tuning was interrupted")
     lines = str(plan).splitlines()
     cells = [[c.strip() for c in line.split("  ") if c.strip()] for line in lines[:4]]
     assert cells[0] == [
@@ -201,7 +216,15 @@ def test_the_printed_plan() -> None:
         "routed fc1..fc2 (4 -> 8 -> 2): light costs 25 %",
         "routed head (2 -> 2): by the bound",
         "refused stem (4 -> 4): no light form pays (%stem)",
-        "whole model at batch 256: 10 ms scripted, 4 ms rewritten, 2.50 x (the original against itself: 1.3 % off)",
+        "tuning was interrupted",
+        "whole model at batch 256: 10 ms scripted, 4 ms rewritten, 2.50 x (A/A: 1.3 % off)",
+        "whole model at batch 1: 0.4 ms scripted, 0.1 ms rewritten, 4.00 x (A/A: 0.0 % off); noisy: scripted:",
+        "  p95 20.7 ms, p50 0.4 ms",
+        "whole model at batch 8: 23 ms scripted, 0.9 ms rewritten, UNRELIABLE: 25.56 x by the medians, 2.90 x",
+        "  by CPU time on one thread (scripted waited for a CPU in 87 % of its time)",
+        "whole model at batch 16: 2.90 x (A/A: 0.1 % off); medians UNRELIABLE, 23 ms scripted, 0.9 ms",
+        "  rewritten: 25.56 x by the medians, 2.90 x by the quickest calls, 3.10 x by CPU time on one thread",
+        "  (scripted waited for a CPU in 87 % of its time)",
         "mean deviation at most 0.0091 (95 % limit on 20 calibration samples), budget 0.01; 40 samples fitted lights, 20 gates,"
         " 20 chose among them",
     ]

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import dendrofx
 from dendrofx.capture import capture
 from dendrofx.errors import InputError
-from dendrofx.find_sites import find_sites
+from dendrofx.find_sites import find_sites, without_linears
 from dendrofx.sites import Refusal, Site, Sites
 from tests.models import Mlp, NoBlock, Residual, Shared
 
@@ -278,3 +279,32 @@ def test_sites_are_a_sequence() -> None:
     sites = sites_of(Residual())
     assert (len(sites), sites[0].name, sites[-1].name) == (3, "stem", "head")
     assert sites[1] in sites
+
+
+class Spoken(nn.Module):
+    """Convolutions, an LSTM and products of tensors, and nothing that could be routed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv1d(4, 6, 3), nn.Conv1d(6, 6, 3)
+        self.lstm, self.norm = nn.LSTM(6, 6, batch_first=True), nn.LayerNorm(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.lstm(F.relu(self.second(self.first(x))).transpose(1, 2))
+        return self.norm(y @ y.transpose(1, 2).softmax(-1) @ y)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("model", "made"), [
+    (Spoken(), "2 Conv1d, 1 LSTM, 2 matmul(), 1 LayerNorm"),
+    (nn.Sequential(nn.ReLU(), nn.Flatten()), "nothing that has weights"),
+])  # fmt: skip
+def test_a_model_without_linears_says_what_it_is_made_of(model: nn.Module, made: str) -> None:
+    wanted = f"no Linear in it: {made}; only modules of class nn.Linear are routed"
+    assert without_linears(capture(model.eval())) == wanted
+    plan = dendrofx.transform(model, calibration=[torch.randn(40, 4, 9) for _ in range(5)], tune_seconds=0).plan
+    assert (plan.sites, plan.no_sites) == ([], wanted)
+    assert " ".join(str(plan).split()).endswith(
+        f"{wanted} nothing is routed: the outputs are the original's (budget 0.01)"
+    )
+    assert max(map(len, str(plan).splitlines())) <= 100
+    assert dendrofx.transform(Mlp().eval(), decide=False).plan.no_sites == ""

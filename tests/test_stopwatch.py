@@ -21,6 +21,8 @@ from tests.recorded import EIGHT, EVERY, LOW, ONE, SHAPES, SLOW, THREE, Medians,
 NOT_TIMED = "not timed: tuning was interrupted or out of time (tune_seconds) before its turn"
 
 
+CTRL_C = "tuning was interrupted (Ctrl-C): it decided on what was timed by then"
+
 # -------------------------------------------------------------------------------------------- time and interruption
 
 
@@ -30,6 +32,8 @@ def test_expired_from_the_start() -> None:
     assert [s.reason.partition(" (%")[0] for s in made.plan.sites[:3]] == [NOT_TIMED] * 3
     assert (timer.sites, timer.raced) == ([], [])
     assert is_the_original(made.module, model)
+    assert made.plan.timing == "out of time (tune_seconds=inf): 3 of 3 sites were not timed"
+    assert made.plan.timing in str(made.plan).splitlines()
 
 
 def test_after_ctrl_c_only_what_was_timed_is_routed() -> None:
@@ -39,6 +43,8 @@ def test_after_ctrl_c_only_what_was_timed_is_routed() -> None:
     assert made.raced == [(["stem"], 64)]
     assert len(timer.sites) == 2
     assert made.plan.routed[0].measured_ms is None, "nothing is timed any more"
+    assert made.plan.timing == CTRL_C
+    assert CTRL_C in str(made.plan).splitlines()
 
 
 def test_ctrl_c_in_the_race_of_the_whole_model_routes_nothing() -> None:
@@ -48,12 +54,25 @@ def test_ctrl_c_in_the_race_of_the_whole_model_routes_nothing() -> None:
         "tuning was interrupted before the rewritten model was timed against the original (%_2)"
     )
     assert made.plan.models == []
+    assert made.plan.timing == CTRL_C
     assert is_the_original(made.module, model)
 
 
 def test_ctrl_c_in_the_last_race_costs_its_figure_only() -> None:
     made = decide(compressible(), Recorded(interrupt=["calls"]), rows(), **ONE)
+    assert (made.site.status, made.site.measured_ms, made.plan.timing) == ("routed", None, CTRL_C)
+
+
+def test_time_that_is_up_before_the_last_race_costs_its_figure_and_is_said() -> None:
+    class Late(Recorded):
+        def models(self, *args: Any) -> Race:
+            self.deadline = float("-inf")
+            return super().models(*args)
+
+    made = decide(compressible(), Late(), rows(), **ONE)
     assert (made.site.status, made.site.measured_ms) == ("routed", None)
+    assert made.plan.timing == "out of time (tune_seconds=inf): routed sites were not timed alone"
+    assert decide(compressible(), Recorded(), rows(), **ONE).plan.timing == "", "nothing to say"
 
 
 def test_a_second_ctrl_c_ends_the_program() -> None:

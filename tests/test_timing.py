@@ -1,10 +1,12 @@
 """Statistics of recorded times, and how callables take turns; no live time is asserted on."""
 
+import contextlib
 import time
 
 import pytest
+import torch
 
-from dendrofx.timing import LEAST_ROUNDS, LONG_SECONDS, MOST_ROUNDS, Race, Timing, race
+from dendrofx.timing import LEAST_ROUNDS, LONG_SECONDS, MOST_ROUNDS, Race, Timing, on_one_thread, race
 
 
 def test_median_and_95th_percentile() -> None:
@@ -29,18 +31,6 @@ def test_ratio_is_that_of_the_medians() -> None:
     run = recorded(a=(3.0, 2.0, 90.0), b=(6.0, 1.0, 7.0))
     assert run.ratio("a", "b") == 0.5
     assert run.ratio("b", "a") == 2.0
-
-
-@pytest.mark.parametrize(("again", "switches", "noisy"), [
-    (100.0, 0.0, False),
-    (104.0, 0.0, False),
-    (96.0, 99.0, False),
-    (106.0, 0.0, True),
-    (94.0, 0.0, True),
-    (100.0, 101.0, True),
-])  # fmt: skip
-def test_noisy(again: float, switches: float, noisy: bool) -> None:
-    assert recorded(switches, a=(100.0,) * 3, again=(again,) * 3).noisy("a", "again") is noisy
 
 
 def test_callables_take_turns_on_the_same_round() -> None:
@@ -93,3 +83,34 @@ def test_the_seed_decides_the_order_and_rounds_are_capped() -> None:
     assert order(1) == order(1)
     assert order(1) != order(2)
     assert race({"a": lambda n: None}, seconds=3600.0).rounds == MOST_ROUNDS
+
+
+def test_every_call_leaves_wall_time_cpu_time_and_switches() -> None:
+    """Sleeping takes no CPU time, computing nothing else."""
+
+    def busy(_: int) -> None:
+        end = time.thread_time() + 2e-3
+        while time.thread_time() < end:
+            pass
+
+    run = race({"asleep": lambda _: time.sleep(2e-3), "busy": busy}, 0.0, batches={"busy": 3})
+    for name, batches in (("asleep", 1), ("busy", 3)):
+        timing = run.timings[name]
+        assert len(timing.ms) == len(timing.cpu_ms) == len(timing.switches) == run.rounds
+        assert timing.batches == batches
+    assert max(run.timings["asleep"].cpu_ms) < 1.9
+    assert min(run.timings["busy"].cpu_ms) >= 2.0
+    assert run.threads == 1
+
+
+def test_on_one_thread_gives_the_threads_back() -> None:
+    torch.set_num_threads(2)
+    try:
+        seen: list[int] = []
+        with contextlib.suppress(KeyboardInterrupt), on_one_thread():
+            seen.append(torch.get_num_threads())
+            raise KeyboardInterrupt
+        assert seen == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)

@@ -1,14 +1,22 @@
 """The sentences under a table, on records made by hand."""
 
+import re
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks.tables import table
+from benchmarks.records import AGAIN, Bench
+from benchmarks.tables import footer, table
 from benchmarks.verdict import verdict
 from dendrofx import Budget, LearnedGate, Plan, SitePlan
-from tests.made_records import BUDGET, REFUSED, ROUTED, record, renamed, row
+from dendrofx.doubt import noisy
+from dendrofx.plan import CascadePlan
+from dendrofx.timing import Race
+from tests.made_records import BUDGET, CERTIFICATE, REFUSED, ROUTED, record, renamed, row
+from tests.races import RACES
 
 FORMS = "LowRank(rank=8, basis='weight')"
 
@@ -124,7 +132,7 @@ def test_without_a_static_rival_routed_must_still_be_faster_and_within_the_budge
 
 
 def test_a_certified_budget_is_compared_in_its_own_metric() -> None:
-    plan = Plan([ROUTED], BUDGET, budget="flip at most 2 %", refusal="made by hand")
+    plan = Plan([ROUTED], BUDGET, budget="flip at most 2 %", certificate=CERTIFICATE)
     rows = [row("routed", 5.0, 0.9, loss=0.01), row("static-light", 10.0, 0.9, loss=0.015), row("random", 5.0, 0.1, loss=0.03),
             row("always-light", 4.0, 0.1, loss=0.05)]  # fmt: skip
     made = record(*rows, plan=plan, budget=Budget("flip", 0.02))
@@ -154,3 +162,131 @@ def test_the_price_where_routing_saves_nothing(gate: LearnedGate, share: str) ->
     wanted = f"overhead where routing saves nothing (always-full over scripted): {{}} %{share}"
     assert line("overhead ", record(gate=gate)) == wanted.format("+20.0")
     assert line("overhead ", record(row("always-full", 9.5), gate=gate)) == wanted.format("-5.0")
+
+
+# ------------------------------------------------------------------------------------------------- all of them at once
+
+# What a sentence claims, as topic and side: no verdict may claim two sides of one topic.
+CLAIMS = [
+    (r"^transform refused every site", "routed", "no"),
+    (r"^no gate and no light branch runs", "routed", "no"),
+    (r"^routing (earns|ties)", "routed", "yes"),
+    (r"^routing earns", "earns", "yes"),
+    (r"^routing (ties|does NOT|has no static rival, and does not)", "earns", "no"),
+    (r"SLOWER|it is not faster than the scripted", "faster", "no"),
+    (r"^routing (earns|ties)", "faster", "yes"),
+    (r"MISSES|routing.* it misses its budget|not certified", "kept", "no"),
+    (r"keeps the budget:|^routing (earns|ties)", "kept", "yes"),
+    (r"UNRELIABLE", "timed", "no"),
+    (r"\d x (as fast|the scripted)|SLOWER|^overhead|^routing (earns|ties)|in the same budget", "timed", "yes"),
+    (r"are left out", "controls", "no"),
+    (r"show decide=False|^the gate|^overhead", "controls", "yes"),
+]
+PLANS = {
+    "routed": Plan([ROUTED], BUDGET),
+    "refused": Plan([REFUSED, SitePlan("head", "refused", REFUSED.reason)], BUDGET),
+    "exact": Plan([SitePlan("fc", "exact", "0.1 ms as Prepacked(), 0.2 as it was (64 rows)"), REFUSED], BUDGET),
+    "no sites": Plan([], BUDGET, no_sites="no Linear in it: 1 LSTM"),
+    "certified": Plan([ROUTED], BUDGET, budget="flip at most 2 %", certificate=CERTIFICATE),
+    "not certified": Plan([REFUSED], BUDGET, budget="flip at most 2 %", refusal="too few samples"),
+}
+STATICS = {
+    "slower": row("static-light", 8.0, 0.009, loss=0.01),
+    "a tie": row("static-light", 5.0, 0.009, loss=0.01),
+    "faster": row("static-light", 3.0, 0.009, loss=0.01),
+    "faster and misses": row("static-light", 3.0, 0.02, loss=0.05),
+    "none": None,
+}
+CONTROLS = ("always-full", "always-light", "static-light", "random", "oracle")
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("race", [None, "quiet", "one busy process", "two busy processes", "two, on one thread"])
+def test_no_verdict_contradicts_itself(plan: str, race: str | None) -> None:
+    decided = PLANS[plan]
+    for static, ms, mean, peers, live, shows in product(
+        STATICS, (5.0, 9.9, 20.0), (0.005, 0.02), (False, True), (False, True), (False, True)
+    ):
+        budget = Budget("flip", 0.02) if decided.budget else None
+        shown = None if decided.rewrites or decided.budget or not shows else PLANS["routed"]
+        rival = STATICS[static]
+        rows = [
+            row("routed", ms, mean, loss=mean if budget else None),
+            *([rival] if rival is not None else []),
+            *([row("random", 5.0, 0.016, loss=0.03), row("always-light", 4.0, 0.02, loss=0.05)] if budget else []),
+            *([row("peer:compile", 8.0, worst=0.01)] if peers else []),
+        ]
+        without = ("static-light",) if rival is None else ()
+        made = record(
+            *(r for r in rows if r is not None),
+            without=without if (shown or decided).rewrites else CONTROLS,
+            plan=decided,
+            shown=shown,
+            static=PLANS["refused"] if rival is None else None,
+            budget=budget,
+            refused=not (decided.rewrites or live),
+            race=None if race is None else RACES[race],
+        )
+        lines = verdict(made)
+        claims: dict[str, set[str]] = {}
+        for pattern, topic, side in CLAIMS:
+            if any(re.search(pattern, text) for text in lines):
+                claims.setdefault(topic, set()).add(side)
+        if mean > made.prepared.limit:
+            assert "yes" not in claims.get("earns", ())
+        assert all(len(sides) == 1 for sides in claims.values()), (lines, claims)
+        assert len(lines) == len(set(lines))
+        assert all(text.count(REFUSED.reason) <= 1 for text in lines), lines
+        assert ("timed" in claims) is True
+        assert ("no" in claims["timed"]) is (race not in (None, "quiet"))
+
+
+# ----------------------------------------------------------------------------------------- the table of a busy machine
+
+MACHINE = {"cpu": "a CPU", "cores": "2", "capability": "AVX2", "torch": "2.13", "python": "3.11"}
+
+
+@pytest.mark.parametrize(("race", "says"), [
+    ("quiet", []),
+    ("one busy process", ["noisy: 423 involuntary", "UNRELIABLE: routed is 7.42 x by the medians, 3.11 x by CPU time"]),
+    ("two busy processes", ["noisy: 337 involuntary", "UNRELIABLE: routed is 7.23 x by the medians, 3.08 x by the quickest"]),
+    ("others compute", ["noisy: 222 involuntary", "UNRELIABLE: routed is 0.04 x by the medians, 3.59 x by CPU time"]),
+])  # fmt: skip
+def test_under_the_table_stands_whether_to_believe_it(race: str, says: list[str]) -> None:
+    plan = Plan([], BUDGET, cascade=CascadePlan("refused", "no light model is faster"))
+    made = record(plan=plan, without=CONTROLS, race=RACES[race])
+    made = replace(made, noisy=noisy(made.race, "scripted", AGAIN, "routed"))
+    lines = footer(made, MACHINE, 0).partition("A/A ratio ")[2].splitlines()
+    starts = [line for line in lines[1:-1] if not line.startswith("  ")]
+    assert len(starts) == len(says)
+    assert all(line.startswith(start) for line, start in zip(starts, says, strict=True)), starts
+    assert all(len(line) <= 100 for line in lines[1:-1])
+    assert bool(made.unreliable) is bool(says)
+
+
+@pytest.mark.parametrize(("races", "threads"), [
+    (["quiet"], [2]),
+    (["one busy process", "alone", "quiet"], [2, 1, 2]),
+    (["one busy process", "alone", "two, a larger model", "alone"], [2, 1, 2, 1]),
+    (["two, on one thread", "quiet"], [2, 2]),
+])  # fmt: skip
+def test_a_table_whose_times_contradict_each_other_is_timed_again_once(races: list[str], threads: list[int]) -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Recording(Bench):
+        def __init__(self) -> None:
+            self.prepared = record().prepared
+
+        def time(self, modules: Any) -> Race:
+            seen.append((torch.get_num_threads(), len(modules)))
+            name = races[len(seen) - 1]
+            return RACES[name] if name != "alone" else RACES[races[len(seen) - 2]].alone or RACES["quiet"]
+
+    torch.set_num_threads(2)
+    try:
+        found = Recording().race(dict.fromkeys(["scripted", AGAIN, "routed", "eager"], torch.nn.Identity()))
+    finally:
+        torch.set_num_threads(1)
+    assert [count for count, _ in seen] == threads
+    assert all(modules == (4 if count == 2 else 3) for count, modules in seen)
+    assert found.timings == RACES[[name for name in races if name != "alone"][-1]].timings

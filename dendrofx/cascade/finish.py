@@ -9,6 +9,7 @@ from torch import fx
 
 from dendrofx.capture import CAPTURE
 from dendrofx.cascade.run import Cascades
+from dendrofx.find_sites import without_linears
 from dendrofx.finish import attach
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.inputs import Inputs
@@ -47,7 +48,7 @@ def finish_cascade(
     """Attach plan and recipe to a cascade, or without one to what is left: the original, on live rows where that wins."""
     assert run.plan is not None
     models = run.models
-    exact = module is not None or run.keeps_exact
+    exact = module is not None or run.exact_lost is None
     plan = Plan(
         _entries(run, exact),
         run.options.max_deviation,
@@ -55,13 +56,15 @@ def finish_cascade(
         models=run.model_times,
         origin=origin,
         capture=str(models.captured.meta.get(CAPTURE, "")),
-        dead_rows=dead_rows if exact else _unused(dead_rows),
+        dead_rows=dead_rows if exact else _unused(dead_rows, run.exact_lost),
         cascade=run.plan,
         budget=str(run.budget),
         refusal=run.plan.reason,
         certificate=certificate,
         outputs=dict.fromkeys(models.covered.covered),
         not_covered=list(models.covered.left),
+        timing="" if run.timer is None else "; ".join(run.timer.notes),
+        no_sites="" if len(models.sites) else without_linears(models.captured),
     )
     recipe = None
     if module is not None and run.chosen is not None:
@@ -70,10 +73,8 @@ def finish_cascade(
     return attach(left, plan, recipe, example)
 
 
-def _unused(dead_rows: DeadRowsPlan | None) -> DeadRowsPlan | None:
-    if dead_rows is None:
-        return None
-    return DeadRowsPlan(dead_rows.mask, "refused", "on live rows alone the model did not win")
+def _unused(dead_rows: DeadRowsPlan | None, why: str | None) -> DeadRowsPlan | None:
+    return None if dead_rows is None else DeadRowsPlan(dead_rows.mask, "refused", why or "")
 
 
 def _entries(run: Cascades, exact: bool) -> list[SitePlan]:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import torch
 from torch import fx, nn
-from tqdm import tqdm
 
 from dendrofx.calibration import Calibration
 from dendrofx.cascade.forms import with_forms
@@ -24,6 +23,7 @@ from dendrofx.light import LightForm
 from dendrofx.measure import deviation
 from dendrofx.pipeline import Pipeline, batch_sizes
 from dendrofx.plan import Plan
+from dendrofx.progress import progress
 from dendrofx.rewrite import use_exact
 from dendrofx.rows.samples import SampleAnalysis, check_samples
 from dendrofx.sites import Sites
@@ -164,7 +164,7 @@ class Models:
         """The light models that no other beats in both work and deviation, at most eight, with their outputs."""
         found: list[tuple[LightModel, float]] = []
         best = float("inf")
-        for light in tqdm(reversed(lights), desc="trying light models", total=len(lights), delay=2, leave=False):
+        for light in progress(lights[::-1], "trying light models"):
             outputs = picks(light.module, self.data.gate, self.covered)
             far = float(deviation(flat_rows(self.reference.gate), flat_rows(outputs)).mean())
             found.append((light, far))

@@ -38,7 +38,7 @@ class Cascades:
         front: the tested settings, safest first.
         plan: what became of it; chosen: the light model and gate that `planned` was last asked for.
         model_times: the last race against the original.
-        keeps_exact: without a cascade, whether the full model alone wins.
+        exact_lost: without a cascade, why the full model alone does not win; None where it does.
     """
 
     models: Models
@@ -49,7 +49,7 @@ class Cascades:
     plan: CascadePlan | None = None
     model_times: list[ModelTimes] = field(default_factory=list)
     chosen: Gated | None = None
-    keeps_exact: bool = False
+    exact_lost: str | None = "not tried without the cascade, for full= was named"
 
     @torch.no_grad()
     def run(self) -> Setting | None:
@@ -122,17 +122,17 @@ class Cascades:
             and self.timer is not None
             and (reason := self.slower(best.make(), self.timer)) is not None
         ):
-            self.refuse(f"the cascade did not win: {reason}")
+            self.refuse(reason)
             return None
         return best
 
-    def slower(self, module: fx.GraphModule, timer: Timer) -> str | None:
-        """Time it against the original; why it lost, if it did."""
+    def slower(self, module: fx.GraphModule, timer: Timer, what: str = "the cascade") -> str | None:
+        """Time it against the original; why it (`what`) lost, if it did."""
         self.model_times = []
         for size in self.models.sizes:
             batches = timing_batches(self.models.data.test, size)
             self.model_times.append(judge(timer.models(self.models.captured, module, batches), size))
-        return lost(self.model_times, self.options.min_speedup)
+        return lost(self.model_times, self.options.min_speedup, what)
 
     def planned(self, setting: Setting) -> CascadePlan:
         """The chosen setting in the plan."""
@@ -163,6 +163,6 @@ class Cascades:
         models = self.models
         rewritten = not named and (bool(models.exact) or models.base is not models.captured)
         if rewritten and (self.timer is None or not self.options.decide):
-            self.keeps_exact = True
+            self.exact_lost = None
         elif rewritten and self.timer is not None:
-            self.keeps_exact = self.slower(self.models.full, self.timer) is None
+            self.exact_lost = self.slower(self.models.full, self.timer, "on live rows alone the model")
