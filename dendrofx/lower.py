@@ -7,10 +7,8 @@ returns the *old* code, and after one failure every later attempt fails too. So 
 from __future__ import annotations
 
 import copy
-import io
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -48,18 +46,16 @@ def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule
     return cast(torch.jit.ScriptModule, scripted)
 
 
-def save_script(scripted: torch.jit.ScriptModule, path: Path, extra: Mapping[str, str]) -> None:
-    """Write a script module, and extra files by name."""
+def script_bytes(scripted: torch.jit.ScriptModule, extra: Mapping[str, str] | None = None) -> bytes:
+    """The file of a script module, with extra files by name; torch's own writer ends the process where a disk is full."""
     with _known_warnings_silenced():
-        torch.jit.save(scripted, str(path), _extra_files=dict(extra))
+        made: bytes = scripted.save_to_buffer(_extra_files=dict(extra or {}))
+    return made
 
 
 def artifact_bytes(scripted: torch.jit.ScriptModule) -> int:
     """Size of the saved file, in bytes."""
-    buffer = io.BytesIO()
-    with _known_warnings_silenced():
-        torch.jit.save(scripted, buffer)
-    return buffer.tell()
+    return len(script_bytes(scripted))
 
 
 class _known_warnings_silenced(warnings.catch_warnings):
