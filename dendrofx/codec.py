@@ -2,7 +2,7 @@
 
 A field is written and read by its type: `str`, `bool`, `int`, `float`, `None`, `Literal`, a dataclass, a form (`forms.py`), and
 lists, tuples, dicts by name and unions of these. JSON has no infinity, so that it is written as "inf"; NaN is no figure. A field
-that has a default may be missing. A field's metadata may hold `least`, the least number that it takes. A class may name in
+that has a default may be missing. A field's metadata may hold `least`, the least number in it. A class may name in
 `json_notes` what its `to_json` writes beside the fields, for people and versions; it is not read back.
 """
 
@@ -90,7 +90,9 @@ def _plain(kind: Any, value: Any, path: str) -> Any:  # noqa: ANN401
         return value  # a whole number stays one: 1 and 1.0 are the same figure
     if kind is str and isinstance(value, str):
         return str(value)
-    if kind in (bool, int, NoneType) and type(value) is kind:
+    if kind in (bool, NoneType) and type(value) is kind:
+        return value
+    if kind is int and type(value) is int and abs(value) < 2**63:  # what torch takes
         return value
     raise PlanError(f"{path} must be {_words(kind)}, got {_shown(value)}")
 
@@ -130,7 +132,8 @@ def decode_fields(kind: type[T], value: Mapping[str, Any], path: str) -> T:
 
 def _check_least(field: Field[Any], value: Any, path: str) -> None:  # noqa: ANN401
     least = field.metadata.get("least")
-    for number in value.values() if isinstance(value, Mapping) else [value]:
+    numbers = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
+    for number in numbers:
         if least is not None and isinstance(number, int | float) and number < least:
             raise PlanError(f"{path} must be at least {least}, got {_shown(value)}")
 
@@ -140,7 +143,7 @@ def _by_name(kind: type, value: Mapping[str, Any], path: str) -> Any:  # noqa: A
     root = next(c for c in reversed(kind.__mro__) if "json_words" in vars(c))
     known = {s.__name__: s for s in _subclasses(root) if is_dataclass(s)}
     name = value.get("form")
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         prefix = f"{path}: " if path else ""
         raise PlanError(f"{prefix}unknown form {str(name)!r}: this version has {', '.join(sorted(known))}")
     if not issubclass(known[name], kind):

@@ -144,8 +144,8 @@ class Origin:
     threads: int
     model: str
     data: str | None
-    seed: int
-    batch_sizes: tuple[int, ...]
+    seed: int = field(metadata={"least": 0})
+    batch_sizes: tuple[int, ...] = field(metadata={"least": 1})
     min_speedup: float
 
 

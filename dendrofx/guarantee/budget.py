@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -115,8 +115,8 @@ class Budget:
         return USUAL_DEVIATION
 
     @property
-    def test(self) -> str:
-        """The test's name: "binomial" or "hoeffding-bentkus"."""
+    def test(self) -> Literal["binomial", "hoeffding-bentkus"]:
+        """The test's name."""
         return "binomial" if self._metric[1] else "hoeffding-bentkus"
 
     @property
@@ -239,8 +239,13 @@ class Budget:
             ) from error
 
     def __str__(self) -> str:
-        of = "" if self.output is None else f" of output {self.output}"
-        return f"{self.name}{of} at most {100 * self.limit:g} %, {100 * self.confidence:g} % confidence"
+        return budget_text(self.name, self.output, self.limit, self.confidence)
+
+
+def budget_text(metric: str, output: str | int | None, limit: float, confidence: float) -> str:
+    """A budget in words, as plans keep it."""
+    of = "" if output is None else f" of output {output}"
+    return f"{metric}{of} at most {100 * limit:g} %, {100 * confidence:g} % confidence"
 
 
 def check_redecided(plan: Any, budget: Budget | None) -> Budget | None:  # noqa: ANN401  (a Plan, which knows certificates)

@@ -25,6 +25,7 @@ from dendrofx.errors import CertificateError, InputError
 from dendrofx.files import check_target, write_whole
 from dendrofx.fingerprint import state_fingerprint
 from dendrofx.guarantee.bounds import binomial_p, hoeffding_bentkus_p
+from dendrofx.guarantee.budget import Budget
 from dendrofx.show import first_line
 
 EXTRA = "dendrofx_certificate.json"
@@ -94,6 +95,14 @@ class Certificate:
             return decode(Certificate, value, "certificate")
         except InputError as error:
             raise CertificateError(f"not a certificate: {error}") from error
+
+    @property
+    def budget(self) -> Budget | None:
+        """What it is about; None where the metric is the caller's own, which has no name here."""
+        try:
+            return Budget(self.metric, self.alpha, round(1 - self.delta, 12), self.output)
+        except InputError:
+            return None
 
     def check_figures(self) -> None:
         """Raise `CertificateError` unless the p-value follows from the losses and shows the limit."""

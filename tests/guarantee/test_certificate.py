@@ -128,7 +128,7 @@ def test_a_file_with_any_bit_flipped_is_refused_in_words_or_is_read_the_same(
 ) -> None:
     """Every kind of damage that an archive's reader has an error of its own for; some bits are never read."""
     data, path, shown = saved[1].read_bytes(), tmp_path / "m.pt", dendrofx.certificate(saved[1])
-    step, refused = 8 * len(data) // 400 | 1, 0
+    step, messages = 8 * len(data) // 400 | 1, list[str]()
     for bit in range(0, 8 * len(data), step):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
@@ -136,9 +136,10 @@ def test_a_file_with_any_bit_flipped_is_refused_in_words_or_is_read_the_same(
         try:
             assert dendrofx.certificate(path) == shown
         except CertificateError as error:
-            assert str(error).startswith((f"cannot read {path}: ", f"{path} was changed since", f"{path} holds no cert"))
-            refused += 1
-    assert refused > 200
+            messages.append(str(error))
+    assert len(messages) > 200
+    known = (f"cannot read {path}: ", f"{path} was changed since", f"{path} holds no cert")
+    assert [m for m in messages if not m.startswith(known)] == []
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, 5000, -1])
