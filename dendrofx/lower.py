@@ -15,7 +15,9 @@ import torch
 from torch import fx, nn
 
 from dendrofx.apart import apart, bare
+from dendrofx.fitted import MARK, guard, is_fitted, mark
 from dendrofx.module import RoutedModule
+from dendrofx.operators import check_graphs, check_operators
 
 
 def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule:
@@ -27,17 +29,37 @@ def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule
             `forward_counted`, and shares its parameters with the module, as a scripted one does.
 
     Returns:
-        A script module without gradients. `torch.jit.save` writes it; loading needs torch and nothing else.
+        A script module without gradients. `torch.jit.save` writes it; loading needs torch and nothing else. Of a routed module,
+        `load_state_dict` takes its own weights alone, also after loading: what was fitted to them would not follow others.
+
+    Raises:
+        InputError: the module calls operators that plain torch does not have; names them and their nodes.
 
     Example:
         >>> scripted = dendrofx.script(routed)
         >>> torch.jit.save(scripted, "model.pt")
+    """
+    check_graphs(module)
+    made = lowered(module, freeze=freeze, marked=not freeze and isinstance(module, RoutedModule) and is_fitted(module))
+    check_operators(made)
+    return guard(made) if MARK in dict(made.named_buffers(recurse=False)) else made
+
+
+def lowered(module: nn.Module, *, freeze: bool = False, marked: bool = False) -> torch.jit.ScriptModule:
+    """The same, to run here and now: whatever operators it calls.
+
+    Args:
+        module: see `script`.
+        freeze: see `script`.
+        marked: it carries the fingerprint of its weights, see `fitted.py`.
     """
     fresh = module
     if isinstance(module, fx.GraphModule):
         kind = RoutedModule if isinstance(module, RoutedModule) else fx.GraphModule
         fresh = kind(module, copy.deepcopy(module.graph))
         fresh.training = module.training
+        if marked:
+            fresh.register_buffer(MARK, mark(module))
     with _known_warnings_silenced():
         scripted = torch.jit.script(bare(fresh) if freeze else fresh)
         if freeze:

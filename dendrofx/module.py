@@ -79,6 +79,18 @@ class RoutedModule(fx.GraphModule):
         plain = form.plain(Inputs(args, tuple(kwargs.items())))
         return form.restore(super().__call__(**dict(plain.kwargs)))
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
+        """Load a state dict of this module's own weights, tolerances among it.
+
+        Raises:
+            InputError: other weights, to which light branches, gates and laid-out weights would not be fitted.
+        """
+        from dendrofx.fitted import check_state, is_fitted
+
+        if is_fitted(self):
+            check_state(self, state_dict)
+        return super().load_state_dict(state_dict, strict, assign)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (PackedModule.of(self, without=FRONT),)
 
