@@ -98,7 +98,7 @@ def test_a_decision_on_times_is_replayed(tmp_path: Path) -> None:
 def test_a_plan_given_by_hand_from_another_module_is_replayed() -> None:
     model = compressible()
     routed = dendrofx.transform(model, calibration=batches(), light=LOW, gate=EVERY, **QUIET)
-    again = dendrofx.transform(model, calibration=batches(), plan=routed.plan, seed=5, max_deviation=9.0, light=EIGHT)
+    again = dendrofx.transform(model, calibration=batches(), plan=routed.plan, seed=5, max_deviation=0.9, light=EIGHT)
     assert again.plan == routed.plan, "of the other options only example_inputs and calibration are used"
     assert torch.equal(again(hard_and_easy()), routed(hard_and_easy()))
 

@@ -50,7 +50,7 @@ class Certificate:
         p_value: of "the risk is above alpha" at the chosen step.
         test: "binomial" or "hoeffding-bentkus".
         step: the chosen step of the path, from 1; `steps` were tested, each at delta, up to the first failure.
-        thresholds: tolerances by name.
+        thresholds: tolerances by site.
         easy_share: share of the test samples that took the light branch; 1 where only rows within samples are routed.
         model: fingerprint of the original model; module: of the transformed one, thresholds included.
         inputs: fingerprint of the test samples.
