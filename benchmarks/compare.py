@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import sys
 import tempfile
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 records += run_case(name, args, machine, plots)
         if args.json is not None:
             body = {"machine": machine, "cases": [r.to_json() for r in records]}
-            write_whole(args.json, lambda path: path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8"))
+            write_whole(args.json, json.dumps(body, indent=1) + "\n")
             print(f"wrote {args.json}")
     except (DendrofxError, CaseUnavailableError, OSError) as error:
         print(f"compare: {error}", file=sys.stderr)
@@ -138,26 +139,27 @@ def run_family_case(args: argparse.Namespace, machine: dict[str, str]) -> list[F
 
 def write_sweep(record: Record, folder: Path, machine: dict[str, str]) -> None:
     """CSV and plots of one sweep."""
-    from benchmarks.plots import plot_sweep, save  # matplotlib is slow to import and only needed here
+    from benchmarks.plots import plot_sweep, png  # matplotlib is slow to import and only needed here
 
     order = "" if len(record.prepared.case.orders) == 1 else f"-{record.order}"
     stem = f"{record.prepared.case.name}-b{record.batch}-t{record.threads}{order}"
-    write_whole(folder / f"{stem}.csv", lambda path: _write_csv(path, record.sweep))
+    write_whole(folder / f"{stem}.csv", _csv(record.sweep))
     for kind, figure in plot_sweep(record, machine["cpu"]).items():
-        write_whole(folder / f"{stem}-{kind}.png", lambda path, figure=figure: save(figure, path))  # type: ignore[misc]
+        write_whole(folder / f"{stem}-{kind}.png", png(figure))
     print(f"wrote {folder / stem}.csv, -activity.png and -compute.png\n")
 
 
-def _write_csv(path: Path, points: Sequence[Any]) -> None:
+def _csv(points: Sequence[Any]) -> str:
     rows = [
         {k: v for k, v in p.items() if not isinstance(v, dict)}
         | {f"{k}_{inner}": v for k, d in p.items() if isinstance(d, dict) for inner, v in d.items()}
         for p in points
     ]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
 
 
 def writable_dir(folder: Path) -> Path:

@@ -227,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(rows))
     if args.json is not None:
         body = [asdict(r) for r in rows]
-        write_whole(args.json, lambda path: path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8"))
+        write_whole(args.json, json.dumps(body, indent=1) + "\n")
     return 0
 
 

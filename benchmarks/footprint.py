@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if asked.json is not None:
         body = {"machine": machine, "cases": [asdict(f) for f in found]}
-        write_whole(asked.json, lambda path: path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8"))
+        write_whole(asked.json, json.dumps(body, indent=1) + "\n")
     return 0
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -26,10 +26,12 @@ def plot_sweep(record: Record, machine: str) -> dict[str, Figure]:
     return {"activity": _by_activity(record, machine), "compute": _by_compute(record, machine)}
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a PNG."""
-    figure.savefig(path, dpi=150, format="png")
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG; it is closed."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=150, format="png")
     plt.close(figure)
+    return buffer.getvalue()
 
 
 def _title(record: Record, machine: str) -> str:

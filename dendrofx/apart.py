@@ -11,15 +11,14 @@ which writes and reads them in memory. `bare` gives them a class that does neith
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from dendrofx.fbgemm import pack
+from dendrofx.files import scratch
 from dendrofx.light.fused_int8_kernel import BareFusedInt8Linear, FusedInt8Linear
 from dendrofx.light.packed_kernel import BarePackedLinear, PackedLinear
 
@@ -56,8 +55,7 @@ def apart(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     weights = {**_parameters(scripted), **_layouts(scripted)}
     _put({name: _small(value) for name, value in weights.items()}, scripted)
     # a buffer in memory would hold what is written four times
-    with tempfile.TemporaryDirectory(prefix="dendrofx") as folder:
-        path = str(Path(folder) / "apart.pt")
+    with scratch() as path:
         torch.jit.save(scripted, path)
         made: torch.jit.ScriptModule = torch.jit.load(path)
     _put(weights, made)

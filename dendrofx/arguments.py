@@ -113,6 +113,10 @@ def check(model: nn.Module, max_deviation: object, light: object, gate: object, 
         raise InputError("the model already holds routed sites: transform the original model")
     if max_deviation is not None and not (_number(max_deviation) and max_deviation >= 0):
         raise InputError(f"max_deviation must be a number of at least 0, got {max_deviation!r}; 0.01 is one percent")
+    if max_deviation is not None and max_deviation > 1:
+        raise InputError(
+            f"max_deviation is {max_deviation:g}, {100 * max_deviation:g} %; it is at most 1: 0.01 is one percent"
+        )
     forms = [light] if isinstance(light, LightForm | Routed) else light
     several = isinstance(forms, Sequence) and len(forms) > 0 and all(isinstance(f, LightForm | Routed) for f in forms)
     if light is not None and not several:

@@ -25,7 +25,7 @@ from dendrofx.guarantee.front import Setting, fastest, pareto, walked_front
 from dendrofx.guarantee.losses import counted_losses, reference_picks
 from dendrofx.inputs import Inputs
 from dendrofx.measure import Counts, activity, largest_mean
-from dendrofx.module import RoutedModule, set_tolerances, tolerances
+from dendrofx.module import RoutedModule, graph_names, set_tolerances, tolerances
 from dendrofx.pipeline import BUDGET_SHARES, Pipeline
 from dendrofx.prices import Price
 
@@ -169,6 +169,7 @@ def _with_tolerances(module: RoutedModule, values: Mapping[str, float]) -> Route
     """A module of its own with these tolerances; weights and branches are shared."""
     made = RoutedModule(module, copy.deepcopy(module.graph))  # which makes new containers of what the graph names
     made.meta.update(module.meta)
-    for name, value in values.items():
-        made.get_submodule(f"routed.{name}").register_buffer("tolerance", torch.tensor(value))
+    inside = graph_names(module)
+    for site, value in values.items():
+        made.get_submodule(f"routed.{inside[site]}").register_buffer("tolerance", torch.tensor(value))
     return made.eval().requires_grad_(False)

@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from dendrofx.activations import activation_of, has_hooks, is_in_place, is_transparent
+from dendrofx.errors import InputError
 from dendrofx.sites import Refusal, Site, Sites
 
 aten = torch.ops.aten
@@ -28,18 +29,28 @@ MERGED = "dendrofx.merged"
 MERGED = "dendrofx.merged"
 
 
-def find_sites(gm: fx.GraphModule) -> Sites:
-    """All sites of a traced module, and a refusal for every Linear that cannot be one.
+def find_sites(gm: nn.Module) -> Sites:
+    """All sites of a module, and a refusal for every Linear that cannot be one.
 
     Args:
-        gm: a captured module in eval mode.
+        gm: in eval mode; one that is not captured yet is captured, as `transform(model)` does without inputs.
+
+    Raises:
+        InputError: it is no module.
+        CaptureError: it cannot be captured.
 
     Example:
-        >>> print(find_sites(capture(model)))
+        >>> print(dendrofx.find_sites(model))
         site         shape               MACs/row  status
         -----------  ----------------  ----------  ---------
         blocks.0..2  256 -> 1024 -> 256    524288  candidate
     """
+    if not isinstance(gm, nn.Module):
+        raise InputError(f"sites are those of a model, got {gm!r}: pass an nn.Module in eval mode")
+    if not isinstance(gm, fx.GraphModule):
+        from dendrofx.capture import capture  # which notes what this file reads
+
+        gm = capture(gm)
     return _Finder(gm).find()
 
 

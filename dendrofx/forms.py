@@ -1,18 +1,20 @@
-"""Forms: frozen configurations of light branches and gates, how they print, and how they are written to JSON and read back."""
+"""Forms: frozen configurations of light branches and gates, how they print and are read from text; `codec.py` reads their JSON."""
 
 from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
+from dendrofx.codec import encode_fields
 from dendrofx.errors import InputError
 
 
 class Form:
     """Base of the light and gate forms, which are frozen dataclasses."""
+
+    json_words: ClassVar[str] = "a form"
 
     def __str__(self) -> str:
         """The form as one would write it, without what is as by default: `LowRank(rank=8, basis='weight', precision=Int8())`."""
@@ -24,21 +26,7 @@ class Form:
 
     def to_json(self) -> dict[str, Any]:
         """`{"form": "LowRank", "rank": 8, "basis": "weight", "precision": None}`."""
-        return {"form": type(self).__name__} | {f.name: _plain(getattr(self, f.name)) for f in _fields(self)}
-
-
-def form_from_json(value: Mapping[str, Any]) -> Form:
-    """The form that `to_json` wrote.
-
-    Raises:
-        InputError: a name that is no form of this version, or fields that it does not take.
-    """
-    given = {name: _read(v) for name, v in value.items() if name != "form"}
-    kind = _kind(str(value.get("form")))
-    try:
-        return kind(**given)
-    except TypeError as error:
-        raise InputError(f"{value.get('form')} does not take {given}: {error}") from error
+        return {"form": type(self).__name__} | encode_fields(self)
 
 
 def form_from_text(text: str) -> Form:
@@ -88,18 +76,6 @@ def _kind(name: str) -> type[Form]:
 
 def _fields(form: Form) -> tuple[Field[Any], ...]:
     return fields(cast(Any, form))  # subclasses are dataclasses
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, Form):
-        return value.to_json()
-    return "inf" if isinstance(value, float) and math.isinf(value) else value  # JSON has no infinity
-
-
-def _read(value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, Mapping):
-        return form_from_json(value)
-    return math.inf if value == "inf" else value
 
 
 def _subclasses(kind: type[Form]) -> list[type[Form]]:

@@ -89,12 +89,14 @@ class FullOnHardRows(nn.Module):
     Args:
         full: the full branch.
         original_macs: multiply-adds per row of the original block, for `forward_counted`.
+        site: its name in the plan, which a scripted module keeps too.
     """
 
-    def __init__(self, full: nn.Module, original_macs: int) -> None:
+    def __init__(self, full: nn.Module, original_macs: int, site: str = "") -> None:
         super().__init__()
         self.full = full
         self.original_macs = original_macs
+        self.site = site
 
     def forward(self, x: Tensor, light: LightRows, split: Split) -> Tensor:
         """f32[N, in] -> f32[N, out]. The light rows are this call's own and may be written to."""

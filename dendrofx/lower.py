@@ -7,10 +7,8 @@ returns the *old* code, and after one failure every later attempt fails too. So 
 from __future__ import annotations
 
 import copy
-import io
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -18,8 +16,10 @@ from torch import fx, nn
 
 from dendrofx.apart import apart, bare
 from dendrofx.calling import CALL
+from dendrofx.fitted import MARK, guard, is_fitted, mark
 from dendrofx.guards import add_guards
 from dendrofx.module import RoutedModule
+from dendrofx.operators import check_graphs, check_operators
 
 
 def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule:
@@ -31,17 +31,37 @@ def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule
             `forward_counted`, and shares its parameters with the module, as a scripted one does.
 
     Returns:
-        A script module without gradients. `torch.jit.save` writes it; loading needs torch and nothing else.
+        A script module without gradients. `torch.jit.save` writes it; loading needs torch and nothing else. Of a routed module,
+        `load_state_dict` takes its own weights alone, also after loading: what was fitted to them would not follow others.
+
+    Raises:
+        InputError: the module calls operators that plain torch does not have; names them and their nodes.
 
     Example:
         >>> scripted = dendrofx.script(routed)
         >>> torch.jit.save(scripted, "model.pt")
+    """
+    check_graphs(module)
+    made = lowered(module, freeze=freeze, marked=not freeze and isinstance(module, RoutedModule) and is_fitted(module))
+    check_operators(made)
+    return guard(made) if MARK in dict(made.named_buffers(recurse=False)) else made
+
+
+def lowered(module: nn.Module, *, freeze: bool = False, marked: bool = False) -> torch.jit.ScriptModule:
+    """The same, to run here and now: whatever operators it calls.
+
+    Args:
+        module: see `script`.
+        freeze: see `script`.
+        marked: it carries the fingerprint of its weights, see `fitted.py`.
     """
     fresh = module
     if isinstance(module, fx.GraphModule):
         kind = RoutedModule if isinstance(module, RoutedModule) else fx.GraphModule
         fresh = kind(module, _guarded(module))
         fresh.training = module.training
+        if marked:
+            fresh.register_buffer(MARK, mark(module))
     with _known_warnings_silenced():
         scripted = torch.jit.script(bare(fresh) if freeze else fresh)
         if freeze:
@@ -58,18 +78,16 @@ def _guarded(gm: fx.GraphModule) -> fx.Graph:
     return graph
 
 
-def save_script(scripted: torch.jit.ScriptModule, path: Path, extra: Mapping[str, str]) -> None:
-    """Write a script module, and extra files by name."""
+def script_bytes(scripted: torch.jit.ScriptModule, extra: Mapping[str, str] | None = None) -> bytes:
+    """The file of a script module, with extra files by name; torch's own writer ends the process where a disk is full."""
     with _known_warnings_silenced():
-        torch.jit.save(scripted, str(path), _extra_files=dict(extra))
+        made: bytes = scripted.save_to_buffer(_extra_files=dict(extra or {}))
+    return made
 
 
 def artifact_bytes(scripted: torch.jit.ScriptModule) -> int:
     """Size of the saved file, in bytes."""
-    buffer = io.BytesIO()
-    with _known_warnings_silenced():
-        torch.jit.save(scripted, buffer)
-    return buffer.tell()
+    return len(script_bytes(scripted))
 
 
 class _known_warnings_silenced(warnings.catch_warnings):

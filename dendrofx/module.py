@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import operator
 from collections.abc import Iterator, Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -12,6 +15,7 @@ from torch import fx, nn
 from dendrofx.block import row_cost
 from dendrofx.cascade.leaves import FullOnDoubtful, count_cascade
 from dendrofx.drop_in import ORIGINAL, as_called, call_form
+from dendrofx.errors import InputError
 from dendrofx.inputs import Inputs
 from dendrofx.leaves import FullOnHardRows, LightBeforeGate, LightWithEvidence, LightWithScales
 from dendrofx.pickling import PackedModule
@@ -40,6 +44,9 @@ class RoutedModule(fx.GraphModule):
     `forward_counted(...)` takes what `forward` takes and returns `(output, counts)`, where `counts` maps each routed site
     to rows and multiply-adds per branch (see `routed.count_rows`). It is generated from the same graph whenever that is
     recompiled, runs the same nodes, keeps no state, and is exported by `script`.
+
+    It can be copied and pickled, plan included. `torch.load` takes it with `weights_only=False` alone: it is code, not weights.
+    `save` writes a file that needs torch alone.
 
     Example:
         >>> output, counts = module.forward_counted(x)
@@ -80,6 +87,24 @@ class RoutedModule(fx.GraphModule):
             except AttributeError:
                 pass
             raise
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
+        """Load a state dict of this module's own weights, tolerances among it.
+
+        Raises:
+            InputError: other weights, to which light branches, gates and laid-out weights would not be fitted.
+        """
+        from dendrofx.fitted import check_state, is_fitted
+
+        if is_fitted(self):
+            check_state(self, state_dict)
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def __copy__(self) -> RoutedModule:
+        """A module of its own with the same branches, weights and tolerances, and the plan."""
+        made = RoutedModule(self, copy.deepcopy(self.graph))
+        made.meta.update(self.meta)
+        return made.train(self.training)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (PackedModule.of(self, without=FRONT),)
@@ -138,19 +163,75 @@ def site_modules(gm: fx.GraphModule, full_node: fx.Node) -> dict[str, nn.Module]
 
 
 def tolerances(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The tolerance buffers of a routed module, eager or scripted, by graph name; write to them with `.fill_(value)`.
+    """The tolerance buffers of a routed module by site, as the plan names it; write to them with `.fill_(value)`.
 
-    A frozen module has none: set them before freezing.
+    Args:
+        module: eager, scripted, or loaded from a file. A frozen module has none: set them before freezing.
+
+    Raises:
+        InputError: it is no module.
+
+    Example:
+        >>> dendrofx.tolerances(torch.jit.load("model.pt"))
+        {'fc1..fc2': tensor(0.0420)}
     """
-    named = ((name.split("."), buffer) for name, buffer in module.named_buffers())
-    return {parts[1]: buffer for parts, buffer in named if parts[0] == "routed" and parts[2:] == ["tolerance"]}
+    return {site: buffer for _, site, buffer in _tolerances(module)}
 
 
 def set_tolerances(module: nn.Module, values: Mapping[str, float]) -> None:
-    """Write tolerances by graph name; unnamed sites keep theirs."""
-    buffers = tolerances(module)
+    """Write tolerances by site, as the plan names it; unnamed sites keep theirs. All of them are written, or none.
+
+    Args:
+        module: eager, scripted, or loaded from a file.
+        values: at least 0; 0 sends every row to the full branch, infinity every row that can be judged to the light one.
+
+    Raises:
+        InputError: a value that is no tolerance, or a site that the module does not have.
+
+    Example:
+        >>> dendrofx.set_tolerances(routed, {"fc1..fc2": 0.05})
+        >>> dendrofx.set_tolerances(routed, dict.fromkeys(dendrofx.tolerances(routed), 0.0))
+    """
+    sites = {site: buffer for _, site, buffer in _tolerances(module)}
+    inside = {name: buffer for name, _, buffer in _tolerances(module)}
+    if not isinstance(values, Mapping):
+        raise InputError(
+            f"tolerances are set by site, got {values!r}: pass {{site: value}}, or for all of them"
+            f" dict.fromkeys(dendrofx.tolerances(module), {values if isinstance(values, int | float) else 0.05})"
+        )
+    written = []
     for name, value in values.items():
-        buffers[name].fill_(value)
+        if name not in sites and name not in inside:
+            has = ", ".join(sites) or "none: nothing is routed, or it is frozen"
+            raise InputError(f"the module has no site {name!r}; it has {has}")
+        written.append(({**inside, **sites}[name], _tolerance(name, value)))
+    for buffer, number in written:
+        buffer.fill_(number)
+
+
+def _tolerance(name: str, value: object) -> float:
+    """A tolerance that float32 holds."""
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        value = value.item()
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not number >= 0:
+        raise InputError(
+            f"the tolerance of {name!r} must be a number of at least 0, got {value!r}; 0.05 is five percent"
+        )
+    return number if math.isinf(number) else min(number, torch.finfo(torch.float32).max)
+
+
+def _tolerances(module: nn.Module) -> list[tuple[str, str, torch.Tensor]]:
+    """`(name inside the module, name in the plan, buffer)` of every routed site."""
+    if not isinstance(module, nn.Module):
+        raise InputError(f"tolerances are those of a module that transform returned, or of its script, got {module!r}")
+    found = []
+    for name, buffer in module.named_buffers():
+        parts = name.split(".")
+        if parts[0] == "routed" and parts[2:] == ["tolerance"]:
+            full = getattr(getattr(module.routed, parts[1]), "full", None)  # which keeps the name, scripted too
+            found.append((parts[1], str(getattr(full, "site", "") or parts[1]), buffer))
+    return found
 
 
 def counted_graph(gm: fx.GraphModule) -> fx.Graph:

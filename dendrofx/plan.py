@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from dendrofx.cascade.form import Routed
 from dendrofx.gates.form import GateForm
@@ -46,8 +46,8 @@ class SitePlan:
     light: LightForm | None = None
     gate: GateForm | None = None
     full: LightForm | None = None
-    tolerance: float | None = None
-    weight: float | None = None
+    tolerance: float | None = field(default=None, metadata={"least": 0})
+    weight: float | None = field(default=None, metadata={"least": 0})
     activity: float | None = None
     compute: float | None = None
     skill: float | None = None
@@ -99,7 +99,7 @@ class CascadePlan:
     light: str = ""
     gate: GateForm | None = None
     full: LightForm | Routed | None = None
-    tolerance: float | None = None
+    tolerance: float | None = field(default=None, metadata={"least": 0})
     activity: float | None = None
     skill: float | None = None
     margin_skill: float | None = None
@@ -144,8 +144,8 @@ class Origin:
     threads: int
     model: str
     data: str | None
-    seed: int
-    batch_sizes: tuple[int, ...]
+    seed: int = field(metadata={"least": 0})
+    batch_sizes: tuple[int, ...] = field(metadata={"least": 1})
     min_speedup: float
 
 
@@ -177,8 +177,10 @@ class Plan:
         >>> again = dendrofx.transform(model, calibration=batches, plan=dendrofx.Plan.load("plan.json"))
     """
 
+    json_notes: ClassVar[tuple[str, ...]] = ("format",)
+
     sites: list[SitePlan]
-    max_deviation: float
+    max_deviation: float = field(metadata={"least": 0})
     deviation: float | None = None
     samples: tuple[int, ...] | None = None
     multiplier: float | None = None
@@ -209,7 +211,7 @@ class Plan:
         """Write it as JSON, whole or not at all."""
         from dendrofx.plan_file import save_plan
 
-        save_plan(self, Path(path))
+        save_plan(self, path)
 
     @staticmethod
     def load(path: str | Path) -> Plan:

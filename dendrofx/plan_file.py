@@ -5,21 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dendrofx.codec import decode, encode_fields
 from dendrofx.errors import PlanError
 from dendrofx.files import write_whole
-from dendrofx.forms import Form, form_from_json
-from dendrofx.gates.form import GateForm
-from dendrofx.guarantee.certificate import Certificate
-from dendrofx.light.form import LightForm
-from dendrofx.machine import Capability, capability, cpu_name
-from dendrofx.plan import CascadePlan, DeadRowsPlan, Origin, Plan, SitePlan
-from dendrofx.verify import ModelTimes
+from dendrofx.machine import capability, cpu_name
+from dendrofx.plan import Origin, Plan
 from dendrofx.version import VERSION
 
 FORMAT = 4
@@ -27,65 +22,26 @@ FORMAT = 4
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
     """Plain values only."""
-    sites = [{f.name: _plain(getattr(s, f.name)) for f in fields(s)} for s in plan.sites]
-    parts = ("sites", "models", "origin", "dead_rows", "cascade", "certificate")
-    rest = {f.name: getattr(plan, f.name) for f in fields(plan) if f.name not in parts}
-    origin = None if plan.origin is None else asdict(plan.origin)
-    dead_rows = None if plan.dead_rows is None else asdict(plan.dead_rows)
-    cascade = (
-        None if plan.cascade is None else {f.name: _plain(getattr(plan.cascade, f.name)) for f in fields(plan.cascade)}
-    )
-    made = {
-        "certificate": None if plan.certificate is None else plan.certificate.to_json(),
-        "cascade": cascade,
-        "dead_rows": dead_rows,
-        "origin": origin,
-        "models": [asdict(m) for m in plan.models],
-        "sites": sites,
-    }
-    return {"format": FORMAT, **rest, **made}
+    return {"format": FORMAT, **encode_fields(plan)}
 
 
 def plan_from_json(value: Mapping[str, Any]) -> Plan:
     """The plan that `plan_to_json` wrote.
 
     Raises:
-        PlanError: it is not one.
+        PlanError: it is not one; it names the field, what was given and what is wanted.
     """
     if value.get("format") != FORMAT:
         raise PlanError(f"not a dendrofx plan of format {FORMAT}: its format is {value.get('format')!r}")
     try:
-        given = {k: v for k, v in value.items() if k != "format"}
-        sites = [_site({k: _formed(k, v) for k, v in site.items()}) for site in given.pop("sites")]
-        models = [ModelTimes(**m) for m in given.pop("models")]
-        origin = given.pop("origin")
-        samples, dead = given.pop("samples"), given.pop("dead_rows")
-        dead_rows = None if dead is None else DeadRowsPlan(**dead)
-        if dead_rows is not None and dead_rows.status not in ("live", "refused"):
-            raise ValueError(f"dead rows are {dead_rows.status!r}")
-        cascade, shown = given.pop("cascade"), given.pop("certificate")
-        plan = Plan(
-            sites,
-            **given,
-            models=models,
-            samples=None if samples is None else tuple(samples),
-            dead_rows=dead_rows,
-            cascade=None
-            if cascade is None
-            else CascadePlan(**{k: _formed(k, v) for k, v in cascade.items() if k != "light"}, light=cascade["light"]),
-            certificate=None if shown is None else Certificate.from_json(shown),
-        )
-        return replace(plan, origin=None if origin is None else _origin(origin))
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        return decode(Plan, value)
+    except PlanError as error:
         raise PlanError(f"the plan cannot be read: {error}") from error
 
 
-def save_plan(plan: Plan, path: Path) -> None:
-    """Write it whole or not at all; `PlanError` where the path is a folder."""
-    if path.is_dir() or not path.name:
-        raise PlanError(f"cannot write the plan to {path}: it is a folder. Name a file")
-    text = json.dumps(plan_to_json(plan), indent=1) + "\n"
-    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+def save_plan(plan: Plan, path: str | Path) -> None:
+    """Write it whole or not at all; `PlanError` where the path names no file."""
+    write_whole(path, json.dumps(plan_to_json(plan), indent=1, allow_nan=False) + "\n", PlanError)
 
 
 def load_plan(path: Path) -> Plan:
@@ -94,7 +50,7 @@ def load_plan(path: Path) -> Plan:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PlanError(f"cannot read the plan {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PlanError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, Mapping):
         raise PlanError(f"{path} holds no plan, but a {type(value).__name__}")
@@ -153,36 +109,3 @@ def check_origin(plan: Plan, model: str, data: str | None, redecide: bool) -> No
             f"the plan was made on another machine: {made.cpu}, {made.cores} cores there, {now.cpu}, {now.cores} cores here"
             f"{f'; {differs}' if differs else ''}. Its times do not hold here. {again}"
         )
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, Plan):
-        return plan_to_json(value)
-    return value.to_json() if isinstance(value, Form) else value
-
-
-def _formed(name: str, value: Any) -> Any:  # noqa: ANN401
-    if value is not None and name in ("light_plan", "full_plan"):
-        return plan_from_json(value)
-    return form_from_json(value) if name in ("light", "gate", "full") and value is not None else value
-
-
-def _site(value: Mapping[str, Any]) -> SitePlan:
-    site = SitePlan(**value)
-    routed = site.status == "routed"
-    if site.status not in ("routed", "exact", "light", "refused"):
-        raise ValueError(f"site '{site.name}' is {site.status!r}")
-    if not all(isinstance(f, LightForm) or (f is None and not routed) for f in (site.light, site.full or site.light)):
-        raise ValueError(f"site '{site.name}': {site.light} or {site.full} is no light form")
-    if not (isinstance(site.gate, GateForm) or (site.gate is None and not routed)):
-        raise ValueError(f"site '{site.name}': {site.gate} is no gate form")
-    if not (site.tolerance is None or isinstance(site.tolerance, int | float)):
-        raise ValueError(f"site '{site.name}': its tolerance is {site.tolerance!r}")
-    return site
-
-
-def _origin(value: Mapping[str, Any]) -> Origin:
-    made = dict(value)
-    made["capability"] = Capability(**made["capability"])
-    made["batch_sizes"] = tuple(made["batch_sizes"])
-    return Origin(**made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
@@ -9,17 +10,22 @@ from torch import fx
 
 from dendrofx.block_replay import replay_blocks
 from dendrofx.calibration import Calibration
+from dendrofx.cascade.graph import cascade_parts
 from dendrofx.cascade.replay import replay_cascade
 from dendrofx.covered import Named, cover, covered_by
 from dendrofx.dead_rows import drop_dead_rows
 from dendrofx.errors import CertificateError, PlanError
+from dendrofx.fingerprint import data_fingerprint
 from dendrofx.finish import attach
 from dendrofx.gates import GateForm
 from dendrofx.gates.user import NotKept
-from dendrofx.guarantee.budget import Budget
+from dendrofx.guarantee.budget import Budget, budget_text
+from dendrofx.guarantee.certificate import Certificate
+from dendrofx.guarantee.losses import counted_losses, reference_picks
 from dendrofx.inputs import Inputs
-from dendrofx.module import RoutedModule
+from dendrofx.module import RoutedModule, tolerances
 from dendrofx.plan import Plan
+from dendrofx.rows.samples import SampleAnalysis
 
 
 @torch.no_grad()
@@ -46,17 +52,28 @@ def replay(
         output: which outputs the caller says that the plan is about.
 
     Raises:
-        PlanError: a routed site that the model does not have, or a certificate that is for another module.
+        PlanError: a routed site that the model does not have, or a certificate whose figures are not what they are here.
     """
     _check_given(plan, budget, gate)
     if output is not None and data is not None:
         _check_output(captured, data, plan, output)
+    if plan.certificate is not None:
+        _check_certificate(plan.certificate, plan, data)
     if plan.cascade is not None:
-        assert data is not None
+        if data is None or not data.test:
+            raise PlanError("the plan routes samples, and says nothing of the data or the budget that it was made for")
+        data = data.with_shared(SampleAnalysis(captured).shared)
         live = _live(captured, plan, example)
         module, recipe = replay_cascade(captured, live, data, plan, seed, budget, gate)
-        return _certified(attach(module, plan, recipe, example), plan)
-    return _certified(replay_blocks(_live(captured, plan, example), data, plan, seed, example, gate), plan)
+        made = attach(module, plan, recipe, example)
+    else:
+        live = _live(captured, plan, example)
+        made = replay_blocks(live, data, plan, seed, example, gate)
+    if plan.certificate is not None:
+        _check_module(plan.certificate, made)
+        if (asked := budget or plan.certificate.budget) is not None and data is not None:
+            _check_losses(plan.certificate, made, captured, live, data, asked)
+    return made
 
 
 def _check_given(plan: Plan, budget: Budget | None, gate: GateForm | None) -> None:
@@ -79,14 +96,59 @@ def _check_output(captured: fx.GraphModule, data: Calibration, plan: Plan, outpu
         raise PlanError(f"the plan's budget is about {there}, not {', '.join(found)}: leave out output=")
 
 
-def _certified(module: RoutedModule, plan: Plan) -> RoutedModule:
-    """The module, if the plan's certificate is for it."""
-    if plan.certificate is not None:
-        try:
-            plan.certificate.verify(module)
-        except CertificateError as error:
-            raise PlanError(f"the plan was replayed, but {error}") from error
-    return module
+def _check_certificate(shown: Certificate, plan: Plan, data: Calibration | None) -> None:
+    """Raise `PlanError` unless a plan's certificate follows from its figures and is of this plan and these data."""
+    test, origin = [] if data is None else data.test, plan.origin
+    assert origin is not None  # it was checked
+    _check_same("budget", budget_text(shown.metric, shown.output, shown.alpha, 1 - shown.delta), plan.budget)
+    _check_same("n", shown.n, sum(b.samples for b in test))
+    _check_same("inputs", shown.inputs, data_fingerprint(test))
+    _check_same("model", shown.model, origin.model)
+    _check_same("machine", shown.machine, origin.cpu)
+    _check_same("dendrofx", shown.dendrofx, origin.dendrofx)
+    _check_same("torch", shown.torch, origin.torch)
+    try:
+        shown.check_figures()
+    except CertificateError as error:
+        raise PlanError(f"the plan cannot be replayed: {error}") from error
+
+
+def _check_module(shown: Certificate, module: RoutedModule) -> None:
+    """Raise `PlanError` unless a certificate is for what a plan made."""
+    made = {name: float(tolerance) for name, tolerance in tolerances(module).items()}
+    kept = {
+        name: float(torch.tensor(value)) for name, value in shown.thresholds.items()
+    }  # in float32, as tolerances are
+    _check_same("thresholds", kept, made)
+    try:
+        shown.verify(module)
+    except CertificateError as error:
+        raise PlanError(f"the plan was replayed, but {error}") from error
+
+
+def _check_same(name: str, there: object, here: object) -> None:
+    if there != here:
+        raise PlanError(f"the plan's certificate is not of this plan: {name} {there} there, {here} here")
+
+
+def _check_losses(
+    shown: Certificate,
+    module: RoutedModule,
+    captured: fx.GraphModule,
+    live: fx.GraphModule,
+    data: Calibration,
+    budget: Budget,
+) -> None:
+    """Raise `PlanError` unless the module loses on the test samples what the certificate says."""
+    rows = live if cascade_parts(module) is None else captured  # see `BlockFront` and `CascadeModels`
+    covered = covered_by(captured, data.fit, budget.cover, strict=True)
+    references = reference_picks(captured, rows, data.test, covered)
+    found = float(counted_losses(module, data.test, references, budget, covered)[0].sum(0).max())
+    if not math.isclose(found, shown.losses, rel_tol=1e-3, abs_tol=1e-3):
+        raise PlanError(
+            f"the plan's certificate is not of this plan: it says that {shown.losses:g} of {shown.n} test samples were lost, and"
+            f" here it is {found:g}"
+        )
 
 
 def _live(captured: fx.GraphModule, plan: Plan, example: Inputs | None) -> fx.GraphModule:

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from dendrofx.errors import InputError
+
 SHAPE = "dendrofx.shape"
 LIVE = "dendrofx.live"  # on nodes that run on live rows
 HEADERS = "dendrofx.headers"
@@ -28,9 +30,19 @@ _DTYPES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf
 def graph_text(gm: fx.GraphModule) -> str:
     """The graph in a form a person can read; see the module's docstring.
 
+    Args:
+        gm: what `transform` returned.
+
+    Raises:
+        InputError: it has no graph.
+
     Example:
         >>> print(dendrofx.graph_text(routed))
     """
+    if not isinstance(gm, fx.GraphModule):
+        raise InputError(
+            f"a {type(gm).__name__} has no graph to print: pass what dendrofx.transform returned (decide=False routes every site)"
+        )
     headers: dict[str, str] = gm.meta.get(HEADERS, {})
     nodes = [n for n in gm.graph.nodes if n.op not in ("placeholder", "output")]
     width = max((len(n.name) for n in nodes), default=0)

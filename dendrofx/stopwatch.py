@@ -28,7 +28,7 @@ from dendrofx.doubt import figures, noisy, pace, touched
 from dendrofx.gates.form import LightRuns, reads_of_light
 from dendrofx.inputs import Inputs
 from dendrofx.leaves import GateOnLight, RoutingAlone, light_leaf
-from dendrofx.lower import script
+from dendrofx.lower import lowered
 from dendrofx.memory import trim
 from dendrofx.timing import AA_NOISE, Race, on_one_thread, race
 
@@ -235,7 +235,7 @@ def _first_calls(module: nn.Module, batch: Inputs) -> None:
 
 
 def _frozen(module: nn.Module) -> nn.Module:
-    return script(module.eval(), freeze=True)
+    return lowered(module.eval(), freeze=True)
 
 
 def _frozen_call(module: nn.Module, *args: Tensor, freeze: Callable[[nn.Module], nn.Module] = _frozen) -> Call:

@@ -55,7 +55,7 @@ class RouteRows(Pass):
             block, rows, score, split = (parts[p][site][0] for p in ("outlined", "rows", "gate", "split"))
             if light not in score.all_input_nodes:
                 _defer_light(gm, light, split)
-            full = _route(gm, block, rows, light, split, self.fulls.get(site))
+            full = _route(gm, site, (block, rows, light, split), self.fulls.get(site))
             full.meta["dendrofx"], block.meta["dendrofx"] = Note(site, "full"), Note(site, "routed")
             changed.append(Change(site, "routed", (light.name, full.name, block.name)))
         return PassResult(gm, tuple(changed))
@@ -76,11 +76,12 @@ def _defer_light(gm: fx.GraphModule, light: fx.Node, split: fx.Node) -> None:
 
 
 def _route(
-    gm: fx.GraphModule, block: fx.Node, rows: fx.Node, light: fx.Node, split: fx.Node, given: nn.Module | None
+    gm: fx.GraphModule, site: str, nodes: tuple[fx.Node, fx.Node, fx.Node, fx.Node], given: nn.Module | None
 ) -> fx.Node:
+    block, rows, light, split = nodes
     prefix, _, _ = str(block.target).rpartition(".")
     chain = gm.get_submodule(str(block.target))
-    gm.add_submodule(f"{prefix}.full", FullOnHardRows(chain if given is None else given, row_macs(chain)))
+    gm.add_submodule(f"{prefix}.full", FullOnHardRows(chain if given is None else given, row_macs(chain), site))
     with gm.graph.inserting_before(block):
         name = f"{prefix.rpartition('.')[2]}_full"
         full = gm.graph.create_node("call_module", f"{prefix}.full", (rows, light, split), name=name)

@@ -1,5 +1,6 @@
 """Every test seeds itself from its own name and runs on one thread, so that it is the same alone and among others."""
 
+import errno
 import os
 import zlib
 from importlib.util import find_spec
@@ -22,6 +23,16 @@ NEEDS = {
 @pytest.fixture(autouse=True)
 def _seeded(request: pytest.FixtureRequest) -> None:
     torch.manual_seed(zlib.crc32(request.node.name.encode()))
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file can be written whole: the system says so when its bytes are to reach the disk."""
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
 
 
 def missing(marker: str) -> list[str]:

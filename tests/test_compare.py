@@ -315,33 +315,19 @@ def test_a_seed_that_is_too_large(capsys: pytest.CaptureFixture[str]) -> None:
 # ----------------------------------------------------------------------------------------------- whole files or none
 
 
+@pytest.mark.usefixtures("full_disk")
 def test_no_half_written_json(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out.json").write_text("old", encoding="utf-8")
-
-    def full_disk(path: Path, text: str, **options: str) -> int:
-        path.write_bytes(text[:20].encode())
-        raise OSError(28, "No space left on device", str(path))
-
     monkeypatch.setattr(compare, "run_case", lambda *args: [])
-    monkeypatch.setattr(Path, "write_text", full_disk)
     assert compare.main([*SMALL, "--json", str(tmp_path / "out.json")]) == 2
     assert "No space left on device" in capsys.readouterr().err
     assert {p.name: p.read_text(encoding="utf-8") for p in tmp_path.iterdir()} == {"out.json": "old"}
 
 
-@pytest.mark.parametrize("writer", ["benchmarks.compare._write_csv", "benchmarks.plots.save"])
-def test_no_half_written_sweep(
-    writer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def full_disk(first: Any, second: Any) -> None:
-        path = first if isinstance(first, Path) else second
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device", str(path))
-
-    monkeypatch.setattr(writer, full_disk)
+@pytest.mark.usefixtures("full_disk")
+def test_no_half_written_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare.main([*SMALL, "--sweep", "--plots", str(tmp_path)]) == 2
     assert "No space left on device" in capsys.readouterr().err
-    assert [p.name for p in tmp_path.iterdir() if p.suffix != ".csv"] == []
-    assert all(p.read_bytes() != b"half" for p in tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == []

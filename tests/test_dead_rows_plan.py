@@ -64,7 +64,7 @@ def test_what_became_of_dead_rows_survives_as_json(dead_rows: DeadRowsPlan | Non
 def test_dead_rows_that_cannot_be_read(dead_rows: Any, tmp_path: Path) -> None:
     value = {**Plan([], 0.0).to_json(), "dead_rows": dead_rows}
     (tmp_path / "plan.json").write_text(json.dumps(value), encoding="utf-8")
-    with pytest.raises(PlanError, match=r"^the plan cannot be read: .*DeadRowsPlan"):
+    with pytest.raises(PlanError, match=r"^the plan cannot be read: dead_rows.*"):
         Plan.load(tmp_path / "plan.json")
 
 

@@ -17,11 +17,13 @@ from dendrofx.block import BlockData, block_of
 from dendrofx.capture import capture
 from dendrofx.choose import relative_error
 from dendrofx.find_sites import find_sites
+from dendrofx.fitted import MARK
 from dendrofx.gates import EnergyGate, GateForm, LearnedGate, OracleGate, RandomGate, ResidualGate, SiteRows
 from dendrofx.inputs import Inputs
-from dendrofx.light import LightForm, LowRank, Pruned
-from dendrofx.lower import artifact_bytes
+from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Prepacked, Pruned
+from dendrofx.lower import artifact_bytes, script_bytes
 from dendrofx.module import RoutedModule, graph_names
+from dendrofx.operators import PLAIN
 from dendrofx.record import record_rows
 from dendrofx.rewrite import Branches, rewrite
 from tests.models import Mlp, Residual, compressible
@@ -191,10 +193,10 @@ def test_tolerances_of_the_script_are_its_own() -> None:
     set_all(module, 0.1)
     copied = copy.deepcopy(module)
     scripted = dendrofx.script(copied)
-    assert set(dendrofx.tolerances(scripted)) == set(graph_names(module).values()) == {"stem", "fc1_fc2", "head"}
+    assert set(dendrofx.tolerances(scripted)) == set(graph_names(module)) == {"stem", "fc1..fc2", "head"}
     dendrofx.set_tolerances(scripted, {"fc1_fc2": math.inf})
     values = {name: round(float(t), 6) for name, t in dendrofx.tolerances(scripted).items()}
-    assert values == {"stem": 0.1, "fc1_fc2": math.inf, "head": 0.1}
+    assert values == {"stem": 0.1, "fc1..fc2": math.inf, "head": 0.1}
     dendrofx.set_tolerances(module, {"fc1_fc2": math.inf})
     assert_same(scripted, module, x)
 
@@ -269,3 +271,126 @@ def test_a_module_that_writes_itself_is_frozen_whole(copies: int) -> None:
     model = one if copies == 0 else nn.Sequential(*[one] * copies).eval()
     rows = torch.randn(3, 4)
     assert torch.equal(dendrofx.script(model, freeze=True)(rows), model(rows))
+
+
+# ------------------------------------------------------------------------------------------------------- other weights
+
+FITTED: dict[str, dict[str, Any]] = {
+    "low rank": {"light": LowRank(4)},
+    "pruned": {"light": Pruned(0.6)},
+    "int8": {"light": Int8()},
+    "int8 of 7 bits": {"light": Int8(7)},
+    "prepacked": {"light": Prepacked()},
+    "pruned, prepacked": {"light": Pruned(0.6, precision=Prepacked())},
+    "bfloat16": {"light": BFloat16()},
+    "bfloat16, packed": {"light": BFloat16(packed=True)},
+    "full prepacked": {"light": LowRank(4), "full": Prepacked()},
+}
+
+
+def fitted(options: dict[str, Any], seed: int) -> RoutedModule:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(16, 48), nn.ReLU(), nn.Linear(48, 8)).eval()
+    data = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    return dendrofx.transform(
+        model, calibration=data.split(8), gate=LearnedGate(), decide=False, tune_seconds=0, **options
+    )
+
+
+def loaded(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    return torch.jit.load(io.BytesIO(script_bytes(scripted)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", FITTED)
+def test_another_models_weights_are_refused(kind: str) -> None:
+    """Some tensors would take them; laid-out weights and plain numbers would stay those of the old ones."""
+    one, two = (fitted(FITTED[kind], seed) for seed in (1, 2))
+    if not one.plan.routed:
+        pytest.skip(one.plan.sites[0].reason)  # this CPU lacks what the form needs
+    x, scripted, other = torch.randn(20, 16), dendrofx.script(one), dendrofx.script(two)
+    again = loaded(scripted)
+    before = one(x)
+    for strict in (True, False):
+        for module in (one, scripted):
+            with pytest.raises(dendrofx.InputError, match="the state dict is another module's: "):
+                module.load_state_dict(other.state_dict(), strict=strict)
+        with pytest.raises(RuntimeError, match="size mismatch for fitted_to_these_weights"):
+            again.load_state_dict(other.state_dict(), strict=strict)
+    assert torch.equal(one(x), before)
+    with pytest.raises(dendrofx.InputError, match="'fitted_to_these_weights' differs"):
+        one.load_state_dict({MARK: other.state_dict()[MARK]}, strict=False)
+
+
+@pytest.mark.parametrize("kind", ["low rank", "int8 of 7 bits", "pruned, prepacked"])
+def test_its_own_state_is_taken_tolerances_among_it(kind: str) -> None:
+    module = fitted(FITTED[kind], 1)
+    scripted, x = dendrofx.script(module), torch.randn(20, 16)
+    again, changed = loaded(scripted), copy.deepcopy(module)
+    set_all(changed, math.inf)
+    for taker, state in (
+        (module, changed.state_dict()),
+        (scripted, dendrofx.script(changed).state_dict()),
+        (again, dendrofx.script(changed).state_dict()),
+    ):
+        set_all(taker, 0.0)
+        assert str(taker.load_state_dict(state)) == "<All keys matched successfully>"
+        torch.testing.assert_close(taker(x), changed(x), **SAME_KERNELS)
+
+
+def test_a_module_that_nothing_was_fitted_to_takes_any_weights() -> None:
+    one, two = (dendrofx.transform(Mlp().eval(), sites=[], tune_seconds=0) for _ in range(2))
+    x = torch.randn(4, 16)
+    assert not torch.equal(one(x), two(x))
+    dendrofx.script(one).load_state_dict(dendrofx.script(two).state_dict())
+    one.load_state_dict(two.state_dict())
+    assert torch.equal(one(x), two(x))
+
+
+# ----------------------------------------------------------------------------------------- operators of other libraries
+
+
+@torch.library.custom_op("dendrofx_tests::twice", mutates_args=())
+def twice(x: Tensor) -> Tensor:
+    """An operator that is there only where this file is imported."""
+    return 2 * x
+
+
+@twice.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+class Foreign(nn.Module):
+    """Calls it between two Linears, as a packet or as one overload."""
+
+    def __init__(self, overload: bool) -> None:
+        super().__init__()
+        self.first, self.last, self.overload = nn.Linear(16, 16), nn.Linear(16, 16), overload
+
+    def forward(self, x: Tensor) -> Tensor:
+        operator = torch.ops.dendrofx_tests.twice
+        return self.last((operator.default if self.overload else operator)(self.first(x)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+@pytest.mark.parametrize("overload", [False, True])
+def test_operators_that_plain_torch_does_not_have_are_refused(overload: bool, freeze: bool, tmp_path: Path) -> None:
+    model = Foreign(overload).eval()
+    made = dendrofx.transform(model, torch.randn(4, 16), light=LowRank(2), decide=False)
+    node = "twice_default" if overload else "twice"
+    message = rf"operators that plain torch does not have, dendrofx_tests::twice at %{node}: "
+    with pytest.raises(dendrofx.InputError, match=message):
+        dendrofx.script(made, freeze=freeze)
+    with pytest.raises(dendrofx.InputError, match=message):
+        dendrofx.save(made, tmp_path / "m.pt", freeze=freeze)
+    assert list(tmp_path.iterdir()) == []
+    if not overload:  # a baseline, whose graph only TorchScript sees
+        with pytest.raises(dendrofx.InputError, match="dendrofx_tests::twice at %"):
+            dendrofx.script(nn.Sequential(made, nn.ReLU()), freeze=freeze)
+
+
+def test_plain_namespaces_are_those_of_torch_alone() -> None:
+    code = "import torch; print(*{s.name.partition('::')[0] for s in torch._C._jit_get_all_schemas()})"
+    run = subprocess.run([sys.executable, "-I", "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert {"aten", "prim", "quantized", "mkldnn"} <= set(run.stdout.split())
+    assert set(run.stdout.split()) <= PLAIN

@@ -1,7 +1,8 @@
 """Plans that belong elsewhere, or cannot be read: each refused by name."""
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,13 @@ from torch import Tensor, nn
 
 import dendrofx
 from dendrofx import LearnedGate, Plan, PlanError
+from dendrofx.guarantee import binomial_p
 from dendrofx.machine import capability
+from dendrofx.module import RoutedModule
 from dendrofx.plan import Origin
+from dendrofx.plan_file import plan_from_json
+from tests.cascade.models import batches as samples
+from tests.cascade.models import certified, classifier
 from tests.models import compressible
 from tests.recorded import LOW, rows
 
@@ -146,20 +152,25 @@ def with_site(**changes: Any) -> Callable[[dict[str, Any]], Any]:
     (changed(format=1), "not a dendrofx plan of format 4: its format is 1"),
     (without("format"), "not a dendrofx plan of format 4: its format is None"),
     (lambda value: [value], "holds no plan, but a list"),
-    (without("sites"), "the plan cannot be read: 'sites'"),
-    (without("max_deviation"), "the plan cannot be read: "),
-    (changed(later=1), "the plan cannot be read: "),
-    (changed(sites=5), "the plan cannot be read: "),
-    (changed(samples=5), "the plan cannot be read: "),
-    (changed(models=[{}]), "the plan cannot be read: "),
-    (changed(origin={}), "the plan cannot be read: "),
-    (changed(origin="here"), "the plan cannot be read: "),
-    (with_site(colour="red"), "the plan cannot be read: "),
-    (with_site(light="LowRank(rank=8)"), "the plan cannot be read: "),
-    (with_site(light={"form": "Quantum"}), "the plan cannot be read: unknown form 'Quantum': this version has AlwaysFull, "),
-    (with_site(light={"form": "LowRank", "rank": 0}), "the plan cannot be read: rank must be "),
-    (with_site(light={"form": "LearnedGate"}), "the plan cannot be read: "),
-    (with_site(gate={"form": "LearnedGate", "depth": 3}), "the plan cannot be read: LearnedGate does not take "),
+    (without("sites"), "the plan cannot be read: sites is missing: it must be a list"),
+    (without("max_deviation"), "the plan cannot be read: max_deviation is missing: it must be a number"),
+    (changed(later=1), "the plan cannot be read: later is no field of Plan, which has sites, "),
+    (changed(sites=5), "the plan cannot be read: sites must be a list, got 5"),
+    (changed(samples=5), "the plan cannot be read: samples must be a list or null, got 5"),
+    (changed(models=[{}]), "the plan cannot be read: models[0].batch is missing: it must be a whole number"),
+    (changed(origin={}), "the plan cannot be read: origin.dendrofx is missing: it must be a string"),
+    (changed(origin="here"), "the plan cannot be read: origin must be an object with the fields of Origin or null, got "),
+    (changed(max_deviation=-0.1), "the plan cannot be read: max_deviation must be at least 0, got -0.1"),
+    (with_site(colour="red"), "the plan cannot be read: sites[0].colour is no field of SitePlan, which has name, "),
+    (with_site(status="lost"), 'sites[0].status must be "routed" or "exact" or "light" or "refused", got '),
+    (with_site(tolerance=True), "the plan cannot be read: sites[0].tolerance must be a number or null, got true"),
+    (with_site(tolerance=float("nan")), "the plan cannot be read: sites[0].tolerance must be a number or null, got NaN"),
+    (with_site(tolerance=-1), "the plan cannot be read: sites[0].tolerance must be at least 0, got -1"),
+    (with_site(light="LowRank(rank=8)"), "the plan cannot be read: sites[0].light must be a light form or null, got "),
+    (with_site(light={"form": "Quantum"}), "sites[0].light: unknown form 'Quantum': this version has AlwaysFull, "),
+    (with_site(light={"form": "LowRank", "rank": 0}), "the plan cannot be read: sites[0].light: rank must be "),
+    (with_site(light={"form": "LearnedGate"}), "the plan cannot be read: sites[0].light must be a light form, got LearnedGate"),
+    (with_site(gate={"form": "LearnedGate", "depth": 3}), "sites[0].gate.depth is no field of LearnedGate, which has "),
 ])  # fmt: skip
 def test_json_that_is_no_plan(change: Callable[[Any], Any], message: str, plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(json.dumps(change(plan.to_json())), encoding="utf-8")
@@ -190,3 +201,104 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
         with pytest.raises(PlanError) as error:
             Plan.load(path)
         assert str(error.value) == f"cannot read the plan {path}: {why}"
+
+
+# ------------------------------------------------------------------------------------------------------ edited by hand
+
+WRONG: dict[type, list[Any]] = {
+    bool: ["true", 1, None, [], {}],
+    int: ["7", True, 1.5, [], {}, math.nan, 2**63],
+    float: ["much", True, [], {}, math.nan],
+    str: [7, True, None, [], {}],
+    list: ["x", 7, True, {}],
+    dict: ["x", 7, True, []],
+    type(None): [{"no": 1}, True],
+}
+
+
+def places(value: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """`(path, container, key)` of every value in JSON."""
+    at = list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+    for key, inner in at:
+        here = f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}" if path else str(key)
+        yield here, value, key
+        yield from places(inner, here)
+
+
+@pytest.fixture(scope="module")
+def shown() -> RoutedModule:
+    return certified("model")  # type: ignore[no-any-return]
+
+
+def replayed(plan: Plan) -> RoutedModule:
+    torch.manual_seed(1)  # of `certified`
+    return dendrofx.transform(classifier(), calibration=samples(), plan=plan)
+
+
+@pytest.mark.parametrize("kind", ["block", "certified"])
+def test_any_field_of_a_wrong_type_is_named(kind: str, plan: Plan, shown: RoutedModule) -> None:
+    original = plan if kind == "block" else shown.plan
+    value = json.loads(json.dumps(original.to_json()))
+    tried = 0
+    for path, container, key in list(places(value)):
+        kept = container[key]
+        for wrong in WRONG[type(kept)]:
+            container[key] = wrong
+            if key == "assumption" or (path, wrong) == (
+                "origin.data",
+                None,
+            ):  # which is read by people, or may be missing
+                assert replace(plan_from_json(value), origin=original.origin) == original
+                continue
+            with pytest.raises(PlanError) as error:
+                plan_from_json(value)
+            assert str(key) in str(error.value), (path, wrong, str(error.value))
+            assert len(str(error.value)) < 300, str(error.value)
+            tried += 1
+        container[key] = kept
+    assert tried > 200
+    assert plan_from_json(value) == original
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"alpha": 0.01}, "budget flip at most 1 %, 90 % confidence there, flip at most 2 %, 90 % confidence"),
+    ({"delta": 0.01}, "budget flip at most 2 %, 99 % confidence there, flip at most 2 %, 90 % confidence"),
+    ({"metric": "cosine"}, "budget cosine at most 2 %"),
+    ({"n": 100_000}, "n 100000 there, "),
+    ({"losses": 0.5}, "does not follow from its figures: 0.5 lost of "),
+    ({"p_value": 1e-9}, "does not follow from its figures: "),
+    ({"test": "hoeffding-bentkus"}, "does not follow from its figures: "),
+    ({"thresholds": {"model": 0.0}}, "thresholds {'model': 0.0} there, {'model': "),
+    ({"thresholds": {}}, "thresholds {} there, {'model': "),
+    ({"step": 99}, "does not follow from its figures: "),
+    ({"easy_share": 7.0}, "does not follow from its figures: "),
+    ({"model": "m"}, "model m there, "),
+    ({"module": "m"}, "the plan was replayed, but the certificate is for another module: fingerprint m there, "),
+    ({"inputs": "i"}, "inputs i there, "),
+    ({"machine": "Z80"}, "machine Z80 there, "),
+    ({"torch": "1.7"}, "torch 1.7 there, "),
+])  # fmt: skip
+def test_a_forged_certificate_is_not_replayed(changes: dict[str, Any], message: str, shown: RoutedModule) -> None:
+    assert shown.plan.certificate is not None
+    forged = replace(shown.plan, certificate=replace(shown.plan.certificate, **changes))
+    with pytest.raises(PlanError) as error:
+        replayed(forged)
+    assert message in str(error.value)
+
+
+def test_losses_that_are_forged_with_their_p_value_are_counted_again(shown: RoutedModule) -> None:
+    made = shown.plan.certificate
+    assert made is not None
+    fewer = made.losses - 1
+    forged = replace(made, losses=fewer, p_value=binomial_p(fewer, made.n, made.alpha))
+    with pytest.raises(PlanError, match=rf"it says that {fewer:g} of {made.n} test samples were lost, and here it is "):
+        replayed(replace(shown.plan, certificate=forged))
+
+
+def test_a_certified_plan_is_replayed(shown: RoutedModule) -> None:
+    again = replayed(plan_from_json(shown.plan.to_json()))
+    assert again.plan == shown.plan
+    assert shown.plan.cascade is not None
+    for changes in ({"certificate": None}, {"budget": ""}, {"certificate": None, "budget": ""}):
+        with pytest.raises(PlanError):
+            replayed(replace(shown.plan, **changes))

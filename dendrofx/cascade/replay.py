@@ -13,7 +13,7 @@ from dendrofx.cascade.forms import with_forms
 from dendrofx.cascade.graph import build
 from dendrofx.cascade.search import picks
 from dendrofx.covered import covered_by
-from dendrofx.errors import InputError, PlanError
+from dendrofx.errors import PlanError
 from dendrofx.find_sites import find_sites
 from dendrofx.gates import GateForm
 from dendrofx.gates.model import ModelRows
@@ -86,8 +86,8 @@ def replay_cascade(
 
 def _budget(plan: Plan) -> Budget:
     shown = plan.certificate
-    assert shown is not None
-    try:
-        return Budget(shown.metric, shown.alpha, 1 - shown.delta, shown.output)
-    except InputError as error:
-        raise PlanError(f"the plan's budget has a metric of yours, {shown.metric}: pass it again as budget=") from error
+    if shown is None:
+        raise PlanError("the plan routes samples without a certificate: take one that transform returned")
+    if (found := shown.budget) is None:
+        raise PlanError(f"the plan's budget has a metric of yours, {shown.metric}: pass it again as budget=")
+    return found

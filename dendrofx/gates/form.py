@@ -111,6 +111,7 @@ class GateForm(Form, ABC):
 
     reads: Reads = "input"
     needs_rows: bool = False
+    json_words = "a gate form"
 
     @abstractmethod
     def fit(self, site: SiteRows) -> nn.Module:

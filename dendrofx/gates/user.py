@@ -13,7 +13,7 @@ from dendrofx.errors import InputError
 from dendrofx.gates.form import GateForm, SiteRows
 from dendrofx.gates.model import ModelRows
 from dendrofx.gates.model_scores import UserScore
-from dendrofx.lower import script
+from dendrofx.lower import lowered
 from dendrofx.show import first_line
 
 SMALLEST_ERROR = 1e-7
@@ -81,7 +81,7 @@ class UserGate(GateForm):
                     f"gate {self} gives a row another value among other rows: it must read each row of x alone"
                 )
         try:
-            script(module)
+            lowered(module)
         except Exception as error:
             raise UserGateError(f"gate {self} cannot be scripted with TorchScript: {first_line(error)}") from error
 

@@ -32,6 +32,7 @@ from dendrofx.guarantee.certificate import Certificate
 from dendrofx.guarantee.losses import losses_of
 from dendrofx.inputs import Inputs
 from dendrofx.measure import largest_mean
+from dendrofx.show import first_line
 
 # The largest stake, as a share of the one that a loss of 0 would ruin.
 BOLDEST = 0.5
@@ -76,17 +77,25 @@ def audit(losses: Tensor | Sequence[float], certificate: Certificate, easy_share
         easy_share: where only samples that took the light branch are among the losses, their share of all samples.
 
     Raises:
-        InputError: losses that are no losses.
+        InputError: losses that are no losses, or no certificate.
 
     Example:
         >>> dendrofx.audit(torch.cat(losses), certificate).answer
         'not shown broken'
     """
-    seen = torch.as_tensor(losses, dtype=torch.float64)
-    seen = seen if seen.dim() == 2 else seen.reshape(-1, 1)
+    if not isinstance(certificate, Certificate):
+        raise InputError(
+            f"an audit tests a certificate, got {certificate!r}: pass plan.certificate of a module that was transformed with"
+            " budget=, which is None where the budget was not shown; plan.refusal says why"
+        )
+    try:
+        seen = torch.as_tensor(losses, dtype=torch.float64)
+        seen = seen if seen.dim() == 2 else seen.reshape(-1, 1)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"losses of an audit are numbers in [0, 1], one per sample: {first_line(error)}") from error
     if bool((~((seen >= 0) & (seen <= 1))).any()):
         raise InputError("losses of an audit must be in [0, 1] and not NaN")
-    if not 0 < easy_share <= 1:
+    if not isinstance(easy_share, int | float) or not 0 < easy_share <= 1:
         raise InputError(f"easy_share must be above 0 and at most 1, got {easy_share!r}")
     allowed, alarm = certificate.alpha / easy_share, 1 / certificate.delta
     mean = largest_mean(seen) if len(seen) else 0.0

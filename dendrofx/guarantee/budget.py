@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -115,8 +115,8 @@ class Budget:
         return USUAL_DEVIATION
 
     @property
-    def test(self) -> str:
-        """The test's name: "binomial" or "hoeffding-bentkus"."""
+    def test(self) -> Literal["binomial", "hoeffding-bentkus"]:
+        """The test's name."""
         return "binomial" if self._metric[1] else "hoeffding-bentkus"
 
     @property
@@ -213,10 +213,15 @@ class Budget:
             ) from error
 
     def __str__(self) -> str:
-        of = "" if self.named is None else f" of output {self.named}"
-        if isinstance(self.named, tuple):
-            of = f" of each of the outputs {', '.join(map(str, self.named))}"
-        return f"{self.name}{of} at most {100 * self.limit:g} %, {100 * self.confidence:g} % confidence"
+        return budget_text(self.name, self.named, self.limit, self.confidence)
+
+
+def budget_text(metric: str, named: Named, limit: float, confidence: float) -> str:
+    """A budget in words, as plans keep it."""
+    of = "" if named is None else f" of output {named}"
+    if isinstance(named, tuple):
+        of = f" of each of the outputs {', '.join(map(str, named))}"
+    return f"{metric}{of} at most {100 * limit:g} %, {100 * confidence:g} % confidence"
 
 
 def check_redecided(plan: Any, budget: Budget | None) -> Budget | None:  # noqa: ANN401  (a Plan, which knows certificates)

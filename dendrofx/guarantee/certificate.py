@@ -10,19 +10,23 @@ thresholds or code were changed afterwards no longer verifies. It is no signatur
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import math
 import zipfile
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
+from dendrofx.codec import decode, encode_fields
 from dendrofx.errors import CertificateError, InputError
-from dendrofx.files import write_whole
+from dendrofx.files import check_target, write_whole
 from dendrofx.fingerprint import state_fingerprint
 from dendrofx.guarantee.bounds import binomial_p, hoeffding_bentkus_p
+from dendrofx.guarantee.budget import Budget
+from dendrofx.show import first_line
 
 EXTRA = "dendrofx_certificate.json"
 ASSUMPTION = (
@@ -46,7 +50,7 @@ class Certificate:
         p_value: of "the risk is above alpha" at the chosen step.
         test: "binomial" or "hoeffding-bentkus".
         step: the chosen step of the path, from 1; `steps` were tested, each at delta, up to the first failure.
-        thresholds: tolerances by name.
+        thresholds: tolerances by site.
         easy_share: share of the test samples that took the light branch; 1 where only rows within samples are routed.
         model: fingerprint of the original model; module: of the transformed one, thresholds included.
         inputs: fingerprint of the test samples.
@@ -55,17 +59,19 @@ class Certificate:
         by_output: of several outputs, by name, the sums of their losses: each keeps the limit.
     """
 
+    json_notes: ClassVar[tuple[str, ...]] = ("assumption",)
+
     metric: str
     output: str | int | tuple[str | int, ...] | None
     alpha: float
     delta: float
-    n: int
-    losses: float
+    n: int = field(metadata={"least": 0})
+    losses: float = field(metadata={"least": 0})
     p_value: float
-    test: str
+    test: Literal["binomial", "hoeffding-bentkus"]
     step: int
     steps: int
-    thresholds: dict[str, float]
+    thresholds: dict[str, float] = field(metadata={"least": 0})
     easy_share: float
     model: str
     module: str
@@ -78,26 +84,44 @@ class Certificate:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, and the assumption in words."""
-        return {**asdict(self), "assumption": ASSUMPTION}
+        return {**encode_fields(self), "assumption": ASSUMPTION}
 
     @staticmethod
     def from_json(value: Any) -> Certificate:  # noqa: ANN401
         """What `to_json` gave.
 
         Raises:
-            CertificateError: anything else.
+            CertificateError: anything else; it names the figure.
         """
-        names = {f.name for f in fields(Certificate)}
         try:
-            found = Certificate(**{k: v for k, v in value.items() if k in names})
-            if isinstance(found.output, list):  # as JSON has it
-                found = replace(found, output=tuple(found.output))
-            figures = (found.alpha, found.delta, found.n, found.losses, found.p_value, *found.thresholds.values())
-            if not all(math.isfinite(float(v)) or v == math.inf for v in figures):
-                raise ValueError("a figure is not a number")
-        except (AttributeError, TypeError, ValueError) as error:
+            return decode(Certificate, value, "certificate")
+        except InputError as error:
             raise CertificateError(f"not a certificate: {error}") from error
-        return found
+
+    @property
+    def budget(self) -> Budget | None:
+        """What it is about; None where the metric is the caller's own, which has no name here."""
+        try:
+            return Budget(self.metric, self.alpha, round(1 - self.delta, 12), self.output)
+        except InputError:
+            return None
+
+    def check_figures(self) -> None:
+        """Raise `CertificateError` unless the p-value follows from the losses and shows the limit."""
+        try:
+            p = (binomial_p if self.test == "binomial" else hoeffding_bentkus_p)(self.losses, self.n, self.alpha)
+        except InputError as error:
+            raise CertificateError(f"the certificate does not follow from its figures: {error}") from error
+        if not abs(p - self.p_value) <= 1e-9:
+            raise CertificateError(
+                f"the certificate does not follow from its figures: {self.losses:g} lost of {self.n} at alpha {self.alpha:g} give"
+                f" p = {p:.3g}, it says {self.p_value:.3g}"
+            )
+        if not (0 < self.delta < 1 and p <= self.delta and 1 <= self.step <= self.steps and 0 < self.easy_share <= 1):
+            raise CertificateError(
+                f"the certificate does not follow from its figures: p = {p:.3g} at delta {self.delta:g}, step {self.step} of"
+                f" {self.steps}, easy share {self.easy_share:g}"
+            )
 
     def verify(self, module: nn.Module) -> None:
         """Raise `CertificateError` unless `module`, as `transform` returned it, has the weights and thresholds that were tested."""
@@ -129,32 +153,27 @@ def save(module: nn.Module, path: str | Path, *, freeze: bool = False) -> None:
         freeze: see `script`.
 
     Raises:
-        CertificateError: the module was changed since it was certified.
+        CertificateError: the module was changed since it was certified, or `path` names no file.
+        InputError: see `script`.
+        OSError: it cannot be written, on a full disk say: an older file at `path` is as it was.
 
     Example:
         >>> dendrofx.save(routed, "model.pt")
         >>> print(dendrofx.certificate("model.pt"))
     """
-    from dendrofx.lower import save_script, script
+    from dendrofx.lower import script, script_bytes
 
+    check_target(path, CertificateError)
     made: Certificate | None = getattr(getattr(module, "plan", None), "certificate", None)
     if made is not None:
         made.verify(module)
     scripted = script(module, freeze=freeze)
-    extra: dict[str, str] = {}
-
-    def write(target: Path) -> None:
-        save_script(scripted, target, extra)
-
-    if not Path(path).absolute().parent.is_dir():
-        raise CertificateError(f"cannot write {path}: there is no folder {Path(path).absolute().parent}")
-
-    write_whole(Path(path), write)
+    data = script_bytes(scripted)
     if made is not None:
-        sealed = replace(made, archive=archive_digest(Path(path), made))
-        extra[EXTRA] = json.dumps(sealed.to_json())
-        write_whole(Path(path), write)
-        certificate(path)  # what was just written must verify
+        sealed = replace(made, archive=_digest(_records(data, path), made))
+        data = script_bytes(scripted, {EXTRA: json.dumps(sealed.to_json())})
+        _verified(_records(data, path), path)  # what is written next must verify
+    write_whole(path, data, CertificateError)
 
 
 def certificate(path: str | Path) -> Certificate:
@@ -163,44 +182,67 @@ def certificate(path: str | Path) -> Certificate:
     Raises:
         CertificateError: no such file, no certificate in it, or the file was changed since it was written.
     """
-    path = Path(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            name = next((n for n in archive.namelist() if n.endswith(f"/extra/{EXTRA}")), None)
-            text = None if name is None else archive.read(name).decode()
-    except (OSError, zipfile.BadZipFile) as error:
+        data = Path(path).read_bytes()
+    except (OSError, TypeError, ValueError) as error:
         raise CertificateError(f"cannot read {path}: {error}") from error
-    if text is None:
+    return _verified(_records(data, path), path)
+
+
+def archive_digest(path: Path, shown: Certificate) -> str:
+    """SHA-256 over an archive's records, which are code, constants, weights and thresholds, and over the certificate's figures."""
+    return _digest(_records(path.read_bytes(), path), shown)
+
+
+def _records(data: bytes, path: str | Path) -> dict[str, bytes]:
+    """An archive's records by name: all that say what the module is, and the certificate.
+
+    Raises:
+        CertificateError: it is no archive, or a damaged one. The reader raises a dozen kinds of errors for these.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = [n for n in archive.namelist() if _counts(n.partition("/")[2])]
+            if len(set(names)) < len(names):
+                raise ValueError("a record is there twice")
+            return {name.partition("/")[2]: archive.read(name) for name in names}
+    except Exception as error:
+        raise CertificateError(f"cannot read {path}: it is damaged, or no saved module: {first_line(error)}") from error
+
+
+def _counts(name: str) -> bool:
+    return name == f"extra/{EXTRA}" or not (name.startswith(_NOT_THE_MODULE) or name.endswith(_NOT_THE_MODULE))
+
+
+def _verified(records: Mapping[str, bytes], path: str | Path) -> Certificate:
+    """The certificate among an archive's records.
+
+    Raises:
+        CertificateError: there is none, or it is of other records, or does not follow from its figures.
+    """
+    if (text := records.get(f"extra/{EXTRA}")) is None:
         raise CertificateError(
             f"{path} holds no certificate: write modules with dendrofx.save, transformed with budget="
         )
     try:
         found = Certificate.from_json(json.loads(text))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CertificateError(f"the certificate in {path} cannot be read: {error}") from error
-    if (digest := archive_digest(path, found)) != found.archive:
+    if (digest := _digest(records, found)) != found.archive:
         raise CertificateError(
             f"{path} was changed since it was certified: digest {digest}, the certificate is for {found.archive}"
         )
     try:
-        p = (binomial_p if found.test == "binomial" else hoeffding_bentkus_p)(found.losses, found.n, found.alpha)
-    except InputError as error:
-        raise CertificateError(f"the certificate in {path} does not follow from its figures: {error}") from error
-    if abs(p - found.p_value) > 1e-9 or p > found.delta:
-        raise CertificateError(
-            f"the certificate in {path} does not follow from its figures: p = {p:.3g}, it says {found.p_value:.3g}"
-        )
+        found.check_figures()
+    except CertificateError as error:
+        raise CertificateError(f"{path}: {error}") from error
     return found
 
 
-def archive_digest(path: Path, shown: Certificate) -> str:
-    """SHA-256 over an archive's records, which are code, constants, weights and thresholds, and over the certificate's figures."""
+def _digest(records: Mapping[str, bytes], shown: Certificate) -> str:
     digest = hashlib.sha256(json.dumps(replace(shown, archive="").to_json(), sort_keys=True).encode())
-    with zipfile.ZipFile(path) as archive:
-        for name in sorted(archive.namelist()):
-            inside = name.partition("/")[2]
-            if inside.startswith(_NOT_THE_MODULE) or inside.endswith(_NOT_THE_MODULE):
-                continue
-            digest.update(f"{inside}:{archive.getinfo(name).file_size}:".encode())
-            digest.update(archive.read(name))
+    for name, record in sorted(records.items()):
+        if name != f"extra/{EXTRA}":
+            digest.update(f"{name}:{len(record)}:".encode())
+            digest.update(record)
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -26,7 +26,7 @@ class Setting:
 
     Attributes:
         name: what it is: light forms and gate, in words.
-        tolerances: by graph name.
+        tolerances: by site.
         risk: estimated on the samples of the search.
         cost: predicted, over the original's.
         activity: share that takes the full branch, on the samples of the search.
@@ -41,9 +41,9 @@ class Setting:
     risk: float
     cost: float
     activity: float
-    test: Callable[[], tuple[Tensor, float]]
-    make: Callable[[], RoutedModule]
-    source: object
+    test: Callable[[], tuple[Tensor, float]] = field(repr=False)
+    make: Callable[[], RoutedModule] = field(repr=False)
+    source: object = field(repr=False)
     tested: Tested | None = None
     easy_share: float = 1.0
 

@@ -25,6 +25,7 @@ class LightForm(Form, ABC):
     """Base of the light forms. Subclasses are frozen dataclasses: their fields are the whole configuration."""
 
     needs_rows: bool = False
+    json_words = "a light form"
 
     def fit(self, block: nn.Module, calibration: Tensor | None = None) -> nn.Module:
         """Build the light branch of a block.
@@ -68,6 +69,8 @@ class LightForm(Form, ABC):
 
 class Precision(LightForm):
     """A form that computes every Linear of the block, whole, in another way."""
+
+    json_words = "a precision"
 
     @abstractmethod
     def linear(self, weight: Tensor, bias: Tensor | None, rows: Tensor | None) -> nn.Module:
