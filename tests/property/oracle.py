@@ -1,0 +1,286 @@
+"""Transforms a random module and tries what came out.
+
+A call may be refused by an error and may be right. What is wrong without a word is sorted by the call that showed it:
+
+    1 sizes      right on the example's sizes, wrong on others; or the original raises there and the result does not
+    2 outputs    an output misses the budget that the plan was made for
+    3 hooks      wrong already on calls like the example's, and the module has hooks that change values or a replaced forward
+    3 words      "equal to the model", and nothing was run
+    4 flags      right on the example's flags and arguments, wrong where others are given or some are left out
+    5 caller     what the caller owns changed; or the result's state changes its answers where the original's does not
+    6 values     any other output that differs
+    7 script     what was accepted does not script, save and load, or then computes something else
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+from collections import Counter
+from contextlib import redirect_stderr
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import dendrofx
+from tests.property.calls import FLAGS, LEFT_OUT, RAISES, SAME, SIZES, Call, make, unlike
+from tests.property.compare import apart, relative, tensor_apart, tensors
+from tests.property.draft import BATCH, Draft
+from tests.property.features import draw
+from tests.property.how import How, names_output
+from tests.property.snapshot import changes, snapshot
+
+SIZED, OUTPUTS, HOOKS, WORDS = "1 sizes", "2 outputs", "3 hooks", "3 words"
+FLAGGED, CALLER, VALUES, SCRIPT = "4 flags", "5 caller", "6 values", "7 script"
+KINDS = (SIZED, OUTPUTS, HOOKS, WORDS, FLAGGED, CALLER, VALUES, SCRIPT)
+_KIND_OF = {SIZES: SIZED, RAISES: SIZED, FLAGS: FLAGGED, LEFT_OUT: FLAGGED}
+_HOOKS = (
+    "hook on the model",
+    "hook on a submodule",
+    "pre-hook on the model",
+    "pre-hook on a submodule",
+    "forward replaced on the model",
+    "forward replaced on a submodule",
+)
+# The mean deviation of fresh samples over the budget that calibration samples met: both are samples.
+SLACK = 1.5
+FRESH = 32  # batches of fresh samples, 200 and more
+
+
+@dataclass
+class Outcome:
+    """What became of one module.
+
+    Attributes:
+        refused: transform's message, or that of a call like the example's.
+        crashed: an error that is none of the project's.
+        wrong: by kind, the first case of it.
+        refused_calls: calls that the original takes and the result does not, by what they are.
+        skipped: checks that could not be made.
+    """
+
+    draft: Draft
+    how: How
+    refused: str = ""
+    crashed: str = ""
+    wrong: dict[str, str] = field(default_factory=dict)
+    refused_calls: Counter[str] = field(default_factory=Counter)
+    calls: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def valid(self) -> bool:
+        """Whether it is a model that must be accepted: a function of its inputs, which can be copied.
+
+        Sizes do not matter here: a model that export takes at one size only may be accepted at that size.
+        """
+        return not self.draft.invalid
+
+    @property
+    def accepted(self) -> bool:
+        """Whether transform took it, and the result takes calls like the example's."""
+        return not self.refused and not self.crashed
+
+    def __str__(self) -> str:
+        words = [f"{k}: {v}" for k, v in self.wrong.items()]
+        ended = self.refused and f"refused: {self.refused}" or self.crashed and f"crashed: {self.crashed}" or "accepted"
+        return "\n".join([self.draft.source(), ", ".join(self.draft.features), str(self.how), ended, *words])
+
+
+def examine(number: int) -> Outcome:
+    """Draw a module and a way to transform it, transform it, and try the result."""
+    draft = draw(number)
+    outcome = Outcome(draft, How.draw(draft))
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _Trial(outcome, torch.Generator().manual_seed(number)).run()
+    return outcome
+
+
+class _Trial:
+    """One module's trial."""
+
+    def __init__(self, outcome: Outcome, generator: torch.Generator) -> None:
+        self.outcome, self.draft, self.how, self.generator = outcome, outcome.draft, outcome.how, generator
+        self.model, self.pristine = self.draft.build(), self.draft.build()
+
+    def run(self) -> None:
+        """All of it; `outcome` is filled in."""
+        routed = self.transform()
+        if routed is None:
+            return
+        self.check_words(routed)
+        owned, before = self.model, snapshot(self.model)
+        far = self.deviations(routed) if self.how.data == "calibration" and self.how.deviation else {}
+        dendrofx.set_tolerances(routed, dict.fromkeys(dendrofx.tolerances(routed), 0.0))
+        if self.check_calls(routed):
+            for path, value in far.items():
+                if not value <= SLACK * (self.how.deviation or 0):
+                    self.wrong(OUTPUTS, f"{path} is {100 * value:.3g} % off on fresh samples")
+            self.check_script(routed)
+        self.unchanged("the model, by calls", before, snapshot(owned))
+
+    def wrong(self, kind: str, text: str) -> None:
+        self.outcome.wrong.setdefault(kind, text)
+
+    def transform(self) -> nn.Module | None:
+        """The result; None where it was refused. Without data and refused for want of it, once more with an example."""
+        try:
+            return self.transformed(self.how.data)
+        except dendrofx.DendrofxError as error:
+            if self.how.data != "none" or "example_inputs" not in str(error):
+                self.outcome.refused = str(error)
+                return None
+        except Exception as error:
+            self.outcome.crashed = f"{type(error).__name__}: {error}"
+            return None
+        self.how = self.outcome.how = _with_example(self.how)
+        return self.transform()
+
+    def transformed(self, data: str) -> nn.Module:
+        given: dict[str, Any] = {}
+        if data == "example":
+            given["example_inputs"] = make(self.draft, self.how.form, self.generator).batch
+        elif data == "calibration":
+            given["calibration"] = [c.batch for c in self.how.batches(self.draft, self.generator)]
+        before = snapshot(self.model), snapshot(given)
+        try:
+            return dendrofx.transform(self.model, **given, **self.how.options(self.draft))
+        finally:
+            self.unchanged("the model, by transform", before[0], snapshot(self.model))
+            self.unchanged("the data", before[1], snapshot(given))
+
+    def unchanged(self, what: str, before: dict[str, Any], after: dict[str, Any]) -> None:
+        if found := changes(before, after):
+            self.wrong(CALLER, f"{what}: {', '.join(found[:3])} changed")
+
+    def check_words(self, routed: nn.Module) -> None:
+        said = str(routed.plan.capture)
+        if self.how.data == "none" and ("bit for bit" in said or "equal to" in said):
+            self.wrong(WORDS, said)
+
+    def deviations(self, routed: nn.Module) -> dict[str, float]:
+        """By covered output, the mean deviation of fresh samples; per call where inputs share no axis of samples, if that is less."""
+        per_sample: dict[str, list[float]] = {}
+        per_call: dict[str, list[float]] = {}
+        for call in self.how.batches(self.draft, self.generator, FRESH):
+            wanted, got = self.answer(self.pristine, call), self.answer(routed, call)
+            if isinstance(wanted, Exception) or isinstance(got, Exception):
+                continue
+            there = tensors(got)
+            for path, a in tensors(wanted).items():
+                b = there.get(path)
+                if b is None or b.shape != a.shape or not self.covered(path, a):
+                    continue
+                per_sample.setdefault(path, []).append(relative(a.reshape(len(a), -1), b.reshape(len(a), -1)))
+                per_call.setdefault(path, []).append(relative(a.reshape(1, -1), b.reshape(1, -1)))
+        return {k: min(_mean(v), _mean(per_call[k])) for k, v in per_sample.items()}
+
+    def covered(self, path: str, leaf: Tensor) -> bool:
+        """Whether the budget is for this output: the named one, or else every one that holds floats."""
+        return leaf.is_floating_point() and (path == self.draft.main if names_output(self.draft) else leaf.dim() > 0)
+
+    def answer(self, module: nn.Module, call: Call) -> Any:
+        """What a module returns or raises; random numbers start from one seed."""
+        torch.manual_seed(0)
+        try:
+            with redirect_stderr(io.StringIO()):  # torch.fx prints the lines around an error
+                return module(*call.args, **call.kwargs)
+        except Exception as error:
+            return error
+
+    def check_calls(self, routed: nn.Module) -> bool:
+        """Compare calls with the original's, in step; whether those like the example's are right."""
+        first = make(self.draft, self.how.form, self.generator)
+        calls = [first, make(self.draft, self.how.form, self.generator)]
+        if not all([self.check_call(routed, c) for c in calls]) or not self.outcome.accepted:
+            return False
+        for call in unlike(self.draft, self.how.form, self.generator):
+            self.check_call(routed, call)
+        return self.check_call(routed, first, again=True)
+
+    def check_call(self, routed: nn.Module, call: Call, again: bool = False) -> bool:
+        """Whether one call is right or refused."""
+        ours, theirs = copy.deepcopy(call), copy.deepcopy(call)
+        wanted, got = self.answer(self.pristine, theirs), self.answer(routed, ours)
+        self.check_inputs(call, ours, theirs)
+        kind = CALLER if again else self.kind(call)
+        if isinstance(wanted, Exception):
+            if not isinstance(got, Exception):
+                self.wrong(kind, f"{call}: the original raises {type(wanted).__name__}: {str(wanted)[:80]}")
+            return isinstance(got, Exception)
+        self.outcome.calls[call.what] += 1
+        if isinstance(got, Exception):
+            self.refuse(call, got)
+            return True
+        if far := apart(wanted, got):
+            self.wrong(kind, f"{call}: {far}")
+        return not far
+
+    def kind(self, call: Call) -> str:
+        """Of what is wrong with a call."""
+        if "keeps state" in self.draft.invalid:
+            return CALLER
+        return _KIND_OF.get(call.what, HOOKS if self.draft.has(*_HOOKS) else VALUES)
+
+    def refuse(self, call: Call, error: Exception) -> None:
+        """Count a call that was not taken."""
+        self.outcome.refused_calls[call.what] += 1
+        if call.what == SAME:
+            self.outcome.refused = self.outcome.refused or f"calls: {type(error).__name__}: {error}"
+
+    def check_inputs(self, call: Call, ours: Call, theirs: Call) -> None:
+        """What the call was given may change as with the original, or not at all."""
+        before, after = (snapshot([c.args, c.kwargs]) for c in (call, ours))
+        if (found := changes(before, after)) and changes(after, snapshot([theirs.args, theirs.kwargs])):
+            self.wrong(CALLER, f"inputs of a call: {', '.join(found[:3])} changed")
+
+    def check_script(self, routed: nn.Module) -> None:
+        """Script, save and load it, and call that with the graph's tensors."""
+        try:
+            buffer = io.BytesIO()
+            torch.jit.save(dendrofx.script(routed), buffer)
+            loaded = torch.jit.load(io.BytesIO(buffer.getvalue()))
+        except Exception as error:
+            self.wrong(SCRIPT, f"{type(error).__name__}: {_last_line(error)}")
+            return
+        call = make(self.draft, self.how.form, self.generator)
+        named = _by_name(self.draft, call)
+        known = {a.name: a.has_default_value() for a in loaded.forward.schema.arguments[1:]}
+        if not all(n in named or optional for n, optional in known.items()) or "random" in self.draft.invalid:
+            self.outcome.skipped["script: its inputs are named otherwise"] += 1
+            return
+        wanted = self.answer(self.pristine, copy.deepcopy(call))
+        try:
+            got = loaded(**copy.deepcopy({k: v for k, v in named.items() if k in known}))
+        except Exception as error:
+            self.wrong(SCRIPT, f"a call after loading: {type(error).__name__}: {_last_line(error)}")
+            return
+        a, b = list(tensors(wanted).values()), list(tensors(got).values())
+        far = next(filter(None, map(tensor_apart, a, b)), "") if len(a) == len(b) else f"{len(b)} tensors for {len(a)}"
+        if far:
+            self.wrong(SCRIPT, f"after loading: {far}")
+
+
+def _with_example(how: How) -> How:
+    return How("example", how.deviation, how.light, how.decide, how.mixed, how.form)
+
+
+def _by_name(d: Draft, call: Call) -> dict[str, Any]:
+    """A call's arguments by name, as far as they have one."""
+    places = [a.name for a in d.arguments if a.place == "required"] + [
+        a.name for a in d.arguments if a.place == "optional"
+    ]
+    return {**dict(zip(places, call.args, strict=False)), **call.kwargs}
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / max(len(values), 1)
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return next(iter(lines), "")[:150]
