@@ -180,7 +180,8 @@ class Draft:
         exec(compile(source, file, "exec"), space)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.number)
-            model: nn.Module = space["Model"]()
-            for change in self.after:
-                change(model)
-        return model.eval().requires_grad_(True).to(self.dtype)
+            model: nn.Module = space["Model"]().eval().to(self.dtype)
+            with torch.no_grad():
+                for change in self.after:
+                    change(model)
+        return model.eval()

@@ -9,7 +9,8 @@ A call may be refused by an error and may be right. What is wrong without a word
     4 flags      right on the example's flags and arguments, wrong where others are given or some are left out
     5 caller     what the caller owns changed; or the result's state changes its answers where the original's does not
     6 values     any other output that differs
-    7 script     what was accepted does not script, save and load, or then computes something else
+    7 script     what was accepted, scripted, saved and loaded computes something else
+    8 unscripted what was accepted does not script, save, load, or run after that: not silent, but wrong
 """
 
 from __future__ import annotations
@@ -28,24 +29,18 @@ from torch import Tensor, nn
 import dendrofx
 from tests.property.calls import FLAGS, LEFT_OUT, RAISES, SAME, SIZES, Call, make, unlike
 from tests.property.compare import apart, relative, tensor_apart, tensors
-from tests.property.draft import BATCH, Draft
+from tests.property.draft import Draft
 from tests.property.features import draw
+from tests.property.features.modules import HOOKED
 from tests.property.how import How, names_output
 from tests.property.snapshot import changes, snapshot
 
 SIZED, OUTPUTS, HOOKS, WORDS = "1 sizes", "2 outputs", "3 hooks", "3 words"
-FLAGGED, CALLER, VALUES, SCRIPT = "4 flags", "5 caller", "6 values", "7 script"
-KINDS = (SIZED, OUTPUTS, HOOKS, WORDS, FLAGGED, CALLER, VALUES, SCRIPT)
+FLAGGED, CALLER, VALUES, SCRIPT, UNSCRIPTED = "4 flags", "5 caller", "6 values", "7 script", "8 unscripted"
+KINDS = (SIZED, OUTPUTS, HOOKS, WORDS, FLAGGED, CALLER, VALUES, SCRIPT, UNSCRIPTED)
 _KIND_OF = {SIZES: SIZED, RAISES: SIZED, FLAGS: FLAGGED, LEFT_OUT: FLAGGED}
-_HOOKS = (
-    "hook on the model",
-    "hook on a submodule",
-    "pre-hook on the model",
-    "pre-hook on a submodule",
-    "forward replaced on the model",
-    "forward replaced on a submodule",
-)
-# The mean deviation of fresh samples over the budget that calibration samples met: both are samples.
+# The mean deviation of fresh samples over the budget. Calibration walks some 60 samples, or 10 calls where the inputs share no
+# axis of samples: what one in twenty of them does may be seen in none. Outputs that a budget does not hold for are far above.
 SLACK = 1.5
 FRESH = 32  # batches of fresh samples, 200 and more
 
@@ -86,7 +81,9 @@ class Outcome:
 
     def __str__(self) -> str:
         words = [f"{k}: {v}" for k, v in self.wrong.items()]
-        ended = self.refused and f"refused: {self.refused}" or self.crashed and f"crashed: {self.crashed}" or "accepted"
+        ended = (
+            f"refused: {self.refused}" if self.refused else f"crashed: {self.crashed}" if self.crashed else "accepted"
+        )
         return "\n".join([self.draft.source(), ", ".join(self.draft.features), str(self.how), ended, *words])
 
 
@@ -117,11 +114,16 @@ class _Trial:
         far = self.deviations(routed) if self.how.data == "calibration" and self.how.deviation else {}
         dendrofx.set_tolerances(routed, dict.fromkeys(dendrofx.tolerances(routed), 0.0))
         if self.check_calls(routed):
-            for path, value in far.items():
-                if not value <= SLACK * (self.how.deviation or 0):
-                    self.wrong(OUTPUTS, f"{path} is {100 * value:.3g} % off on fresh samples")
+            if SIZED not in self.outcome.wrong:  # fresh samples have the sizes of the calibration's
+                self.check_budget(far)
             self.check_script(routed)
         self.unchanged("the model, by calls", before, snapshot(owned))
+
+    def check_budget(self, far: dict[str, float]) -> None:
+        """Every covered output is within the budget."""
+        for path, value in far.items():
+            if not value <= SLACK * (self.how.deviation or 0):
+                self.wrong(OUTPUTS, f"{path} is {100 * value:.3g} % off on fresh samples")
 
     def wrong(self, kind: str, text: str) -> None:
         self.outcome.wrong.setdefault(kind, text)
@@ -163,11 +165,14 @@ class _Trial:
             self.wrong(WORDS, said)
 
     def deviations(self, routed: nn.Module) -> dict[str, float]:
-        """By covered output, the mean deviation of fresh samples; per call where inputs share no axis of samples, if that is less."""
+        """By covered output, the mean deviation of fresh samples, or of calls where that is less.
+
+        Where the inputs share no axis of samples, a budget is for calls.
+        """
         per_sample: dict[str, list[float]] = {}
         per_call: dict[str, list[float]] = {}
         for call in self.how.batches(self.draft, self.generator, FRESH):
-            wanted, got = self.answer(self.pristine, call), self.answer(routed, call)
+            wanted, got = self.answer(self.pristine, copy.deepcopy(call)), self.answer(routed, copy.deepcopy(call))
             if isinstance(wanted, Exception) or isinstance(got, Exception):
                 continue
             there = tensors(got)
@@ -195,8 +200,8 @@ class _Trial:
     def check_calls(self, routed: nn.Module) -> bool:
         """Compare calls with the original's, in step; whether those like the example's are right."""
         first = make(self.draft, self.how.form, self.generator)
-        calls = [first, make(self.draft, self.how.form, self.generator)]
-        if not all([self.check_call(routed, c) for c in calls]) or not self.outcome.accepted:
+        second = make(self.draft, self.how.form, self.generator)
+        if not (self.check_call(routed, first) and self.check_call(routed, second) and self.outcome.accepted):
             return False
         for call in unlike(self.draft, self.how.form, self.generator):
             self.check_call(routed, call)
@@ -224,7 +229,8 @@ class _Trial:
         """Of what is wrong with a call."""
         if "keeps state" in self.draft.invalid:
             return CALLER
-        return _KIND_OF.get(call.what, HOOKS if self.draft.has(*_HOOKS) else VALUES)
+        mixed = self.how.mixed and self.how.data == "calibration"  # the graph was made on any of these sizes
+        return _KIND_OF.get(call.what, HOOKS if self.draft.has(*HOOKED) else SIZED if mixed else VALUES)
 
     def refuse(self, call: Call, error: Exception) -> None:
         """Count a call that was not taken."""
@@ -245,7 +251,7 @@ class _Trial:
             torch.jit.save(dendrofx.script(routed), buffer)
             loaded = torch.jit.load(io.BytesIO(buffer.getvalue()))
         except Exception as error:
-            self.wrong(SCRIPT, f"{type(error).__name__}: {_last_line(error)}")
+            self.wrong(UNSCRIPTED, f"{type(error).__name__}: {_first_line(error)}")
             return
         call = make(self.draft, self.how.form, self.generator)
         named = _by_name(self.draft, call)
@@ -257,7 +263,7 @@ class _Trial:
         try:
             got = loaded(**copy.deepcopy({k: v for k, v in named.items() if k in known}))
         except Exception as error:
-            self.wrong(SCRIPT, f"a call after loading: {type(error).__name__}: {_last_line(error)}")
+            self.wrong(UNSCRIPTED, f"a call after loading: {type(error).__name__}: {_first_line(error)}")
             return
         a, b = list(tensors(wanted).values()), list(tensors(got).values())
         far = next(filter(None, map(tensor_apart, a, b)), "") if len(a) == len(b) else f"{len(b)} tensors for {len(a)}"
@@ -281,6 +287,6 @@ def _mean(values: list[float]) -> float:
     return sum(values) / max(len(values), 1)
 
 
-def _last_line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return next(iter(lines), "")[:150]

@@ -10,8 +10,6 @@ from tests.property.calls import FLAGS, LEFT_OUT, SAME, SIZES
 from tests.property.features import FEATURES, draw
 from tests.property.oracle import KINDS, Outcome
 
-# Made with others: the forms of containers and of outputs are drawn inside a feature.
-MARKER = "container of tensors"
 LEAST_SHARE, LEAST_ACCEPTED = 0.05, 0.8
 
 
@@ -29,11 +27,11 @@ def accepted_share(outcomes: Iterable[Outcome]) -> float:
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """All of it, at most 100 columns wide."""
-    names = [n for n in dict.fromkeys([*FEATURES, *(f for o in outcomes for f in o.draft.features)])]
+    names = list(dict.fromkeys([*FEATURES, *(f for o in outcomes for f in o.draft.features)]))
     lines = [f"{'feature':40} {'share':>7} {'accepted':>9} {'of valid':>9} {'wrong':>6} {'crashed':>8}"]
     lines += [_row(n, [o for o in outcomes if n in o.draft.features], len(outcomes)) for n in names]
     lines += [_row("all", outcomes, len(outcomes)), ""]
-    lines += _grouped("silently wrong", [k for o in outcomes for k in o.wrong], KINDS)
+    lines += _grouped("wrong", [k for o in outcomes for k in o.wrong], KINDS)
     lines += _grouped("valid but refused", [reason(o.refused) for o in outcomes if o.valid and o.refused])
     lines += _grouped("not valid and refused", [reason(o.refused) for o in outcomes if not o.valid and o.refused])
     lines += _grouped("crashed", [reason(o.crashed) for o in outcomes if o.crashed])

@@ -15,7 +15,29 @@ from tests.property.features.base import Feature
 from tests.property.kinds import Double
 
 LINEAR = f"nn.Linear({WIDTH}, {WIDTH})"
-ODD_NAMES = ("meta", "plan", "graph", "code", "front", "forward_", "forward_counted", "boxed", "tolerance", "routed", "form")
+ODD_NAMES = (
+    "meta",
+    "plan",
+    "graph",
+    "code",
+    "front",
+    "forward_",
+    "forward_counted",
+    "boxed",
+    "tolerance",
+    "routed",
+    "form",
+)
+
+# Those that change what the model computes.
+HOOKED = (
+    "hook on the model",
+    "hook on a submodule",
+    "pre-hook on the model",
+    "pre-hook on a submodule",
+    "forward replaced on the model",
+    "forward replaced on a submodule",
+)
 
 
 def changed(value: Any, factor: float = 1.5) -> Any:
@@ -97,8 +119,8 @@ def _parametrized(d: Draft) -> None:
 
     def parametrize(model: nn.Module) -> None:
         linear = _on(model, "stem.0")
-        if kind == "old spectral_norm":
-            nn.utils.spectral_norm(linear)
+        if kind == "old spectral_norm":  # its first call replaces an attribute
+            nn.utils.spectral_norm(linear)(torch.zeros(1, WIDTH, dtype=linear.weight.dtype))
         elif kind == "double":
             nn.utils.parametrize.register_parametrization(linear, "weight", Double())
         else:
@@ -153,14 +175,10 @@ def _norms(d: Draft) -> None:
     d.part(f"h = {layer}(h)")
 
 
-def _first_is_plain(d: Draft) -> bool:
-    return not d.has("embedding of ids")
-
-
 FEATURES = (
     Feature("hook on the model", 0.07, _hooked("")),
     Feature("hook on a submodule", 0.07, _hooked("stem", "stem.0", "stem.1")),
-    Feature("pre-hook on the model", 0.08, _pre_hooked(""), _first_is_plain),
+    Feature("pre-hook on the model", 0.08, _pre_hooked(""), lambda d: not d.has("embedding of ids")),
     Feature("pre-hook on a submodule", 0.07, _pre_hooked("stem", "stem.0", "stem.2")),
     Feature("hook that looks", 0.07, _looked_at),
     Feature("forward replaced on the model", 0.07, _replaced("")),

@@ -28,7 +28,9 @@ def _numel(d: Draft) -> None:
 def _math(d: Draft) -> None:
     name, axis = d.sized()
     size = f"{name}.size({axis})"
-    d.part(f"h = h * {d.rng.choice([f'{size} ** -0.5', f'math.sqrt({size})', f'max({size}, 5)', f'float({size} // 2)'])}")
+    d.part(
+        f"h = h * {d.rng.choice([f'{size} ** -0.5', f'math.sqrt({size})', f'max({size}, 5)', f'float({size} // 2)'])}"
+    )
 
 
 def _reshape(d: Draft) -> None:
@@ -40,7 +42,11 @@ def _made(d: Draft) -> None:
     """A tensor made with a size."""
     name, axis = d.sized()
     size = f"{name}.size({axis})"
-    made = [f"h.new_ones({size}).sum()", f"torch.arange({size}).to(h.dtype).mean()", f"h.new_full((1,), {size}).expand(16)"]
+    made = [
+        f"h.new_ones({size}).sum()",
+        f"torch.arange({size}).to(h.dtype).mean()",
+        f"h.new_full((1,), {size}).expand(16)",
+    ]
     d.part(f"h = h + {d.rng.choice(made)}")
 
 
@@ -55,7 +61,9 @@ def _loop(d: Draft) -> None:
 def _branch(d: Draft) -> None:
     name, axis = d.sized()
     size = f"{name}.shape[{axis}]"
-    d.part(f"if {d.rng.choice([f'{size} > 8', f'{size} % 2', f'{size} % 2 == 0', f'{size} < 4'])}:", "    h = 2 * h + 1")
+    d.part(
+        f"if {d.rng.choice([f'{size} > 8', f'{size} % 2', f'{size} % 2 == 0', f'{size} < 4'])}:", "    h = 2 * h + 1"
+    )
 
 
 def _limit(d: Draft) -> None:

@@ -13,7 +13,9 @@ def _written(d: Draft) -> None:
     name = next((a.name for a in d.required if a.value.kind == "float"), None)
     assert name is not None
     d.invalid.append("writes into an input")
-    d.prologue.insert(0, d.rng.choice(["{0}.div_(2.0)", "{0}[..., 0] = 0.5", "{0} += 1", "torch.relu_({0})"]).format(name))
+    d.prologue.insert(
+        0, d.rng.choice(["{0}.div_(2.0)", "{0}[..., 0] = 0.5", "{0} += 1", "torch.relu_({0})"]).format(name)
+    )
 
 
 def _random(d: Draft) -> None:
