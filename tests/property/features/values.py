@@ -43,6 +43,7 @@ FEATURES = (
         "h = torch.cat([t for t in h.chunk(2, dim=-1)][::-1], dim=-1)",
         "h = torch.einsum('...i,...i->...', h, h)[..., None] / 16 + h",
     ),
+    part("check of values", 0.08, "if bool((h != h).any()): raise ValueError('not a number')"),
     part("reduction over samples", 0.07, "h = h - h.mean(0)", "h = h / (1 + h.abs().amax(0, keepdim=True))"),
     Feature("writes into an input", 0.075, _written, lambda d: any(a.value.kind == "float" for a in d.required)),
     Feature("random", 0.065, _random),
