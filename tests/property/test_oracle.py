@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import dendrofx
 from tests.property import oracle
+from tests.property.draft import Draft
 from tests.property.features import draw
 from tests.property.features.modules import HOOKED, changed
 from tests.property.how import How
@@ -21,67 +22,86 @@ class Planted(nn.Module):
 
     def __init__(self, model: nn.Module, first: Any, fault: str) -> None:
         super().__init__()
-        self.model, self.sizes, self.fault = copy.deepcopy(model), _shapes(first), fault
-        self.plan = SimpleNamespace(
-            capture="captured, equal to the model bit for bit" if fault == "words" else "captured"
-        )
-        self.calls = 0
+        self.model, self.first, self.fault, self.calls = copy.deepcopy(model), _seen(first), fault, 0
+        self.plan = SimpleNamespace(capture="equal to the model bit for bit" if fault == "words" else "captured")
+        site = nn.Module()
+        site.register_buffer("tolerance", torch.ones(()))
+        self.routed = nn.ModuleDict({"site": site})
+        if fault == "hooks":
+            for module in self.model.modules():
+                module._forward_hooks.clear()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         out = self.model(*args, **kwargs)
         self.calls += 1
-        other_sizes = self.sizes != _shapes((*args, *kwargs.values()))
-        wrong = {"values": True, "sizes": other_sizes, "state": self.calls > 5}.get(self.fault, False)
-        return changed(out) if wrong else out
+        given, there = _seen(kwargs or args), self.first
+        wrong = {
+            "values": lambda: True,
+            "sizes": lambda: len(given) == len(there) and given != there,
+            "left out": lambda: len(given) < len(there),
+            "state": lambda: self.calls > 5,
+            "one output": lambda: float(self.routed["site"].tolerance) > 0,
+        }
+        if not wrong.get(self.fault, bool)():
+            return out
+        return {**out, "y": changed(out["y"])} if self.fault == "one output" else changed(out)
 
 
-def _shapes(given: Any) -> list[Any]:
-    tensors = given.values() if isinstance(given, dict) else given if isinstance(given, tuple) else (given,)
-    return sorted(list(t.shape) for t in tensors if isinstance(t, Tensor))
+def _seen(given: Any) -> list[Any]:
+    """What a call gives: shapes, and a word for what is no tensor."""
+    return sorted(list(v.shape) if isinstance(v, Tensor) else [-1] for v in _values(given))
 
 
-def _found(monkeypatch: pytest.MonkeyPatch, fault: str, fits: Callable[[Any, How], bool]) -> set[str]:
+def _values(given: Any) -> list[Any]:
+    return list(given.values()) if isinstance(given, dict) else list(given)
+
+
+def _found(monkeypatch: pytest.MonkeyPatch, fault: str, fits: Callable[[Draft, How], bool]) -> set[str]:
     """The kinds that the oracle finds in the first module that fits."""
 
-    def transform(model: nn.Module, example_inputs: Any = None, **_: Any) -> nn.Module:
+    def transform(model: nn.Module, example_inputs: Any = (), **_: Any) -> nn.Module:
         if fault == "parameter":
             next(model.parameters()).data.add_(1)
         if fault == "example":
-            next(t for t in _tensors(example_inputs) if t.is_floating_point()).zero_()
+            next(v for v in _values(example_inputs) if isinstance(v, Tensor) and v.is_floating_point()).zero_()
         return Planted(model, example_inputs, fault).eval()
 
     monkeypatch.setattr(dendrofx, "transform", transform)
-    number = next(n for n in range(2000) if fits(draw(n), How.draw(draw(n))))
-    with torch.random.fork_rng(devices=[]):
-        return set(oracle.examine(number).wrong)
+    drafts = ((n, draw(n)) for n in range(2000))
+    number = next(n for n, d in drafts if not d.invalid and fits(d, How.draw(d)))
+    return set(oracle.examine(number).wrong) - {oracle.UNSCRIPTED}  # the stand-in does not script
 
 
-def _tensors(given: Any) -> list[Tensor]:
-    return [t for t in (given.values() if isinstance(given, dict) else given) if isinstance(t, Tensor)]
+def _plain(d: Draft, how: How) -> bool:
+    return how.data == "example" and len(d.arguments) == len(d.required) and not d.has(*HOOKED)
 
 
-def _plain(d: Any, how: How) -> bool:
-    return how.data == "example" and not d.invalid and len(d.arguments) == len(d.required) and not d.has(*HOOKED)
+def _flagged(d: Draft, how: How) -> bool:
+    return how.data == "example" and d.has("flag, float") and "scale" in how.form.given and not d.has(*HOOKED)
 
 
-@pytest.mark.parametrize(
-    ("fault", "kind"),
-    [
-        ("values", oracle.VALUES),
-        ("sizes", oracle.SIZED),
-        ("state", oracle.CALLER),
-        ("parameter", oracle.CALLER),
-        ("example", oracle.CALLER),
-    ],
-)
-def test_planted_faults_are_found(monkeypatch: pytest.MonkeyPatch, fault: str, kind: str) -> None:
-    assert kind in _found(monkeypatch, fault, _plain)
+def _budgeted(d: Draft, how: How) -> bool:
+    return bool(how.data == "calibration" and how.deviation and d.form == "dict" and "value" in d.outputs)
 
 
-def test_words_without_a_run_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert oracle.WORDS in _found(monkeypatch, "words", lambda d, how: how.data == "none" and not d.invalid)
+FAULTS: dict[str, tuple[str, Callable[[Draft, How], bool]]] = {
+    "values": (oracle.VALUES, _plain),
+    "sizes": (oracle.SIZED, _plain),
+    "one output": (oracle.OUTPUTS, _budgeted),
+    "hooks": (oracle.HOOKS, lambda d, _: d.has("hook on the model")),
+    "words": (oracle.WORDS, lambda _, how: how.data == "none"),
+    "left out": (oracle.FLAGGED, _flagged),
+    "state": (oracle.CALLER, _plain),
+    "parameter": (oracle.CALLER, _plain),
+    "example": (oracle.CALLER, _plain),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_faults_are_found(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    kind, fits = FAULTS[fault]
+    assert kind in _found(monkeypatch, fault, fits)
 
 
 def test_a_right_result_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It does not script: nothing else is found."""
-    assert _found(monkeypatch, "none", _plain) == {oracle.UNSCRIPTED}
+    assert not _found(monkeypatch, "none", _plain)
