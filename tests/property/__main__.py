@@ -9,7 +9,8 @@ import time
 
 import torch
 
-from tests.property.oracle import Outcome, examine
+from tests.property.oracle import examine
+from tests.property.outcome import Outcome
 from tests.property.report import table
 
 

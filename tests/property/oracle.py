@@ -1,26 +1,12 @@
-"""Transforms a random module and tries what came out.
-
-A call may be refused by an error and may be right. What is wrong without a word is sorted by the call that showed it:
-
-    1 sizes      right on the example's sizes, wrong on others; or the original raises there and the result does not
-    2 outputs    an output misses the budget that the plan was made for
-    3 hooks      wrong already on calls like the example's, and the module has hooks that change values or a replaced forward
-    3 words      "equal to the model", and nothing was run
-    4 flags      right on the example's flags and arguments, wrong where others are given or some are left out
-    5 caller     what the caller owns changed; or the result's state changes its answers where the original's does not
-    6 values     any other output that differs
-    7 script     what was accepted, scripted, saved and loaded computes something else
-    8 unscripted what was accepted does not script, save, load, or run after that: not silent, but wrong
-"""
+"""Transforms a random module, and tries what came out: each call against the original's. `outcome.py` has the kinds of faults."""
 
 from __future__ import annotations
 
 import copy
 import io
 import warnings
-from collections import Counter
 from contextlib import redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,63 +14,30 @@ from torch import Tensor, nn
 
 import dendrofx
 from tests.property.calls import FLAGS, LEFT_OUT, RAISES, SAME, SIZES, Call, make, unlike
-from tests.property.compare import apart, relative, tensor_apart, tensors
-from tests.property.draft import Draft
+from tests.property.compare import apart, relative, tensors
 from tests.property.features import draw
 from tests.property.features.modules import HOOKED
 from tests.property.how import How, names_output
+from tests.property.outcome import (
+    CALLER,
+    FLAGGED,
+    HOOKS,
+    OUTPUTS,
+    SCRIPT,
+    SIZED,
+    UNSCRIPTED,
+    VALUES,
+    WORDS,
+    Outcome,
+)
+from tests.property.scripted import scripted_apart
 from tests.property.snapshot import changes, snapshot
 
-SIZED, OUTPUTS, HOOKS, WORDS = "1 sizes", "2 outputs", "3 hooks", "3 words"
-FLAGGED, CALLER, VALUES, SCRIPT, UNSCRIPTED = "4 flags", "5 caller", "6 values", "7 script", "8 unscripted"
-KINDS = (SIZED, OUTPUTS, HOOKS, WORDS, FLAGGED, CALLER, VALUES, SCRIPT, UNSCRIPTED)
 _KIND_OF = {SIZES: SIZED, RAISES: SIZED, FLAGS: FLAGGED, LEFT_OUT: FLAGGED}
 # The mean deviation of fresh samples over the budget. Calibration walks some 60 samples, or 10 calls where the inputs share no
 # axis of samples: what one in twenty of them does may be seen in none. Outputs that a budget does not hold for are far above.
 SLACK = 1.5
 FRESH = 32  # batches of fresh samples, 200 and more
-
-
-@dataclass
-class Outcome:
-    """What became of one module.
-
-    Attributes:
-        refused: transform's message, or that of a call like the example's.
-        crashed: an error that is none of the project's.
-        wrong: by kind, the first case of it.
-        refused_calls: calls that the original takes and the result does not, by what they are.
-        skipped: checks that could not be made.
-    """
-
-    draft: Draft
-    how: How
-    refused: str = ""
-    crashed: str = ""
-    wrong: dict[str, str] = field(default_factory=dict)
-    refused_calls: Counter[str] = field(default_factory=Counter)
-    calls: Counter[str] = field(default_factory=Counter)
-    skipped: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def valid(self) -> bool:
-        """Whether it is a model that must be accepted: a function of its inputs, which can be copied.
-
-        Sizes do not matter here: a model that export takes at one size only may be accepted at that size.
-        """
-        return not self.draft.invalid
-
-    @property
-    def accepted(self) -> bool:
-        """Whether transform took it, and the result takes calls like the example's."""
-        return not self.refused and not self.crashed
-
-    def __str__(self) -> str:
-        words = [f"{k}: {v}" for k, v in self.wrong.items()]
-        ended = (
-            f"refused: {self.refused}" if self.refused else f"crashed: {self.crashed}" if self.crashed else "accepted"
-        )
-        return "\n".join([self.draft.source(), ", ".join(self.draft.features), str(self.how), ended, *words])
 
 
 def examine(number: int) -> Outcome:
@@ -139,7 +92,7 @@ class _Trial:
         except Exception as error:
             self.outcome.crashed = f"{type(error).__name__}: {error}"
             return None
-        self.how = self.outcome.how = _with_example(self.how)
+        self.how = self.outcome.how = replace(self.how, data="example")
         return self.transform()
 
     def transformed(self, data: str) -> nn.Module:
@@ -245,42 +198,18 @@ class _Trial:
             self.wrong(CALLER, f"inputs of a call: {', '.join(found[:3])} changed")
 
     def check_script(self, routed: nn.Module) -> None:
-        """Script, save and load it, and call that with the graph's tensors."""
+        """Script, save and load it, and call that."""
+        call = make(self.draft, self.how.form, self.generator)
+        wanted = self.answer(self.pristine, copy.deepcopy(call))
         try:
-            buffer = io.BytesIO()
-            torch.jit.save(dendrofx.script(routed), buffer)
-            loaded = torch.jit.load(io.BytesIO(buffer.getvalue()))
+            far = scripted_apart(routed, self.draft, call, wanted)
         except Exception as error:
             self.wrong(UNSCRIPTED, f"{type(error).__name__}: {_first_line(error)}")
             return
-        call = make(self.draft, self.how.form, self.generator)
-        named = _by_name(self.draft, call)
-        known = {a.name: a.has_default_value() for a in loaded.forward.schema.arguments[1:]}
-        if not all(n in named or optional for n, optional in known.items()) or "random" in self.draft.invalid:
+        if far is None:
             self.outcome.skipped["script: its inputs are named otherwise"] += 1
-            return
-        wanted = self.answer(self.pristine, copy.deepcopy(call))
-        try:
-            got = loaded(**copy.deepcopy({k: v for k, v in named.items() if k in known}))
-        except Exception as error:
-            self.wrong(UNSCRIPTED, f"a call after loading: {type(error).__name__}: {_first_line(error)}")
-            return
-        a, b = list(tensors(wanted).values()), list(tensors(got).values())
-        far = next(filter(None, map(tensor_apart, a, b)), "") if len(a) == len(b) else f"{len(b)} tensors for {len(a)}"
-        if far:
+        elif far and "random" not in self.draft.invalid:
             self.wrong(SCRIPT, f"after loading: {far}")
-
-
-def _with_example(how: How) -> How:
-    return How("example", how.deviation, how.light, how.decide, how.mixed, how.form)
-
-
-def _by_name(d: Draft, call: Call) -> dict[str, Any]:
-    """A call's arguments by name, as far as they have one."""
-    places = [a.name for a in d.arguments if a.place == "required"] + [
-        a.name for a in d.arguments if a.place == "optional"
-    ]
-    return {**dict(zip(places, call.args, strict=False)), **call.kwargs}
 
 
 def _mean(values: list[float]) -> float:

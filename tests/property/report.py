@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tests.property.calls import FLAGS, LEFT_OUT, SAME, SIZES
 from tests.property.features import FEATURES, draw
-from tests.property.oracle import KINDS, Outcome
+from tests.property.outcome import KINDS, Outcome
 
 LEAST_SHARE, LEAST_ACCEPTED = 0.05, 0.8
 
@@ -23,6 +23,13 @@ def accepted_share(outcomes: Iterable[Outcome]) -> float:
     """The share of the valid modules that is accepted."""
     valid = [o for o in outcomes if o.valid]
     return sum(o.accepted for o in valid) / max(len(valid), 1)
+
+
+def taken_share(outcomes: Iterable[Outcome], what: str) -> float:
+    """Of the calls of one sort that the original takes, the share that accepted modules take too."""
+    found = [o for o in outcomes if o.accepted]
+    refused, tried = sum(o.refused_calls[what] for o in found), sum(o.calls[what] for o in found)
+    return 1 - refused / max(tried, 1)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -55,7 +62,7 @@ def _grouped(title: str, found: Iterable[str], order: Sequence[str] = ()) -> lis
 
 
 def _calls(outcomes: Sequence[Outcome]) -> list[str]:
-    lines = ["calls of accepted modules that the original takes, and refused ones"]
+    lines = ["calls that the original takes, and of them those that the result refuses"]
     for what in (SAME, SIZES, FLAGS, LEFT_OUT):
         tried, refused = (sum(c[what] for c in found) for found in zip(*map(_counts, outcomes), strict=True))
         lines.append(f"  {what:10} {tried:>7} {refused:>7}")

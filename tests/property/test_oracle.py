@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-from tests.property import oracle
+from tests.property import outcome
 from tests.property.draft import Draft
 from tests.property.features import draw
 from tests.property.features.modules import HOOKED, changed
 from tests.property.how import How
+from tests.property.oracle import examine
 
 
 class Planted(nn.Module):
@@ -69,7 +70,7 @@ def _found(monkeypatch: pytest.MonkeyPatch, fault: str, fits: Callable[[Draft, H
     monkeypatch.setattr(dendrofx, "transform", transform)
     drafts = ((n, draw(n)) for n in range(2000))
     number = next(n for n, d in drafts if not d.invalid and fits(d, How.draw(d)))
-    return set(oracle.examine(number).wrong) - {oracle.UNSCRIPTED}  # the stand-in does not script
+    return set(examine(number).wrong) - {outcome.UNSCRIPTED}  # the stand-in does not script
 
 
 def _plain(d: Draft, how: How) -> bool:
@@ -85,15 +86,15 @@ def _budgeted(d: Draft, how: How) -> bool:
 
 
 FAULTS: dict[str, tuple[str, Callable[[Draft, How], bool]]] = {
-    "values": (oracle.VALUES, _plain),
-    "sizes": (oracle.SIZED, _plain),
-    "one output": (oracle.OUTPUTS, _budgeted),
-    "hooks": (oracle.HOOKS, lambda d, _: d.has("hook on the model")),
-    "words": (oracle.WORDS, lambda _, how: how.data == "none"),
-    "left out": (oracle.FLAGGED, _flagged),
-    "state": (oracle.CALLER, _plain),
-    "parameter": (oracle.CALLER, _plain),
-    "example": (oracle.CALLER, _plain),
+    "values": (outcome.VALUES, _plain),
+    "sizes": (outcome.SIZED, _plain),
+    "one output": (outcome.OUTPUTS, _budgeted),
+    "hooks": (outcome.HOOKS, lambda d, _: d.has("hook on the model")),
+    "words": (outcome.WORDS, lambda _, how: how.data == "none"),
+    "left out": (outcome.FLAGGED, _flagged),
+    "state": (outcome.CALLER, _plain),
+    "parameter": (outcome.CALLER, _plain),
+    "example": (outcome.CALLER, _plain),
 }
 
 

@@ -8,8 +8,18 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tests.property.oracle import KINDS, Outcome, examine
-from tests.property.report import LEAST_ACCEPTED, LEAST_SHARE, accepted_share, failures, shares, table
+from tests.property.calls import SIZES
+from tests.property.oracle import examine
+from tests.property.outcome import KINDS, Outcome
+from tests.property.report import (
+    LEAST_ACCEPTED,
+    LEAST_SHARE,
+    accepted_share,
+    failures,
+    shares,
+    table,
+    taken_share,
+)
 
 SHORT, WHOLE = 60, 2000
 
@@ -36,6 +46,11 @@ def test_errors_are_the_projects_own(outcomes: Sequence[Outcome]) -> None:
 
 def test_valid_modules_are_accepted(outcomes: Sequence[Outcome]) -> None:
     assert accepted_share(outcomes) >= LEAST_ACCEPTED, table(outcomes)
+
+
+def test_other_sizes_are_taken(outcomes: Sequence[Outcome]) -> None:
+    """Refusing them would be right, and of no use."""
+    assert taken_share(outcomes, SIZES) >= LEAST_ACCEPTED, table(outcomes)
 
 
 def test_every_feature_is_drawn_often() -> None:
