@@ -63,8 +63,6 @@ def split_output(output: object, budget: Budget | None, calibration: object) -> 
     named = named_outputs(output)
     if named is None:
         return None if budget is None else budget.named, budget
-    if calibration is None:
-        raise InputError(f"output={output!r} is what the budget is measured on: pass calibration=")
     if budget is None:
         return named, None
     if budget.named not in (None, named):

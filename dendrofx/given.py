@@ -46,7 +46,7 @@ class Given:
             InputError: what cannot be used, with the number of its batch and what to write instead.
         """
         example = None if example_inputs is None else Inputs.of(example_inputs)
-        batches = None if calibration is None else read_batches(calibration)
+        batches = None if calibration is None else [b for b in read_batches(calibration) if b.samples > 0]
         if batches == []:
             raise InputError("calibration is empty: pass at least a few hundred samples, or calibration=None")
         first = example if example is not None else None if batches is None else batches[0]

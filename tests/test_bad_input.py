@@ -74,26 +74,30 @@ def test_a_model_that_was_transformed_already() -> None:
 
 def test_wrong_width() -> None:
     message = refusal(compressible(), calibration=[rows(200, 63)])
-    assert "Sequential rejects the inputs (float32[80, 63])" in message
+    assert "Sequential rejects the inputs (input=float32[200, 63])" in message
     assert message.endswith(REJECTS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.int64])
 def test_wrong_dtype(dtype: torch.dtype) -> None:
     message = refusal(compressible(), calibration=[rows().to(dtype)])
-    assert f"Sequential rejects the inputs ({str(dtype).removeprefix('torch.')}[80, 64])" in message
+    assert f"Sequential rejects the inputs (input={str(dtype).removeprefix('torch.')}[200, 64])" in message
     assert message.endswith(REJECTS)
 
 
 def test_wrong_example_inputs() -> None:
-    assert "rejects the inputs (float32[5, 63])" in refusal(compressible(), rows(5, 63))
+    assert "rejects the inputs (input=float32[5, 63])" in refusal(compressible(), rows(5, 63))
     assert refusal(compressible(), "rows") == "a batch is a tensor, a tuple or a dict of tensors, got str"
 
 
 def test_inputs_of_another_name_or_number() -> None:
-    assert "rejects the inputs (x=float32[80, 64])" in refusal(compressible(), calibration=[{"x": rows()}])
+    named = refusal(compressible(), calibration=[{"x": rows()}])
+    assert named == "Sequential does not take the inputs (x=float32[200, 64]): missing a required argument: 'input'"
     labelled = (rows(), torch.zeros(200, dtype=torch.int64))
-    assert "rejects the inputs (float32[80, 64], int64[80])" in refusal(compressible(), calibration=[labelled])
+    assert refusal(compressible(), calibration=[labelled]) == (
+        "Sequential does not take the inputs (float32[200, 64], int64[200]): too many positional arguments. If its last is a label,"
+        " pass calibration=[input for input, _ in loader]"
+    )
 
 
 @pytest.mark.parametrize("batches", [4, 10])
@@ -103,7 +107,7 @@ def test_one_batch_of_the_wrong_width_or_dtype(bad: Tensor, batches: int) -> Non
     for seed in range(4):
         good = [rows(40) for _ in range(batches - 1)]
         message = refusal(compressible(), calibration=[*good, bad], seed=seed)
-        assert "rejects the inputs (float" in message
+        assert "rejects the inputs (input=float" in message
         assert message.endswith(REJECTS)
 
 
@@ -126,7 +130,7 @@ def test_calibration_with_nan() -> None:
     bad = rows()
     bad[3, 4] = math.nan
     assert refusal(compressible(), calibration=[rows(), bad]) == (
-        "calibration batch 1 (float32[200, 64]) holds 1 values that are NaN or infinite: drop them"
+        "calibration batch 1 (float32[200, 64]) holds 1 values that are NaN: drop these samples"
     )
 
 

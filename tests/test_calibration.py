@@ -158,14 +158,13 @@ def test_empty(batches: Any) -> None:
     assert str(error.value) == EMPTY
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_values_that_are_not_finite(value: float) -> None:
+def test_values_that_are_no_numbers() -> None:
     bad = torch.zeros(4, 3)
-    bad[1, 2] = bad[3, 0] = value
+    bad[1, 2] = bad[3, 0] = float("nan")
     with pytest.raises(dendrofx.InputError) as error:
         Calibration.read([torch.zeros(4, 3), {"x": bad}], 0)
     assert (
-        str(error.value) == "calibration batch 1 (x=float32[4, 3]) holds 2 values that are NaN or infinite: drop them"
+        str(error.value) == "calibration batch 1 (x=float32[4, 3]) holds 2 values that are NaN: drop these samples"
     )
 
 

@@ -228,7 +228,6 @@ def test_a_loss_is_refused_with_the_next_step_unless_nothing_is_measured() -> No
 
 @pytest.mark.parametrize(("options", "says"), [
     ({"budget": Budget("deviation", LIMIT, output="value"), "output": "action"}, "output='action', but the budget is deviation of"),
-    ({"output": "action", "calibration": None}, "output='action' is what the budget is measured on: pass calibration="),
     ({"output": "acton"}, "output='acton' is no floating-point output of the model; it has action, value"),
     ({"output": True}, "output names outputs, such as 'logits', 0 or"),
 ])  # fmt: skip

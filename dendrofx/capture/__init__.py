@@ -9,7 +9,7 @@ Three ways, in this order; what one cannot do, the next tries, and no graph is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
@@ -190,40 +190,47 @@ class _Capture:
 
     def by(self, ways: Sequence[str]) -> fx.GraphModule:
         """The graph of the first way that succeeds; of those that hold for some sizes alone, the one that holds for most."""
-        failed: list[str] = []
-        kept: list[fx.GraphModule] = []
+        failed: dict[str, str] = {}
+        kept: dict[str, fx.GraphModule] = {}
         cause: BaseException | None = None
         for way in ways:
             try:
                 gm = getattr(self, f"by_{way}")()
             except (CaptureError, InputError) as error:
                 cause = error
-                failed.append(f"{way}: {error}")
+                failed[way] = str(error)
                 continue
-            kept.append(gm)
+            kept[way] = gm
             if (reason := self.lacks(gm)) is None:
                 return self.finished(gm, failed)
-            failed.append(f"{way}: {reason}")
+            failed[way] = reason
         if kept:  # the first, unless a later one holds for more
-            best = min(kept, key=lambda gm: (_hides_linears(gm), self.lacks(gm) is not None))
-            return self.finished(best, failed)
+            best = min(kept, key=lambda way: (_hides_linears(kept[way]), self.lacks(kept[way]) is not None))
+            failed.pop(best)
+            return self.finished(kept[best], failed)
         if self.example is None:
-            failed.append("export, trace: they need inputs: pass example_inputs= or calibration=")
-        raise CaptureError(f"cannot capture {type(self.model).__name__}.\n  " + "\n  ".join(failed)) from cause
+            failed["export, trace"] = "they need inputs: pass example_inputs= or calibration="
+        lines = [f"{way}: {why}" for way, why in failed.items()]
+        raise CaptureError(f"cannot capture {type(self.model).__name__}.\n  " + "\n  ".join(lines)) from cause
 
     def lacks(self, gm: fx.GraphModule) -> str | None:
         """Why another way may be better than a graph that is right."""
         if gm.meta[CAPTURE].way == "symbolic" and self.example is not None and _hides_linears(gm):
             return "torch's own layers hide their Linears"
-        guards = [g for g in gm.meta[CAPTURE].guards if not is_equality(g)]
+        captured: Captured = gm.meta[CAPTURE]
+        guards = [g for g in captured.guards if not is_equality(g)]
+        if captured.fixed:
+            return f"it fixes {', '.join(captured.fixed)}"
         return f"it holds only for {', '.join(guards)}" if guards else None
 
-    def finished(self, gm: fx.GraphModule, failed: Sequence[str]) -> fx.GraphModule:
+    def finished(self, gm: fx.GraphModule, failed: Mapping[str, str]) -> fx.GraphModule:
         """With notes of what was done."""
         linears = {n or "0": type(m).__name__ for n, m in self.model.named_modules() if isinstance(m, nn.Linear)}
         gm.meta[LINEARS] = linears  # a model that is one Linear became a chain of one
         notes = [f"hooks that only look are left out: {', '.join(self.looking)}"] if self.looking else []
-        gm.meta[CAPTURE] = replace(gm.meta[CAPTURE], failed=tuple(failed), notes=tuple(notes))
+        gm.meta[CAPTURE] = replace(
+            gm.meta[CAPTURE], failed=tuple(f"{way}: {why}" for way, why in failed.items()), notes=tuple(notes)
+        )
         return gm
 
     def by_symbolic(self) -> fx.GraphModule:
@@ -290,6 +297,8 @@ class _Capture:
         first = verify(model, graph, [("", self.example)], twins, call)
         few = self.example.take(torch.arange(FEW)) if self.example.samples > FEW else self.example
         trial = SizeTrial(Pair(lambda x: call(model, x), graph), few, form, run.limits if run is not None else ())
+        if run is not None and run.fixed:
+            trial.ladder()
         gm.meta[CALL] = form = replace(form, guards=trial.guards())
         rest = verify(model, guarded, self.tries(way, run), twins, call)
         worst = max(first, rest, key=lambda pair: pair[0])

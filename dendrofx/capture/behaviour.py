@@ -170,6 +170,11 @@ def drop_hooks(model: nn.Module, keep: Sequence[str] = ()) -> None:
                 getattr(module, kind).clear()
 
 
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether `forward` was replaced on a module: it is not what its class says."""
+    return "forward" in vars(module)
+
+
 def hooked(model: nn.Module) -> Iterator[str]:
     """Names of the modules that have hooks."""
     for name, module in model.named_modules():

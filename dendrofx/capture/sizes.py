@@ -31,6 +31,8 @@ from dendrofx.show import first_line
 Axis = tuple[str, int]
 # Of more axes of one size, not every pair is tried.
 MOST_OF_A_SIZE = 6
+# Sizes that a graph of one run is tried at besides.
+LADDER = (1, 2, 3, 4, 5, 7, 9, 12, 17, 33, 65, 129, 257)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,33 @@ class SizeTrial:
         self.axes = {(name, axis): n for name, t in example.kwargs for axis, n in enumerate(t.shape) if n > 0}
         self.certain = [g for g in form.guards if not is_simple(g)]
         self.tried: list[tuple[Inputs, str]] = []
+        self.bounds: list[str] = []
+
+    @torch.no_grad()
+    def ladder(self) -> None:
+        """Run many sizes of the axes, for a graph of one run: a branch on a size (`if x.size(0) > 100`) is fixed in it unsaid.
+
+        Between the sizes that were run the graph is taken to hold; outside of the first that is wrong, it does not.
+        """
+        for axes in self.joint():
+            size = self.axes[axes[0]]
+            for up in (True, False):
+                good = size
+                for count in [n for n in sorted(LADDER, reverse=not up) if (n > size) is up and n != size]:
+                    if self.apart(self.resized(axes, count)):
+                        self.bounds.append(f"{_size(axes[0])} {'<=' if up else '>='} {good}")
+                        break
+                    good = count
+
+    def joint(self) -> Iterator[list[Axis]]:
+        """Axes that change together: the samples, and those of one size in one place."""
+        carrying = [a for a in self.axes if a[1] == 0 and a[0] not in self.example.shared]
+        if carrying:
+            yield carrying
+        yield from ([axis] for axis in self.axes if axis not in carrying)
+        for axes in _groups(self.axes):
+            if len({place for _, place in axes}) == 1 and axes != carrying:
+                yield axes
 
     @torch.no_grad()
     def guards(self) -> tuple[str, ...]:
@@ -87,7 +116,7 @@ class SizeTrial:
             size = self.axes[name, axis]
             self.apart(self.resized([a for a, n in self.axes.items() if n == size and a[1] == axis], most + 1))
         stated = [g for g in self.form.guards if not self.implied(g)]
-        return tuple(dict.fromkeys([*stated, *found]))
+        return tuple(dict.fromkeys([*stated, *found, *self.bounds]))
 
     def alone(self) -> Iterator[str]:
         """The guards of axes that are changed on their own."""

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from dendrofx.calling import CallForm
+from dendrofx.capture.behaviour import has_own_forward
 from dendrofx.capture.boxed import place_of
 from dendrofx.capture.names import free_name
 from dendrofx.capture.tracing import tracing
@@ -18,6 +19,15 @@ from dendrofx.routed import as_rows, restore_rows, split_rows
 from dendrofx.show import first_line
 
 _LEAVES = (FullOnHardRows, LightAfterGate, LightBeforeGate, LightWithEvidence, LightWithScales)
+
+
+class TensorProxy(fx.Proxy):
+    """A traced tensor that says that it is one: code that asks is traced as it runs."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """What `isinstance` sees."""
+        return Tensor
 
 
 class Tracer(fx.Tracer):
@@ -34,8 +44,18 @@ class Tracer(fx.Tracer):
         self.thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Torch's own layers, and dendrofx's run-time leaves."""
-        return m is not self.root and (isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name))
+        """Torch's own layers as they are, and dendrofx's run-time leaves."""
+        if m is self.root or has_own_forward(m):
+            return False
+        return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """A traced value, which `isinstance(x, Tensor)` in a model takes for the tensor that it stands for."""
+        return TensorProxy(node, self) if self.form is not None else super().proxy(node)
+
+    def create_arg(self, a: Any) -> Any:  # noqa: ANN401  (FX's own)
+        """An argument of a node; traced values first, which look like tensors."""
+        return a.node if type(a) is TensorProxy else super().create_arg(a)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:  # noqa: ANN401
         """A call of a module; those of other threads are passed on, for FX patches all modules while it traces."""

@@ -17,6 +17,7 @@ from torch.fx.graph import CodeGen
 
 from dendrofx.activations import is_in_place
 from dendrofx.calling import CallForm
+from dendrofx.capture.behaviour import has_own_forward
 from dendrofx.capture.boxed import BOX
 from dendrofx.capture.names import free_name
 
@@ -42,7 +43,7 @@ class Writer:
         self.root: dict[str, Any] = {}
         self.linears: dict[int, list[str]] = {}
         for name, module in self.modules.items():
-            if type(module) is nn.Linear:
+            if type(module) is nn.Linear and not has_own_forward(module):
                 self.linears.setdefault(id(module.weight), []).append(name)
 
     def attribute(self, target: str, value: Any) -> fx.Node:  # noqa: ANN401

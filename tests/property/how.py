@@ -14,7 +14,7 @@ from tests.property.draft import BATCH, DOCS, TOKENS, Draft
 from tests.property.features.modules import HOOKED
 
 MIXED = {BATCH: (4, 6, 8), TOKENS: (5, 6, 8), DOCS: (4, 5, 7)}
-BATCHES = 48
+BATCHES = 160  # a fifth of them sets tolerances, and a batch may be a single sample
 
 
 @dataclass(frozen=True)

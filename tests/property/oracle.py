@@ -37,7 +37,7 @@ _KIND_OF = {SIZES: SIZED, RAISES: SIZED, FLAGS: FLAGGED, LEFT_OUT: FLAGGED}
 # The mean deviation of fresh samples over the budget. Calibration walks some 60 samples, or 10 calls where the inputs share no
 # axis of samples: what one in twenty of them does may be seen in none. Outputs that a budget does not hold for are far above.
 SLACK = 1.5
-FRESH = 32  # batches of fresh samples, 200 and more
+FRESH = 64  # batches of fresh samples
 
 
 def examine(number: int) -> Outcome:
