@@ -24,6 +24,7 @@ from dendrofx.inputs import Inputs
 from dendrofx.passes import DropDeadRows, FuseAttention, MarkRows, MergeLinears, SplitAxes, run_passes
 from dendrofx.rows.analysis import RowAnalysis
 from dendrofx.rows.attention import attend_rows
+from dendrofx.rows.layout import shape
 from dendrofx.rows.live import put_rows, take_rows
 from dendrofx.show import LIVE
 
@@ -106,6 +107,11 @@ def _check_mask(captured: fx.GraphModule, name: str, example: Inputs) -> None:
     mask = given[name]
     if mask.dim() != 2:
         raise InputError(f"dead_rows: '{name}' is shaped {tuple(mask.shape)}; a mask of rows is [batch, tokens]")
+    if len(set(shape(next(n for n in captured.graph.nodes if n.target == name)))) < 2:
+        raise InputError(
+            f"dead_rows: both axes of '{name}' count the same, {list(mask.shape)}: a mask of rows is [batch, tokens], not"
+            " [tokens, tokens]"
+        )
     others = [t for k, t in given.items() if k != name and t.dim() > 1]
     if others and not any(t.shape[:2] == mask.shape for t in others):
         sizes = " and ".join(str(list(t.shape)) for t in others)
