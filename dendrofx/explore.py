@@ -60,6 +60,7 @@ class Explored:
         rows: f32[N, in], rows that reach the site, for timing.
         per_sample: rows that one sample brings to the site.
         refused: sites without a candidate.
+        unfit: why the full form that the caller named does not fit a site.
     """
 
     found: dict[str, list[Candidate]] = field(default_factory=dict)
@@ -67,6 +68,7 @@ class Explored:
     rows: dict[str, Tensor] = field(default_factory=dict)
     per_sample: dict[str, float] = field(default_factory=dict)
     refused: dict[str, Refusal] = field(default_factory=dict)
+    unfit: dict[str, str] = field(default_factory=dict)
 
 
 def explore(
@@ -88,7 +90,7 @@ def explore(
         example: what reaches the sites where there is no data.
 
     Raises:
-        InputError: without data, a light form or gate that the caller named needs some.
+        InputError: a full form that the caller named, or without data a light form or gate, fits no site.
     """
     explored = Explored()
     if options.max_deviation == 0:
@@ -107,6 +109,8 @@ def explore(
         if data is not None:
             samples = _few(data.fit, FEW_SAMPLES if many else PROBE_SAMPLES)
             explored.weights.update(_weights(captured, sites, explored.found, samples, options.max_deviation))
+    if not explored.found and len(done) == len(sites):
+        _require_named(explored, data, options)
     for site in sites:
         if site.name not in done:
             explored.found.pop(site.name, None)
@@ -140,13 +144,22 @@ def _explore(
     try:
         found, reasons = candidates(rows, options.lights, options.gate, options.full, options.seed, many)
     except FullFormError as error:
-        raise InputError(f"site '{site.name}' ({site.shape}): {error}. Leave the site out with sites=") from error
+        explored.unfit[site.name] = f"site '{site.name}' ({site.shape}): {error}. Leave the site out with sites="
+        _refuse(explored, site, str(error))
+        return
     if not found:
-        if not recorded and (options.lights is not None or options.gate is not None):
-            raise InputError(f"site '{site.name}': {reasons[0]}")
         _refuse(explored, site, reasons[0] if reasons else "no light form fits")
         return
     explored.found[site.name] = found
+
+
+def _require_named(explored: Explored, data: Calibration | None, options: Options) -> None:
+    """Raise where nothing can be routed for what the caller named: one site that it does not fit is refused, not all of them."""
+    if explored.unfit:
+        raise InputError(next(iter(explored.unfit.values())))
+    if data is None and explored.refused and (options.lights is not None or options.gate is not None):
+        name, refusal = next(iter(explored.refused.items()))
+        raise InputError(f"site '{name}': {refusal.reason}")
 
 
 def _weights(

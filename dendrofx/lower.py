@@ -18,6 +18,7 @@ from torch import fx, nn
 
 from dendrofx.apart import apart, bare
 from dendrofx.module import RoutedModule
+from dendrofx.spelled import spell_out
 
 
 def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule:
@@ -40,6 +41,7 @@ def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule
         kind = RoutedModule if isinstance(module, RoutedModule) else fx.GraphModule
         fresh = kind(module, copy.deepcopy(module.graph))
         fresh.training = module.training
+    spell_out(fresh)
     with _known_warnings_silenced():
         scripted = torch.jit.script(bare(fresh) if freeze else fresh)
         if freeze:

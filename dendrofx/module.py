@@ -115,7 +115,7 @@ def site_modules(gm: fx.GraphModule, full_node: fx.Node) -> dict[str, nn.Module]
 
 
 def tolerances(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The tolerance buffers of a routed module, eager or scripted, by graph name; write to them with `.fill_(value)`.
+    """The tolerance buffers of a routed module, eager or scripted, by graph name; write to them with `set_tolerances`.
 
     A frozen module has none: set them before freezing.
     """
@@ -126,8 +126,9 @@ def tolerances(module: nn.Module) -> dict[str, torch.Tensor]:
 def set_tolerances(module: nn.Module, values: Mapping[str, float]) -> None:
     """Write tolerances by graph name; unnamed sites keep theirs."""
     buffers = tolerances(module)
-    for name, value in values.items():
-        buffers[name].fill_(value)
+    with torch.inference_mode():  # where alone a module that was made, copied or loaded in it can be written to
+        for name, value in values.items():
+            buffers[name].fill_(value)
 
 
 def counted_graph(gm: fx.GraphModule) -> fx.Graph:
