@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from dendrofx.block import row_cost
 from dendrofx.calling import CALL
-from dendrofx.cascade.leaves import FullOnDoubtful, count_cascade
+from dendrofx.cascade.leaves import FullOnDoubtful, count_cascade, doubt_not_finite
 from dendrofx.inputs import Inputs
 from dendrofx.leaves import FullOnHardRows, LightBeforeGate, LightWithEvidence, LightWithScales
 from dendrofx.pickling import PackedModule
@@ -167,6 +167,7 @@ def _cascade_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node
     full = found[0]
     light, split = cast(fx.Node, full.args[1]), cast(fx.Node, full.args[2])
     gate = cast(fx.Node, split.args[0])
+    gate = cast(fx.Node, gate.args[0]) if gate.target is doubt_not_finite else gate
     margin = float(getattr(gm.get_submodule(str(gate.target)), "margin", 0.0))
     inner = [_called_counted(graph, copied[n]) for n in (light, full)]
     score, tolerance = (copied[cast(fx.Node, a)] for a in split.args[:2])

@@ -10,7 +10,7 @@ from dendrofx.block_replay import replay_blocks
 from dendrofx.calibration import Calibration
 from dendrofx.cascade.finish import CascadeRecipe
 from dendrofx.cascade.forms import with_forms
-from dendrofx.cascade.graph import build
+from dendrofx.cascade.graph import build, finite_inputs
 from dendrofx.cascade.search import picks
 from dendrofx.errors import InputError, PlanError
 from dendrofx.find_sites import find_sites
@@ -76,8 +76,9 @@ def replay_cascade(
     asked = budget or _budget(plan)
     reference, outputs = (picks(m, data.gate, asked) for m in (captured, light))
     rows = ModelRows(outputs, reference, asked.losses(reference, outputs), asked.is_decision)
+    finite = finite_inputs(analysis.batched, data.fit)
     decision = asked.place(data.test[0].call(captured.forward))
-    module = build(captured, light, fit(rows).eval(), full, analysis.batched, decision)
+    module = build(captured, light, fit(rows).eval(), full, analysis.batched, decision, finite)
     set_tolerances(module, {"model": float(plan.cascade.tolerance or 0.0)})
     return module, CascadeRecipe(captured, light, full, analysis.batched, decision)
 
