@@ -60,7 +60,6 @@ class Explored:
         rows: f32[N, in], rows that reach the site, for timing.
         per_sample: rows that one sample brings to the site.
         refused: sites without a candidate.
-        unfit: why the full form that the caller named does not fit a site.
     """
 
     found: dict[str, list[Candidate]] = field(default_factory=dict)
@@ -68,7 +67,6 @@ class Explored:
     rows: dict[str, Tensor] = field(default_factory=dict)
     per_sample: dict[str, float] = field(default_factory=dict)
     refused: dict[str, Refusal] = field(default_factory=dict)
-    unfit: dict[str, str] = field(default_factory=dict)
 
 
 def explore(
@@ -90,7 +88,7 @@ def explore(
         example: what reaches the sites where there is no data.
 
     Raises:
-        InputError: a full form that the caller named, or without data a light form or gate, fits no site.
+        InputError: a full form that the caller named does not fit a site, or without data a light form or gate fits none.
     """
     explored = Explored()
     if options.max_deviation == 0:
@@ -144,9 +142,7 @@ def _explore(
     try:
         found, reasons = candidates(rows, options.lights, options.gate, options.full, options.seed, many)
     except FullFormError as error:
-        explored.unfit[site.name] = f"site '{site.name}' ({site.shape}): {error}. Leave the site out with sites="
-        _refuse(explored, site, str(error))
-        return
+        raise InputError(f"site '{site.name}' ({site.shape}): {error}. Leave the site out with sites=") from error
     if not found:
         _refuse(explored, site, reasons[0] if reasons else "no light form fits")
         return
@@ -154,9 +150,7 @@ def _explore(
 
 
 def _require_named(explored: Explored, data: Calibration | None, options: Options) -> None:
-    """Raise where nothing can be routed for what the caller named: one site that it does not fit is refused, not all of them."""
-    if explored.unfit:
-        raise InputError(next(iter(explored.unfit.values())))
+    """Raise where what the caller named fits no site; one site that it does not fit is refused, and the others are routed."""
     if data is None and explored.refused and (options.lights is not None or options.gate is not None):
         name, refusal = next(iter(explored.refused.items()))
         raise InputError(f"site '{name}': {refusal.reason}")
