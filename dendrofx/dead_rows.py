@@ -13,12 +13,13 @@ Dead positions of row-shaped outputs become zero. A sample without any live row 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import fx
 
-from dendrofx.contract import ANY, Contract
+from dendrofx.contract import ANY, Contract, fits, live_mask
 from dendrofx.errors import InputError
 from dendrofx.inputs import Inputs
 from dendrofx.passes import DropDeadRows, FuseAttention, MarkRows, MergeLinears, SplitAxes, run_passes
@@ -51,6 +52,11 @@ class DeadRows:
     crossings: tuple[int, int]
     side: str
     difference: float
+
+    def takes(self, batches: Iterable[Inputs]) -> bool:
+        """Whether the padding of all of them is where the contract holds."""
+        name, inverted = self.mask.removeprefix("~"), self.mask.startswith("~")
+        return all(fits(live_mask(dict(b.kwargs)[name], inverted), self.side) for b in batches)
 
     def describe(self, live: float | None = None) -> str:
         """In words.

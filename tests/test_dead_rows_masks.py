@@ -127,6 +127,13 @@ def test_padding_on_the_side_for_which_it_does_not_hold_is_named() -> None:
         dendrofx.transform(First().eval(), inputs([9, 4], left=True), dead_rows="mask", **EXACT)
 
 
+def test_calibration_with_padding_elsewhere_is_refused() -> None:
+    data = [inputs([9, 4, 7, 3], left=i > 6) for i in range(8)]
+    why = r"^dead_rows='mask': the model ignores padding on the right alone, and calibration holds samples with padding els"
+    with pytest.raises(InputError, match=why):
+        dendrofx.transform(First().eval(), calibration=data, dead_rows="mask", max_deviation=0, tune_seconds=0)
+
+
 def test_how_padding_is_marked_is_a_guess_where_there_is_none() -> None:
     with pytest.raises(
         InputError, match=r"The example has no padding, so how it is marked is a guess: pass inputs with"
