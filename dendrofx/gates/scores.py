@@ -24,7 +24,7 @@ def hard_where_not_finite(score: Tensor, x: Tensor) -> Tensor:
         score: f32[N].
         x: f32[N, ...], the rows.
     """
-    return score + 0.0 * x.flatten(1).sum(1) if x.dim() > 1 else score + 0.0 * x
+    return torch.add(score, x.flatten(1).sum(1) if x.dim() > 1 else x, alpha=0.0)
 
 
 class LightRows(NamedTuple):
