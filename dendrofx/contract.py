@@ -1,30 +1,37 @@
 """The mask contract: what a dead row holds must reach no output that the caller reads.
 
 It is checked by experiment on the captured graph: dead rows of every input are replaced, and the outputs compared; live positions
-of outputs with a token axis, and all of the others. Masks of every kind are tried: the example's own, full ones, ragged ones with
-padding on the right and on the left.
+of outputs with a token axis, and all of the others. The example's own mask is tried, and every pattern of live and dead rows
+written in its values (`masks.py`): full, empty, ragged on the right and on the left, and with dead rows in the middle.
 
-Some models keep the contract for one side alone: a pooler that reads the first token is right while padding is on the right. They
-are accepted for the example's side, and every call checks that its mask is of that side (`live_rows`).
+Some models keep the contract for one side alone: a pooler that reads the first token is right while padding is on the right, and
+positions that count live rows begin below zero where it is on the left. They are accepted for the example's side, and every call
+checks that its mask is of that side (`live_rows`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
 
+from dendrofx import numerics
 from dendrofx.capture.variants import variants
 from dendrofx.errors import InputError
 from dendrofx.inputs import Inputs
+from dendrofx.masks import EMPTY, PATTERNS, live_of, patterns
 from dendrofx.outputs import flatten
 from dendrofx.rows.analysis import RowAnalysis
 from dendrofx.rows.layout import SAMPLES, TOKENS
+from dendrofx.show import first_line
 
-# Live rows are summed in other orders and other row counts: what may move, relative to the largest value of an output.
-ROUNDING = 1e-5
+# Of float32. When dead rows change, live ones do not even round in another way: it holds for every type.
+ROUNDING = numerics.ROUNDING[torch.float32]
 ANY, RIGHT, LEFT = "any", "right", "left"
+GUESSED = ". The example has no padding, so how it is marked is a guess: pass inputs with padding"
 
 
 class Contract:
@@ -48,37 +55,54 @@ class Contract:
         Raises:
             InputError: it holds for none that fits the example; names the outputs that moved.
         """
-        moved = self.moved(gm, analysis, ANY)
-        if not moved:
+        broken = self.broken(gm, analysis, ANY)
+        if not broken:
             return ANY
-        for side in (RIGHT, LEFT):
-            if fits(self.alive(self.example), side) and not self.moved(gm, analysis, side):
+        held = [side for side in (RIGHT, LEFT) if not self.broken(gm, analysis, side)]
+        for side in held:
+            if fits(self.alive(self.example), side):
                 return side
-        other = self.name if self.inverted else f"~{self.name}"
-        hint = (
-            f". It holds for the inverted mask: pass dead_rows={other!r}"
-            if not Contract(other, self.example).moved(gm, analysis, ANY)
-            else ". The model lets padding reach its outputs (a pooling over all tokens, say): transform the part before that"
-        )
         raise InputError(
             f"dead_rows={self.dead_rows!r}: the mask contract does not hold. When dead rows of the inputs change,"
-            f" {' and '.join(moved)}{hint}"
+            f" {' and '.join(broken)}{f'; it holds for padding on the {held[0]} alone' if held else ''}{self.hint(gm, analysis)}"
         )
 
-    def moved(self, gm: fx.GraphModule, analysis: RowAnalysis, side: str) -> list[str]:
-        """The outputs that move when dead rows of the inputs change, each with how far."""
+    def hint(self, gm: fx.GraphModule, analysis: RowAnalysis) -> str:
+        """What to do about a contract that does not hold."""
+        other = self.name if self.inverted else f"~{self.name}"
+        if not Contract(other, self.example).broken(gm, analysis, ANY):
+            return f". It holds for the inverted mask: pass dead_rows={other!r}"
+        step = ". The model lets padding reach its outputs (a pooling over all tokens, say): transform the part before that"
+        return step if bool((self.mask != 0).any() & (self.mask == 0).any()) else f"{step}{GUESSED}"
+
+    def broken(self, gm: fx.GraphModule, analysis: RowAnalysis, side: str) -> list[str]:
+        """What breaks the contract for padding on a side: outputs that move, each with how far, or a mask that is refused."""
         generator = torch.Generator().manual_seed(0)
         layouts = {str(n.target): analysis.layout(n) for n in gm.graph.nodes if n.op == "placeholder"}
         worst: dict[str, float] = {}
-        for inputs in self.variants(side):
+        for what, inputs in self.variants(side):
+            before = self.run(gm, inputs, what)
+            if isinstance(before, str):
+                if what in PATTERNS and what != EMPTY:
+                    return [f"{what} are refused ({before})"]
+                continue
             alive, changed = self.alive(inputs), {}
             for key, value in inputs.kwargs:
                 rows = layouts[key].startswith(SAMPLES + TOKENS) and key != self.name
                 changed[key] = _with_other_dead_rows(value, alive, generator) if rows else value
-            before, after = inputs.call(gm), Inputs((), tuple(changed.items())).call(gm)
+            after = Inputs((), tuple(changed.items())).call(gm)
             for output, far in differences(before, after, alive).items():
                 worst[output] = max(worst.get(output, 0.0), far)
         return [f"output '{k}' moves by {v:.2g} of its largest value" for k, v in worst.items() if not v <= ROUNDING]
+
+    def run(self, gm: fx.GraphModule, inputs: Inputs, what: str) -> Any:  # noqa: ANN401
+        """The graph's output, or why it rejects a variant of the example: other sizes and masks than the model is made for."""
+        try:
+            return inputs.call(gm)
+        except Exception as error:
+            if not what:
+                raise
+            return first_line(error)
 
     def compare(self, captured: fx.GraphModule, live: fx.GraphModule, side: str) -> float:
         """The largest difference of an output on live rows from that on all rows, relative to its largest value.
@@ -86,11 +110,18 @@ class Contract:
         Raises:
             InputError: more than rounding; names the output and the inputs.
         """
-        worst = 0.0
-        for inputs in self.variants(side):
-            far = differences(inputs.call(captured), inputs.call(live), self.alive(inputs))
+        worst, allowed = 0.0, numerics.rounding(*{p.dtype for p in captured.parameters() if p.is_floating_point()})
+        for what, inputs in self.variants(side):
+            wanted = self.run(captured, inputs, what)
+            if isinstance(wanted, str):
+                continue
+            try:
+                got = inputs.call(live)
+            except RuntimeError as error:
+                raise InputError(f"dead_rows={self.dead_rows!r}: {first_line(error)}") from error
+            far = differences(wanted, got, self.alive(inputs))
             for output, value in far.items():
-                if not value <= ROUNDING:
+                if not value <= allowed:
                     raise InputError(
                         f"dead_rows={self.dead_rows!r}: on live rows, output '{output}' is {value:.2g} of its largest value away"
                         f" from the model's on {inputs}: what padding holds reaches it. Transform the part of the model before"
@@ -103,19 +134,21 @@ class Contract:
         """bool[batch, tokens], the live rows of inputs."""
         return live_mask(dict(inputs.kwargs)[self.name], self.inverted)
 
-    def variants(self, side: str) -> Iterator[Inputs]:
-        """The example and its variants whose padding is on a side, and the example padded on the right."""
-        for _, inputs in variants(self.example):
+    @property
+    def mask(self) -> Tensor:
+        """The example's own."""
+        return cast(Tensor, dict(self.example.kwargs)[self.name])
+
+    def variants(self, side: str) -> Iterator[tuple[str, Inputs]]:
+        """The example, its variants and every pattern of its mask, of those whose padding is on a side; each with its name."""
+        for what, inputs in chain(variants(self.example), self.patterns()):
             if fits(self.alive(inputs), side):
-                yield inputs
-        mask = dict(self.example.kwargs)[self.name]
-        length = mask.size(1)
-        ends = length - torch.arange(mask.size(0)) % max(length - 1, 1)
-        alive = torch.arange(length) < ends[:, None]
-        if side == LEFT:
-            alive = alive.flip(1)
-        padded = (~alive if self.inverted else alive).to(mask.dtype)
-        yield Inputs((), tuple((k, padded if k == self.name else v) for k, v in self.example.kwargs))
+                yield what, inputs
+
+    def patterns(self) -> Iterator[tuple[str, Inputs]]:
+        """The example with masks of every pattern."""
+        for what, mask in patterns(self.mask, self.inverted):
+            yield what, Inputs((), tuple((k, mask if k == self.name else v) for k, v in self.example.kwargs))
 
 
 def fits(alive: Tensor, side: str) -> bool:
@@ -126,7 +159,7 @@ def fits(alive: Tensor, side: str) -> bool:
 
 def live_mask(mask: Tensor, inverted: bool) -> Tensor:
     """bool[batch, tokens], as `live_rows` reads a mask; samples without a live row count as all live."""
-    alive = mask.eq(0) if inverted else mask.ne(0)
+    alive = live_of(mask, inverted)
     return alive | ~alive.any(1, keepdim=True)
 
 

@@ -13,17 +13,19 @@ Dead positions of row-shaped outputs become zero. A sample without any live row 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import fx
 
-from dendrofx.contract import ANY, Contract
+from dendrofx.contract import ANY, Contract, fits, live_mask
 from dendrofx.errors import InputError
 from dendrofx.inputs import Inputs
 from dendrofx.passes import DropDeadRows, FuseAttention, MarkRows, MergeLinears, SplitAxes, run_passes
 from dendrofx.rows.analysis import RowAnalysis
 from dendrofx.rows.attention import attend_rows
+from dendrofx.rows.layout import shape
 from dendrofx.rows.live import put_rows, take_rows
 from dendrofx.show import LIVE
 
@@ -50,6 +52,11 @@ class DeadRows:
     crossings: tuple[int, int]
     side: str
     difference: float
+
+    def takes(self, batches: Iterable[Inputs]) -> bool:
+        """Whether the padding of all of them is where the contract holds."""
+        name, inverted = self.mask.removeprefix("~"), self.mask.startswith("~")
+        return all(fits(live_mask(dict(b.kwargs)[name], inverted), self.side) for b in batches)
 
     def describe(self, live: float | None = None) -> str:
         """In words.
@@ -106,6 +113,11 @@ def _check_mask(captured: fx.GraphModule, name: str, example: Inputs) -> None:
     mask = given[name]
     if mask.dim() != 2:
         raise InputError(f"dead_rows: '{name}' is shaped {tuple(mask.shape)}; a mask of rows is [batch, tokens]")
+    if len(set(shape(next(n for n in captured.graph.nodes if n.target == name)))) < 2:
+        raise InputError(
+            f"dead_rows: both axes of '{name}' count the same, {list(mask.shape)}: a mask of rows is [batch, tokens], not"
+            " [tokens, tokens]"
+        )
     others = [t for k, t in given.items() if k != name and t.dim() > 1]
     if others and not any(t.shape[:2] == mask.shape for t in others):
         sizes = " and ".join(str(list(t.shape)) for t in others)

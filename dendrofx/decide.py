@@ -14,6 +14,7 @@ from dendrofx.cascade.finish import finish_cascade
 from dendrofx.cascade.models import Models
 from dendrofx.cascade.run import Cascades
 from dendrofx.dead_rows import drop_dead_rows
+from dendrofx.errors import InputError
 from dendrofx.explore import Options
 from dendrofx.find_sites import find_sites
 from dendrofx.finish import finish
@@ -130,6 +131,11 @@ def _live(
     """The graph on live rows."""
     assert example is not None
     live, report = drop_dead_rows(captured, dead_rows, example)
+    if data is not None and not report.takes([*data.fit, *data.gate, *data.choose, *data.walk, *data.test]):
+        raise InputError(
+            f"dead_rows={dead_rows!r}: the model ignores padding on the {report.side} alone, and calibration holds samples with"
+            " padding elsewhere: leave them out"
+        )
     share = None if data is None else data.live_share(report.mask)
     return live, DeadRowsPlan(dead_rows, "live", report.describe(share))
 

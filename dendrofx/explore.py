@@ -91,7 +91,7 @@ def explore(
         example: what reaches the sites where there is no data.
 
     Raises:
-        InputError: without data, a light form or gate that the caller named needs some.
+        InputError: a full form that the caller named does not fit a site, or without data a light form or gate fits none.
     """
     explored = Explored()
     if options.max_deviation == 0:
@@ -110,6 +110,8 @@ def explore(
         if data is not None:
             samples = _few(data.fit, FEW_SAMPLES if many else PROBE_SAMPLES)
             explored.weights.update(_weights(captured, sites, explored.found, samples, options))
+    if not explored.found and len(done) == len(sites):
+        _require_named(explored, data, options)
     for site in sites:
         if site.name not in done:
             explored.found.pop(site.name, None)
@@ -145,11 +147,16 @@ def _explore(
     except FullFormError as error:
         raise InputError(f"site '{site.name}' ({site.shape}): {error}. Leave the site out with sites=") from error
     if not found:
-        if not recorded and (options.lights is not None or options.gate is not None):
-            raise InputError(f"site '{site.name}': {reasons[0]}")
         _refuse(explored, site, reasons[0] if reasons else "no light form fits")
         return
     explored.found[site.name] = found
+
+
+def _require_named(explored: Explored, data: Calibration | None, options: Options) -> None:
+    """Raise where what the caller named fits no site; one site that it does not fit is refused, and the others are routed."""
+    if data is None and explored.refused and (options.lights is not None or options.gate is not None):
+        name, refusal = next(iter(explored.refused.items()))
+        raise InputError(f"site '{name}': {refusal.reason}")
 
 
 def _weights(

@@ -183,6 +183,8 @@ def linear_refusal(module: nn.Linear) -> str | None:
         return subclass_refusal(type(module).__name__)
     if has_hooks(module):
         return "it has forward hooks, which a light branch would skip"
+    if module.weight.numel() == 0:
+        return f"it has no weights: {module.in_features} -> {module.out_features} features"
     if module.weight.dtype is not torch.float32:
         return f"its weight is {module.weight.dtype}; routing takes float32"
     return None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dendrofx.gates.scores import LightRows
-from dendrofx.routed import Split, as_rows, restore_rows, split_rows
+from dendrofx.routed import Split, as_rows, check_dtype, restore_rows, split_rows
 
 
 class LightAfterGate(nn.Module):
@@ -105,6 +105,7 @@ class FullOnHardRows(nn.Module):
         if split.hard_rows == 0:
             return light.out
         hard = self.full(x.index_select(0, split.hard))
+        check_dtype(hard, x)
         if not split.easy_only:
             return light.out.index_copy_(0, split.hard, hard)
         out = x.new_empty([split.rows, hard.size(1)])

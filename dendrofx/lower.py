@@ -20,6 +20,7 @@ from dendrofx.fitted import MARK, guard, is_fitted, mark
 from dendrofx.guards import add_guards
 from dendrofx.module import RoutedModule
 from dendrofx.operators import check_graphs, check_operators
+from dendrofx.spelled import spell_out
 
 
 def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule:
@@ -62,6 +63,7 @@ def lowered(module: nn.Module, *, freeze: bool = False, marked: bool = False) ->
         fresh.training = module.training
         if marked:
             fresh.register_buffer(MARK, mark(module))
+    spell_out(fresh)
     with _known_warnings_silenced():
         scripted = torch.jit.script(bare(fresh) if freeze else fresh)
         if freeze:

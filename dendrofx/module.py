@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from dendrofx.block import row_cost
-from dendrofx.cascade.leaves import FullOnDoubtful, count_cascade
+from dendrofx.cascade.leaves import FullOnDoubtful, count_cascade, doubt_not_finite
 from dendrofx.drop_in import ORIGINAL, as_called, call_form
 from dendrofx.errors import InputError
 from dendrofx.inputs import Inputs
@@ -205,8 +205,9 @@ def set_tolerances(module: nn.Module, values: Mapping[str, float]) -> None:
             has = ", ".join(sites) or "none: nothing is routed, or it is frozen"
             raise InputError(f"the module has no site {name!r}; it has {has}")
         written.append(({**inside, **sites}[name], _tolerance(name, value)))
-    for buffer, number in written:
-        buffer.fill_(number)
+    with torch.inference_mode():  # where alone a module that was made, copied or loaded in it can be written to
+        for buffer, number in written:
+            buffer.fill_(number)
 
 
 def _tolerance(name: str, value: object) -> float:
@@ -270,6 +271,7 @@ def _cascade_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node
     full = found[0]
     light, split = cast(fx.Node, full.args[1]), cast(fx.Node, full.args[2])
     gate = cast(fx.Node, split.args[0])
+    gate = cast(fx.Node, gate.args[0]) if gate.target is doubt_not_finite else gate
     margin = float(getattr(gm.get_submodule(str(gate.target)), "margin", 0.0))
     inner = [_called_counted(graph, copied[n]) for n in (light, full)]
     score, tolerance = (copied[cast(fx.Node, a)] for a in split.args[:2])

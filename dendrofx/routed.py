@@ -52,16 +52,33 @@ def dtype_name(x: Tensor) -> str:
     return "torch.float32" if x.dtype == torch.float32 else "of another dtype"
 
 
+@torch.jit.unused
+def refuse_autocast(site: str) -> None:
+    """Raise under autocast, in which gate and branches would compute in another dtype than their tolerance was found in."""
+    if torch.is_autocast_enabled("cpu"):
+        raise RuntimeError(
+            f"site '{site}' is called under torch.autocast, but its tolerance was found in float32: call it outside, or under"
+            " torch.autocast('cpu', enabled=False)"
+        )
+
+
 def as_rows(x: Tensor, width: int, site: str) -> Tensor:
     """[..., width] -> [N, width], without a copy where the layout allows.
 
     Raises:
-        RuntimeError: another width or dtype, quoting both and the site.
+        RuntimeError: another width or dtype, quoting both and the site; or autocast, which would run the branches in another dtype.
     """
+    # TorchScript crashes where it is asked for autocast (torch 2.13); there `restore_rows` sees what it does
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        refuse_autocast(site)
     if x.dim() == 0 or x.size(-1) != width:
         raise RuntimeError(f"rows are shaped {x.size()}, site '{site}' takes {width} features: pass [..., {width}]")
     if x.dtype != torch.float32:
-        raise RuntimeError(f"rows are {dtype_name(x)}, site '{site}' takes torch.float32: cast the input with .float()")
+        low = x.dtype == torch.bfloat16 or x.dtype == torch.float16
+        step = ", and call it outside of torch.autocast" if low else ""
+        raise RuntimeError(
+            f"rows are {dtype_name(x)}, site '{site}' takes torch.float32: cast the input with .float(){step}"
+        )
     return x if x.dim() == 2 else x.reshape(-1, width)
 
 
@@ -94,8 +111,18 @@ def light_row_count(split: Split, gate_reads_light: bool) -> int:
 
 
 def restore_rows(rows: Tensor, x: Tensor) -> Tensor:
-    """[N, out] -> the leading dimensions of x, [..., out]."""
+    """[N, out] -> the leading dimensions of x, [..., out]; raises as `check_dtype`."""
+    check_dtype(rows, x)
     return rows if x.dim() == 2 else rows.reshape(x.shape[:-1] + rows.shape[1:])
+
+
+def check_dtype(rows: Tensor, x: Tensor) -> None:
+    """Raise where a branch computed in another dtype than x has, as it does under autocast."""
+    if rows.dtype != x.dtype:
+        raise RuntimeError(
+            f"a routed site computed in {dtype_name(rows)}, but its tolerance was found in float32: call it outside of"
+            " torch.autocast"
+        )
 
 
 def executed(rows: int, macs: int, padded_macs: int) -> int:

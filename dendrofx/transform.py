@@ -26,6 +26,7 @@ from dendrofx.guarantee.budget import Budget, check_redecided
 from dendrofx.light import LightForm
 from dendrofx.memory import part
 from dendrofx.module import RoutedModule
+from dendrofx.numerics import plain_numerics
 from dendrofx.plan import Plan
 from dendrofx.plan_file import check_origin
 from dendrofx.replay import replay
@@ -33,6 +34,7 @@ from dendrofx.sites import Selector
 from dendrofx.stopwatch import Stopwatch
 
 
+@plain_numerics()
 def transform(
     model: nn.Module,
     example_inputs: Any = None,  # noqa: ANN401  (a tensor, tuple or dict: checked by Inputs.of)

@@ -4,12 +4,13 @@
     y      = matmul(softmax(scores), v)                  ->     y = scaled_dot_product_attention(q, k, v, mask, scale=scale)
 
 1. q, k and v are [batch, heads, tokens, features], with equal heads; scale and mask are optional, the scale a number, the
-   mask no larger than the scores. What is added is a number also where the mask is bool, so it is cast.
+   mask no larger than the scores. What is added is a number also where the mask is bool, so it is cast to the scores' type:
+   torch's own op takes a mask of another type and gives garbage.
 2. A mask may fill too: masked_fill(scores, mask, -1e9) or where(mask, scores, -1e9). What is added then is so low that no
    score changes it: a query that sees nothing sees all keys alike, as before.
-3. Every value between has no other user, and is of float32; nothing that is read is written in place later.
+3. Every value between has no other user, and is of one type; nothing that is read is written in place later.
 4. The sums are the same, in another order: outputs move in their last bits. A query that sees nothing at all, with a mask of
-   -inf throughout, gets zeros instead of NaN.
+   -inf throughout, gets NaN as before (`bias_of`), where torch's own op gives zeros.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from typing import Any
 import torch
 from torch import fx
 
+from dendrofx.numerics import ROUNDING
 from dendrofx.passes.base import Change, Pass, PassResult
+from dendrofx.rows.attention import bias_of
 from dendrofx.rows.in_place import written_in_place
-from dendrofx.rows.layout import SHAPES, shape, tensors
+from dendrofx.rows.layout import DTYPE, SHAPES, shape, tensors
 
 aten = torch.ops.aten
 _CASTS = (aten.to, aten._to_copy, aten.clone, aten.contiguous)
@@ -33,11 +36,11 @@ _FORBIDS, _LOWEST = -1e4, -1e38
 
 @dataclass(frozen=True)
 class _Mask:
-    """A node, and what makes a bias of it: `aten.to` of what is added, `aten.where` of what says where to fill, with values."""
+    """A node that is added to scores of a type; or that says where to fill, with values for where it is true and where not."""
 
     node: fx.Node
-    target: Any
-    values: tuple[Any, ...]
+    dtype: torch.dtype
+    fill: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,7 @@ def _replace(gm: fx.GraphModule, found: _Attention, biases: dict[_Mask, fx.Node]
     """The name of the new node."""
     mask = found.mask
     if mask is not None and mask not in biases:
-        with gm.graph.inserting_after(mask.node):
-            biases[mask] = gm.graph.call_function(mask.target, (mask.node, *mask.values))
-        biases[mask].meta[SHAPES] = mask.node.meta[SHAPES]
+        biases[mask] = _bias(gm.graph, mask)
     bias = None if mask is None else biases[mask]
     with gm.graph.inserting_before(found.last):
         args = (found.q, found.k, found.v, bias, 0.0, False)
@@ -91,9 +92,22 @@ def _replace(gm: fx.GraphModule, found: _Attention, biases: dict[_Mask, fx.Node]
             {"scale": found.scale},
             f"{found.last.name}_attention",
         )
-    new.meta[SHAPES] = found.last.meta[SHAPES]
+    new.meta.update({key: found.last.meta[key] for key in (SHAPES, DTYPE)})
     found.last.replace_all_uses_with(new)
     return str(new.name)
+
+
+def _bias(graph: fx.Graph, mask: _Mask) -> fx.Node:
+    """What is added to the scores."""
+    added = mask.node
+    if mask.fill is not None:
+        with graph.inserting_after(added):
+            added = graph.call_function(aten.where, (added, *mask.fill))
+        added.meta[SHAPES] = mask.node.meta[SHAPES]
+    with graph.inserting_after(added):
+        bias = graph.call_function(bias_of, (added, mask.dtype))
+    bias.meta.update({SHAPES: mask.node.meta[SHAPES], DTYPE: mask.dtype})
+    return bias
 
 
 def _match(softmax: fx.Node) -> _Attention | None:
@@ -102,11 +116,12 @@ def _match(softmax: fx.Node) -> _Attention | None:
     last = _sole_user(weights)
     if last is None or not _calls(last, aten.matmul) or last.args[0] is not weights:
         return None
-    if softmax.args[1] not in (-1, 3) or not _is_float32(softmax):
+    dtype = softmax.meta.get(DTYPE)
+    if softmax.args[1] not in (-1, 3) or dtype not in ROUNDING or last.meta.get(DTYPE) != dtype:
         return None
     scores, mask = _without_mask(_node(softmax, 0))
     scores, scale = _without_scale(scores)
-    if not _calls(scores, aten.matmul) or not _sole_user(scores):
+    if not _calls(scores, aten.matmul) or not _sole_user(scores) or scores.meta.get(DTYPE) != dtype:
         return None
     q, keys, v = _node(scores, 0), _node(scores, 1), _node(last, 1)
     if not _calls(keys, aten.transpose) or {d % 4 for d in keys.args[1:] if isinstance(d, int)} != {2, 3}:
@@ -129,14 +144,14 @@ def _without_mask(scores: fx.Node) -> tuple[fx.Node, _Mask | None]:
 
 def _mask(scores: fx.Node, mask: fx.Node) -> _Mask | None:
     if _calls(scores, aten.add):
-        return _Mask(mask, aten.to, (torch.float32,))
+        return _Mask(mask, scores.meta[DTYPE])
     low = scores.args[2] if len(scores.args) == 3 else None
     if not isinstance(low, int | float) or low > _FORBIDS:
         return None
-    lowest = low if math.isinf(low) else _LOWEST
+    lowest = low if math.isinf(low) else max(_LOWEST, torch.finfo(scores.meta[DTYPE]).min)
     if _calls(scores, aten.masked_fill):
-        return _Mask(mask, aten.where, (lowest, 0.0))
-    return _Mask(mask, aten.where, (0.0, lowest)) if _calls(scores, aten.where) else None
+        return _Mask(mask, scores.meta[DTYPE], (lowest, 0.0))
+    return _Mask(mask, scores.meta[DTYPE], (0.0, lowest)) if _calls(scores, aten.where) else None
 
 
 def _without_scale(scores: fx.Node) -> tuple[fx.Node, float]:
@@ -166,15 +181,10 @@ def _sole_user(node: fx.Node) -> fx.Node | None:
 
 def _through_casts(node: fx.Node) -> fx.Node:
     """The last of the casts that follow a node and change nothing, or itself."""
-    while (user := _sole_user(node)) is not None and user.target in _CASTS and _is_float32(user):
+    dtype = node.meta.get(DTYPE)
+    while (user := _sole_user(node)) is not None and user.target in _CASTS and user.meta.get(DTYPE) == dtype:
         node = user
     return node
-
-
-def _is_float32(node: fx.Node) -> bool:
-    """Whether no other type is asked for."""
-    given = (*node.args, *node.kwargs.values())
-    return all(value is torch.float32 for value in given if isinstance(value, torch.dtype))
 
 
 def _heads(node: fx.Node) -> tuple[int | str, ...] | None:

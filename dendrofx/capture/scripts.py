@@ -15,7 +15,7 @@ from torch import fx, nn
 
 from dendrofx.errors import CaptureError
 from dendrofx.inputs import Inputs
-from dendrofx.lower import script
+from dendrofx.lower import lowered
 from dendrofx.show import first_line
 
 
@@ -39,7 +39,7 @@ def _failure(gm: fx.GraphModule, example: Inputs | None) -> str:
     """What TorchScript says about a graph; nothing where it takes it."""
     step = "be scripted"
     try:
-        scripted = script(gm)
+        scripted = lowered(gm)
         step, buffer = "be saved", io.BytesIO()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 from dendrofx.calling import CallForm
-from dendrofx.capture.check import ROUNDING, DiffersError, Output, difference
+from dendrofx.capture.check import DiffersError, Output, difference
 from dendrofx.guards import broken, equal, is_simple
 from dendrofx.inputs import Inputs
+from dendrofx.numerics import rounding
 from dendrofx.outputs import flatten
 from dendrofx.show import first_line
 
@@ -52,7 +53,8 @@ class Pair:
         if isinstance(got, Exception):
             return f"the graph fails on it: {first_line(got)}"
         far = difference(wanted, got)
-        return "" if far <= ROUNDING else f"the graph's output is {far:.2g} of the largest away"
+        near = rounding(*(t.dtype for t in wanted[0] if t.is_floating_point()))
+        return "" if far <= near else f"the graph's output is {far:.2g} of the largest away"
 
     def right(self, inputs: Inputs) -> bool:
         """Whether the model takes the inputs, and the graph gives the same."""

@@ -2,8 +2,8 @@
 
 A graph may have burnt in a size, a batch of one, a mask without padding, or a value. So it is run on a single sample, on three
 samples, on fewer tokens, on smaller pictures, beyond the sizes that it is known to be made for, and, for integer inputs of
-zeros and ones (masks), on all ones, all zeros, and a ragged end of either at either side. For graphs that may have fixed
-values, on other values too.
+zeros and ones (masks), on every pattern of live and dead rows (`masks.py`). For graphs that may have fixed values, on other
+values too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dendrofx.inputs import Inputs
+from dendrofx.masks import PATTERNS, RAGGED, written
 
 # Samples of the example that its variants have.
 FEW = 4
@@ -45,10 +46,13 @@ def variants(
         changes = {"fewer tokens": tokens - tokens // 3, "one token less": tokens - 1}
         for what, count in changes.items() if tokens > 3 else [("more tokens", 2 * tokens)]:
             yield f" with {what}", _resized(example, 1, tokens, count)
+            if any(tokens in t.shape[2:] for t in example.tensors):  # an adjacency has two axes of tokens
+                yield f" with {what} in every axis of {tokens}", _resized(example, 1, tokens, count, alike=True)
     if any(t.dim() == 4 for t in example.tensors):
         yield " with smaller pictures", example.map(_smaller)
-    for what, change in _MASKS.items() if any(map(is_mask, example.tensors)) else ():
-        yield f" with {what}", example.map(lambda t, change=change: change(t) if is_mask(t) else t)  # type: ignore[misc]
+    if any(_is_padding(t, example) for t in example.tensors):
+        for what, mask in _MASKS.items():
+            yield f" with {what}", example.map(lambda t, mask=mask: mask(t) if _is_padding(t, example) else t)  # type: ignore[misc]
     for axis, size, most in limits:
         few = whole if axis == 0 or samples is None else example.take(_positions(samples, 1))
         yield f" with {most + 1} entries in axis {axis}", _resized(few, axis, size, most + 1)
@@ -68,6 +72,12 @@ def is_mask(t: Tensor) -> bool:
     return t.dim() == 2 and not t.is_floating_point() and bool(((t == 0) | (t == 1)).all())
 
 
+def _is_padding(t: Tensor, example: Inputs) -> bool:
+    """Whether it looks like a mask of rows, and is no [tokens, tokens] beside inputs of other samples."""
+    others = [o.size(0) for o in example.tensors if o is not t and o.dim() > 1]
+    return is_mask(t) and not (t.size(0) == t.size(1) and bool(others) and t.size(0) not in others)
+
+
 def _shared(example: Inputs, axis: int) -> int | None:
     """The size that every tensor which has the axis has there; every tensor that carries samples has an axis of them."""
     tensors = example.carrying if axis == 0 else example.tensors
@@ -81,10 +91,16 @@ def _positions(size: int, count: int) -> Tensor:
     return torch.arange(count) % size
 
 
-def _resized(example: Inputs, axis: int, size: int, count: int) -> Inputs:
-    """With `count` instead of `size` in one axis."""
+def _resized(example: Inputs, axis: int, size: int, count: int, alike: bool = False) -> Inputs:
+    """With `count` instead of `size` in one axis, or in all from there on that have that size."""
     there = _positions(size, count)
-    return example.map(lambda t: t.index_select(axis, there) if t.dim() > axis and t.size(axis) == size else t)
+
+    def change(t: Tensor) -> Tensor:
+        for a in range(axis, t.dim() if alike else min(axis + 1, t.dim())):
+            t = t.index_select(a, there) if t.size(a) == size else t
+        return t
+
+    return example.map(change)
 
 
 def _smaller(t: Tensor) -> Tensor:
@@ -92,18 +108,12 @@ def _smaller(t: Tensor) -> Tensor:
     return t[:, :, : -(-t.size(2) // 2), : -(-t.size(3) // 2)] if t.dim() == 4 else t
 
 
-def _ragged(mask: Tensor) -> Tensor:
-    """Ones, ending earlier sample by sample; the first sample stays full."""
-    length = mask.size(1)
-    ends = length - torch.arange(mask.size(0)) % max(length - 1, 1)
-    return (torch.arange(length) < ends[:, None]).to(mask.dtype)
+def _mask(pattern: Callable[[int, int], Tensor], inverted: bool = False) -> Callable[[Tensor], Tensor]:
+    return lambda mask: written(mask, pattern(*mask.shape), inverted)
 
 
 # Padding is marked by zeros in some models, by ones in others.
 _MASKS: dict[str, Callable[[Tensor], Tensor]] = {
-    "every mask full": torch.ones_like,
-    "every mask empty": torch.zeros_like,
-    "ragged masks": _ragged,
-    "masks ragged at the left": lambda mask: _ragged(mask).flip(1),
-    "ragged masks inverted": lambda mask: 1 - _ragged(mask) if mask.dtype is not torch.bool else ~_ragged(mask),
+    **{what: _mask(pattern) for what, pattern in PATTERNS.items()},
+    f"{RAGGED} inverted": _mask(PATTERNS[RAGGED], inverted=True),
 }

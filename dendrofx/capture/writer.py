@@ -3,12 +3,16 @@
 1. A linear whose weight and bias are those of an `nn.Linear` is a call of that module, under its name. A weight that is tied to
    another parameter is found under every name that it has.
 2. What hands its input on unchanged (dropout in eval mode, slices that keep all) is left out.
-3. Overload names, which do not script, are replaced by their packets; `view` by `reshape`, because rewriting may change strides.
+3. Overload names, which do not script, are replaced by their packets, and arithmetic of sizes by Python's own; `view` by `reshape`,
+   because rewriting may change strides.
 4. Nodes without a user go, unless they write in place.
 """
 
 from __future__ import annotations
 
+import functools
+import math
+import operator
 from typing import Any
 
 import torch
@@ -20,11 +24,26 @@ from dendrofx.calling import CallForm
 from dendrofx.capture.behaviour import has_own_forward
 from dendrofx.capture.boxed import BOX
 from dendrofx.capture.names import free_name
+from dendrofx.capture.size_ops import choose_size, nearest_even, negated, whole_part
 
 aten = torch.ops.aten
 _UNSCRIPTABLE = ("layout", "pin_memory")
 _LAST = 2**63 - 1
 _SAME = ("dropout", "feature_dropout", "alpha_dropout")
+_MATH = ("sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan", "log2")
+# What a size may be computed with in an exported graph, and what scripts and computes the same.
+_OF_SIZES: dict[Any, Any] = {
+    torch.sym_min: min,
+    torch.sym_max: max,
+    torch.sym_not: negated,
+    torch.sym_float: float,
+    torch.sym_int: int,
+    torch.sym_ite: choose_size,
+    math.trunc: whole_part,
+    operator.abs: abs,
+    round: nearest_even,
+    **{getattr(torch, f"_sym_{name}"): getattr(math, name) for name in _MATH},
+}
 
 
 class Writer:
@@ -81,6 +100,11 @@ class Writer:
             return self.graph.create_node("call_module", free_name(owner), args[:1])
         if kind == "sym_size" or (kind == "size" and len(args) == 2):
             return self.graph.call_method("size", args)
+        if target is torch.sym_sum:
+            return functools.reduce(lambda a, b: self.graph.call_function(operator.add, (a, b)), args[0])
+        if target is round and args[1:] == (None,):
+            args = args[:1]
+        target = _OF_SIZES.get(target, target)
         target = aten.reshape if kind == "view" and isinstance(args[1], list | tuple) else target
         target = target.overloadpacket if isinstance(target, torch._ops.OpOverload) else target
         kwargs = {k: v for k, v in kwargs.items() if k not in _UNSCRIPTABLE}

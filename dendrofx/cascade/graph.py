@@ -16,7 +16,8 @@ from typing import Any, List, cast  # noqa: UP035
 import torch
 from torch import Tensor, fx, nn
 
-from dendrofx.cascade.leaves import FullOnDoubtful
+from dendrofx.cascade.leaves import FullOnDoubtful, doubt_not_finite
+from dendrofx.inputs import Inputs
 from dendrofx.module import RoutedModule
 from dendrofx.passes.base import Note
 from dendrofx.routed import split_rows
@@ -65,6 +66,7 @@ def build(
     full: fx.GraphModule,
     batched: Sequence[str],
     decision: int,
+    finite: Sequence[str] = (),
 ) -> RoutedModule:
     """The cascade, at tolerance 0: every sample is recomputed, and the outputs are those of `full`.
 
@@ -75,6 +77,7 @@ def build(
         full: another such graph module.
         batched: names of the inputs that carry samples on axis 0.
         decision: which of the output's tensors the gate reads.
+        finite: names of inputs with samples that are recomputed where they are not finite; see `finite_inputs`.
     """
     root = nn.Module()
     root.add_module("routed", nn.Module())
@@ -96,6 +99,9 @@ def build(
     outputs = create("call_module", f"{PREFIX}.light", (inputs,), "cascade_light")
     read = create("call_function", operator.getitem, (outputs, decision), "decision")
     score = create("call_module", f"{PREFIX}.gate", (read,), "cascade_gate")
+    if finite:
+        watched = [node for node, name in zip(inputs, names, strict=True) if name in finite]
+        score = create("call_function", doubt_not_finite, (score, watched), "cascade_score")
     tolerance = create("get_attr", f"{PREFIX}.tolerance", (), "cascade_tolerance")
     split = create("call_function", split_rows, (score, tolerance, NEVER_EASY_ONLY), "cascade_split")
     result = create("call_module", f"{PREFIX}.full", (inputs, outputs, split), "cascade_full")
@@ -105,6 +111,16 @@ def build(
     made = RoutedModule(root, graph)
     made.meta.update(captured.meta)
     return made.eval().requires_grad_(False)
+
+
+def finite_inputs(batched: Sequence[str], batches: Sequence[Inputs]) -> tuple[str, ...]:
+    """The float inputs with samples that are finite in every batch: an additive mask of -inf is like any other input."""
+    found = []
+    for name in batched:
+        given = [dict(b.kwargs)[name] for b in batches if name in dict(b.kwargs)]
+        if given and all(t.is_floating_point() and bool(t.isfinite().all()) for t in given):
+            found.append(name)
+    return tuple(found)
 
 
 def cascade_parts(module: nn.Module) -> tuple[RoutedModule, nn.Module, FullOnDoubtful] | None:

@@ -6,6 +6,7 @@ This file is read by TorchScript: no postponed annotations, plain types.
 import torch
 from torch import Tensor, nn
 
+from dendrofx.gates.scores import hard_where_not_finite
 from dendrofx.routed import Split
 
 
@@ -57,6 +58,18 @@ class FullOnDoubtful(nn.Module):
             return found[0], found[1]
         some = self.full.forward_counted(self.take(inputs, split.hard))  # type: ignore[operator]
         return self.put(light, some[0], split.hard), some[1]
+
+
+def doubt_not_finite(score: Tensor, inputs: list[Tensor]) -> Tensor:
+    """The samples' scores; NaN where an input of the sample is not finite.
+
+    Args:
+        score: f32[N].
+        inputs: [N, ...] each, floats.
+    """
+    for x in inputs:
+        score = hard_where_not_finite(score, x).to(torch.float32)
+    return score
 
 
 def count_cascade(

@@ -9,6 +9,7 @@ from torch import fx, nn
 
 from dendrofx.calibration import Calibration
 from dendrofx.cascade.forms import with_forms
+from dendrofx.cascade.graph import finite_inputs
 from dendrofx.cascade.lights import LightModel, light_models
 from dendrofx.cascade.routed import fit_routed
 from dendrofx.cascade.search import Sets, picks
@@ -48,7 +49,8 @@ class Models:
 
     Attributes:
         data: with the inputs marked that all samples share.
-        batched: names of the inputs that carry samples; sizes: samples per call that the decision is for.
+        batched: names of the inputs that carry samples; finite: of those whose samples go full where they are not finite.
+        sizes: samples per call that the decision is for.
         lights: the light models to search among, with their outputs; missing: where there are none, why.
         full: the full model; exact: by site the exact forms in it; full_plan: of its sites, where they are routed.
         reference, full_outputs: outputs of the original and of the full model.
@@ -75,6 +77,7 @@ class Models:
         self.full_plan: Plan | None = None
         analysis = self.proved()
         self.batched, self.data = analysis.batched, data.with_shared(analysis.shared)
+        self.finite = finite_inputs(self.batched, data.fit)
         check_samples(captured, self.data.fit[0], options.seed)
         self.covered = covered_by(captured, self.data.fit, budget.cover, strict=True)
         self.decision = budget.single(self.covered)

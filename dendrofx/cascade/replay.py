@@ -10,7 +10,7 @@ from dendrofx.block_replay import replay_blocks
 from dendrofx.calibration import Calibration
 from dendrofx.cascade.finish import CascadeRecipe
 from dendrofx.cascade.forms import with_forms
-from dendrofx.cascade.graph import build
+from dendrofx.cascade.graph import build, finite_inputs
 from dendrofx.cascade.search import picks
 from dendrofx.covered import covered_by
 from dendrofx.errors import PlanError
@@ -78,8 +78,9 @@ def replay_cascade(
     covered = covered_by(captured, data.fit, asked.cover, strict=True)
     reference, outputs = (picks(m, data.gate, covered) for m in (captured, light))
     rows = ModelRows(outputs, reference, asked.losses(reference, outputs), asked.is_decision)
+    finite = finite_inputs(analysis.batched, data.fit)
     decision = asked.single(covered)
-    module = build(captured, light, fit(rows).eval(), full, analysis.batched, decision)
+    module = build(captured, light, fit(rows).eval(), full, analysis.batched, decision, finite)
     set_tolerances(module, {"model": float(plan.cascade.tolerance or 0.0)})
     return module, CascadeRecipe(captured, light, full, analysis.batched, decision)
 

@@ -106,7 +106,9 @@ class Cascades:
     def made(self, pair: Gated, threshold: float) -> RoutedModule:
         """The module of one setting."""
         models = self.models
-        module = build(models.captured, pair.light.module, pair.gate, models.full, models.batched, models.decision)
+        module = build(
+            models.captured, pair.light.module, pair.gate, models.full, models.batched, models.decision, models.finite
+        )
         set_tolerances(module, {"model": threshold})
         return module
 

@@ -6,7 +6,7 @@ This file is read by TorchScript: no postponed annotations, plain types.
 import torch
 from torch import Tensor, nn
 
-from dendrofx.gates.scores import FeatureScore, RandomScore
+from dendrofx.gates.scores import FeatureScore, RandomScore, hard_where_not_finite
 
 
 def decision_margin(output: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class UserScore(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, ...] -> f32[N]."""
         score: Tensor = self.module(x)
-        return (score * self.slope + self.offset).exp()
+        return hard_where_not_finite((score * self.slope + self.offset).exp(), x)
 
 
 class RandomModelScore(nn.Module):

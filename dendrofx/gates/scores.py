@@ -14,6 +14,19 @@ from torch import Tensor, nn
 UNJUDGED = 1e30
 
 
+def hard_where_not_finite(score: Tensor, x: Tensor) -> Tensor:
+    """A row's score; NaN where the row is not finite.
+
+    For scores that do not show it: behind a ReLU or a tanh even the light output of an infinite row is finite, and wrong. One sum
+    over the row, and one addition of none of it: 0 times a number is 0, 0 times the others is NaN.
+
+    Args:
+        score: f32[N].
+        x: f32[N, ...], the rows.
+    """
+    return torch.add(score, x.flatten(1).sum(1) if x.dim() > 1 else x, alpha=0.0)
+
+
 class LightRows(NamedTuple):
     """What a light branch hands on: its output rows, and the evidence that `ResidualGate` reads (else anything)."""
 
@@ -32,7 +45,7 @@ class ConstantScore(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """f32[N, in] -> f32[N]."""
-        return torch.full([x.size(0)], self.score)
+        return torch.full([x.size(0)], self.score, dtype=torch.float32)
 
 
 class RandomScore(nn.Module):
@@ -59,7 +72,7 @@ class RandomScore(nn.Module):
             h = (h ^ (h >> 15)) * 2246822519
             h = (h ^ (h >> 13)) & 0x7FFFFFFF
         hard = h.to(torch.float64) / 2147483648.0 < self.rate
-        return torch.zeros(x.size(0)).masked_fill_(hard, float("inf"))
+        return torch.zeros(x.size(0), dtype=torch.float32).masked_fill_(hard, float("inf"))
 
 
 class OracleScore(nn.Module):
@@ -75,7 +88,7 @@ class OracleScore(nn.Module):
         """f32[N, in] and the light rows -> f32[N]."""
         full = self.block(x)
         error = torch.linalg.vector_norm(light.out - full, 2, 1) / torch.linalg.vector_norm(full, 2, 1)
-        return torch.nan_to_num(error, nan=float("inf"), posinf=float("inf"))
+        return hard_where_not_finite(torch.nan_to_num(error, nan=float("inf"), posinf=float("inf")), x)
 
 
 class EnergyScore(nn.Module):
@@ -163,7 +176,7 @@ class LearnedLightScore(LearnedScore):
 
     def forward(self, x: Tensor, light: LightRows) -> Tensor:  # type: ignore[override]
         """The rows and their light outputs -> f32[N]."""
-        return self.score(self.features(light.out))
+        return hard_where_not_finite(self.score(self.features(light.out)), x)
 
 
 class LearnedScaleScore(FeatureScore):
@@ -206,7 +219,7 @@ class ResidualScore(nn.Module):
 
     def forward(self, x: Tensor, light: LightRows) -> Tensor:
         """The rows and what the light branch made of them -> f32[N]."""
-        bound = torch.zeros(x.size(0))
+        bound = torch.zeros(x.size(0), dtype=torch.float32)
         for i in range(self.terms.size(0)):
             grow, miss, seen, slack, tiny, rounding, constant = self.terms[i].unbind()
             norm, code = light.evidence[:, 2 * i], light.evidence[:, 2 * i + 1]

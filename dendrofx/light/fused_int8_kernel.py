@@ -49,7 +49,7 @@ class FusedInt8Linear(Int8Layer):
         x = self.shrunk(x)
         # reads x twice and writes nothing; writing |x| first took twice as long
         largest = torch.maximum(x.amax(1, True), x.amin(1, True).neg_()).clamp_min_(1e-30)
-        return torch.div(x, largest, out=torch.empty([x.size(0), x.size(1)])), largest
+        return torch.div(x, largest, out=torch.empty([x.size(0), x.size(1)], dtype=torch.float32)), largest
 
     def multiply(self, q: Tensor) -> Tensor:
         """f32[N, out] from f32[N, in] in -1 .. 1, as if each row's largest magnitude were 1."""

@@ -108,7 +108,7 @@ class Int8Linear(Int8Layer):
         """i8[N, in] and the rows' largest magnitudes f32[N, 1]."""
         x = self.shrunk(x)
         # a new buffer in row order: the product is refused, in silence, for the strides of some transposed rows
-        buffer = torch.abs(x, out=torch.empty([x.size(0), x.size(1)]))
+        buffer = torch.abs(x, out=torch.empty([x.size(0), x.size(1)], dtype=torch.float32))
         largest = buffer.amax(1, True).clamp_min_(1e-30)
         torch.mul(x, 127.0 / largest, out=buffer)
         return buffer.round_().to(torch.int8), largest

@@ -54,7 +54,7 @@ def join_blocks(blocks: List[Tensor], rows: int, width: int) -> Tensor:  # noqa:
     """The blocks' outputs as one f32[rows, width], padding left out."""
     if len(blocks) == 1:
         return blocks[0][:rows].to(torch.float32)
-    out = torch.empty([rows, width])
+    out = torch.empty([rows, width], dtype=torch.float32)
     start = 0
     for block in blocks:
         stop = min(start + block.size(0), rows)

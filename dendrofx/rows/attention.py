@@ -23,13 +23,21 @@ class AttentionPlan(NamedTuple):
     """How live rows may attend.
 
     `packed` is false where only the padded form is right. Otherwise chunk i holds the rows `starts[i]` to `starts[i] + sizes[i]`,
-    whole samples, and `masks[i]` is f32[1 or heads, n, n], or f32[0] where every row sees all others.
+    whole samples, and `masks[i]` is f32[1 or heads, n, n], or f32[0] where every row sees all others. `floor` is the largest of
+    what is added to the scores of dead rows to hide them; see `check_scores`.
     """
 
     packed: bool
     starts: List[int]  # noqa: UP006
     sizes: List[int]  # noqa: UP006
     masks: List[Tensor]  # noqa: UP006
+    floor: float
+
+
+def bias_of(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What a spelled-out attention adds to its scores, in their type; NaN for a row that sees nothing, as a softmax makes of it."""
+    bias = mask.to(dtype)
+    return bias.masked_fill(bias.eq(-float("inf")).all(-1, True), float("nan"))
 
 
 def cut_chunks(lengths: List[int], most: int) -> Tuple[List[int], List[int]]:  # noqa: UP006
@@ -68,7 +76,7 @@ def cut_samples(plan: AttentionPlan, lengths: List[int]) -> AttentionPlan:  # no
         sizes.append(length)
         masks.append(mask)
         start += length
-    return AttentionPlan(plan.packed, starts, sizes, masks)
+    return AttentionPlan(plan.packed, starts, sizes, masks, plan.floor)
 
 
 def plan_attention(mask: Tensor, rows: LiveRows, most: int) -> AttentionPlan:
@@ -86,12 +94,17 @@ def plan_attention(mask: Tensor, rows: LiveRows, most: int) -> AttentionPlan:
     masks: List[Tensor] = []  # noqa: UP006
     alive = torch.zeros([rows.batch * rows.tokens], dtype=torch.bool).index_fill_(0, rows.index, True)
     alive = alive.view(rows.batch, rows.tokens)
-    seen = mask if mask.dtype == torch.bool else mask > -9999.0  # exp() of less is 0 beside any other score
+    seen = mask if mask.dtype == torch.bool else mask > -9000.0  # less hides a row: that its score allows it is checked
     query, key = alive[:, None, :, None], alive[:, None, None, :]
-    sees_dead = seen.logical_and(key.logical_not()).logical_and(query)
+    dead = query.logical_and(key.logical_not())
+    floor = -float("inf")
+    if mask.dtype != torch.bool and mask.numel() > 0:
+        hides = dead.logical_and(mask <= -9000.0)
+        floor = float(torch.where(hides, mask, -float("inf")).max())
+    sees_dead = seen.logical_and(dead)
     sees_none = seen.logical_and(key).any(3, True).logical_not().logical_and(query)
     if bool(sees_dead.any()) or bool(sees_none.any()):
-        return AttentionPlan(False, starts, sizes, masks)
+        return AttentionPlan(False, starts, sizes, masks, floor)
     free = mask if mask.dtype == torch.bool else mask == 0
     unbiased = bool(free.logical_or(key.logical_not()).logical_or(query.logical_not()).all())
     starts, sizes = cut_chunks(rows.lengths, most)
@@ -101,18 +114,43 @@ def plan_attention(mask: Tensor, rows: LiveRows, most: int) -> AttentionPlan:
         other = sample[:, None] != sample[None, :]
         if unbiased:
             if bool(sample[0] == sample[-1]):
-                masks.append(torch.zeros([0]))
+                masks.append(torch.zeros([0], dtype=torch.float32))
                 continue
-            chunk = torch.zeros([1, size, size])
+            chunk = torch.zeros([1, size, size], dtype=torch.float32)
         else:
             token = rows.token[start : start + size]
             crop = whole.permute(0, 2, 3, 1)[sample[:, None], token[:, None], token[None, :]].permute(2, 0, 1)
             if crop.dtype == torch.bool:
-                chunk = torch.zeros(crop.size()).masked_fill_(crop.logical_not(), -float("inf"))
+                chunk = torch.zeros(crop.size(), dtype=torch.float32).masked_fill_(crop.logical_not(), -float("inf"))
             else:
-                chunk = crop.to(torch.float32).contiguous()
+                chunk = crop.contiguous()
         masks.append(chunk.masked_fill_(other, -float("inf")))
-    return AttentionPlan(True, starts, sizes, masks)
+    return AttentionPlan(True, starts, sizes, masks, floor)
+
+
+def check_scores(q: Tensor, k: Tensor, scale: float, floor: float) -> None:
+    """Raise where scores are so large that what hides dead rows does not.
+
+    A dead row has no weight where its score, with `floor` added, is 750 below that of a live one: exp() of it is 0 in every type.
+    No score is above `scale |q| |k|`. The keys of dead rows are not computed; they are taken to be at most four times as long as
+    the longest of a live row.
+
+    Args:
+        q: [1, heads, count, features].
+        k: the same.
+        scale: of the scores.
+        floor: the largest that is added to a dead row's score.
+
+    Raises:
+        RuntimeError: quotes both.
+    """
+    longest = torch.linalg.vector_norm(q, 2, -1).amax(-1) * torch.linalg.vector_norm(k, 2, -1).amax(-1)
+    reach = float(longest.nan_to_num(0.0, 0.0, 0.0).max()) * abs(scale)
+    if floor + 750.0 + 5.0 * reach > 0.0:
+        raise RuntimeError(
+            f"attention scores may reach {reach}, beside which the mask's {floor} does not hide the dead rows of this call: let the"
+            " model add a mask of -inf, or transform it without dead_rows"
+        )
 
 
 def attend_rows(
@@ -121,7 +159,7 @@ def attend_rows(
     """Attention from live rows to live rows, each sample on its own.
 
     Args:
-        q: f32[1, heads, count, features].
+        q: [1, heads, count, features], floats of any type.
         k: the same.
         v: the same.
         mask: the call's own, for the padded form.
@@ -130,9 +168,12 @@ def attend_rows(
         scale: of the scores.
 
     Returns:
-        f32[1, heads, count, features]; rows behind the live ones have no meaning.
+        [1, heads, count, features]; rows behind the live ones have no meaning.
     """
+    if plan.floor > -1e30 and q.size(2) > 0:
+        check_scores(q, k, scale, plan.floor)
     if not plan.packed:
+        mask = mask if mask.dtype == torch.bool else mask.to(q.dtype)
         q, k, v = put_rows(q, rows, 0, 2), put_rows(k, rows, 0, 2), put_rows(v, rows, 0, 2)
         return take_rows(F.scaled_dot_product_attention(q, k, v, mask, 0.0, False, scale=scale), rows, 0, 2)
     out = attend_chunks(q, k, v, plan, rows.live, scale)
@@ -144,10 +185,11 @@ def attend_rows(
 
 
 def attend_chunks(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, live: int, scale: float) -> Tensor:
-    """f32[count, heads, features], each chunk on its own; zero behind the `live` rows. See `attend_rows`."""
+    """[count, heads, features], each chunk on its own; zero behind the `live` rows. See `attend_rows`."""
     out = q.new_empty([q.size(2), q.size(1), v.size(3)])
     none = q.new_zeros([1])
-    for start, size, chunk in zip(plan.starts, plan.sizes, plan.masks):  # noqa: B905
+    for start, size, bias in zip(plan.starts, plan.sizes, plan.masks):  # noqa: B905
+        chunk = bias.to(q.dtype)
         a, b, c = q[0].narrow(1, start, size), k[0].narrow(1, start, size), v[0].narrow(1, start, size)
         if size > 256:  # the flash kernel keeps long scores in the caches
             biases = chunk[None] if chunk.numel() > 0 else None

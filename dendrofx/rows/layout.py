@@ -21,6 +21,8 @@ from torch import Tensor, fx
 
 # Where capture leaves the shapes of a node's value: for each tensor in it a tuple of ints and symbols; for a size, its symbol.
 SHAPES = "dendrofx.shapes"
+# ... and the type of a tensor's values.
+DTYPE = "dendrofx.dtype"
 SAMPLES, TOKENS, FEATURES, OPAQUE = "b", "t", ".", "?"
 
 Shape = tuple[int | str, ...]
@@ -33,6 +35,11 @@ def value_shapes(value: Any) -> list[Shape] | int | str | None:  # noqa: ANN401
     if isinstance(value, list | tuple):
         return [tuple(_size(s) for s in v.shape) for v in value if isinstance(v, Tensor)]
     return _size(value) if isinstance(value, int | torch.SymInt) else None
+
+
+def value_dtype(value: Any) -> torch.dtype | None:  # noqa: ANN401
+    """The type of a tensor in export's graph."""
+    return value.dtype if isinstance(value, Tensor) else None
 
 
 def _size(size: Any) -> int | str:  # noqa: ANN401

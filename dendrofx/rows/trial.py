@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, fx
 
 from dendrofx.errors import PassError
+from dendrofx.numerics import rounding
 from dendrofx.rows.layout import SAMPLES, TOKENS, has_rows
 from dendrofx.rows.rules import is_getitem
-
-# A row's sums may take another order when its neighbours change: relative to the largest value of the output.
-ROUNDING = 1e-5
 
 
 class Trial(fx.Interpreter):
@@ -85,10 +83,11 @@ def _several(value: Any) -> list[Tensor]:  # noqa: ANN401
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    """Equal up to rounding, and the same where a value is not finite."""
+    """Equal up to rounding, as a row's sums may take another order when its neighbours change; the same where not finite."""
+    allowed = rounding(a.dtype)
     a, b = a.double(), b.double()
     scale = float(a.nan_to_num(0, 0, 0).abs().max()) if a.numel() else 0.0
-    return torch.allclose(a, b, rtol=0, atol=ROUNDING * scale, equal_nan=True)
+    return torch.allclose(a, b, rtol=0, atol=allowed * scale, equal_nan=True)
 
 
 def row_axes(layout: str) -> tuple[int, int]:

@@ -1,12 +1,15 @@
 """Capture by export: what the graph looks like, and what is handled or refused by name."""
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import dendrofx
 from dendrofx.capture import CAPTURE, Captured, capture
+from dendrofx.capture.sizes import nearest_even
 from dendrofx.errors import CaptureError
 from dendrofx.inputs import Inputs
 from dendrofx.rows.layout import SHAPES
@@ -110,3 +113,40 @@ class Checkpointed(Mlp):
 def test_other_regions_are_refused_by_name() -> None:
     with pytest.raises(CaptureError, match=r"export: %cond is a region of its own kind, cond, which cannot be inlined"):
         capture(Checkpointed(WIDTH, 32, WIDTH).eval(), Inputs.of(X))
+
+
+COMPUTED: dict[str, Callable[[Tensor], Tensor]] = {
+    "min": lambda x: x[:, : min(x.size(1), x.size(0) + 2)].sum(1),
+    "max": lambda x: x.new_zeros(max(x.size(0), x.size(1) - 1)).sum() + x.sum(1),
+    "sym_sum": lambda x: x.sum(1) * torch.sym_sum([x.size(0), x.size(1), 3]),
+    "sym_float": lambda x: x.sum(1) * torch.sym_float(x.size(1)),
+    "a power": lambda x: x.sum(1) * (x.size(1) ** 0.5),
+    "a ceiling": lambda x: x[:, : math.ceil(x.size(1) / 2)].sum(1),
+    "trunc": lambda x: x[:, : math.trunc(x.size(1) / 3)].sum(1),
+    "round": lambda x: x[:, : round(x.size(1) / 2)].sum(1),
+    "abs": lambda x: x.sum(1) * abs(x.size(1) - 100),
+    "sym_not": lambda x: x.sum(1) * torch.sym_not(x.size(1) > x.size(0)),
+    "sym_ite": lambda x: x.sum(1) * torch.sym_ite(x.size(1) > x.size(0), x.size(0), x.size(1)),
+}
+
+
+@pytest.mark.parametrize("form", COMPUTED)
+def test_arithmetic_of_sizes_scripts(form: str) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return COMPUTED[form](self.fc(x))
+
+    model = Model().eval().requires_grad_(False)
+    scripted = dendrofx.script(capture(model, Inputs.of(torch.randn(6, 9, WIDTH)), shapes=True))
+    for size in ((6, 9, WIDTH), (3, 9, WIDTH), (6, 14, WIDTH), (5, 3, WIDTH), (2, 5, WIDTH), (4, 7, WIDTH)):
+        x = torch.randn(size)
+        torch.testing.assert_close(scripted(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("x", [-2.5, -1.5, -0.4, 0.5, 0.6, 1.5, 2.5, 3.0, 3.4])
+def test_halves_are_rounded_to_the_even_number(x: float) -> None:
+    assert nearest_even(x) == round(x)

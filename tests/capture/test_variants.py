@@ -30,6 +30,7 @@ def test_sizes_and_masks() -> None:
         "with every mask empty": (4, 8),
         "with ragged masks": (4, 8),
         "with masks ragged at the left": (4, 8),
+        "with holes in the masks": (4, 8),
         "with ragged masks inverted": (4, 8),
     }
     assert torch.equal(found["with three samples"][0], IDS[:3])
@@ -73,6 +74,22 @@ def test_inputs_that_share_no_size_are_left_as_they_are() -> None:
         "with one sample",
         "with three samples",
     ]
+
+
+def test_an_axis_of_the_same_size_in_one_tensor_changes_too() -> None:
+    found = of(Inputs((torch.zeros(2, 6, 5), torch.zeros(2, 6, 6))))
+    assert {what: [tuple(t.shape) for t in tensors] for what, tensors in found.items() if "token" in what} == {
+        "with fewer tokens": [(2, 4, 5), (2, 4, 6)],
+        "with fewer tokens in every axis of 6": [(2, 4, 5), (2, 4, 4)],
+        "with one token less": [(2, 5, 5), (2, 5, 6)],
+        "with one token less in every axis of 6": [(2, 5, 5), (2, 5, 5)],
+    }
+
+
+def test_a_square_of_other_samples_is_no_mask_of_rows() -> None:
+    causal = torch.ones(6, 6, dtype=torch.bool).tril()
+    assert not [what for what in of(Inputs((torch.zeros(3, 6, 5), causal))) if "mask" in what]
+    assert [what for what in of(Inputs((torch.zeros(6, 6, 5), causal))) if "mask" in what]  # as many samples as tokens
 
 
 def test_pictures_are_cut() -> None:

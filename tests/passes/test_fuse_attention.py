@@ -80,6 +80,7 @@ LEFT: dict[str, Form] = {
     "filled with little": lambda q, k, v, m: scores(q, k).masked_fill(m < 0, -100.0).softmax(-1) @ v,
     "scores where it masks": lambda q, k, v, m: torch.where(m < 0, -1e9, scores(q, k)).softmax(-1) @ v,
     "in float64": lambda q, k, v, m: scores(q, k).softmax(-1, torch.float64).to(torch.float32) @ v,
+    "a mask of float64": lambda q, k, v, m: (scores(q, k) + m.double()).softmax(-1).to(torch.float32) @ v,
     "in bfloat16": lambda q, k, v, m: (scores(q, k).softmax(-1).to(torch.bfloat16).to(torch.float32)) @ v,
     "scores have another user": two_users,
     "weights have another user": two_users_of_weights,
@@ -148,6 +149,36 @@ def test_left_as_it_is(left: Made) -> None:
     assert graph_text(left.gm) == left.text
     assert_same_output(left.model, left.gm, left.example)
     assert len([n for n in left.gm.graph.nodes if n.target is aten.softmax]) == len(LEFT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("form", ["masked", "filled", "filled, infinite", "kept"])
+@pytest.mark.parametrize("low", [-1e4, -torch.inf])
+def test_types_and_rows_that_see_nothing(dtype: torch.dtype, form: str, low: float) -> None:
+    """The mask is of the scores' type; the softmax of nothing but -inf stays NaN."""
+    forms: dict[str, Form] = {
+        "masked": lambda q, k, v, m: (scores(q, k) + torch.where(m, 0.0, low).to(q.dtype)).softmax(-1) @ v,
+        "filled": lambda q, k, v, m: scores(q, k).masked_fill(~m, low).softmax(-1) @ v,
+        "filled, infinite": lambda q, k, v, m: scores(q, k).masked_fill(~m, -torch.inf).softmax(-1, dtype=q.dtype) @ v,
+        "kept": lambda q, k, v, m: torch.where(m, scores(q, k), torch.tensor(0.0, dtype=q.dtype) + low).softmax(-1) @ v,
+    }
+
+    class Model(nn.Module):
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            q, k, v = (f(x).unflatten(-1, (2, 4)).transpose(1, 2) for f in (torch.tanh, torch.sin, torch.cos))
+            return forms[form](q, k, v, mask[:, None, None])
+
+    example = {"x": torch.randn(3, 5, 8).to(dtype), "mask": torch.arange(5) < torch.tensor([5, 3, 2])[:, None]}
+    gm = FuseAttention()(capture(Model().eval(), Inputs.of(example), shapes=True)).graph_module
+    assert any(n.target is aten.scaled_dot_product_attention for n in gm.graph.nodes) is (form != "kept")
+    example["mask"][1] = False
+    with torch.no_grad():
+        wanted, got = Model()(**example), gm(**example)
+    allowed = 4 * torch.finfo(dtype).eps * float(wanted.nan_to_num().abs().max())
+    rounds = dtype is torch.bfloat16 and low == -1e4  # the scores of the row that sees nothing were rounded to 64s
+    kept = [0, 2] if rounds else [0, 1, 2]
+    torch.testing.assert_close(got[kept], wanted[kept], rtol=0, atol=allowed, equal_nan=True)
+    assert bool(wanted[1].isnan().all()) is (low == -torch.inf or form == "filled, infinite")
 
 
 def test_layers_share_one_mask() -> None:

@@ -163,6 +163,38 @@ def test_a_sample_without_live_rows_is_computed_as_it_was(ready: Callable[[Any],
     assert_equal_on(alive, got, wanted)
 
 
+@pytest.mark.parametrize("low", [-1e4, -1e9])
+def test_scores_that_a_mask_does_not_outweigh_are_refused(ready: Callable[[Any], Any], low: float) -> None:
+    """What dead rows hold is never computed, so nothing tells how much of it such a mask lets through."""
+    alive = alive_of(LENGTHS["ragged"])
+    mask, (q, k, v), rows = additive(low)(keys(alive)), heads(4), live_rows(alive, False)
+    longest = q.norm(dim=-1).max() * k.norm(dim=-1).max() * SCALE
+    small, large = (float((reach / longest).sqrt()) for reach in (-low / 50, -low))
+    plan, got = attended(ready, [small * q, small * k, v], mask, rows)
+    assert plan.floor == low
+    assert_equal_on(alive, got, F.scaled_dot_product_attention(small * q, small * k, v, mask, scale=SCALE))
+    with pytest.raises(Exception, match=r"attention scores may reach [\d.e+]+, beside which the mask's -1"):
+        attended(ready, [large * q, large * k, v], mask, rows)
+    attended(ready, [large * q, large * k, v], AS["min"](keys(alive)), rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("form", AS)
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_types(ready: Callable[[Any], Any], dtype: torch.dtype, form: str, lengths: str) -> None:
+    """With a mask of another type too, which torch's own op does not take."""
+    alive, low = alive_of(LENGTHS[lengths]), AS[form]
+    mask, qkv, rows = low(per_head(alive)), [x.to(dtype) for x in heads(len(alive))], live_rows(alive, False)
+    plan = ready(plan_attention)(mask, rows, MOST)
+    live = ready(attend_rows)(*(take_rows(x, rows, 0, 2) for x in qkv), mask, plan, rows, SCALE)
+    assert live.dtype == dtype
+    wide = mask if mask.dtype == torch.bool else mask.double()
+    wanted = F.scaled_dot_product_attention(*(x.double() for x in qkv), wide, scale=SCALE)
+    allowed = 4 * torch.finfo(dtype).eps * float(wanted.abs().max())
+    got = put_rows(live, rows, 0, 2).double()
+    torch.testing.assert_close(got.transpose(1, 2)[alive], wanted.transpose(1, 2)[alive], rtol=0, atol=allowed)
+
+
 @pytest.mark.parametrize("batch", [0, 1])
 def test_no_samples_and_one_token(ready: Callable[[Any], Any], batch: int) -> None:
     qkv, alive = heads(batch, 1), torch.ones(batch, 1, dtype=torch.bool)
