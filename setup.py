@@ -36,7 +36,7 @@ setup(
     install_requires=["torch==2.13.*", "numpy>=1.26", "scipy>=1.11", "tabulate>=0.9", "tqdm>=4.60"],
     extras_require={
         "bench": ["matplotlib>=3.8"],
-        "models": ["transformers>=5.23", "tokenizers>=0.22", "safetensors>=0.5"],
+        "models": ["transformers>=5.23", "tokenizers>=0.22", "safetensors>=0.5", "sentence-transformers>=6"],
         "peers": [
             "onnx>=1.18",
             "onnxruntime>=1.22",

@@ -232,7 +232,7 @@ def bind(signature: inspect.Signature, model: str, inputs: Inputs) -> dict[str, 
 
 def _hint(signature: inspect.Signature, inputs: Inputs) -> str:
     """What was probably meant by inputs of which there are too many."""
-    takes = [p for p in signature.parameters.values() if p.kind not in _OPEN]
+    takes = [p for p in signature.parameters.values() if p.kind not in (*_OPEN, p.KEYWORD_ONLY)]
     if inputs.kwargs or len(inputs.args) <= len(takes):
         return ""
     if len(inputs.args) == len(takes) + 1:

@@ -16,7 +16,7 @@ from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm, Prepacked
 from dendrofx.measure import site_activity, site_compute
 from dendrofx.memory import trim
-from dendrofx.module import RoutedModule, graph_names
+from dendrofx.module import RoutedModule, graph_names, name_as_original
 from dendrofx.pipeline import Pipeline
 from dendrofx.plan import DeadRowsPlan, Origin, Plan, SitePlan
 from dendrofx.record import positional
@@ -101,6 +101,7 @@ def _reached(run: Pipeline, certificate: Certificate | None) -> dict[str, float 
 def attach(module: RoutedModule, plan: Plan, recipe: object, example: Inputs | None) -> RoutedModule:
     """Give a module its plan, its recipe, and the notes that its printed graph shows."""
     module.plan = plan
+    name_as_original(module)
     module.meta[RECIPE] = recipe
     module.meta[HEADERS] = {e.name: _header(e) for e in plan.routed}
     if plan.cascade is not None and plan.rewrites:

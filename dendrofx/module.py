@@ -104,7 +104,13 @@ class RoutedModule(fx.GraphModule):
         """A module of its own with the same branches, weights and tolerances, and the plan."""
         made = RoutedModule(self, copy.deepcopy(self.graph))
         made.meta.update(self.meta)
+        name_as_original(made)
         return made.train(self.training)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RoutedModule:
+        made = cast(RoutedModule, super().__deepcopy__(memo))
+        name_as_original(made)
+        return made
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (PackedModule.of(self, without=FRONT),)
@@ -140,7 +146,15 @@ def _counted_as_the_model(module: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 def _rebuilt(packed: PackedModule) -> RoutedModule:
     """A pickled module."""
-    return cast(RoutedModule, packed.unpack(RoutedModule))
+    made = cast(RoutedModule, packed.unpack(RoutedModule))
+    name_as_original(made)
+    return made
+
+
+def name_as_original(module: RoutedModule) -> None:
+    """Give a module's class the name of the original's: libraries choose by it, and look whether they know it."""
+    if (form := call_form(module)) is not None:
+        type(module).__name__ = form.model
 
 
 def routed_nodes(gm: fx.GraphModule) -> Iterator[tuple[str, fx.Node]]:

@@ -84,7 +84,8 @@ class Captured:
         else:
             equal = f"equal to the model to {self.difference:.1e} ({self.reason})"
         parts = [f"captured by {self.way}, {equal}"]
-        parts += [f"only for {', '.join(self.guards)}"] if self.guards else []
+        fixed = [g for g in self.guards if not is_equality(g)]  # that inputs fit together is no news
+        parts += [f"only for {', '.join(fixed)}"] if fixed else []
         parts += [f"fixed as on the example: {', '.join(self.fixed)}"] if self.fixed else []
         return "; ".join([*parts, *self.notes])
 

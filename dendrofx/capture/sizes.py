@@ -76,7 +76,7 @@ class SizeTrial:
         self.axes = {(name, axis): n for name, t in example.kwargs for axis, n in enumerate(t.shape) if n > 0}
         self.certain = [g for g in form.guards if not is_simple(g)]
         self.tried: list[tuple[Inputs, str]] = []
-        self.bounds: list[str] = []
+        self.found: list[str] = []
 
     @torch.no_grad()
     def ladder(self) -> None:
@@ -90,7 +90,7 @@ class SizeTrial:
                 good = size
                 for count in [n for n in sorted(LADDER, reverse=not up) if (n > size) is up and n != size]:
                     if self.apart(self.resized(axes, count)):
-                        self.bounds.append(f"{_size(axes[0])} {'<=' if up else '>='} {good}")
+                        self.found.append(f"{_size(axes[0])} {'<=' if up else '>='} {good}")
                         break
                     good = count
 
@@ -111,35 +111,33 @@ class SizeTrial:
         Raises:
             DiffersError: the number of samples is fixed.
         """
-        found = list(self.alone())
-        fixed = {axis for axis, n in self.axes.items() if f"{_size(axis)} == {n}" in found}
-        found += self.together(fixed)
+        self.alone()
+        self.together()
         for name, axis, most in self.limits:
             size = self.axes[name, axis]
             self.apart(self.resized([a for a, n in self.axes.items() if n == size and a[1] == axis], most + 1))
         stated = [g for g in self.form.guards if not self.implied(g)]
-        return tuple(dict.fromkeys([*stated, *found, *self.bounds]))
+        return tuple(dict.fromkeys([*stated, *self.found]))
 
-    def alone(self) -> Iterator[str]:
-        """The guards of axes that are changed on their own."""
+    def alone(self) -> None:
+        """Find the guards of axes that are changed on their own."""
         for axis, size in self.axes.items():
             for count in _others(size):
                 if why := self.apart(self.resized([axis], count)):
-                    yield self.alike(axis, count) or self.fixed(axis, count, why)
+                    self.found.append(self.alike(axis, count) or self.fixed(axis, count, why))
                     break
 
-    def together(self, fixed: set[Axis]) -> Iterator[str]:
-        """The guards of axes of one size that are changed together: where alone the model takes none of them."""
+    def together(self) -> None:
+        """Find those of axes of one size that are changed together: the model may take none of them alone."""
         for axes in _groups(self.axes):
-            for count in [] if fixed.intersection(axes) else _others(self.axes[axes[0]]):
+            for count in _others(self.axes[axes[0]]):
                 if why := self.apart(self.resized(axes, count)):
-                    fixed.add(axes[0])
-                    yield self.fixed(axes[0], count, why)
+                    self.found.append(self.fixed(axes[0], count, why))
                     break
 
     def apart(self, inputs: Inputs) -> str:
-        """See `Pair.apart`; inputs that a certain guard refuses are not run."""
-        if broken(self.certain, dict(inputs.kwargs)) is not None:
+        """See `Pair.apart`; inputs that a certain guard or one that was found refuses are not run."""
+        if broken([*self.certain, *self.found], dict(inputs.kwargs)) is not None:
             return ""
         why = self.pair.apart(inputs)
         self.tried.append((inputs, why))

@@ -21,15 +21,6 @@ from dendrofx.show import first_line
 _LEAVES = (FullOnHardRows, LightAfterGate, LightBeforeGate, LightWithEvidence, LightWithScales)
 
 
-class TensorProxy(fx.Proxy):
-    """A traced tensor that says that it is one: code that asks is traced as it runs."""
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> type:
-        """What `isinstance` sees."""
-        return Tensor
-
-
 class Tracer(fx.Tracer):
     """FX's tracer, for which the parts of a routed site are leaves too.
 
@@ -48,14 +39,6 @@ class Tracer(fx.Tracer):
         if m is self.root or has_own_forward(m):
             return False
         return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        """A traced value, which `isinstance(x, Tensor)` in a model takes for the tensor that it stands for."""
-        return TensorProxy(node, self) if self.form is not None else super().proxy(node)
-
-    def create_arg(self, a: Any) -> Any:  # noqa: ANN401  (FX's own)
-        """An argument of a node; traced values first, which look like tensors."""
-        return a.node if type(a) is TensorProxy else super().create_arg(a)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:  # noqa: ANN401
         """A call of a module; those of other threads are passed on, for FX patches all modules while it traces."""

@@ -19,14 +19,15 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import PythonKeyTracer, _ModuleStackTracer
 
 _ONE_AT_A_TIME = threading.RLock()
-_MISSING = object()
+_MISSING, _A_TENSOR = object(), torch.zeros(())
 
 
 @contextmanager
 def tracing(model: nn.Module) -> Iterator[None]:
     """Trace `model` inside; torch's remarks beside the errors that it raises are held back.
 
-    Inside, `len(x)` of a tensor in the model's own code is its size, known when it runs, and not a number fixed now.
+    Inside, `len(x)` of a tensor in the model's own code is its size, known when it runs, and not a number fixed now; and
+    `isinstance(x, Tensor)` takes a traced value for the tensor that it stands for.
     """
     remarks = logging.getLogger("torch.fx.experimental.symbolic_shapes")
     with _ONE_AT_A_TIME, ExitStack() as stack:
@@ -34,6 +35,7 @@ def tracing(model: nn.Module) -> Iterator[None]:
             stack.enter_context(_of_this_thread(kind))
         for namespace in _namespaces(model):
             stack.enter_context(_instead(namespace, "len", length))
+            stack.enter_context(_instead(namespace, "isinstance", is_instance))
         # where export fails it prints the graph so far; this module's print alone is another one
         stack.enter_context(_instead(vars(torch.export._trace), "print", lambda *_, **__: None))
         before, remarks.disabled = remarks.disabled, True
@@ -60,20 +62,31 @@ def length(value: Any) -> Any:  # noqa: ANN401
     return value.size(0) if isinstance(value, Tensor) and value.dim() > 0 else builtins.len(value)
 
 
+def is_instance(value: Any, kinds: Any) -> bool:  # noqa: ANN401  (Python's own)
+    """What `isinstance` gives; of a traced value, what it would give of a tensor."""
+    if builtins.isinstance(value, fx.Proxy):
+        return builtins.isinstance(value, kinds) or builtins.isinstance(_A_TENSOR, kinds)
+    return builtins.isinstance(value, kinds)
+
+
 def _namespaces(model: nn.Module) -> list[dict[str, Any]]:
     """The globals of the code that the model's modules run, torch's own left out."""
     found = {}
     for module in model.modules():
-        forward = getattr(type(module), "forward", None)
-        namespace = getattr(forward, "__globals__", {})
-        name = str(namespace.get("__name__", ""))
-        if namespace and not name.startswith(("torch.", "dendrofx.")) and "len" not in namespace:
-            found[id(namespace)] = namespace
+        for forward in (getattr(type(module), "forward", None), vars(module).get("forward")):
+            namespace = getattr(getattr(forward, "__func__", forward), "__globals__", {})
+            name = str(namespace.get("__name__", ""))
+            if namespace and not name.startswith(("torch.", "dendrofx.")):
+                found[id(namespace)] = namespace
     return list(found.values())
 
 
 @contextmanager
 def _instead(namespace: dict[str, Any], name: str, value: object) -> Iterator[None]:
+    """A name for a builtin in some module's globals; where these have one of their own, it stays."""
+    if name in namespace:
+        yield
+        return
     namespace[name] = value
     try:
         yield
