@@ -33,7 +33,7 @@ setup(
     ],
     package_dir={"dendrofx": "dendrofx", "dendrofx.passes": "passes"},
     package_data={"dendrofx": ["py.typed"]},
-    install_requires=["torch==2.13.*", "numpy>=1.26", "scipy>=1.11", "tabulate>=0.9", "tqdm>=4.60"],
+    install_requires=["torch==2.13.*", "numpy>=1.26", "scipy>=1.11", "sympy>=1.13", "tabulate>=0.9", "tqdm>=4.60"],
     extras_require={
         "bench": ["matplotlib>=3.8"],
         "models": ["transformers>=5.23", "tokenizers>=0.22", "safetensors>=0.5", "sentence-transformers>=6"],

@@ -13,13 +13,14 @@ that an artifact checks them too.
 from __future__ import annotations
 
 import ast
+import functools
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from types import CodeType
 from typing import Any
 
+import sympy
 from torch import Tensor, fx
 
 from dendrofx.errors import CaptureError, InputError
@@ -35,6 +36,7 @@ _COMPARE: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 
+_OF_TWO: dict[str, Callable[[Any, Any], Any]] = {"min": min, "max": max}
 _SIZE = r"\w+\.size\(\d+\)"
 
 
@@ -80,6 +82,46 @@ def _sorted(guard: str) -> str:
     return equal(*guard.split(" == ")) if is_equality(guard) else guard
 
 
+def independent(guards: Sequence[str]) -> tuple[str, ...]:
+    """Return guards without those that follow from others that fix a size or say that two are equal.
+
+    Example:
+        >>> independent(["x.size(0) == 32", "x.size(0) // 8 != 1", "q.size(0) % 7 != 0"])
+        ('x.size(0) == 32', 'q.size(0) % 7 != 0')
+    """
+    simple = [g for g in dict.fromkeys(guards) if is_equality(g) or re.fullmatch(rf"{_SIZE} == \d+", g)]
+    known: dict[str, str] = {}
+    for guard in simple:
+        first, second = guard.split(" == ")
+        known[second if is_equality(guard) else first] = known.get(first, first) if is_equality(guard) else second
+    return tuple(g for g in dict.fromkeys(guards) if g in simple or not _follows(_substituted(g, known)))
+
+
+def _substituted(guard: str, known: Mapping[str, str]) -> str:
+    """A guard with sizes replaced by what they are equal to."""
+    for _ in range(len(known)):
+        guard = re.sub(_SIZE, lambda m: known.get(m[0], m[0]), guard)
+    return guard
+
+
+def _follows(guard: str) -> bool:
+    """Whether a guard holds whatever the sizes are; where this is not seen, it is taken not to."""
+    sizes: dict[str, sympy.Symbol] = {}
+
+    def symbol(match: re.Match[str]) -> str:
+        name = f"s{len(sizes)}" if match[0] not in sizes else str(sizes[match[0]])
+        sizes.setdefault(match[0], sympy.Symbol(name, integer=True, positive=True))
+        return name
+
+    text = re.sub(_SIZE, symbol, guard)
+    if sizes and "!=" in text:  # of expressions, which are different and may be equal
+        return False
+    try:
+        return bool(eval(text, {"__builtins__": {}}, {**_OF_TWO, **{str(s): s for s in sizes.values()}}))
+    except TypeError:  # a relation that depends on the sizes
+        return False
+
+
 def broken(guards: Sequence[str], tensors: Mapping[str, Tensor]) -> str | None:
     """Return the first guard that some inputs break; None where all hold."""
     return next((g for g in guards if not _holds(g, tensors)), None)
@@ -87,12 +129,12 @@ def broken(guards: Sequence[str], tensors: Mapping[str, Tensor]) -> str | None:
 
 def _holds(guard: str, tensors: Mapping[str, Tensor]) -> bool:
     try:
-        return bool(eval(_compiled(guard), {"__builtins__": {}}, dict(tensors)))  # of our own expressions
+        return bool(eval(_compiled(guard), {"__builtins__": _OF_TWO}, dict(tensors)))  # of our own expressions
     except IndexError:  # fewer axes than in the example: the graph says so itself
         return True
 
 
-@cache
+@functools.cache
 def _compiled(guard: str) -> CodeType:
     return compile(guard, f"<guard {guard}>", "eval")
 
@@ -131,6 +173,10 @@ def _nodes(tree: ast.expr, graph: fx.Graph, inputs: dict[str, fx.Node]) -> Any: 
         for value in rest:
             first = graph.call_function(joined, (first, value))
         return first
+    if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id in _OF_TWO:
+        values = [_nodes(v, graph, inputs) for v in tree.args]
+        function = _OF_TWO[tree.func.id]
+        return functools.reduce(lambda a, b: graph.call_function(function, (a, b)), values)
     if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Attribute) and tree.func.attr == "size":
         assert isinstance(tree.func.value, ast.Name)
         name, (axis,) = tree.func.value.id, tree.args

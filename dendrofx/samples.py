@@ -40,16 +40,20 @@ def shared_inputs(run: Run, example: Inputs) -> frozenset[str]:
     """
     names = frozenset(name for name, _ in example.kwargs)
     whole, form = flatten(run(example.copied()))
-    without = None
+    without, some = None, None
     for carrying in _choices(example):
         trial = replace(example, shared=names - carrying)
         part = _part(run, trial)
         if part is None:
             continue
-        if _is_cut(whole, part, trial.samples):
+        follows, otherwise = _followed(whole, part, trial.samples)
+        if follows and not otherwise:
             return trial.shared
-        if carrying == names and [t.shape for t in whole] == [t.shape for t in part]:
+        some = trial if follows and some is None else some
+        if carrying == names and not follows and not otherwise:
             without = trial
+    if some is not None:  # outputs that are no rows of samples are left to the budget to refuse
+        return some.shared
     if without is not None:
         shapes = " and ".join(f"'{n}' shaped {list(t.shape)}" for n, t in zip(form.names, whole, strict=True))
         raise InputError(
@@ -84,12 +88,11 @@ def _fewer(samples: int) -> int:
     return 2 if samples == 1 else samples // 2
 
 
-def _is_cut(whole: list[Tensor], part: list[Tensor], samples: int) -> bool:
-    """Whether outputs follow the number of samples in their first axis, and in nothing else; at least one does."""
-    follows = False
+def _followed(whole: list[Tensor], part: list[Tensor], samples: int) -> tuple[bool, bool]:
+    """Whether any output follows the number of samples in its first axis alone, and whether any changes otherwise."""
+    follows, otherwise = False, False
     for a, b in zip(whole, part, strict=True):
         rows = a.dim() > 0 and a.size(0) == samples and b.shape == (_fewer(samples), *a.shape[1:])
-        if not rows and a.shape != b.shape:
-            return False
         follows = follows or rows
-    return follows
+        otherwise = otherwise or not (rows or a.shape == b.shape)
+    return follows, otherwise

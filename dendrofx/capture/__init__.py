@@ -31,7 +31,7 @@ from dendrofx.capture.variants import FEW, variants
 from dendrofx.drop_in import ORIGINAL, Original
 from dendrofx.errors import CaptureError, InputError
 from dendrofx.find_sites import LINEARS
-from dendrofx.guards import SizeError, is_equality
+from dendrofx.guards import SizeError
 from dendrofx.inputs import Inputs
 from dendrofx.memory import part
 from dendrofx.show import first_line
@@ -64,7 +64,7 @@ class Captured:
         failed: why the ways before it were not taken.
         fixed: lines of the model that turn a tensor into a Python value, which a trace fixes. The graph agreed with the model
             in every run that verified it, other values of the inputs included.
-        guards: what it holds for alone; calls of other sizes are refused.
+        guards: sizes that it holds for alone and its model does not; calls of others are refused.
         notes: what else was done to the model: hooks left out, a wrapper taken off.
     """
 
@@ -84,8 +84,7 @@ class Captured:
         else:
             equal = f"equal to the model to {self.difference:.1e} ({self.reason})"
         parts = [f"captured by {self.way}, {equal}"]
-        fixed = [g for g in self.guards if not is_equality(g)]  # that inputs fit together is no news
-        parts += [f"only for {', '.join(fixed)}"] if fixed else []
+        parts += [f"only for {', '.join(self.guards)}"] if self.guards else []
         parts += [f"fixed as on the example: {', '.join(self.fixed)}"] if self.fixed else []
         return "; ".join([*parts, *self.notes])
 
@@ -135,6 +134,8 @@ def capture_call(
     shared: bool = False,
 ) -> fx.GraphModule:
     """The same for a call whose form is known, and inputs as a graph takes them."""
+    # inputs that are one tensor would become one input of the graph
+    example = None if example is None else example.copied()
     found = _Capture.prepared(model, form, example, others).by(_ways(example, shapes))
     return found if shared else part(found, model)
 
@@ -219,10 +220,9 @@ class _Capture:
         if gm.meta[CAPTURE].way == "symbolic" and self.example is not None and _hides_linears(gm):
             return "torch's own layers hide their Linears"
         captured: Captured = gm.meta[CAPTURE]
-        guards = [g for g in captured.guards if not is_equality(g)]
         if captured.fixed:
             return f"it fixes {', '.join(captured.fixed)}"
-        return f"it holds only for {', '.join(guards)}" if guards else None
+        return f"it holds only for {', '.join(captured.guards)}" if captured.guards else None
 
     def finished(self, gm: fx.GraphModule, failed: Mapping[str, str]) -> fx.GraphModule:
         """With notes of what was done."""
@@ -303,7 +303,7 @@ class _Capture:
         gm.meta[CALL] = form = replace(form, guards=trial.guards())
         rest = verify(model, guarded, self.tries(way, run), twins, call)
         worst = max(first, rest, key=lambda pair: pair[0])
-        gm.meta[CAPTURE] = Captured(way, *worst, fixed=() if run is None else run.fixed, guards=form.guards)
+        gm.meta[CAPTURE] = Captured(way, *worst, fixed=() if run is None else run.fixed, guards=tuple(trial.narrower))
         return gm
 
     def tries(self, way: str, run: Run | None) -> Iterator[tuple[str, Inputs]]:

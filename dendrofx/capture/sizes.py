@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dendrofx.calling import CallForm
 from dendrofx.capture.check import DiffersError, Output, difference
-from dendrofx.guards import broken, equal, is_simple
+from dendrofx.guards import broken, equal, independent, is_equality, is_simple
 from dendrofx.inputs import Inputs
 from dendrofx.numerics import rounding
 from dendrofx.outputs import flatten
@@ -32,6 +32,7 @@ from dendrofx.show import first_line
 Axis = tuple[str, int]
 # Of more axes of one size, not every pair is tried.
 MOST_OF_A_SIZE = 6
+REJECTS = "the model rejects"
 # Sizes that a graph of one run is tried at besides.
 LADDER = (1, 2, 3, 4, 5, 7, 9, 12, 17, 33, 65, 129, 257)
 
@@ -47,7 +48,7 @@ class Pair:
         """In what way they differ on some inputs; empty where they do not, or both reject them."""
         wanted, got = _outcome(self.model, inputs.copied()), _outcome(self.graph, inputs)
         if isinstance(wanted, Exception):
-            return "" if isinstance(got, Exception) else f"the model rejects it ({first_line(wanted)})"
+            return "" if isinstance(got, Exception) else f"{REJECTS} it ({first_line(wanted)})"
         if any(bool(t.isnan().any()) for t in wanted[0]):
             return ""
         if isinstance(got, Exception):
@@ -77,6 +78,7 @@ class SizeTrial:
         self.certain = [g for g in form.guards if not is_simple(g)]
         self.tried: list[tuple[Inputs, str]] = []
         self.found: list[str] = []
+        self.narrower: list[str] = []  # of them, those under which the model holds for more
 
     @torch.no_grad()
     def ladder(self) -> None:
@@ -90,7 +92,7 @@ class SizeTrial:
                 good = size
                 for count in [n for n in sorted(LADDER, reverse=not up) if (n > size) is up and n != size]:
                     if self.apart(self.resized(axes, count)):
-                        self.found.append(f"{_size(axes[0])} {'<=' if up else '>='} {good}")
+                        self.note(f"{_size(axes[0])} {'<=' if up else '>='} {good}", self.tried[-1][1])
                         break
                     good = count
 
@@ -116,15 +118,17 @@ class SizeTrial:
         for name, axis, most in self.limits:
             size = self.axes[name, axis]
             self.apart(self.resized([a for a, n in self.axes.items() if n == size and a[1] == axis], most + 1))
-        stated = [g for g in self.form.guards if not self.implied(g)]
-        return tuple(dict.fromkeys([*stated, *self.found]))
+        guards = independent([*self.form.guards, *self.found])
+        kept = tuple(g for g in guards if g in self.found or not self.implied(g))
+        self.narrower = [g for g in kept if g in self.narrower or (g not in self.found and self.narrows(g))]
+        return kept
 
     def alone(self) -> None:
         """Find the guards of axes that are changed on their own."""
         for axis, size in self.axes.items():
             for count in _others(size):
                 if why := self.apart(self.resized([axis], count)):
-                    self.found.append(self.alike(axis, count) or self.fixed(axis, count, why))
+                    self.note(self.alike(axis, count) or self.fixed(axis, count, why), why)
                     break
 
     def together(self) -> None:
@@ -132,7 +136,7 @@ class SizeTrial:
         for axes in _groups(self.axes):
             for count in _others(self.axes[axes[0]]):
                 if why := self.apart(self.resized(axes, count)):
-                    self.found.append(self.fixed(axes[0], count, why))
+                    self.note(self.fixed(axes[0], count, why), why)
                     break
 
     def apart(self, inputs: Inputs) -> str:
@@ -147,6 +151,17 @@ class SizeTrial:
         """Whether the graph was found to fail, or to be right, wherever a stated guard does not hold."""
         against = [why for inputs, why in self.tried if broken([guard], dict(inputs.kwargs)) is not None]
         return is_simple(guard) and bool(against) and not any(against)
+
+    def note(self, guard: str, why: str) -> None:
+        """Keep a guard that was found, and whether the model takes what it refuses."""
+        self.found.append(guard)
+        if not why.startswith(REJECTS) and not is_equality(guard):  # that inputs fit together is no news
+            self.narrower.append(guard)
+
+    def narrows(self, guard: str) -> bool:
+        """Whether a stated guard may refuse what the model takes."""
+        against = [why for inputs, why in self.tried if why and broken([guard], dict(inputs.kwargs)) is not None]
+        return not is_equality(guard) and not (against and all(why.startswith(REJECTS) for why in against))
 
     def alike(self, axis: Axis, count: int) -> str:
         """The guard that an axis has the size of another one, where both may change; else nothing."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import dendrofx
 from dendrofx.calling import CALL
 from dendrofx.capture import CAPTURE, capture
-from dendrofx.guards import broken, from_export
+from dendrofx.guards import broken, from_export, independent
 from dendrofx.inputs import Inputs
 from tests.capture.models import WIDTH, Base
 
@@ -149,6 +149,7 @@ GUARDS = {
     "(L['tensors'][0].size()[0] % 7) != 0": "q.size(0) % 7 != 0",
     "L['tensors'][1].size()[0] == L['tensors'][0].size()[0]": "docs.size(0) == q.size(0)",
     "L['tensors'][0].size()[0] + 2*L['tensors'][1].size()[0] > 20": "q.size(0) + 2 * docs.size(0) > 20",
+    "min(2, L['tensors'][0].size()[0], 3) < max(L['tensors'][1].size()[0], 1)": "min(2, q.size(0), 3) < max(docs.size(0), 1)",
     "2 <= L['tensors'][0].size()[0] and -L['tensors'][0].size()[0] < 3": "2 <= q.size(0) and -q.size(0) < 3",
 }
 
@@ -168,7 +169,7 @@ def test_a_guard_that_cannot_be_checked_is_refused() -> None:
 def test_a_guard_holds_or_not() -> None:
     given = {"q": torch.zeros(8, 16), "docs": torch.zeros(9, 1)}
     held = {guard: broken([guard], given) is None for guard in GUARDS.values()}
-    assert held == dict(zip(GUARDS.values(), (True, True, False, True, True), strict=True))
+    assert held == dict(zip(GUARDS.values(), (True, True, False, True, True, True), strict=True))
     assert broken(["q.size(2) == 4"], given) is None, "fewer axes than in the example: the graph fails by itself"
 
 
@@ -177,3 +178,28 @@ def test_equal_sizes_are_no_news() -> None:
     gm = capture(model, Inputs.of((torch.randn(6, WIDTH), torch.randn(6, WIDTH))))
     assert gm.meta[CALL].guards == ("docs.size(0) == q.size(0)",)
     assert str(gm.meta[CAPTURE]) == "captured by export, equal to the model bit for bit"
+
+
+@torch.no_grad()
+def test_one_tensor_for_two_inputs_stays_two_inputs() -> None:
+    model, x = Joins(lambda q, docs: q - 2 * docs, checks=False).eval(), torch.randn(6, WIDTH)
+    for checks in (False, True):
+        model.checks = checks
+        routed = dendrofx.transform(model, (x, x), max_deviation=0, decide=False)
+        other = torch.randn(6, WIDTH)
+        assert torch.equal(routed(x, other), model(x, other))
+
+
+FOLLOWING: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
+    (("x.size(0) == 32", "x.size(0) // 8 != 1"), ("x.size(0) == 32",)),
+    (("a.size(0) == b.size(0)", "a.size(0) * a.size(1) % b.size(0) == 0"), ("a.size(0) == b.size(0)",)),
+    (("a.size(0) == b.size(0)", "a.size(0) == 4", "b.size(0) < 9"), ("a.size(0) == b.size(0)", "a.size(0) == 4")),
+    (("q.size(0) % 7 != 0",), ("q.size(0) % 7 != 0",)),
+    (("q.size(0) <= 9", "q.size(0) <= 9"), ("q.size(0) <= 9",)),
+    (("x.size(0) == 4", "x.size(1) % 4 == 0"), ("x.size(0) == 4", "x.size(1) % 4 == 0")),
+]
+
+
+@pytest.mark.parametrize(("guards", "left"), FOLLOWING)
+def test_guards_that_follow_from_others_are_left_out(guards: tuple[str, ...], left: tuple[str, ...]) -> None:
+    assert independent(guards) == left
