@@ -22,6 +22,7 @@ from dendrofx.files import scratch
 from dendrofx.light.fused_int8_kernel import BareFusedInt8Linear, FusedInt8Linear
 from dendrofx.light.packed_kernel import BarePackedLinear, PackedLinear
 
+LARGE = 2**16  # numbers in a buffer
 Module = TypeVar("Module", bound=nn.Module)
 _BARE: dict[type[nn.Module], type[nn.Module]] = {PackedLinear: BarePackedLinear, FusedInt8Linear: BareFusedInt8Linear}
 # Of these, by the name that TorchScript gives the class, what holds weights.
@@ -63,11 +64,12 @@ def apart(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
 
 
 def _parameters(scripted: torch.jit.ScriptModule) -> dict[str, Tensor]:
-    """Parameters by name, without those of modules that write themselves to a file: these must stay whole."""
+    """Parameters and large buffers (8-bit weights) by name, without those of modules that write themselves to a file."""
     modules = scripted.named_modules(remove_duplicate=False)
     writers = tuple(f"{name}." if name else "" for name, m in modules if m._c._has_method("__getstate__"))
-    named = scripted.named_parameters(remove_duplicate=False)
-    return {name: p.detach() for name, p in named if not name.startswith(writers)}
+    named = [*scripted.named_parameters(remove_duplicate=False), *scripted.named_buffers(remove_duplicate=False)]
+    large = ((name, p) for name, p in named if isinstance(p, nn.Parameter) or p.numel() >= LARGE)
+    return {name: p.detach() for name, p in large if not name.startswith(writers)}
 
 
 def _layouts(scripted: torch.jit.ScriptModule) -> dict[str, Tensor | torch.ScriptObject]:

@@ -18,7 +18,7 @@ import torch
 from torch import fx, nn
 
 from dendrofx.calling import CALL, CallForm
-from dendrofx.capture.behaviour import drop_hooks, hooked, observe
+from dendrofx.capture.behaviour import drop_hooks, held, hooked, observe, refuse_kept
 from dendrofx.capture.boxed import Run, place_of
 from dendrofx.capture.check import DiffersError, Twin, check_model, verify
 from dendrofx.capture.exported import export
@@ -242,7 +242,9 @@ class _Capture:
             raise CaptureError(f"its output, a {self.form.output.kind.__name__}, is none that TorchScript can return")
         own, changed = _own(self.model)
         drop_hooks(own)
+        state = held(own)
         gm = symbolic_trace(own, self.model, self.form)
+        refuse_kept(gm, own, state)
         return self.verified(gm, "symbolic", replace(self.form, output=None), own, changed)
 
     def by_export(self) -> fx.GraphModule:

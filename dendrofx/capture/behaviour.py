@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from dendrofx.activations import is_in_place
 from dendrofx.calling import CallForm
 from dendrofx.capture.check import ROUNDING, difference
 from dendrofx.errors import CaptureError
@@ -53,7 +54,7 @@ def observe(model: nn.Module, form: CallForm, example: Inputs) -> Behaviour:
     """
     name, inputs = type(model).__name__, example.copied()
     versions = {k: t._version for k, t in inputs.kwargs}
-    state = {k: (t, t._version, t.clone()) for k, t in model.named_buffers()}
+    state = held(model)
     weights = {k: (t, t._version) for k, t in model.named_parameters() if not t.is_inference()}
     with _watched(model) as (looked, changed):
         output = form.call(model, inputs)
@@ -69,20 +70,50 @@ def observe(model: nn.Module, form: CallForm, example: Inputs) -> Behaviour:
     return Behaviour(output, tuple(m for m in dict.fromkeys(looked) if m not in changing), changing)
 
 
+State = dict[str, tuple[Tensor, int, Tensor]]
+
+
+def held(model: nn.Module) -> State:
+    """What a model holds beside its parameters: each buffer, its version and its values."""
+    return {k: (t, t._version, t.clone()) for k, t in model.named_buffers()}
+
+
+def refuse_kept(gm: fx.GraphModule, own: nn.Module, state: State) -> None:
+    """Refuse a trace that changed a buffer, or writes into an input: what `observe` sees where there are inputs to run on.
+
+    Args:
+        gm: the graph.
+        own: the copy that was traced.
+        state: what it held before.
+
+    Raises:
+        CaptureError: names the buffer or the input.
+    """
+    _refuse_state(type(gm).__name__, own, state, {})
+    for node in gm.graph.nodes:
+        into = node.args[0] if node.args else None
+        if is_in_place(node) and isinstance(into, fx.Node) and into.op == "placeholder":
+            raise CaptureError(_written(type(gm).__name__, str(into.target)))
+
+
 def _refuse_writes(name: str, example: Inputs, inputs: Inputs, versions: dict[str, int]) -> None:
     """Raise `CaptureError` where a call changed its inputs in place."""
     for (key, before), (_, after) in zip(example.kwargs, inputs.kwargs, strict=True):
         if after._version != versions[key] or not _equal(before, after):
-            raise CaptureError(
-                f"{name} writes into its input '{key}' in place, which a graph must not: in its forward work on a copy,"
-                f" {key} = {key}.clone()"
-            )
+            raise CaptureError(_written(name, key))
+
+
+def _written(model: str, name: str) -> str:
+    return (
+        f"{model} writes into its input '{name}' in place, which a graph must not: in its forward work on a copy,"
+        f" {name} = {name}.clone()"
+    )
 
 
 def _refuse_state(
     name: str,
     model: nn.Module,
-    state: dict[str, tuple[Tensor, int, Tensor]],
+    state: State,
     weights: Mapping[str, tuple[Tensor, int]],
 ) -> None:
     """Raise `CaptureError` where a call changed what the model holds."""

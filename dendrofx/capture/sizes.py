@@ -75,7 +75,7 @@ class SizeTrial:
     def __init__(self, pair: Pair, example: Inputs, form: CallForm, limits: Iterable[tuple[str, int, int]]) -> None:
         self.pair, self.example, self.form, self.limits = pair, example, form, sorted(limits)
         self.axes = {(name, axis): n for name, t in example.kwargs for axis, n in enumerate(t.shape) if n > 0}
-        self.certain = [g for g in form.guards if not is_simple(g)]
+        self.certain: list[str] = []
         self.tried: list[tuple[Inputs, str]] = []
         self.found: list[str] = []
         self.narrower: list[str] = []  # of them, those under which the model holds for more
@@ -113,15 +113,23 @@ class SizeTrial:
         Raises:
             DiffersError: the number of samples is fixed.
         """
+        self.certain = [g for g in self.form.guards if not is_simple(g) and not self.needless(g)]
         self.alone()
         self.together()
         for name, axis, most in self.limits:
             size = self.axes[name, axis]
             self.apart(self.resized([a for a, n in self.axes.items() if n == size and a[1] == axis], most + 1))
-        guards = independent([*self.form.guards, *self.found])
+        stated = [g for g in self.form.guards if is_simple(g) or g in self.certain]
+        guards = independent([*stated, *self.found])
         kept = tuple(g for g in guards if g in self.found or not self.implied(g))
         self.narrower = [g for g in kept if g in self.narrower or (g not in self.found and self.narrows(g))]
         return kept
+
+    def needless(self, guard: str) -> bool:
+        """Whether the graph is right where a stated guard does not hold: torch states some for sizes of 1 alone."""
+        tries = [self.resized(axes, n) for axes in self.joint() for n in _others(self.axes[axes[0]])]
+        against = [inputs for inputs in tries if broken([guard], dict(inputs.kwargs)) is not None]
+        return bool(against) and all(self.pair.right(inputs) for inputs in against)
 
     def alone(self) -> None:
         """Find the guards of axes that are changed on their own."""
@@ -179,6 +187,8 @@ class SizeTrial:
         """
         name, place = axis
         if place == 0 and name not in self.example.shared and self.example.samples > 1:
+            if why.startswith(REJECTS):
+                return f"{_size(axis)} {'<' if count > self.axes[axis] else '>'} {count}"
             what = f" with {count} samples"
             raise DiffersError(
                 f"the captured graph of {self.form.model} holds for {self.axes[axis]} samples alone:{what}, {why}", what

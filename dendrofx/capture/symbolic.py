@@ -86,6 +86,8 @@ def symbolic_trace(own: nn.Module, model: nn.Module, form: CallForm) -> fx.Graph
             graph = tracer.trace(own)
     except Exception as error:
         raise CaptureError(_explain(error, model)) from error
+    if not _is_returned(next(n for n in reversed(graph.nodes) if n.op == "output").args[0]):
+        raise CaptureError("its output is none that TorchScript can return: a tensor, a tuple, or a dict of tensors")
     for node in graph.nodes:
         if isinstance(node.type, str):  # a postponed annotation, which TorchScript cannot read
             node.type = None
@@ -105,6 +107,17 @@ def _root(own: nn.Module, graph: fx.Graph) -> nn.Module | dict[str, Any]:
         node.target = free_name(str(node.target))
         held[node.target] = found
     return held
+
+
+def _is_returned(value: Any) -> bool:  # noqa: ANN401  (whatever FX allows)
+    """Whether TorchScript can return what a graph does: a tensor, a list or dict of tensors, or a tuple of such."""
+    if isinstance(value, tuple):
+        return all(_is_returned(v) for v in value)
+    if isinstance(value, list):
+        return all(isinstance(v, fx.Node) for v in value)
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and isinstance(v, fx.Node) for k, v in value.items())
+    return isinstance(value, fx.Node) or value is None or isinstance(value, bool | int | float | str)
 
 
 def _explain(error: Exception, model: nn.Module) -> str:

@@ -150,4 +150,4 @@ def test_a_fixed_number_of_samples_is_refused() -> None:
     assert list(failed) == ["symbolic", "export", "trace"]
     for way in ("export", "trace"):
         assert failed[way].startswith("the captured graph of Unrolls ")
-        assert " samples" in failed[way]
+        assert " sample" in failed[way]
