@@ -83,7 +83,7 @@ def _sorted(guard: str) -> str:
 
 
 def independent(guards: Sequence[str]) -> tuple[str, ...]:
-    """Return guards without those that follow from others that fix a size or say that two are equal.
+    """Return guards without those that follow from others that fix a size or say that two are equal; simple ones first.
 
     Example:
         >>> independent(["x.size(0) == 32", "x.size(0) // 8 != 1", "q.size(0) % 7 != 0"])
@@ -94,7 +94,8 @@ def independent(guards: Sequence[str]) -> tuple[str, ...]:
     for guard in simple:
         first, second = guard.split(" == ")
         known[second if is_equality(guard) else first] = known.get(first, first) if is_equality(guard) else second
-    return tuple(g for g in dict.fromkeys(guards) if g in simple or not _follows(_substituted(g, known)))
+    left = [g for g in dict.fromkeys(guards) if g in simple or not _follows(_substituted(g, known))]
+    return tuple(sorted(left, key=lambda g: not is_simple(g)))  # which are checked first: a remainder may be by 0
 
 
 def _substituted(guard: str, known: Mapping[str, str]) -> str:
@@ -132,6 +133,8 @@ def _holds(guard: str, tensors: Mapping[str, Tensor]) -> bool:
         return bool(eval(_compiled(guard), {"__builtins__": _OF_TWO}, dict(tensors)))  # of our own expressions
     except IndexError:  # fewer axes than in the example: the graph says so itself
         return True
+    except ZeroDivisionError:
+        return False
 
 
 @functools.cache
