@@ -73,7 +73,7 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
     (name,) = [n for n in archive.namelist() if n.endswith("/METADATA")]
     metadata = archive.read(name).decode()
     core = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, re.MULTILINE)
-    assert sorted(core) == ["numpy", "scipy", "tabulate", "torch", "tqdm"]
+    assert sorted(core) == ["numpy", "scipy", "sympy", "tabulate", "torch", "tqdm"]
     assert set(re.findall(r"^Provides-Extra: (\w+)$", metadata, re.MULTILINE)) == {
         "bench",
         "test",

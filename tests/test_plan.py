@@ -210,11 +210,11 @@ def test_the_printed_plan() -> None:
         "whole model at batch 256: 10 ms scripted, 4 ms rewritten, 2.50 x (A/A: 1.3 % off)",
         "whole model at batch 1: 0.4 ms scripted, 0.1 ms rewritten, 4.00 x (A/A: 0.0 % off); noisy:",
         "  scripted: p95 20.7 ms, p50 0.4 ms",
-        "whole model at batch 8: 23 ms scripted, 0.9 ms rewritten, UNRELIABLE: 25.56 x by the medians, 2.90 x",
-        "  by CPU time on one thread (scripted waited for a CPU in 87 % of its time)",
+        "whole model at batch 8: 23 ms scripted, 0.9 ms rewritten, UNRELIABLE: 25.56 x by the medians, 2.90",
+        "  x by CPU time on one thread (scripted waited for a CPU in 87 % of its time)",
         "whole model at batch 16: 2.90 x (A/A: 0.1 % off); medians UNRELIABLE, 23 ms scripted, 0.9 ms",
-        "  rewritten: 25.56 x by the medians, 2.90 x by the quickest calls, 3.10 x by CPU time on one thread",
-        "  (scripted waited for a CPU in 87 % of its time)",
+        "  rewritten: 25.56 x by the medians, 2.90 x by the quickest calls, 3.10 x by CPU time on one",
+        "  thread (scripted waited for a CPU in 87 % of its time)",
         "mean deviation at most 0.0091 (95 % limit on 20 calibration samples), budget 0.01; 40 samples fitted lights, 20 gates,"
         " 20 chose among them",
     ]

@@ -32,9 +32,11 @@ def refuse_unscriptable(gm: fx.GraphModule, example: Inputs | None) -> None:
     Raises:
         CaptureError: one of these steps failed; names it.
     """
-    error = _failure(_weightless(gm), example)
-    if error and _failure(gm, example):  # with its own weights, in case it is for their lack
-        raise CaptureError(error)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript's of its own deprecation, which a trial need not repeat
+        error = _failure(_weightless(gm), example)
+        if error and _failure(gm, example):  # with its own weights, in case it is for their lack
+            raise CaptureError(error)
 
 
 def _failure(gm: fx.GraphModule, example: Inputs | None) -> str:
@@ -43,9 +45,7 @@ def _failure(gm: fx.GraphModule, example: Inputs | None) -> str:
     try:
         scripted = lowered(gm)
         step, buffer = "be saved", io.BytesIO()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.jit.save(scripted, buffer)
+        torch.jit.save(scripted, buffer)
         buffer.seek(0)
         step = "be loaded again"
         loaded = torch.jit.load(buffer)
