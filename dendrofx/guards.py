@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +26,11 @@ from torch import Tensor, fx
 
 from dendrofx.errors import CaptureError, InputError
 from dendrofx.require import require
+from dendrofx.size_ops import nearest_even, whole_part
 
 _BINARY: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod, ast.Pow: operator.pow,
+    ast.Mod: operator.mod, ast.Pow: operator.pow, ast.Div: operator.truediv,
 }  # fmt: skip
 _COMPARE: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
@@ -36,7 +38,11 @@ _COMPARE: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 
+_OF_ONE: dict[str, Callable[[Any], Any]] = {
+    "math.ceil": math.ceil, "math.floor": math.floor, "math.trunc": whole_part, "round": nearest_even,
+}  # fmt: skip
 _OF_TWO: dict[str, Callable[[Any, Any], Any]] = {"min": min, "max": max}
+_NAMES: dict[str, Any] = {**_OF_TWO, "math": math, "round": round}
 _SIZE = r"\w+\.size\(\d+\)"
 
 
@@ -118,7 +124,7 @@ def _follows(guard: str) -> bool:
     if sizes and "!=" in text:  # of expressions, which are different and may be equal
         return False
     try:
-        return bool(eval(text, {"__builtins__": {}}, {**_OF_TWO, **{str(s): s for s in sizes.values()}}))
+        return bool(eval(text, {"__builtins__": _NAMES}, {str(s): s for s in sizes.values()}))
     except TypeError:  # a relation that depends on the sizes
         return False
 
@@ -130,7 +136,7 @@ def broken(guards: Sequence[str], tensors: Mapping[str, Tensor]) -> str | None:
 
 def _holds(guard: str, tensors: Mapping[str, Tensor]) -> bool:
     try:
-        return bool(eval(_compiled(guard), {"__builtins__": _OF_TWO}, dict(tensors)))  # of our own expressions
+        return bool(eval(_compiled(guard), {"__builtins__": _NAMES}, dict(tensors)))  # of our own expressions
     except IndexError:  # fewer axes than in the example: the graph says so itself
         return True
     except ZeroDivisionError:
@@ -180,6 +186,8 @@ def _nodes(tree: ast.expr, graph: fx.Graph, inputs: dict[str, fx.Node]) -> Any: 
         values = [_nodes(v, graph, inputs) for v in tree.args]
         function = _OF_TWO[tree.func.id]
         return functools.reduce(lambda a, b: graph.call_function(function, (a, b)), values)
+    if isinstance(tree, ast.Call) and (known := _OF_ONE.get(ast.unparse(tree.func))) is not None:
+        return graph.call_function(known, (_nodes(tree.args[0], graph, inputs),))
     if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Attribute) and tree.func.attr == "size":
         assert isinstance(tree.func.value, ast.Name)
         name, (axis,) = tree.func.value.id, tree.args

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ Axis = tuple[str, int]
 # Of more axes of one size, not every pair is tried.
 MOST_OF_A_SIZE = 6
 REJECTS = "the model rejects"
+ENOUGH = 4  # tries against one guard
 # Sizes that a graph of one run is tried at besides.
 LADDER = (1, 2, 3, 4, 5, 7, 9, 12, 17, 33, 65, 129, 257)
 
@@ -127,9 +128,10 @@ class SizeTrial:
 
     def needless(self, guard: str) -> bool:
         """Whether the graph is right where a stated guard does not hold: torch states some for sizes of 1 alone."""
-        tries = [self.resized(axes, n) for axes in self.joint() for n in _others(self.axes[axes[0]])]
-        against = [inputs for inputs in tries if broken([guard], dict(inputs.kwargs)) is not None]
-        return bool(against) and all(self.pair.right(inputs) for inputs in against)
+        tries = (self.resized(axes, n) for axes in self.joint() for n in (*_others(self.axes[axes[0]]), *LADDER[:9]))
+        against = islice((inputs for inputs in tries if broken([guard], dict(inputs.kwargs)) is not None), ENOUGH)
+        right = [self.pair.right(inputs) for inputs in against]
+        return bool(right) and all(right)
 
     def alone(self) -> None:
         """Find the guards of axes that are changed on their own."""

@@ -24,7 +24,7 @@ from dendrofx.calling import CallForm
 from dendrofx.capture.behaviour import has_own_forward
 from dendrofx.capture.boxed import BOX
 from dendrofx.capture.names import free_name
-from dendrofx.capture.size_ops import choose_size, nearest_even, negated, whole_part
+from dendrofx.size_ops import choose_size, nearest_even, negated, whole_part
 
 aten = torch.ops.aten
 _UNSCRIPTABLE = ("layout", "pin_memory")

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 import dendrofx
 from dendrofx.capture import CAPTURE, Captured, capture
-from dendrofx.capture.sizes import nearest_even
 from dendrofx.errors import CaptureError
 from dendrofx.inputs import Inputs
 from dendrofx.rows.layout import SHAPES
+from dendrofx.size_ops import nearest_even
 from tests.capture.check import agrees, exported, sites
 from tests.capture.deciding import Table, Unrolls
 from tests.capture.models import WIDTH, Autocast, ByWeight, OddLinears, Regions, SharedLayer, WritesInPlace
