@@ -56,16 +56,15 @@ class CallForm:
     guards: tuple[str, ...] = ()
 
     @staticmethod
-    def of(model: nn.Module, example: Inputs, output: Any = _MISSING) -> CallForm:  # noqa: ANN401
+    def of(model: nn.Module, example: Inputs) -> CallForm:
         """Return the form of the call that `example` makes.
 
         Args:
             model: the original.
             example: inputs as the caller writes them.
-            output: what the model returned for them, where it is known.
 
         Raises:
-            InputError: the example does not fit the signature, or holds or returns what a graph cannot.
+            InputError: the example does not fit the signature, or holds what a graph cannot.
         """
         signature, name = signature_of(model), type(model).__name__
         arguments = bind(signature, name, example)
@@ -76,8 +75,7 @@ class CallForm:
                 f"{name} takes {path}, a {left[0].value}: a graph takes tensors and plain values. Wrap the model in a module"
                 " whose forward takes each tensor under a name of its own"
             )
-        form = CallForm(name, signature, given, _names(given, signature), _flags(model))
-        return form if output is _MISSING else form.returning(output)
+        return CallForm(name, signature, given, _names(given, signature), _flags(model, signature))
 
     @staticmethod
     def of_signature(model: nn.Module) -> CallForm:
@@ -91,7 +89,9 @@ class CallForm:
         if not needed:
             raise InputError(f"{name} says nothing about its inputs: pass example_inputs= or calibration=")
         parts = tuple((n, OutputForm(n, "tensor")) for n in needed)
-        return CallForm(name, signature, OutputForm("", kind=dict, parts=parts), tuple(needed), _flags(model))
+        return CallForm(
+            name, signature, OutputForm("", kind=dict, parts=parts), tuple(needed), _flags(model, signature)
+        )
 
     def returning(self, output: Any) -> CallForm:  # noqa: ANN401
         """Return the same call with the form of its output.
@@ -260,10 +260,10 @@ def _shown(path: str, signature: inspect.Signature) -> str:
     return rest if rest and parameter is not None and parameter.kind is inspect.Parameter.VAR_KEYWORD else path
 
 
-def _flags(model: nn.Module) -> dict[str, Any]:
+def _flags(model: nn.Module, signature: inspect.Signature) -> dict[str, Any]:
     """What a model does about keywords that are left out, as far as a config of it says so; None stands for that, too."""
     config = getattr(model, "config", None)
-    if config is None or not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in _parameters(model)):
+    if config is None or not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values()):
         return {}
     found = {}
     for name in ("return_dict", "output_attentions", "output_hidden_states", "use_cache"):
@@ -271,10 +271,6 @@ def _flags(model: nn.Module) -> dict[str, Any]:
         if isinstance(value, PLAIN):
             found[name] = value
     return found
-
-
-def _parameters(model: nn.Module) -> list[inspect.Parameter]:
-    return list(inspect.signature(model.forward).parameters.values())
 
 
 def _part(value: Any, key: Any) -> Any:  # noqa: ANN401
