@@ -30,8 +30,10 @@ class Boxed(nn.Module):
         self.form = form
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The output's tensors, in order."""
-        return tuple(flatten(self.form.call_with(self.get_submodule(BOX), tensors))[0])
+        """The output's tensors, in order; numbers that a trace turns into tensors stay constants of the form."""
+        found, form = flatten(self.form.call_with(self.get_submodule(BOX), tensors))
+        kept = form.names if self.form.output is None else self.form.output.names
+        return tuple(tensor for tensor, name in zip(found, form.names, strict=True) if name in kept)
 
 
 @dataclass(frozen=True)

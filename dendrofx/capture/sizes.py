@@ -88,14 +88,18 @@ class SizeTrial:
         Between the sizes that were run the graph is taken to hold; outside of the first that is wrong, it does not.
         """
         for axes in self.joint():
-            size = self.axes[axes[0]]
+            size, found = self.axes[axes[0]], {}
             for up in (True, False):
                 good = size
                 for count in [n for n in sorted(LADDER, reverse=not up) if (n > size) is up and n != size]:
                     if self.apart(self.resized(axes, count)):
-                        self.note(f"{_size(axes[0])} {'<=' if up else '>='} {good}", self.tried[-1][1])
+                        found["<=" if up else ">="] = good, self.tried[-1][1]
                         break
                     good = count
+            if len(found) == 2 and {good for good, _ in found.values()} == {size}:
+                found = {"==": found["<="]}
+            for sign, (good, why) in found.items():
+                self.note(f"{_size(axes[0])} {sign} {good}", why)
 
     def joint(self) -> Iterator[list[Axis]]:
         """Axes that change together: the samples, and those of one size in one place."""

@@ -114,10 +114,24 @@ def _is_returned(value: Any) -> bool:  # noqa: ANN401  (whatever FX allows)
     if isinstance(value, tuple):
         return all(_is_returned(v) for v in value)
     if isinstance(value, list):
-        return all(isinstance(v, fx.Node) for v in value)
+        return all(_is_tensor(v) for v in value)
     if isinstance(value, dict):
-        return all(isinstance(k, str) and isinstance(v, fx.Node) for k, v in value.items())
+        return all(isinstance(k, str) and _is_tensor(v) for k, v in value.items())
     return isinstance(value, fx.Node) or value is None or isinstance(value, bool | int | float | str)
+
+
+def _is_tensor(value: Any) -> bool:  # noqa: ANN401
+    """Whether a value is a node that is no size, nor a number made of sizes."""
+    if not isinstance(value, fx.Node):
+        return False
+    if value.op == "call_method":
+        return value.target not in ("size", "dim", "numel", "item")
+    if value.op != "call_function":
+        return True
+    if value.target is getattr:
+        return value.args[1] not in ("shape", "ndim")
+    made = [a for a in value.args if isinstance(a, fx.Node)]
+    return getattr(value.target, "__module__", "") != "_operator" or any(map(_is_tensor, made))
 
 
 def _explain(error: Exception, model: nn.Module) -> str:

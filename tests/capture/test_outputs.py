@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+import dendrofx
 from dendrofx.outputs import OutputForm, flatten
 from tests.capture.calls import Encoded, Pair
 from tests.capture.check import same
+from tests.models import Mlp
 
 A, B = torch.zeros(2), torch.ones(3)
 # The output, the names of its tensors, and whether TorchScript returns it as it is.
@@ -55,3 +58,41 @@ def test_a_mapping_without_such_a_constructor_cannot_be_built() -> None:
     tensors, form = flatten(defaultdict(int, a=A))
     with pytest.raises(TypeError):
         form.build(tensors)
+
+
+class Sized(Mlp):
+    """Returns a size, as it is and as a part of a number, beside a tensor."""
+
+    def __init__(self, kind: type) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Any:
+        if (x != x).any():  # so that it is traced, which makes tensors of sizes
+            raise ValueError
+        y, size = super().forward(x), x.shape[1]
+        return {"y": y, "size": size} if self.kind is dict else self.kind((size * 2, y))
+
+
+@pytest.mark.parametrize("kind", [dict, tuple, list])
+def test_sizes_among_outputs_of_a_trace_stay_numbers(kind: type) -> None:
+    model, x = Sized(kind).eval(), torch.randn(6, 5, 16)
+    made = dendrofx.transform(model, x, light=dendrofx.LowRank(4), decide=False)
+    assert "captured by trace" in made.plan.capture
+    assert flatten(made(x))[1] == flatten(model(x))[1]
+    loaded = dendrofx.script(made)(x)
+    assert [t.shape for t in flatten(loaded)[0]] == [(6, 5, 8)]  # the artifact returns tensors alone
+    with pytest.raises(dendrofx.InputError, match=r"x\.size\(1\) == 5"):
+        made(torch.randn(6, 4, 16))
+
+
+@pytest.mark.parametrize("kind", [dict, list])
+def test_sizes_beside_tensors_need_inputs(kind: type, capfd: pytest.CaptureFixture[str]) -> None:
+    class Plain(Mlp):
+        def forward(self, x: Tensor) -> Any:
+            y, size = super().forward(x), x.size(0) + 1
+            return {"y": y, "size": size} if kind is dict else [y, size]
+
+    with pytest.raises(dendrofx.CaptureError, match="none that TorchScript can return"):
+        dendrofx.transform(Plain().eval(), light=dendrofx.LowRank(4))
+    assert capfd.readouterr().err == ""
