@@ -13,6 +13,25 @@ if sys.version_info >= (3, 14):
 
 VERSION = Path("dendrofx/version.py").read_text(encoding="utf-8").split('VERSION = "')[1].split('"')[0]
 
+ROOMS = (
+    "compare",
+    "gates",
+    "graph",
+    "graph.capture",
+    "guarantee",
+    "light",
+    "lowering",
+    "machine",
+    "passes",
+    "plan",
+    "rewriting",
+    "rows",
+    "runtime",
+    "search",
+    "search.cascade",
+    "values",
+)
+
 setup(
     name="dendrofx",
     version=VERSION,
@@ -21,16 +40,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10,<3.14",
-    packages=[
-        "dendrofx",
-        "dendrofx.capture",
-        "dendrofx.cascade",
-        "dendrofx.gates",
-        "dendrofx.guarantee",
-        "dendrofx.light",
-        "dendrofx.passes",
-        "dendrofx.rows",
-    ],
+    packages=["dendrofx", *[f"dendrofx.{room}" for room in ROOMS]],
     package_dir={"dendrofx": "dendrofx", "dendrofx.passes": "passes"},
     package_data={"dendrofx": ["py.typed"]},
     install_requires=["torch==2.13.*", "numpy>=1.26", "scipy>=1.11", "sympy>=1.13", "tabulate>=0.9", "tqdm>=4.60"],

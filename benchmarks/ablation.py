@@ -17,9 +17,9 @@ from typing import Any
 import dendrofx
 from benchmarks.records import AGAIN, Bench
 from benchmarks.variants import Variant, scripted_variant
-from dendrofx import controls
-from dendrofx.ladder import default_precisions
+from dendrofx.compare import controls
 from dendrofx.light import LightForm, Precision
+from dendrofx.search.ladder import default_precisions
 
 
 def rungs(plan: dendrofx.Plan) -> list[LightForm]:

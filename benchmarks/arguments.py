@@ -11,10 +11,10 @@ from typing import NoReturn
 import dendrofx
 from benchmarks.cases import CASES
 from dendrofx.errors import InputError
-from dendrofx.forms import Form, form_from_text
 from dendrofx.gates import GateForm
 from dendrofx.guarantee import Budget
 from dendrofx.light import LightForm
+from dendrofx.values.forms import Form, form_from_text
 
 KERNELS, FAMILIES = "kernels", "hf"
 NAMES = (*CASES, KERNELS, FAMILIES)

@@ -32,8 +32,8 @@ from benchmarks.sweep import run_sweep
 from benchmarks.tables import ablation_table, footer, machine_line, sweep_table, table
 from benchmarks.variants import Asked, Variant, build_peers, build_variants, peer_variants, prepare
 from dendrofx.errors import DendrofxError, InputError
-from dendrofx.files import write_whole
-from dendrofx.machine import describe_machine
+from dendrofx.machine.capability import describe_machine
+from dendrofx.machine.files import write_whole
 
 SECONDS, QUICK_SECONDS = 4.0, 0.5
 TUNE, QUICK_TUNE = 60.0, 5.0

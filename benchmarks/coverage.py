@@ -29,18 +29,18 @@ from torch import Tensor, nn
 from benchmarks.cases import CaseUnavailableError
 from benchmarks.models import digits, minilm, text, tiara
 from benchmarks.models.encoder import pad
-from dendrofx.calibration import Calibration
-from dendrofx.calling import CALL
-from dendrofx.capture import capture
-from dendrofx.cascade.models import Models
-from dendrofx.cascade.run import Cascades
-from dendrofx.dead_rows import drop_dead_rows
-from dendrofx.explore import Options
-from dendrofx.files import write_whole
-from dendrofx.find_sites import find_sites
+from dendrofx.graph.capture import capture
+from dendrofx.graph.find_sites import find_sites
 from dendrofx.guarantee import Budget
 from dendrofx.guarantee.sequence import fixed_sequence
-from dendrofx.inputs import Inputs
+from dendrofx.machine.files import write_whole
+from dendrofx.rewriting.dead_rows import drop_dead_rows
+from dendrofx.search.cascade.models import Models
+from dendrofx.search.cascade.run import Cascades
+from dendrofx.search.explore import Options
+from dendrofx.values.calibration import Calibration
+from dendrofx.values.calling import CALL
+from dendrofx.values.inputs import Inputs
 
 # Metric, alpha, delta and samples of a draw.
 TRIPLES: tuple[tuple[str, float, float, int], ...] = (

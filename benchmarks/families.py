@@ -19,8 +19,8 @@ from benchmarks.cases import CaseUnavailableError
 from benchmarks.models import hf
 from benchmarks.models.packages import package_dir
 from dendrofx.errors import DendrofxError
-from dendrofx.inputs import Inputs
-from dendrofx.outputs import flatten
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.outputs import flatten
 
 TITLE = "transformers from configurations, random weights: structure only"
 SHAPES = ((5, 19), (1, 7))  # samples, tokens: neither is what the model was captured on

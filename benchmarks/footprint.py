@@ -24,10 +24,11 @@ from torch import nn
 import dendrofx
 from benchmarks.cases import CASES, CaseUnavailableError
 from benchmarks.cases.case import Case, CaseOptions
-from dendrofx.files import write_whole
-from dendrofx.inputs import Inputs
-from dendrofx.machine import describe_machine
-from dendrofx.memory import release
+from dendrofx.graph.capture import capture
+from dendrofx.machine.capability import describe_machine
+from dendrofx.machine.files import write_whole
+from dendrofx.machine.memory import release
+from dendrofx.values.inputs import Inputs
 
 STATUS, MARK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -66,7 +67,7 @@ def load_libraries() -> None:
     model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4)).eval()
     options = {"max_deviation": 0.5, "batch_sizes": [8], "tune_seconds": 1.0}
     dendrofx.script(dendrofx.transform(model, calibration=batches, **options), freeze=True)  # type: ignore[arg-type]
-    dendrofx.capture.capture(model, Inputs.of(batches[0]), shapes=True)
+    capture(model, Inputs.of(batches[0]), shapes=True)
 
 
 def measure(case: Case, max_deviation: float, batch: int, seed: int) -> Footprint:

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 import dendrofx
 from benchmarks.int8_before import Int8Before
-from dendrofx.doubt import noisy
 from dendrofx.errors import InputError
-from dendrofx.light.fused_int8_kernel import FusedInt8Linear
-from dendrofx.light.int8_kernel import Int8Layer
-from dendrofx.lower import script
-from dendrofx.timing import Race, race
+from dendrofx.lowering.script import script
+from dendrofx.machine.doubt import noisy
+from dendrofx.machine.timing import Race, race
+from dendrofx.runtime.fused_int8 import FusedInt8Linear
+from dendrofx.runtime.int8 import Int8Layer
 
 # rows, in, out
 SHAPES = (

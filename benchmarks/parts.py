@@ -21,14 +21,14 @@ from torch import Tensor, nn
 
 import dendrofx
 from benchmarks.cases import CASES, CaseOptions
-from dendrofx import controls
-from dendrofx.block import block_of
-from dendrofx.choose import scores
-from dendrofx.machine import describe_machine
-from dendrofx.record import record_rows
-from dendrofx.rewrite import Branches
-from dendrofx.timing import race
-from dendrofx.verify import site_alone
+from dendrofx.compare import controls
+from dendrofx.graph.block import block_of
+from dendrofx.graph.record import record_rows
+from dendrofx.machine.capability import describe_machine
+from dendrofx.machine.timing import race
+from dendrofx.rewriting.rewrite import Branches
+from dendrofx.search.choose import scores
+from dendrofx.search.verify import site_alone
 
 ACTIVITIES = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05)
 SECONDS = 3.0

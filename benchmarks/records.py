@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from benchmarks.cases.samples import Order, timed_batches
 from benchmarks.variants import UNTIMED, Peer, Prepared, Variant
-from dendrofx.cascade.skills import cascade_skills, light_outputs
-from dendrofx.covered import Covered, cover
-from dendrofx.doubt import Pace, noisy, pace, touched
 from dendrofx.guarantee.losses import losses_of
-from dendrofx.inputs import Inputs
-from dendrofx.measure import (
+from dendrofx.machine.doubt import Pace, noisy, pace, touched
+from dendrofx.machine.timing import Race, Timing, on_one_thread, race
+from dendrofx.search.cascade.skills import cascade_skills, light_outputs
+from dendrofx.values.covered import Covered, cover
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.measure import (
     CASCADE,
     activity,
     agreement,
@@ -31,8 +32,7 @@ from dendrofx.measure import (
     of_sites,
     outputs,
 )
-from dendrofx.outputs import flatten
-from dendrofx.timing import Race, Timing, on_one_thread, race
+from dendrofx.values.outputs import flatten
 
 AGAIN = "scripted again"
 

@@ -13,11 +13,11 @@ from typing import Any
 import dendrofx
 from benchmarks.records import Bench
 from benchmarks.variants import Variant
-from dendrofx import controls
-from dendrofx.calibrate import apply_multiplier, multiplier_grid
-from dendrofx.gates.scores import UNJUDGED
-from dendrofx.measure import counted
-from dendrofx.module import graph_names
+from dendrofx.compare import controls
+from dendrofx.rewriting.module import graph_names
+from dendrofx.runtime.scores import UNJUDGED
+from dendrofx.search.calibrate import apply_multiplier, multiplier_grid
+from dendrofx.values.measure import counted
 
 INNER_POINTS = 9
 ALL_LIGHT = 2 * UNJUDGED  # above every finite score: only rows that are not finite stay hard

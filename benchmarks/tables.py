@@ -11,11 +11,11 @@ from tabulate import tabulate
 
 from benchmarks.records import Record, Row
 from benchmarks.verdict import verdict
-from dendrofx import controls
-from dendrofx.doubt import HELPS
-from dendrofx.gates.scores import UNJUDGED
-from dendrofx.plan_text import WIDTH
-from dendrofx.skill import Skill, router_skill
+from dendrofx.compare import controls
+from dendrofx.machine.doubt import HELPS
+from dendrofx.plan.text import WIDTH
+from dendrofx.runtime.scores import UNJUDGED
+from dendrofx.values.skill import Skill, router_skill
 
 SKILL_BATCH = 64
 MANY_SITES = 6

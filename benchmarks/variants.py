@@ -13,15 +13,15 @@ from torch import Tensor, nn
 import dendrofx
 from benchmarks.cases import Case
 from benchmarks.peers import PEERS, PeerUnavailableError, build_peer
-from dendrofx import controls
-from dendrofx.capture import capture
+from dendrofx.compare import controls
 from dendrofx.gates import GateForm
+from dendrofx.graph.capture import capture
 from dendrofx.guarantee import Budget
-from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm
-from dendrofx.lower import artifact_bytes
-from dendrofx.measure import Counts, counted
-from dendrofx.progress import progress
+from dendrofx.lowering.script import artifact_bytes
+from dendrofx.machine.progress import progress
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.measure import Counts, counted
 
 # Where nothing is timed, fitting runs on two threads, so that a seed gives the same branches whatever --threads says.
 FIT_THREADS = 2

@@ -10,7 +10,8 @@ import math
 
 from benchmarks.records import Record, Row
 from benchmarks.variants import Peer
-from dendrofx import Plan, controls
+from dendrofx import Plan
+from dendrofx.compare import controls
 
 # Differences within the machine's own noise are ties.
 TIE = 0.03

@@ -8,23 +8,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from dendrofx.block import block_of, row_cost
-from dendrofx.capture import CAPTURE
-from dendrofx.find_sites import without_linears
+from dendrofx.graph.block import block_of, row_cost
+from dendrofx.graph.capture import CAPTURE
+from dendrofx.graph.find_sites import without_linears
+from dendrofx.graph.record import positional
+from dendrofx.graph.show import HEADERS, annotate_shapes
+from dendrofx.graph.sites import Refusal, Site
 from dendrofx.guarantee.certificate import Certificate
-from dendrofx.inputs import Inputs
 from dendrofx.light import LightForm, Prepacked
-from dendrofx.measure import site_activity, site_compute
-from dendrofx.memory import trim
-from dendrofx.module import RoutedModule, graph_names, name_as_original
-from dendrofx.pipeline import Pipeline
-from dendrofx.plan import DeadRowsPlan, Origin, Plan, SitePlan
-from dendrofx.record import positional
-from dendrofx.rewrite import Branches
-from dendrofx.show import HEADERS, annotate_shapes
-from dendrofx.sites import Refusal, Site
-from dendrofx.stopwatch import Part
-from dendrofx.verify import site_alone
+from dendrofx.machine.memory import trim
+from dendrofx.plan.plan import DeadRowsPlan, Origin, Plan, SitePlan
+from dendrofx.rewriting.module import RoutedModule, graph_names, name_as_original
+from dendrofx.rewriting.rewrite import Branches
+from dendrofx.search.pipeline import Pipeline
+from dendrofx.search.stopwatch import Part
+from dendrofx.search.verify import site_alone
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.measure import site_activity, site_compute
 
 RECIPE = "dendrofx.recipe"
 

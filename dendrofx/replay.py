@@ -8,24 +8,24 @@ from functools import partial
 import torch
 from torch import fx
 
-from dendrofx.block_replay import replay_blocks
-from dendrofx.calibration import Calibration
-from dendrofx.cascade.graph import cascade_parts
-from dendrofx.cascade.replay import replay_cascade
-from dendrofx.covered import Named, cover, covered_by
-from dendrofx.dead_rows import drop_dead_rows
 from dendrofx.errors import CertificateError, PlanError
-from dendrofx.fingerprint import data_fingerprint
 from dendrofx.finish import attach
 from dendrofx.gates import GateForm
 from dendrofx.gates.user import NotKept
 from dendrofx.guarantee.budget import Budget, budget_text
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.guarantee.losses import counted_losses, reference_picks
-from dendrofx.inputs import Inputs
-from dendrofx.module import RoutedModule, tolerances
-from dendrofx.plan import Plan
+from dendrofx.plan.plan import Plan
+from dendrofx.rewriting.cascade import cascade_parts
+from dendrofx.rewriting.dead_rows import drop_dead_rows
+from dendrofx.rewriting.module import RoutedModule, tolerances
 from dendrofx.rows.samples import SampleAnalysis
+from dendrofx.search.block_replay import replay_blocks
+from dendrofx.search.cascade.replay import replay_cascade
+from dendrofx.values.calibration import Calibration
+from dendrofx.values.covered import Named, cover, covered_by
+from dendrofx.values.fingerprint import data_fingerprint
+from dendrofx.values.inputs import Inputs
 
 
 @torch.no_grad()

@@ -10,28 +10,28 @@ from typing import Any, Literal
 
 from torch import nn
 
-from dendrofx.arguments import check, check_budget, check_dead_rows, check_tuning, split_forms, split_output
-from dendrofx.calibration import Calibration
-from dendrofx.capture import capture_call, check_sizes, remember
-from dendrofx.capture.check import check_model
-from dendrofx.capture.prepare import unwrapped
-from dendrofx.cascade.form import Routed
-from dendrofx.decide import Asked, decide_block, decide_model
 from dendrofx.errors import InputError
-from dendrofx.explore import Options
-from dendrofx.fingerprint import model_fingerprint
 from dendrofx.gates import GateForm, UserGate
-from dendrofx.given import Given
+from dendrofx.graph.capture import capture_call, check_sizes, remember
+from dendrofx.graph.capture.check import check_model
+from dendrofx.graph.capture.prepare import unwrapped
+from dendrofx.graph.given import Given
+from dendrofx.graph.sites import Selector
 from dendrofx.guarantee.budget import Budget, check_redecided
 from dendrofx.light import LightForm
-from dendrofx.memory import part
-from dendrofx.module import RoutedModule
-from dendrofx.numerics import plain_numerics
-from dendrofx.plan import Plan
-from dendrofx.plan_file import check_origin
+from dendrofx.light.routed import Routed
+from dendrofx.machine.memory import part
+from dendrofx.plan.file import check_origin
+from dendrofx.plan.plan import Plan
 from dendrofx.replay import replay
-from dendrofx.sites import Selector
-from dendrofx.stopwatch import Stopwatch
+from dendrofx.request import check, check_budget, check_dead_rows, check_tuning, split_forms, split_output
+from dendrofx.rewriting.module import RoutedModule
+from dendrofx.search.decide import Asked, decide_block, decide_model
+from dendrofx.search.explore import Options
+from dendrofx.search.stopwatch import Stopwatch
+from dendrofx.values.calibration import Calibration
+from dendrofx.values.fingerprint import model_fingerprint
+from dendrofx.values.numerics import plain_numerics
 
 
 @plain_numerics()

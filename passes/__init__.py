@@ -1,7 +1,7 @@
 """Graph passes: each rewrites a traced module in one named way and says what it changed and refused.
 
-Imported as `dendrofx.passes`. The order in which `transform` runs them is in `dendrofx/dead_rows.py`, for live
-rows, and `dendrofx/rewrite.py`, for sites.
+Imported as `dendrofx.passes`. The order in which `transform` runs them is in `dendrofx/rewriting/dead_rows.py`, for live
+rows, and `dendrofx/rewriting/rewrite.py`, for sites.
 """
 
 if __name__ != "dendrofx.passes":

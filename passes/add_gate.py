@@ -15,12 +15,12 @@ from typing import cast
 import torch
 from torch import fx, nn
 
-from dendrofx.block import row_cost
 from dendrofx.errors import PassError
 from dendrofx.gates.form import Reads
-from dendrofx.leaves import LightBeforeGate, light_leaf
+from dendrofx.graph.block import row_cost
 from dendrofx.passes.base import Change, Note, Pass, PassResult, noted
-from dendrofx.routed import easy_only_from, split_rows
+from dendrofx.runtime.leaves import LightBeforeGate, light_leaf
+from dendrofx.runtime.routing import easy_only_from, split_rows
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from typing import cast
 from torch import fx, nn
 
 from dendrofx.errors import PassError
-from dendrofx.leaves import LightBeforeGate
+from dendrofx.graph.sites import Refusal
 from dendrofx.passes.base import Change, Note, Pass, PassResult, noted
-from dendrofx.routed import as_rows
-from dendrofx.sites import Refusal
+from dendrofx.runtime.leaves import LightBeforeGate
+from dendrofx.runtime.routing import as_rows
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, fields
 from torch import fx
 
 from dendrofx.errors import PassError
-from dendrofx.show import graph_text
-from dendrofx.sites import Refusal, Site
+from dendrofx.graph.show import graph_text
+from dendrofx.graph.sites import Refusal, Site
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from torch import fx
 
 from dendrofx.errors import PassError
+from dendrofx.graph.sites import Site
 from dendrofx.passes.base import Change, Note, Pass, PassResult, noted
-from dendrofx.sites import Site
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ import torch
 from torch import fx, nn
 
 from dendrofx.errors import PassError
-from dendrofx.find_sites import MERGED, linear_refusal
+from dendrofx.graph.find_sites import MERGED, linear_refusal
+from dendrofx.graph.show import LIVE
 from dendrofx.passes.base import Change, Pass, PassResult
 from dendrofx.rows.analysis import ROWS
 from dendrofx.rows.layout import SHAPES
-from dendrofx.show import LIVE
 
 aten = torch.ops.aten
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from dendrofx.block import block_of, linear_input
 from dendrofx.errors import PassError
+from dendrofx.graph.block import block_of, linear_input
 from dendrofx.passes.base import Change, Note, Pass, PassResult, noted, unique_names
 
 CONTAINER = "routed"

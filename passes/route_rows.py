@@ -25,11 +25,11 @@ from typing import cast
 
 from torch import fx, nn
 
-from dendrofx.block import row_macs
 from dendrofx.errors import PassError
-from dendrofx.leaves import FullOnHardRows, LightAfterGate, LightBeforeGate
+from dendrofx.graph.block import row_macs
 from dendrofx.passes.base import Change, Note, Pass, PassResult, noted
-from dendrofx.routed import restore_rows
+from dendrofx.runtime.leaves import FullOnHardRows, LightAfterGate, LightBeforeGate
+from dendrofx.runtime.routing import restore_rows
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from dendrofx.block import linear_input, row_cost
 from dendrofx.errors import PassError
+from dendrofx.graph.block import linear_input, row_cost
+from dendrofx.graph.show import LIVE
+from dendrofx.graph.sites import Site
 from dendrofx.passes.base import Change, Pass, PassResult, unique_names
-from dendrofx.routed import as_rows, restore_rows
-from dendrofx.show import LIVE
-from dendrofx.sites import Site
+from dendrofx.runtime.routing import as_rows, restore_rows
 
 CONTAINER = "exact"
 

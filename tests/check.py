@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from dendrofx.block import BlockData, block_of
-from dendrofx.capture import Tracer, capture
-from dendrofx.find_sites import find_sites
 from dendrofx.gates import AlwaysLight, GateForm, SiteRows
-from dendrofx.inputs import Inputs
+from dendrofx.graph.block import BlockData, block_of
+from dendrofx.graph.capture import Tracer, capture
+from dendrofx.graph.find_sites import find_sites
+from dendrofx.graph.show import graph_text
 from dendrofx.light import LightForm, LowRank
 from dendrofx.passes import AddGate, AddLight, MarkSites, OutlineBlock, Pass, RouteRows, run_passes
-from dendrofx.show import graph_text
+from dendrofx.values.inputs import Inputs
 
 # The same matrix products on the same rows, in the same order: the same bits.
 SAME_GEMM: dict[str, Any] = {"rtol": 0.0, "atol": 0.0}

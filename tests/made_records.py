@@ -13,7 +13,7 @@ from dendrofx import LearnedGate, LowRank, Plan, SitePlan
 from dendrofx.finish import RECIPE
 from dendrofx.gates import GateForm
 from dendrofx.guarantee.certificate import Certificate
-from dendrofx.timing import Race, Timing
+from dendrofx.machine.timing import Race, Timing
 
 LIGHT = LowRank(8)
 ROUTED = SitePlan("fc", "routed", "light costs little", light=LIGHT, gate=LearnedGate())

@@ -10,24 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dendrofx.calibration import Calibration
-from dendrofx.capture import capture
-from dendrofx.choose import Candidate
-from dendrofx.cost import BLOCK, SiteTimes
-from dendrofx.explore import Options
-from dendrofx.find_sites import find_sites
-from dendrofx.fingerprint import model_fingerprint
 from dendrofx.finish import finish
 from dendrofx.gates import AlwaysLight, GateForm
 from dendrofx.gates.form import reads_of_light
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture import capture
+from dendrofx.graph.find_sites import find_sites
 from dendrofx.light import Int8, LightForm, LowRank
-from dendrofx.module import RoutedModule, graph_names, tolerances
-from dendrofx.pipeline import Pipeline
-from dendrofx.plan import Plan, SitePlan
-from dendrofx.plan_file import here
-from dendrofx.stopwatch import AGAIN, BASELINE, ROUTED, Part, Stopwatch
-from dendrofx.timing import Race, Timing
+from dendrofx.machine.timing import Race, Timing
+from dendrofx.plan.file import here
+from dendrofx.plan.plan import Plan, SitePlan
+from dendrofx.rewriting.module import RoutedModule, graph_names, tolerances
+from dendrofx.search.choose import Candidate
+from dendrofx.search.cost import BLOCK, SiteTimes
+from dendrofx.search.explore import Options
+from dendrofx.search.pipeline import Pipeline
+from dendrofx.search.stopwatch import AGAIN, BASELINE, ROUTED, Part, Stopwatch
+from dendrofx.values.calibration import Calibration
+from dendrofx.values.fingerprint import model_fingerprint
+from dendrofx.values.inputs import Inputs
 
 Figure = float | Callable[[Any], float]
 Medians = tuple[float, float, float]  # scripted, scripted again, routed

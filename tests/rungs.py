@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 import dendrofx
 from dendrofx.light import BFloat16, Int8, LightForm
-from dendrofx.light.fused_int8_kernel import FusedInt8Linear
-from dendrofx.light.int8_kernel import Int8Layer
+from dendrofx.runtime.fused_int8 import FusedInt8Linear
+from dendrofx.runtime.int8 import Int8Layer
 
 HERE = dendrofx.capability()
 needs_vnni = pytest.mark.skipif(not (HERE.vnni and HERE.int8_exact), reason=f"8-bit weights need VNNI; this is {HERE}")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from dendrofx.activations import LIPSCHITZ, activation_of, is_in_place, is_transparent
+from dendrofx.graph.activations import LIPSCHITZ, activation_of, is_in_place, is_transparent
 
 EVERY_FORM = [*(kind() for kind in LIPSCHITZ), nn.GELU(approximate="tanh")]
 

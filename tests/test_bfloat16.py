@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dendrofx.block import row_cost
+from dendrofx.graph.block import row_cost
 from dendrofx.light import BFloat16
-from dendrofx.light.branch import ObservedChain
+from dendrofx.runtime.branches import ObservedChain
 from tests.rungs import exact, needs_bf16, relative, reloaded, rungs
 
 pytestmark = needs_bf16

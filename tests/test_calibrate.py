@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx.calibrate import (
+from dendrofx.runtime.scores import UNJUDGED
+from dendrofx.search.calibrate import (
     ONE_SIDED_95,
     ONE_SIDED_97_5,
     STEPS,
@@ -22,8 +23,7 @@ from dendrofx.calibrate import (
     upper_limit,
     walk,
 )
-from dendrofx.gates.scores import UNJUDGED
-from dendrofx.measure import deviation
+from dendrofx.values.measure import deviation
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=60)
 ALMOST = 1e-6  # a multiplier stands this far above the score that it makes easy

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import dendrofx
-from dendrofx.calibration import LEAST_SAMPLES, WHOLE_BATCHES, Calibration
-from dendrofx.inputs import Inputs
+from dendrofx.values.calibration import LEAST_SAMPLES, WHOLE_BATCHES, Calibration
+from dendrofx.values.inputs import Inputs
 from tests.models import compressible
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=60)

@@ -38,7 +38,7 @@ from torch import nn
 import dendrofx
 from dataclasses import asdict
 from dendrofx import BFloat16, Int8, LowRank, Prepacked, Pruned
-from dendrofx.light.fused_int8_kernel import FusedInt8Linear
+from dendrofx.runtime.fused_int8 import FusedInt8Linear
 
 torch.set_num_threads(1)
 here = dendrofx.capability()

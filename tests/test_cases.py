@@ -8,8 +8,8 @@ from benchmarks.cases import CASES, Case, CaseOptions
 from benchmarks.cases.samples import Rows
 from benchmarks.models.digits import TRAIN, load_data, load_model
 from dendrofx import InputError
-from dendrofx.capture import capture
-from dendrofx.find_sites import find_sites
+from dendrofx.graph.capture import capture
+from dendrofx.graph.find_sites import find_sites
 
 
 def rows_of(case: Case) -> Tensor:

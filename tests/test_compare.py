@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import compare, variants
-from dendrofx.timing import race
+from dendrofx.machine.timing import race
 
 VARIANTS = ["eager", "scripted", "routed", "always-full", "always-light", "random", "oracle"]
 ENTRY = {
@@ -53,8 +53,8 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(compare, "QUICK_SECONDS", 0.0)
     monkeypatch.setattr(compare, "QUICK_TUNE", 0.2)
     monkeypatch.setattr("benchmarks.records.race", partial(race, least_rounds=3))
-    monkeypatch.setattr("dendrofx.stopwatch.SITE_SECONDS", 0.0)
-    monkeypatch.setattr("dendrofx.stopwatch.MODEL_SECONDS", 0.0)
+    monkeypatch.setattr("dendrofx.search.stopwatch.SITE_SECONDS", 0.0)
+    monkeypatch.setattr("dendrofx.search.stopwatch.MODEL_SECONDS", 0.0)
     monkeypatch.setattr(variants, "FIT_THREADS", 1)  # two threads take minutes on a busy machine
     yield
     torch.set_num_threads(1)

@@ -12,9 +12,11 @@ from benchmarks.cases import Case
 from benchmarks.cases.samples import Rows
 from benchmarks.records import Bench
 from benchmarks.variants import Asked, Prepared
-from dendrofx import LearnedGate, LowRank, ResidualGate, controls
-from dendrofx.inputs import Inputs
-from dendrofx.measure import (
+from dendrofx import LearnedGate, LowRank, ResidualGate
+from dendrofx.compare import controls
+from dendrofx.runtime.routing import easy_only_from
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.measure import (
     activity,
     counted_outputs,
     executed_macs,
@@ -23,7 +25,6 @@ from dendrofx.measure import (
     site_activity,
     site_compute,
 )
-from dendrofx.routed import easy_only_from
 from tests.models import Residual
 
 WIDTH, HIDDEN, OUT, ROWS = 48, 192, 4, 90

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dendrofx.cost import WEIGHT_ROWS, RowMacs
+from dendrofx.search.cost import WEIGHT_ROWS, RowMacs
 
 BRANCHES = RowMacs(gate=3, light=10, full=100)
 

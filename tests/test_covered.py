@@ -14,9 +14,9 @@ from benchmarks.cases.samples import Rows
 from benchmarks.records import Bench
 from benchmarks.variants import Asked
 from dendrofx import Budget, InputError, LowRank, Plan, PlanError, Shadow, audit
-from dendrofx.covered import Covered, cover, covered_by
-from dendrofx.inputs import Inputs
-from dendrofx.measure import deviation, deviations, outputs, worst
+from dendrofx.values.covered import Covered, cover, covered_by
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.measure import deviation, deviations, outputs, worst
 from tests.models import compressible
 
 LIMIT = 0.05

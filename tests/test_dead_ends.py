@@ -12,7 +12,7 @@ from torch import nn
 
 import dendrofx
 from dendrofx import InputError, LowRank, RoutedModule
-from dendrofx.find_sites import find_sites
+from dendrofx.graph.find_sites import find_sites
 from tests.cascade.models import certified
 from tests.models import Residual
 

@@ -8,8 +8,8 @@ from torch import nn
 
 import dendrofx
 from dendrofx import Prepacked
-from dendrofx.light.packed_kernel import PackedLinear
-from dendrofx.plan import DeadRowsPlan
+from dendrofx.plan.plan import DeadRowsPlan
+from dendrofx.runtime.packed import PackedLinear
 from tests.check import OTHER_GEMM
 from tests.padded import (
     HARD,

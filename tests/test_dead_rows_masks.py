@@ -229,7 +229,7 @@ def test_a_model_whose_outputs_read_dead_rows_is_refused_before_anything_is_time
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     timed: list[Any] = []
-    monkeypatch.setattr("dendrofx.stopwatch.race", lambda *args, **kwargs: timed.append(args))
+    monkeypatch.setattr("dendrofx.search.stopwatch.race", lambda *args, **kwargs: timed.append(args))
     with pytest.raises(
         InputError, match=r"^dead_rows='mask': the mask contract does not hold\. .*output 'output' moves by"
     ):

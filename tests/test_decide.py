@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import dendrofx
 from dendrofx import LightForm, LowRank, Prepacked, Pruned, ResidualGate
-from dendrofx.light.packed_kernel import PackedLinear
+from dendrofx.runtime.packed import PackedLinear
 from tests.models import Residual, compressible
 from tests.races import RACES
 from tests.recorded import (

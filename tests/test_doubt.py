@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from dendrofx.doubt import AGREE, Pace, figures, noisy, pace, touched
-from dendrofx.inputs import Inputs
-from dendrofx.stopwatch import AGAIN, BASELINE, DISTURBED, ROUTED, Stopwatch
-from dendrofx.timing import Race, Timing
-from dendrofx.verify import judge, lost
+from dendrofx.machine.doubt import AGREE, Pace, figures, noisy, pace, touched
+from dendrofx.machine.timing import Race, Timing
+from dendrofx.search.stopwatch import AGAIN, BASELINE, DISTURBED, ROUTED, Stopwatch
+from dendrofx.search.verify import judge, lost
+from dendrofx.values.inputs import Inputs
 from tests.races import RACES
 
 TRUTH = 3.3  # of the 512 wide model, see `races`
@@ -143,7 +143,7 @@ def raced(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
             threads.append(torch.get_num_threads())
             return left.pop(0)
 
-        monkeypatch.setattr("dendrofx.stopwatch.race", run)
+        monkeypatch.setattr("dendrofx.search.stopwatch.race", run)
         return threads
 
     return answer

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from dendrofx import Capability, InputError
-from dendrofx.block import BlockData
-from dendrofx.fbgemm import fbgemm_exact, pack
-from dendrofx.ladder import default_lights, default_precisions
+from dendrofx.graph.block import BlockData
 from dendrofx.light import BFloat16, Int8, LowRank, Pruned
-from dendrofx.light.fused_int8_kernel import FusedInt8Linear
-from dendrofx.light.int8_kernel import Int8Linear
+from dendrofx.runtime.fbgemm import fbgemm_exact, pack
+from dendrofx.runtime.fused_int8 import FusedInt8Linear
+from dendrofx.runtime.int8 import Int8Linear
+from dendrofx.search.ladder import default_lights, default_precisions
 from tests.rungs import HERE, needs_fbgemm, reloaded
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,7 @@ ARM = replace(AVX2, architecture="aarch64", avx2=False, fbgemm=False)
 def machines(monkeypatch: pytest.MonkeyPatch) -> list[Capability]:
     """What the forms and the ladder are told this machine is: the last of the list."""
     told = [HERE]
-    for place in ("light.int8", "light.bfloat16", "ladder"):
+    for place in ("light.int8", "light.bfloat16", "search.ladder"):
         monkeypatch.setattr(f"dendrofx.{place}.capability", lambda: told[-1])
     return told
 
@@ -79,7 +79,7 @@ def test_the_ladder_offers_what_is_fast(machines: list[Capability]) -> None:
 def test_fbgemm_is_found_where_torch_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert HERE.fbgemm == fbgemm_exact()
     assert HERE.fbgemm or not HERE.avx2
-    monkeypatch.setattr("dendrofx.fbgemm.ENGINE", "none of them")
+    monkeypatch.setattr("dendrofx.runtime.fbgemm.ENGINE", "none of them")
     assert fbgemm_exact.__wrapped__() is False
 
 

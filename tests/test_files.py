@@ -16,7 +16,7 @@ from torch import nn
 
 import dendrofx
 from dendrofx import InputError, Plan
-from dendrofx.files import scratch, write_whole
+from dendrofx.machine.files import scratch, write_whole
 from tests.cascade import models
 
 certified = cache(models.certified)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dendrofx.fingerprint import LENGTH, data_fingerprint, model_fingerprint
-from dendrofx.inputs import Inputs
+from dendrofx.values.fingerprint import LENGTH, data_fingerprint, model_fingerprint
+from dendrofx.values.inputs import Inputs
 from tests.models import Mlp
 
 

@@ -7,10 +7,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from dendrofx.cascade.form import Routed
-from dendrofx.codec import decode
 from dendrofx.errors import InputError
-from dendrofx.forms import Form, form_from_text
 from dendrofx.gates import (
     AlwaysFull,
     AlwaysLight,
@@ -25,6 +22,9 @@ from dendrofx.gates import (
 )
 from dendrofx.gates.user import NotKept
 from dendrofx.light import BFloat16, Int8, LowRank, Prepacked, Pruned
+from dendrofx.light.routed import Routed
+from dendrofx.values.codec import decode
+from dendrofx.values.forms import Form, form_from_text
 
 PRINTED: list[tuple[Form, str]] = [
     (LowRank(8), "LowRank(rank=8, basis='weight')"),

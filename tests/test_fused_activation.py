@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dendrofx.light import BFloat16, Int8, LowRank, Precision, Prepacked, Pruned
-from dendrofx.light.branch import LightChain
-from dendrofx.light.packed_kernel import PackedLinear, fuse_activation
+from dendrofx.runtime.branches import LightChain
+from dendrofx.runtime.packed import PackedLinear, fuse_activation
 from tests.rungs import exact, needs_bf16, reloaded
 
 # The kernel computes GELU by its own polynomials; float32 rounding of the product comes on top.

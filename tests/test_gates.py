@@ -10,9 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dendrofx.block import BlockData
-from dendrofx.choose import relative_error
-from dendrofx.choose import scores as scores_of
 from dendrofx.errors import InputError
 from dendrofx.gates import (
     AlwaysFull,
@@ -25,8 +22,11 @@ from dendrofx.gates import (
     ResidualGate,
     SiteRows,
 )
-from dendrofx.gates.scores import UNJUDGED, LightRows
+from dendrofx.graph.block import BlockData
 from dendrofx.light import Int8, LowRank
+from dendrofx.runtime.scores import UNJUDGED, LightRows
+from dendrofx.search.choose import relative_error
+from dendrofx.search.choose import scores as scores_of
 
 WIDTH = 16
 FITTED: list[GateForm] = [EnergyGate(), LearnedGate(), LearnedGate(directions=3, ridge=1.0), LearnedGate(directions=99)]

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx.given import Given
-from dendrofx.inputs import Inputs
-from dendrofx.samples import shared_inputs
+from dendrofx.graph.given import Given
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.samples import shared_inputs
 from tests.capture.models import WIDTH, Base
 
 X = torch.randn(12, WIDTH)

@@ -6,12 +6,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dendrofx.block import row_cost
 from dendrofx.errors import InputError
+from dendrofx.graph.block import row_cost
 from dendrofx.light import Int8
-from dendrofx.light.branch import ObservedChain
 from dendrofx.light.int8 import LARGEST
-from dendrofx.light.int8_kernel import Int8Layer
+from dendrofx.runtime.branches import ObservedChain
+from dendrofx.runtime.int8 import Int8Layer
 from tests.rungs import exact, relative, rungs, whole_numbers
 
 Array = NDArray[np.float64]

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dendrofx.fbgemm import LARGEST_WEIGHT
-from dendrofx.light.fused_int8_kernel import FusedInt8Linear
-from dendrofx.light.int8_kernel import Int8Layer, Int8Linear
+from dendrofx.runtime.fbgemm import LARGEST_WEIGHT
+from dendrofx.runtime.fused_int8 import FusedInt8Linear
+from dendrofx.runtime.int8 import Int8Layer, Int8Linear
 from tests.rungs import needs_fbgemm, needs_vnni, whole_numbers
 
 KERNELS = [

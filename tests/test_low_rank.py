@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dendrofx.block import row_macs
 from dendrofx.errors import InputError
+from dendrofx.graph.block import row_macs
 from dendrofx.light import LowRank
-from dendrofx.light.branch import DenseLinear, LightChain, LowRankLinear, ObservedChain
+from dendrofx.runtime.branches import DenseLinear, LightChain, LowRankLinear, ObservedChain
 
 Basis = Literal["weight", "input", "whitened"]
 BASES: tuple[Basis, ...] = ("weight", "input", "whitened")

@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx.block import BlockData, block_of
-from dendrofx.capture import capture
-from dendrofx.choose import relative_error
-from dendrofx.find_sites import find_sites
-from dendrofx.fitted import MARK
 from dendrofx.gates import EnergyGate, GateForm, LearnedGate, OracleGate, RandomGate, ResidualGate, SiteRows
-from dendrofx.inputs import Inputs
+from dendrofx.graph.block import BlockData, block_of
+from dendrofx.graph.capture import capture
+from dendrofx.graph.find_sites import find_sites
+from dendrofx.graph.record import record_rows
 from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Prepacked, Pruned
-from dendrofx.lower import artifact_bytes, script_bytes
-from dendrofx.module import RoutedModule, graph_names
-from dendrofx.operators import PLAIN
-from dendrofx.record import record_rows
-from dendrofx.rewrite import Branches, rewrite
+from dendrofx.lowering.fitted import MARK
+from dendrofx.lowering.operators import PLAIN
+from dendrofx.lowering.script import artifact_bytes, script_bytes
+from dendrofx.rewriting.module import RoutedModule, graph_names
+from dendrofx.rewriting.rewrite import Branches, rewrite
+from dendrofx.search.choose import relative_error
+from dendrofx.values.inputs import Inputs
 from tests.models import Mlp, Residual, compressible
 
 Pair = tuple[LightForm, GateForm]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dendrofx.masks import PATTERNS, live_of, patterns, written
+from dendrofx.values.masks import PATTERNS, live_of, patterns, written
 
 ALIVE = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]).bool()
 LIVE = {

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dendrofx.inputs import Inputs
-from dendrofx.measure import (
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.measure import (
     activity,
     agreement,
     counted_outputs,

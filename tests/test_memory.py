@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 import dendrofx
-from dendrofx.capture import capture
-from dendrofx.controls import always_full, always_light
+from dendrofx.compare.controls import always_full, always_light
 from dendrofx.errors import InputError
+from dendrofx.graph.capture import capture
 from dendrofx.guarantee.budget import Budget
 from dendrofx.light import Int8, LightForm, Prepacked
-from dendrofx.memory import part, release
+from dendrofx.machine.memory import part, release
 from tests.memory_growth import FORMS, STATM, resident
 from tests.models import Residual
 from tests.recorded import rows

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dendrofx.block import BlockData
 from dendrofx.errors import InputError
 from dendrofx.gates import NoiseGate, SiteRows
-from dendrofx.gates.scores import UNJUDGED, LightRows
+from dendrofx.graph.block import BlockData
 from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Precision, Prepacked, Pruned
-from dendrofx.light.fused_int8_kernel import FusedInt8Linear
-from dendrofx.light.int8_kernel import Int8Linear
+from dendrofx.runtime.fused_int8 import FusedInt8Linear
+from dendrofx.runtime.int8 import Int8Linear
+from dendrofx.runtime.scores import UNJUDGED, LightRows
 from tests.rungs import HERE, exact, needs_fbgemm, relative, rungs
 
 FORMS = rungs(Int8(), Int8(weight_bits=7), Int8(smooth=0.5), BFloat16(), BFloat16(packed=True))

@@ -5,12 +5,13 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx.block import BlockData
-from dendrofx.cascade.graph import finite_inputs
-from dendrofx.choose import SiteData, candidates, scores
 from dendrofx.gates import EnergyGate, GateForm, LearnedGate, NoiseGate, OracleGate, ResidualGate, UserGate
 from dendrofx.gates.form import LightRuns
-from dendrofx.gates.scores import (
+from dendrofx.graph.block import BlockData
+from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Pruned
+from dendrofx.rewriting.cascade import finite_inputs
+from dendrofx.runtime.routing import split_rows
+from dendrofx.runtime.scores import (
     EnergyScore,
     LearnedLightScore,
     LearnedScaleScore,
@@ -19,9 +20,8 @@ from dendrofx.gates.scores import (
     OracleScore,
     ResidualScore,
 )
-from dendrofx.inputs import Inputs
-from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Pruned
-from dendrofx.routed import split_rows
+from dendrofx.search.choose import SiteData, candidates, scores
+from dendrofx.values.inputs import Inputs
 from tests.models import compressible
 
 ROWS, WIDTH = 12, 24

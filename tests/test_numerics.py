@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import dendrofx
-from dendrofx.numerics import plain_numerics, rounding
+from dendrofx.values.numerics import plain_numerics, rounding
 from tests.models import compressible
 
 OPTIONS: dict[str, Any] = {"light": dendrofx.LowRank(4), "decide": False, "max_deviation": 0.3, "tune_seconds": 0}

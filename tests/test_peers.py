@@ -21,7 +21,7 @@ from benchmarks.models.encoder import SequenceEncoder
 from benchmarks.peers import PEERS, PeerUnavailableError, build_peer
 from benchmarks.peers.common import Job, Peer, sequences, unlike
 from dendrofx.errors import InputError
-from dendrofx.machine import capability
+from dendrofx.machine.capability import capability
 
 # Relative L2 distance of a sequence's output from the model's, with random weights: rounding alone, 8 bits of mantissa, 8 bits.
 LIMITS = {"float32": 1e-4, "bf16": 0.05, "int8": 0.5}

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import dendrofx
-from dendrofx import Budget, LowRank, Routed, Shadow, controls
-from dendrofx.inputs import Inputs
+from dendrofx import Budget, LowRank, Routed, Shadow
+from dendrofx.compare import controls
+from dendrofx.values.inputs import Inputs
 from tests.cascade.models import Pooled, batches, classifier, padded, rows
 
 FLIP = Budget("flip", 0.05, 0.9)

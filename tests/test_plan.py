@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 import dendrofx
 from dendrofx import Int8, LearnedGate, LowRank, Plan, Prepacked, Pruned, ResidualGate, SitePlan
-from dendrofx.controls import recipe
-from dendrofx.machine import capability, cpu_name
-from dendrofx.plan import Origin
-from dendrofx.verify import ModelTimes
+from dendrofx.compare.controls import recipe
+from dendrofx.machine.capability import capability, cpu_name
+from dendrofx.plan.plan import Origin
+from dendrofx.search.verify import ModelTimes
 from tests.models import Residual, compressible
 from tests.recorded import EIGHT, EVERY, LOW, Recorded, decide, rows
 
@@ -27,7 +27,7 @@ def _nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("timed")
 
-    monkeypatch.setattr("dendrofx.stopwatch.race", never)
+    monkeypatch.setattr("dendrofx.search.stopwatch.race", never)
 
 
 def batches() -> list[Tensor]:

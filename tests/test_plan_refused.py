@@ -14,10 +14,10 @@ from torch import Tensor, nn
 import dendrofx
 from dendrofx import LearnedGate, Plan, PlanError
 from dendrofx.guarantee import binomial_p
-from dendrofx.machine import capability
-from dendrofx.module import RoutedModule
-from dendrofx.plan import Origin
-from dendrofx.plan_file import plan_from_json
+from dendrofx.machine.capability import capability
+from dendrofx.plan.file import plan_from_json
+from dendrofx.plan.plan import Origin
+from dendrofx.rewriting.module import RoutedModule
 from tests.cascade.models import batches as samples
 from tests.cascade.models import certified, classifier
 from tests.models import compressible

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dendrofx.block import BlockData, row_cost, row_macs
 from dendrofx.errors import InputError
+from dendrofx.graph.block import BlockData, row_cost, row_macs
 from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Precision, Prepacked, Pruned
-from dendrofx.light.branch import DenseLinear, LightChain, LinearPair, LowRankLinear, ObservedChain
-from dendrofx.light.int8_kernel import Int8Layer
-from dendrofx.light.kernels import BFloat16Linear
-from dendrofx.light.packed_kernel import PackedLinear
-from dendrofx.routed import count_rows, executed, split_rows
+from dendrofx.runtime.branches import DenseLinear, LightChain, LinearPair, LowRankLinear, ObservedChain
+from dendrofx.runtime.int8 import Int8Layer
+from dendrofx.runtime.kernels import BFloat16Linear
+from dendrofx.runtime.packed import PackedLinear
+from dendrofx.runtime.routing import count_rows, executed, split_rows
 from tests.rungs import exact, needs_bf16, relative, rungs
 
 Make = Callable[[Precision | None], LightForm]

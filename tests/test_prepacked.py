@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dendrofx.block import row_cost
+from dendrofx.graph.block import row_cost
 from dendrofx.light import Prepacked
-from dendrofx.light.branch import ObservedChain
-from dendrofx.light.kernels import join_blocks, padded_rows, row_blocks
-from dendrofx.light.packed_kernel import PackedLinear
+from dendrofx.runtime.branches import ObservedChain
+from dendrofx.runtime.kernels import join_blocks, padded_rows, row_blocks
+from dendrofx.runtime.packed import PackedLinear
 from tests.rungs import exact, relative, reloaded
 
 COUNTS = [*range(1, 21), *range(255, 261), *range(511, 516), 1100]

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from dendrofx.choose import Candidate
-from dendrofx.cost import RowMacs, SiteTimes
 from dendrofx.gates import EnergyGate, ResidualGate
 from dendrofx.light import LowRank, Prepacked
-from dendrofx.prices import MOST_COUNTED, MOST_MEASURED, Measured, Price, cheapest, counted
-from dendrofx.rewrite import Branches
+from dendrofx.rewriting.rewrite import Branches
+from dendrofx.search.choose import Candidate
+from dendrofx.search.cost import RowMacs, SiteTimes
+from dendrofx.search.prices import MOST_COUNTED, MOST_MEASURED, Measured, Price, cheapest, counted
 
 NAMES = ("LowRank(rank=1, basis='weight')", "EnergyGate()", "plain")
 FULL = ((1, 1.0), (16, 2.5), (64, 6.0), (256, 10.0))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from dendrofx.progress import progress
+from dendrofx.machine.progress import progress
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dendrofx.errors import InputError
 from dendrofx.light import Pruned
-from dendrofx.light.branch import DenseLinear, LightChain
+from dendrofx.runtime.branches import DenseLinear, LightChain
 
 OTHER_GEMM: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}  # fewer terms, another order of summation
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from dendrofx.capture import capture
-from dendrofx.find_sites import find_sites
-from dendrofx.inputs import Inputs
-from dendrofx.record import Recorder, record_in_turn, record_rows
+from dendrofx.graph.capture import capture
+from dendrofx.graph.find_sites import find_sites
+from dendrofx.graph.record import Recorder, record_in_turn, record_rows
+from dendrofx.values.inputs import Inputs
 from tests.models import Residual
 from tests.recorded import rows
 
@@ -18,8 +18,8 @@ SETS = [[Inputs.of(rows(300, i)) for i in range(2)], [Inputs.of(rows(40, 2))]]
 def test_a_few_sites_at_a_time_get_the_rows_that_all_at_once_get(
     most_bytes: int, held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dendrofx.record.MOST_BYTES", 150_000)  # so that rows are left out
-    monkeypatch.setattr("dendrofx.record.GROUP_BYTES", most_bytes)
+    monkeypatch.setattr("dendrofx.graph.record.MOST_BYTES", 150_000)  # so that rows are left out
+    monkeypatch.setattr("dendrofx.graph.record.GROUP_BYTES", most_bytes)
     gm = capture(Residual(64, 256).eval())
     sites = list(find_sites(gm))
     wanted = [record_rows(gm, sites, batches, 0) for batches in SETS]

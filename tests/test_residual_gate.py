@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dendrofx.block import BlockData
 from dendrofx.errors import InputError
 from dendrofx.gates import ResidualGate, SiteRows
-from dendrofx.gates.scores import UNJUDGED, LightRows
+from dendrofx.graph.block import BlockData
 from dendrofx.light import LightForm, LowRank, Pruned
+from dendrofx.runtime.scores import UNJUDGED, LightRows
 from tests.models import compressible
 
 ACTIVATIONS = [nn.ReLU(), nn.Tanh(), nn.GELU(), nn.GELU(approximate="tanh"), nn.SiLU(), nn.Hardswish()]

@@ -9,21 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dendrofx.block import BlockData, block_of, row_macs
-from dendrofx.capture import capture
-from dendrofx.choose import relative_error
-from dendrofx.find_sites import find_sites
 from dendrofx.gates import EnergyGate, GateForm, LearnedGate, OracleGate, RandomGate, ResidualGate, SiteRows
-from dendrofx.gates.scores import UNJUDGED
-from dendrofx.inputs import Inputs
-from dendrofx.leaves import LightAfterGate
+from dendrofx.graph.block import BlockData, block_of, row_macs
+from dendrofx.graph.capture import capture
+from dendrofx.graph.find_sites import find_sites
+from dendrofx.graph.record import record_rows
 from dendrofx.light import LightForm, LowRank, Pruned
-from dendrofx.lower import script
-from dendrofx.measure import executed_macs, model_macs
-from dendrofx.module import RoutedModule, graph_names, set_tolerances
-from dendrofx.record import record_rows
-from dendrofx.rewrite import Branches, rewrite
-from dendrofx.routed import MACS_PER_MOVED_VALUE, count_rows, easy_only_from, split_rows
+from dendrofx.lowering.script import script
+from dendrofx.rewriting.module import RoutedModule, graph_names, set_tolerances
+from dendrofx.rewriting.rewrite import Branches, rewrite
+from dendrofx.runtime.leaves import LightAfterGate
+from dendrofx.runtime.routing import MACS_PER_MOVED_VALUE, count_rows, easy_only_from, split_rows
+from dendrofx.runtime.scores import UNJUDGED
+from dendrofx.search.choose import relative_error
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.measure import executed_macs, model_macs
 from tests.models import Mlp, Residual, Shared
 
 Pair = tuple[LightForm, GateForm]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.cases.samples import Order, Rows, Samples, Sequences, timed_batches
 from benchmarks.models.encoder import pad
-from dendrofx.inputs import Inputs
+from dendrofx.values.inputs import Inputs
 
 LENGTHS = [5, 2, 9, 2, 7, 3, 1, 8, 4, 6]
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx.capture import capture
 from dendrofx.gates import AlwaysLight, GateForm, ResidualGate
-from dendrofx.show import annotate_shapes, describe, graph_text
+from dendrofx.graph.capture import capture
+from dendrofx.graph.show import annotate_shapes, describe, graph_text
 from tests.check import after
 from tests.models import Mlp, NoBlock, Residual, Shared
 

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 import dendrofx
-from dendrofx.capture import capture
 from dendrofx.errors import InputError
-from dendrofx.find_sites import find_sites, without_linears
-from dendrofx.inputs import Inputs
-from dendrofx.sites import Refusal, Site, Sites
+from dendrofx.graph.capture import capture
+from dendrofx.graph.find_sites import find_sites, without_linears
+from dendrofx.graph.sites import Refusal, Site, Sites
+from dendrofx.values.inputs import Inputs
 from tests.models import Mlp, NoBlock, Residual, Shared
 
 

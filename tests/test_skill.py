@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dendrofx.skill import LEAST_GAIN, Skill, router_skill
+from dendrofx.values.skill import LEAST_GAIN, Skill, router_skill
 
 
 def test_the_oracle_has_skill_1() -> None:

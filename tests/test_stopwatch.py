@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 import dendrofx
 from dendrofx import EnergyGate, InputError, LearnedGate, LowRank, Prepacked, ResidualGate
-from dendrofx.block import BlockData
-from dendrofx.choose import Candidate, SiteData, candidates
-from dendrofx.inputs import Inputs
-from dendrofx.stopwatch import AGAIN, BASELINE, ROUTED, Stopwatch
-from dendrofx.timing import Race, Timing
+from dendrofx.graph.block import BlockData
+from dendrofx.machine.timing import Race, Timing
+from dendrofx.search.choose import Candidate, SiteData, candidates
+from dendrofx.search.stopwatch import AGAIN, BASELINE, ROUTED, Stopwatch
+from dendrofx.values.inputs import Inputs
 from tests.models import Residual, compressible
 from tests.recorded import EIGHT, EVERY, LOW, ONE, SHAPES, SLOW, THREE, Medians, Recorded, decide, is_the_original, rows
 
@@ -105,7 +105,7 @@ def test_without_a_decision_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) ->
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("timed")
 
-    monkeypatch.setattr("dendrofx.stopwatch.race", never)
+    monkeypatch.setattr("dendrofx.search.stopwatch.race", never)
     for options in ({"decide": False}, {"tune_seconds": 0}):
         plan = dendrofx.transform(compressible(), calibration=rows(), light=LOW, gate=EVERY, **options).plan
         assert plan.models == []
@@ -171,8 +171,8 @@ def test_wild_times_never_crash_and_a_lost_race_never_routes(parts: list[float],
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Stopwatch:
     """As quick as it can be: its figures do not matter."""
-    monkeypatch.setattr("dendrofx.stopwatch.SITE_SECONDS", 0.0)
-    monkeypatch.setattr("dendrofx.stopwatch.MODEL_SECONDS", 0.0)
+    monkeypatch.setattr("dendrofx.search.stopwatch.SITE_SECONDS", 0.0)
+    monkeypatch.setattr("dendrofx.search.stopwatch.MODEL_SECONDS", 0.0)
     return Stopwatch(60.0)
 
 
@@ -275,7 +275,7 @@ def test_a_disturbed_race_is_run_again_where_it_could_decide_otherwise(
         named = zip((BASELINE, AGAIN, ROUTED), times, strict=True)
         return Race({name: Timing((ms,) * 3) for name, ms in named}, 3, 0.0)
 
-    monkeypatch.setattr("dendrofx.stopwatch.race", fixed)
+    monkeypatch.setattr("dendrofx.search.stopwatch.race", fixed)
     module = nn.Sequential(nn.Linear(4, 4)).eval()
     Stopwatch(60.0, min_speedup).models(module, module, [Inputs.of(torch.zeros(2, 4))])
     assert len(run) == races

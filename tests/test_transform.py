@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, fx, nn
 
 import dendrofx
-from dendrofx.inputs import Inputs
-from dendrofx.measure import deviation, deviations, outputs, worst
 from dendrofx.transform import transform
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.measure import deviation, deviations, outputs, worst
 from tests.models import NoBlock, Residual, Shared, compressible
 
 BUDGET = 0.02

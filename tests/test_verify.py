@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dendrofx.inputs import Inputs
-from dendrofx.stopwatch import AGAIN, BASELINE, ROUTED
-from dendrofx.timing import Race, Timing
-from dendrofx.verify import ModelTimes, judge, site_alone, timing_batches
+from dendrofx.machine.timing import Race, Timing
+from dendrofx.search.stopwatch import AGAIN, BASELINE, ROUTED
+from dendrofx.search.verify import ModelTimes, judge, site_alone, timing_batches
+from dendrofx.values.inputs import Inputs
 from tests.models import compressible
 from tests.recorded import EVERY, LOW, decide, rows
 

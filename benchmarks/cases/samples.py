@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from dendrofx.inputs import Inputs
+from dendrofx.values.inputs import Inputs
 
 Order = Literal["random", "sorted"]
 

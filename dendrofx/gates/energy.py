@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dendrofx.gates.form import GateForm, SiteRows
-from dendrofx.gates.scores import EnergyScore
+from dendrofx.runtime.scores import EnergyScore
 
 ROUNDING = 1e-6  # of a logarithm in float32: the extreme calibration rows lie inside their own range
 

@@ -29,11 +29,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dendrofx.block import BlockData
 from dendrofx.errors import InputError
-from dendrofx.forms import Form
-from dendrofx.gates.scores import LightRows
-from dendrofx.light.branch import Int8Chain
+from dendrofx.graph.block import BlockData
+from dendrofx.runtime.branches import Int8Chain
+from dendrofx.runtime.scores import LightRows
+from dendrofx.values.forms import Form
 
 Reads = Literal["input", "light", "evidence", "scales"]
 

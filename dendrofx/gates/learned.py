@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from dendrofx.block import principal_directions
 from dendrofx.errors import InputError
 from dendrofx.gates.form import GateForm, Reads, SiteRows
-from dendrofx.gates.scores import FeatureScore, LearnedLightScore, LearnedScaleScore, LearnedScore
-from dendrofx.light.branch import Int8Chain
+from dendrofx.graph.block import principal_directions
+from dendrofx.runtime.branches import Int8Chain
+from dendrofx.runtime.scores import FeatureScore, LearnedLightScore, LearnedScaleScore, LearnedScore
 
 if TYPE_CHECKING:
     from dendrofx.gates.model import ModelRows

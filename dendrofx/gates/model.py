@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dendrofx.block import principal_directions
 from dendrofx.errors import InputError
 from dendrofx.gates.form import GateForm, SiteRows
 from dendrofx.gates.learned import fit_range, fit_weights
-from dendrofx.gates.model_scores import LearnedModelScore, MarginScore, decision_margin, flat_rows
+from dendrofx.graph.block import principal_directions
+from dendrofx.runtime.model_scores import LearnedModelScore, MarginScore, decision_margin, flat_rows
 
 # E log |N(0, 1)|: from the mean logarithm of an error to the logarithm of its standard deviation.
 LOG_NORMAL = -0.6351814

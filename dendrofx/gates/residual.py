@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dendrofx.activations import LIPSCHITZ
 from dendrofx.errors import InputError
 from dendrofx.gates.form import GateForm, SiteRows
-from dendrofx.gates.scores import ResidualScore
-from dendrofx.light.branch import DenseLinear, LowRankLinear, ObservedChain
+from dendrofx.graph.activations import LIPSCHITZ
+from dendrofx.runtime.branches import DenseLinear, LowRankLinear, ObservedChain
+from dendrofx.runtime.scores import ResidualScore
 
 UNIT = 2.0**-24  # unit roundoff of float32
 TINIEST = 2.0**-126  # squares below it may flush to zero

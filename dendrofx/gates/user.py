@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from dendrofx.errors import InputError
 from dendrofx.gates.form import GateForm, SiteRows
 from dendrofx.gates.model import ModelRows
-from dendrofx.gates.model_scores import UserScore
-from dendrofx.lower import lowered
-from dendrofx.show import first_line
+from dendrofx.graph.show import first_line
+from dendrofx.lowering.script import lowered
+from dendrofx.runtime.model_scores import UserScore
 
 SMALLEST_ERROR = 1e-7
 

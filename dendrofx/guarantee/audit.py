@@ -25,14 +25,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dendrofx.covered import Covered, covered_by
 from dendrofx.errors import InputError
+from dendrofx.graph.show import first_line
 from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.guarantee.losses import losses_of
-from dendrofx.inputs import Inputs
-from dendrofx.measure import largest_mean
-from dendrofx.show import first_line
+from dendrofx.values.covered import Covered, covered_by
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.measure import largest_mean
 
 # The largest stake, as a share of the one that a loss of 0 would ruin.
 BOLDEST = 0.5
@@ -185,7 +185,7 @@ class Shadow:
     def __init__(self, module: nn.Module, budget: Budget, every: int = 100, seed: int = 0) -> None:
         if not isinstance(every, int) or every < 1:
             raise InputError(f"every must be a whole number of at least 1, got {every!r}")
-        from dendrofx.guarantee.reference import Reference  # it knows routed modules, which know plans and certificates
+        from dendrofx.compare.reference import Reference  # it knows routed modules, which know plans and certificates
 
         self.reference, self.budget, self.every = Reference(module), budget, every
         self.covered: Covered | None = None  # what the first call finds

@@ -18,11 +18,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dendrofx.covered import Covered, Named, cover, named_outputs
 from dendrofx.errors import InputError
+from dendrofx.graph.show import first_line
 from dendrofx.guarantee.bounds import binomial_p, hoeffding_bentkus_p, least_samples
 from dendrofx.guarantee.metrics import Metric, named_metric
-from dendrofx.show import first_line
+from dendrofx.values.covered import Covered, Named, cover, named_outputs
 
 ROUNDING = 1e-9  # of a metric in floating point
 # Where a budget says nothing about distances, the mean deviation that choosing starts from; it tries a quarter to four times that.

@@ -20,13 +20,13 @@ from typing import Any, ClassVar, Literal
 
 from torch import nn
 
-from dendrofx.codec import decode, encode_fields
 from dendrofx.errors import CertificateError, InputError
-from dendrofx.files import check_target, write_whole
-from dendrofx.fingerprint import state_fingerprint
+from dendrofx.graph.show import first_line
 from dendrofx.guarantee.bounds import binomial_p, hoeffding_bentkus_p
 from dendrofx.guarantee.budget import Budget
-from dendrofx.show import first_line
+from dendrofx.machine.files import check_target, write_whole
+from dendrofx.values.codec import decode, encode_fields
+from dendrofx.values.fingerprint import state_fingerprint
 
 EXTRA = "dendrofx_certificate.json"
 ASSUMPTION = (
@@ -161,7 +161,7 @@ def save(module: nn.Module, path: str | Path, *, freeze: bool = False) -> None:
         >>> dendrofx.save(routed, "model.pt")
         >>> print(dendrofx.certificate("model.pt"))
     """
-    from dendrofx.lower import script, script_bytes
+    from dendrofx.lowering.script import script, script_bytes
 
     check_target(path, CertificateError)
     made: Certificate | None = getattr(getattr(module, "plan", None), "certificate", None)

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from dendrofx.covered import Covered
-from dendrofx.drop_in import graph_level
 from dendrofx.guarantee.budget import Budget
-from dendrofx.inputs import Inputs
-from dendrofx.measure import Counts, add_counts
+from dendrofx.values.covered import Covered
+from dendrofx.values.drop_in import graph_level
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.measure import Counts, add_counts
 
 
 @torch.no_grad()

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dendrofx.errors import InputError
-from dendrofx.gates.model_scores import flat_rows
-from dendrofx.measure import EPS, deviation
+from dendrofx.runtime.model_scores import flat_rows
+from dendrofx.values.measure import EPS, deviation
 
 # From the original's output and another, each [N, ...], to losses f64[N].
 Metric = Callable[[Tensor, Tensor], Tensor]

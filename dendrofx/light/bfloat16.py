@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from dendrofx.errors import InputError
 from dendrofx.light.form import Precision
-from dendrofx.light.kernels import BFloat16Linear
-from dendrofx.light.packed_kernel import PackedLinear
-from dendrofx.machine import capability
+from dendrofx.machine.capability import capability
+from dendrofx.runtime.kernels import BFloat16Linear
+from dendrofx.runtime.packed import PackedLinear
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from dendrofx.block import BlockData, as_block
 from dendrofx.errors import InputError
-from dendrofx.forms import Form
-from dendrofx.light.branch import observed_chain
+from dendrofx.graph.block import BlockData, as_block
+from dendrofx.runtime.branches import observed_chain
+from dendrofx.values.forms import Form
 
 
 class LightForm(Form, ABC):

@@ -10,7 +10,7 @@ weights, x W' = (x / f)(W f)' with f = max|x_i|^smooth / max|W_i|^(1 - smooth) o
 SmoothQuant, arXiv 2211.10438).
 
 Without VNNI pairs of products are added in 16 bits, which overflow for full 8-bit weights and are safe for |p| <= 64
-(`dendrofx/fbgemm.py`): there the form is refused unless `weight_bits=7`. Which kernel multiplies is settled when the form is
+(`runtime/fbgemm.py`): there the form is refused unless `weight_bits=7`. Which kernel multiplies is settled when the form is
 fitted: `torch._int_mm` where the CPU has VNNI, else fbgemm, else `torch._int_mm` again, right but slow. The function is the same.
 """
 
@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from dendrofx.errors import InputError
-from dendrofx.fbgemm import LARGEST_WEIGHT
 from dendrofx.light.form import Precision
-from dendrofx.light.fused_int8_kernel import FusedInt8Linear
-from dendrofx.light.int8_kernel import Int8Layer, Int8Linear
-from dendrofx.machine import capability
+from dendrofx.machine.capability import capability
+from dendrofx.runtime.fbgemm import LARGEST_WEIGHT
+from dendrofx.runtime.fused_int8 import FusedInt8Linear
+from dendrofx.runtime.int8 import Int8Layer, Int8Linear
 
 LARGEST = {8: 127, 7: LARGEST_WEIGHT}
 

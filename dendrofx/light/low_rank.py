@@ -23,10 +23,10 @@ from typing import Literal
 
 from torch import nn
 
-from dendrofx.block import BlockData
 from dendrofx.errors import InputError
-from dendrofx.light.branch import DenseLinear, LowRankLinear, light_chain, linear_pair, observed_chain
+from dendrofx.graph.block import BlockData
 from dendrofx.light.form import LightForm, Precision, cast_linear, check_precision
+from dendrofx.runtime.branches import DenseLinear, LowRankLinear, light_chain, linear_pair, observed_chain
 
 Basis = Literal["weight", "input", "whitened"]
 

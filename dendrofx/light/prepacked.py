@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dendrofx.errors import InputError
 from dendrofx.light.form import Precision
-from dendrofx.light.packed_kernel import PackedLinear
+from dendrofx.runtime.packed import PackedLinear
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from dendrofx.block import BlockData
 from dendrofx.errors import InputError
-from dendrofx.light.branch import DenseLinear, light_chain
+from dendrofx.graph.block import BlockData
 from dendrofx.light.form import LightForm, Precision, cast_linear, check_precision
+from dendrofx.runtime.branches import DenseLinear, light_chain
 
 # Kept units are rounded up to whole vector registers: 16 float32 in AVX-512.
 VECTOR = 16

@@ -19,13 +19,13 @@ import torch
 from tabulate import tabulate
 from torch import fx
 
-from dendrofx.inputs import Inputs
-from dendrofx.record import positional
+from dendrofx.graph.record import positional
 from dendrofx.rows.in_place import written_in_place
 from dendrofx.rows.layout import OPAQUE, SAMPLES, TOKENS, Letters, has_rows, shape, tensors
 from dendrofx.rows.op import Op, Rule
 from dendrofx.rows.rules import is_getitem, rule_of
 from dendrofx.rows.trial import Trial
+from dendrofx.values.inputs import Inputs
 
 # Where `MarkRows` leaves a node's verdict.
 ROWS = "dendrofx.rows"

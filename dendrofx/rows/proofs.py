@@ -12,7 +12,7 @@ from itertools import zip_longest
 import torch
 from torch import fx, nn
 
-from dendrofx.activations import has_hooks
+from dendrofx.graph.activations import has_hooks
 from dendrofx.rows.layout import FEATURES, SHAPES, Shape, fixed
 from dendrofx.rows.op import Op, Rule
 

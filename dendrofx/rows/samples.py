@@ -15,13 +15,13 @@ import torch
 from torch import fx
 
 from dendrofx.errors import InputError
-from dendrofx.inputs import Inputs
-from dendrofx.outputs import flatten
 from dendrofx.rows import proofs
 from dendrofx.rows.analysis import RowAnalysis, RowNote
 from dendrofx.rows.layout import FEATURES, OPAQUE, SAMPLES, Letters, fixed, tensors
 from dendrofx.rows.op import Op, Rule
 from dendrofx.rows.rules import RULES
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.outputs import flatten
 
 aten = torch.ops.aten
 ROUNDING = 1e-5

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, fx
 
 from dendrofx.errors import PassError
-from dendrofx.numerics import rounding
 from dendrofx.rows.layout import SAMPLES, TOKENS, has_rows
 from dendrofx.rows.rules import is_getitem
+from dendrofx.values.numerics import rounding
 
 
 class Trial(fx.Interpreter):

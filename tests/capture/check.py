@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from dendrofx.calling import CALL
-from dendrofx.capture import CAPTURE, capture
-from dendrofx.find_sites import find_sites
-from dendrofx.inputs import Inputs
-from dendrofx.lower import script
-from dendrofx.outputs import flatten
+from dendrofx.graph.capture import CAPTURE, capture
+from dendrofx.graph.find_sites import find_sites
+from dendrofx.lowering.script import script
+from dendrofx.values.calling import CALL
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.outputs import flatten
 
 
 def same(a: Any, b: Any) -> bool:

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx.calling import CALL, CallForm
-from dendrofx.capture import CAPTURE, capture
 from dendrofx.errors import InputError
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture import CAPTURE, capture
 from dendrofx.light import LowRank
-from dendrofx.lower import script
-from dendrofx.module import RoutedModule
-from dendrofx.outputs import flatten
+from dendrofx.lowering.script import script
+from dendrofx.rewriting.module import RoutedModule
+from dendrofx.values.calling import CALL, CallForm
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.outputs import flatten
 from tests.capture.calls import Flags, Returns
 from tests.capture.check import graph_inputs, same
 from tests.capture.models import WIDTH, Base

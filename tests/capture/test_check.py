@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dendrofx.capture.check import ROUNDING, DiffersError, Twin, difference, verify
-from dendrofx.capture.prepare import copy_of
-from dendrofx.capture.variants import variants
-from dendrofx.inputs import Inputs
-from dendrofx.outputs import flatten
+from dendrofx.graph.capture.check import ROUNDING, DiffersError, Twin, difference, verify
+from dendrofx.graph.capture.prepare import copy_of
+from dendrofx.graph.capture.variants import variants
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.outputs import flatten
 from tests.models import Mlp
 
 IDS = torch.arange(1, 33).reshape(4, 8)

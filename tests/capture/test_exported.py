@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx.capture import CAPTURE, Captured, capture
 from dendrofx.errors import CaptureError
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture import CAPTURE, Captured, capture
 from dendrofx.rows.layout import SHAPES
-from dendrofx.size_ops import nearest_even
+from dendrofx.runtime.size_ops import nearest_even
+from dendrofx.values.inputs import Inputs
 from tests.capture.check import agrees, exported, sites
 from tests.capture.deciding import Table, Unrolls
 from tests.capture.models import WIDTH, Autocast, ByWeight, OddLinears, Regions, SharedLayer, WritesInPlace

@@ -14,14 +14,14 @@ import torch
 from torch import nn
 
 from benchmarks.models import hf
-from dendrofx.calling import CALL
-from dendrofx.capture import CAPTURE, Captured, capture
-from dendrofx.capture.check import difference
 from dendrofx.errors import InputError
-from dendrofx.find_sites import find_sites
-from dendrofx.inputs import Inputs
-from dendrofx.lower import script
-from dendrofx.outputs import flatten
+from dendrofx.graph.capture import CAPTURE, Captured, capture
+from dendrofx.graph.capture.check import difference
+from dendrofx.graph.find_sites import find_sites
+from dendrofx.lowering.script import script
+from dendrofx.values.calling import CALL
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.outputs import flatten
 from tests.capture.families import FAMILIES, family
 
 # Between torch's fused encoder layers and the plain ones, and between the kernels for weights with and without gradients: sums

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from benchmarks.models import hf
-from dendrofx.find_sites import find_sites
+from dendrofx.graph.find_sites import find_sites
 from tests.capture.families import FAMILIES, NEVER, family
 
 pytestmark = pytest.mark.hf

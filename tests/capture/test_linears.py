@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import dendrofx.capture as ways
-from dendrofx.capture import CAPTURE, Captured, capture
+import dendrofx.graph.capture as ways
 from dendrofx.errors import CaptureError
-from dendrofx.find_sites import find_sites
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture import CAPTURE, Captured, capture
+from dendrofx.graph.find_sites import find_sites
+from dendrofx.values.inputs import Inputs
 from tests.capture.check import agrees, exported, sites
 from tests.capture.models import WIDTH, ByWeight, OddLinears, SharedLayer, Tied
 from tests.models import Mlp

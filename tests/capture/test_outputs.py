@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import dendrofx
-from dendrofx.outputs import OutputForm, flatten
+from dendrofx.values.outputs import OutputForm, flatten
 from tests.capture.calls import Encoded, Pair
 from tests.capture.check import same
 from tests.models import Mlp

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from dendrofx.capture import capture
 from dendrofx.errors import CaptureError
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture import capture
+from dendrofx.values.inputs import Inputs
 from tests.capture.deciding import (
     Averages,
     Checks,

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx.calling import CALL
-from dendrofx.capture import CAPTURE, capture
-from dendrofx.guards import broken, from_export, independent
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture import CAPTURE, capture
+from dendrofx.values.calling import CALL
+from dendrofx.values.guards import broken, from_export, independent
+from dendrofx.values.inputs import Inputs
 from tests.capture.models import WIDTH, Base
 
 Sizes = tuple[int, ...]

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dendrofx.capture import CAPTURE, Captured, Tracer, capture, is_routed
 from dendrofx.errors import CaptureError, InputError
-from dendrofx.inputs import Inputs
-from dendrofx.routed import as_rows, restore_rows, split_rows
+from dendrofx.graph.capture import CAPTURE, Captured, Tracer, capture, is_routed
+from dendrofx.runtime.routing import as_rows, restore_rows, split_rows
+from dendrofx.values.inputs import Inputs
 from tests.check import after, assert_same_output
 from tests.models import Mlp, NoBlock, Residual, Shared
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-import dendrofx.capture as ways
-from dendrofx.capture import CAPTURE, Captured, capture
+import dendrofx.graph.capture as ways
 from dendrofx.errors import CaptureError
-from dendrofx.find_sites import find_sites
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture import CAPTURE, Captured, capture
+from dendrofx.graph.find_sites import find_sites
 from dendrofx.light import LowRank
-from dendrofx.lower import script
-from dendrofx.module import RoutedModule
+from dendrofx.lowering.script import script
+from dendrofx.rewriting.module import RoutedModule
+from dendrofx.values.inputs import Inputs
 from tests.capture.check import graph_inputs, same
 from tests.capture.deciding import (
     Checks,

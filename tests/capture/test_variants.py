@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dendrofx.capture.variants import is_mask, variants
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture.variants import is_mask, variants
+from dendrofx.values.inputs import Inputs
 
 IDS = torch.arange(1, 33).reshape(4, 8)
 MASK = (torch.arange(8) < torch.tensor([8, 5, 3, 1])[:, None]).long()

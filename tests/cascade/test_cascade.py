@@ -9,7 +9,7 @@ from torch import nn
 
 import dendrofx
 from dendrofx import Budget, InputError, LearnedGate, LowRank, MarginGate, Prepacked, Pruned
-from dendrofx.guarantee.front import walk_front
+from dendrofx.search.front import walk_front
 from tests.cascade.models import Binary, Mixing, Named, Pooled, batches, classifier, named, padded, rows
 from tests.check import OTHER_GEMM
 
@@ -237,8 +237,8 @@ def test_ctrl_c_keeps_what_was_verified_so_far(monkeypatch: pytest.MonkeyPatch) 
                 raise KeyboardInterrupt
             yield setting
 
-    monkeypatch.setattr("dendrofx.guarantee.front.walk_front", interrupted)
-    monkeypatch.setattr("dendrofx.verify.ModelTimes.wins", lambda *_: True)  # whatever this machine measures
+    monkeypatch.setattr("dendrofx.search.front.walk_front", interrupted)
+    monkeypatch.setattr("dendrofx.search.verify.ModelTimes.wins", lambda *_: True)  # whatever this machine measures
     torch.manual_seed(1)
     options = {**OPTIONS, "tune_seconds": 5, "min_speedup": 0.01}
     made = dendrofx.transform(classifier(0.01), calibration=batches(), budget=Budget("flip", 0.05, 0.9), **options)

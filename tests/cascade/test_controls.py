@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import dendrofx
-from dendrofx import Budget, LowRank, MarginGate, controls
-from dendrofx.inputs import Inputs
-from dendrofx.measure import activity, counted_outputs, executed_macs, model_macs
+from dendrofx import Budget, LowRank, MarginGate
+from dendrofx.compare import controls
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.measure import activity, counted_outputs, executed_macs, model_macs
 from tests.cascade.models import batches, classifier, rows
 
 

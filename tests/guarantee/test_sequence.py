@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from dendrofx import Budget, RoutedModule
-from dendrofx.guarantee.front import Setting, fastest, walked_front
 from dendrofx.guarantee.sequence import fixed_sequence, why_none
+from dendrofx.search.front import Setting, fastest, walked_front
 
 BUDGET = Budget("flip", 0.05, 0.9)
 

@@ -6,12 +6,12 @@ from torch import Tensor, nn
 
 from dendrofx.errors import PassError
 from dendrofx.gates import AlwaysLight, GateForm, OracleGate, ResidualGate
-from dendrofx.gates.scores import ConstantScore, OracleScore, ResidualScore
-from dendrofx.leaves import LightBeforeGate, LightWithEvidence
+from dendrofx.graph.show import graph_text
 from dendrofx.light import LowRank
 from dendrofx.passes import AddGate, Change
-from dendrofx.routed import as_rows, split_rows
-from dendrofx.show import graph_text
+from dendrofx.runtime.leaves import LightBeforeGate, LightWithEvidence
+from dendrofx.runtime.routing import as_rows, split_rows
+from dendrofx.runtime.scores import ConstantScore, OracleScore, ResidualScore
 from tests.check import after, assert_same_graph, assert_same_output
 from tests.models import Mlp, NoBlock, Residual, Shared
 

@@ -5,13 +5,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from dendrofx.errors import PassError
-from dendrofx.leaves import LightBeforeGate
+from dendrofx.graph.show import graph_text
+from dendrofx.graph.sites import Refusal
 from dendrofx.light import LowRank
 from dendrofx.passes import AddLight, Change, PassResult
 from dendrofx.passes.base import Note
-from dendrofx.routed import as_rows
-from dendrofx.show import graph_text
-from dendrofx.sites import Refusal
+from dendrofx.runtime.leaves import LightBeforeGate
+from dendrofx.runtime.routing import as_rows
 from tests.check import after, assert_same_graph, assert_same_output
 from tests.models import Mlp, NoBlock, Residual, Shared
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import fx, nn
 
-from dendrofx.capture import capture
 from dendrofx.errors import PassError
+from dendrofx.graph.capture import capture
+from dendrofx.graph.show import graph_text
+from dendrofx.graph.sites import Refusal
 from dendrofx.passes import Change, Pass, PassResult, run_passes
 from dendrofx.passes.base import Note, graph_name, noted
-from dendrofx.show import graph_text
-from dendrofx.sites import Refusal
 from tests.check import assert_same_graph, assert_same_output, five_passes
 from tests.models import Mlp, NoBlock, Residual
 

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from dendrofx.capture import capture
 from dendrofx.errors import PassError
-from dendrofx.inputs import Inputs
-from dendrofx.lower import script
+from dendrofx.graph.capture import capture
+from dendrofx.graph.show import LIVE, graph_text
+from dendrofx.lowering.script import script
 from dendrofx.passes import DropDeadRows, MarkRows, run_passes
-from dendrofx.rows.attention import attend_rows, plan_attention
-from dendrofx.rows.live import count_live, live_rows, put_rows, take_rows
-from dendrofx.show import LIVE, graph_text
+from dendrofx.runtime.attention import attend_rows, plan_attention
+from dendrofx.runtime.live import count_live, live_rows, put_rows, take_rows
+from dendrofx.values.inputs import Inputs
 from tests.check import OTHER_GEMM, assert_same_output
 from tests.rows.models import encoder, padded
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from dendrofx.capture import capture
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture import capture
+from dendrofx.graph.show import graph_text
 from dendrofx.passes import FuseAttention
-from dendrofx.show import graph_text
+from dendrofx.values.inputs import Inputs
 from tests.check import OTHER_GEMM, assert_same_output
 from tests.rows.models import encoder, padded
 

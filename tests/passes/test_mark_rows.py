@@ -2,12 +2,12 @@
 
 import pytest
 
-from dendrofx.capture import capture
 from dendrofx.errors import PassError
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture import capture
+from dendrofx.graph.show import graph_text
 from dendrofx.passes import MarkRows
 from dendrofx.rows.analysis import ROWS, RowAnalysis
-from dendrofx.show import graph_text
+from dendrofx.values.inputs import Inputs
 from tests.check import assert_same_output
 from tests.models import Mlp
 from tests.rows.models import Decoder, encoder, padded, two_sequences

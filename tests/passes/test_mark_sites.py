@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from dendrofx.capture import capture
 from dendrofx.errors import PassError
-from dendrofx.find_sites import find_sites
+from dendrofx.graph.capture import capture
+from dendrofx.graph.find_sites import find_sites
+from dendrofx.graph.show import graph_text
+from dendrofx.graph.sites import Site
 from dendrofx.passes import Change, MarkSites
 from dendrofx.passes.base import Note
-from dendrofx.show import graph_text
-from dendrofx.sites import Site
 from tests.check import assert_same_graph, assert_same_output
 from tests.models import Mlp, NoBlock, Residual
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from dendrofx.capture import capture
 from dendrofx.errors import PassError
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture import capture
+from dendrofx.graph.show import LIVE, graph_text
 from dendrofx.passes import DropDeadRows, MarkRows, MergeLinears, run_passes
 from dendrofx.passes.base import PassResult
-from dendrofx.show import LIVE, graph_text
+from dendrofx.values.inputs import Inputs
 from tests.check import OTHER_GEMM, assert_same_output
 
 

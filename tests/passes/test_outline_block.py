@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from dendrofx.capture import capture
 from dendrofx.errors import PassError
-from dendrofx.find_sites import find_sites
+from dendrofx.graph.capture import capture
+from dendrofx.graph.find_sites import find_sites
+from dendrofx.graph.show import graph_text
 from dendrofx.passes import Change, MarkSites, OutlineBlock
 from dendrofx.passes.base import Note
-from dendrofx.show import graph_text
 from tests.check import after, assert_same_graph, assert_same_output
 from tests.models import Mlp, NoBlock, Residual, Shared
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from dendrofx.block import row_macs
 from dendrofx.errors import PassError
 from dendrofx.gates import AlwaysFull, AlwaysLight, GateForm, OracleGate, RandomGate, ResidualGate
-from dendrofx.gates.scores import ConstantScore, OracleScore, ResidualScore
-from dendrofx.leaves import FullOnHardRows, LightAfterGate, LightBeforeGate, LightWithEvidence
+from dendrofx.graph.block import row_macs
+from dendrofx.graph.show import graph_text
 from dendrofx.passes import AddGate, AddLight, Change, RouteRows
-from dendrofx.routed import as_rows, restore_rows, split_rows
-from dendrofx.show import graph_text
+from dendrofx.runtime.leaves import FullOnHardRows, LightAfterGate, LightBeforeGate, LightWithEvidence
+from dendrofx.runtime.routing import as_rows, restore_rows, split_rows
+from dendrofx.runtime.scores import ConstantScore, OracleScore, ResidualScore
 from tests.check import OTHER_GEMM, SAME_GEMM, after, assert_same_graph, assert_same_output
 from tests.models import Mlp, NoBlock, Residual, Shared
 

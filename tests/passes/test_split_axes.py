@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from dendrofx.capture import capture
 from dendrofx.errors import PassError
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture import capture
+from dendrofx.graph.show import graph_text
 from dendrofx.passes import SplitAxes
 from dendrofx.rows.analysis import RowAnalysis
 from dendrofx.rows.layout import tensors
-from dendrofx.show import graph_text
+from dendrofx.values.inputs import Inputs
 from tests.check import OTHER_GEMM, assert_same_output
 from tests.models import Mlp
 

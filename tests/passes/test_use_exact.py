@@ -7,18 +7,18 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from dendrofx.block import block_of
-from dendrofx.capture import capture
 from dendrofx.errors import PassError
-from dendrofx.find_sites import find_sites
-from dendrofx.inputs import Inputs
+from dendrofx.graph.block import block_of
+from dendrofx.graph.capture import capture
+from dendrofx.graph.find_sites import find_sites
+from dendrofx.graph.show import LIVE, graph_text
 from dendrofx.light import Prepacked
-from dendrofx.light.packed_kernel import PackedLinear
 from dendrofx.passes import Change, DropDeadRows, MarkRows, UseExact, run_passes
 from dendrofx.passes.base import PassResult
-from dendrofx.rewrite import use_exact
-from dendrofx.routed import as_rows, restore_rows
-from dendrofx.show import LIVE, graph_text
+from dendrofx.rewriting.rewrite import use_exact
+from dendrofx.runtime.packed import PackedLinear
+from dendrofx.runtime.routing import as_rows, restore_rows
+from dendrofx.values.inputs import Inputs
 from tests.check import OTHER_GEMM, assert_same_graph, assert_same_output
 from tests.models import Mlp, NoBlock, Residual, Shared
 

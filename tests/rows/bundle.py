@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, fx, nn
 
-from dendrofx.capture import capture
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture import capture
 from dendrofx.rows.analysis import RowAnalysis
+from dendrofx.values.inputs import Inputs
 
 Case = Callable[["Bundle", Tensor, Tensor], Tensor]
 WIDTH = 8

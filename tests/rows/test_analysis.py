@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dendrofx.capture import capture
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture import capture
 from dendrofx.rows.analysis import RowAnalysis, RowNote
+from dendrofx.values.inputs import Inputs
 from tests.rows.models import Decoder, encoder, padded, two_sequences
 
 GOLDEN = """\

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dendrofx.rows.attention import AttentionPlan, attend_rows, plan_attention
-from dendrofx.rows.live import LiveRows, live_rows, put_rows, take_rows
+from dendrofx.runtime.attention import AttentionPlan, attend_rows, plan_attention
+from dendrofx.runtime.live import LiveRows, live_rows, put_rows, take_rows
 from tests.check import OTHER_GEMM
 
 HEADS, FEATURES, TOKENS, SCALE, MOST = 3, 4, 6, 0.7, 8

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dendrofx.capture import capture
-from dendrofx.dead_rows import DeadRows, drop_dead_rows
 from dendrofx.errors import InputError
-from dendrofx.inputs import Inputs
-from dendrofx.show import graph_text
+from dendrofx.graph.capture import capture
+from dendrofx.graph.show import graph_text
+from dendrofx.rewriting.dead_rows import DeadRows, drop_dead_rows
+from dendrofx.values.inputs import Inputs
 from tests.check import OTHER_GEMM
 from tests.rows.models import encoder, padded
 

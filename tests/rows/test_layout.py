@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from dendrofx.capture import capture
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture import capture
 from dendrofx.rows.layout import SHAPES, Letters, Shape, fixed, has_rows, shape, tensors, value_shapes
+from dendrofx.values.inputs import Inputs
 
 
 def graph(**sizes: Shape) -> fx.GraphModule:

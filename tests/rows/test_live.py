@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dendrofx.light.kernels import padded_rows
-from dendrofx.rows.attention import cut_chunks
-from dendrofx.rows.live import count_live, live_rows, put_rows, take_rows
+from dendrofx.runtime.attention import cut_chunks
+from dendrofx.runtime.kernels import padded_rows
+from dendrofx.runtime.live import count_live, live_rows, put_rows, take_rows
 
 MASKS = {
     "ragged": [[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0]],

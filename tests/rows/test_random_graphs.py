@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dendrofx.capture import capture
-from dendrofx.contract import ROUNDING
-from dendrofx.dead_rows import drop_dead_rows
 from dendrofx.errors import InputError
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture import capture
+from dendrofx.rewriting.dead_rows import drop_dead_rows
 from dendrofx.rows.analysis import RowAnalysis
+from dendrofx.rows.contract import ROUNDING
+from dendrofx.values.inputs import Inputs
 
 WIDTH = 8
 # Left and right padding, a hole, and no padding at all: whatever reads dead rows, one of them shows it.

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from dendrofx.capture import capture
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture import capture
 from dendrofx.passes import MarkRows
 from dendrofx.rows.regions import around_products, is_product, masked
+from dendrofx.values.inputs import Inputs
 
 
 class Scored(nn.Module):

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dendrofx.capture import capture
 from dendrofx.errors import PassError
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture import capture
 from dendrofx.rows.analysis import RowAnalysis
 from dendrofx.rows.rules import RULES, SIZED
+from dendrofx.values.inputs import Inputs
 from tests.rows.bundle import Judged, inputs
 from tests.rows.cases import MIXES, ROW_WISE
 

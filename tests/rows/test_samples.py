@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from dendrofx import InputError
-from dendrofx.capture import capture
-from dendrofx.inputs import Inputs
+from dendrofx.graph.capture import capture
 from dendrofx.rows.samples import SampleAnalysis, check_samples
+from dendrofx.values.inputs import Inputs
 
 
 def analysis(model: Any, *args: Any) -> Any:

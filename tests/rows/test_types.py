@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dendrofx.numerics import rounding
+from dendrofx.values.numerics import rounding
 from tests.check import OTHER_GEMM
 from tests.padded import ends, live
 

@@ -1,0 +1,1 @@
+"""Comparing a routed module with others: controls, and the original beside it."""

@@ -1,0 +1,97 @@
+"""Whether a captured graph scripts: tried once, when it is captured, so that another way can be taken where it does not.
+
+What is tried is what users do: script, save, load, call; and what is loaded has to give what the graph gives, for TorchScript
+takes some Python (`parts[::-1]`) and does something else. The weights of the trial take next to no memory: rows of one overlap.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+
+import torch
+from torch import Tensor, fx, nn
+
+from dendrofx.errors import CaptureError
+from dendrofx.graph.show import first_line
+from dendrofx.lowering.script import lowered
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.numerics import rounding
+from dendrofx.values.outputs import flatten
+
+
+@torch.no_grad()
+def refuse_unscriptable(gm: fx.GraphModule, example: Inputs | None) -> None:
+    """Script a graph, save it and load it again, and run what was loaded.
+
+    Args:
+        gm: as captured; left unchanged.
+        example: inputs as the graph takes them; None where there are none to run.
+
+    Raises:
+        CaptureError: one of these steps failed; names it.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript's of its own deprecation, which a trial need not repeat
+        error = _failure(_weightless(gm), example)
+        if error and _failure(gm, example):  # with its own weights, in case it is for their lack
+            raise CaptureError(error)
+
+
+def _failure(gm: fx.GraphModule, example: Inputs | None) -> str:
+    """What TorchScript says about a graph; nothing where it takes it."""
+    step = "be scripted"
+    try:
+        scripted = lowered(gm)
+        step, buffer = "be saved", io.BytesIO()
+        torch.jit.save(scripted, buffer)
+        buffer.seek(0)
+        step = "be loaded again"
+        loaded = torch.jit.load(buffer)
+        step = "be called after loading"
+        if example is not None:
+            got, wanted = (flatten(example.copied().call(m))[0] for m in (loaded, gm.forward))
+            if not _alike(got, wanted):
+                return "its graph computes something else when it is scripted"
+    except Exception as error:
+        return f"its graph cannot {step} (TorchScript: {_said(error)})"
+    return ""
+
+
+def _said(error: Exception) -> str:
+    """The line of a TorchScript error that says what is wrong: the last of an interpreter's, else the first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    raised = [line for line in lines if "Error: " in line]
+    return raised[-1] if raised else first_line(error)
+
+
+def _weightless(gm: fx.GraphModule) -> fx.GraphModule:
+    """A copy whose parameters take next to no memory."""
+    memo: dict[int, object] = {id(b): b for b in gm.buffers()}
+    for parameter in gm.parameters():
+        memo[id(parameter)] = nn.Parameter(_overlapping(parameter), requires_grad=False)
+    return copy.deepcopy(gm, memo)
+
+
+def _overlapping(parameter: Tensor) -> Tensor:
+    """A weight of a parameter's shape, whose entry at (i, j) is the number i + j of a few random ones."""
+    if not parameter.is_floating_point():
+        return parameter.detach()
+    count = sum(parameter.shape) - parameter.dim() + 1
+    few = 0.1 * torch.randn(max(count, 1), generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    return few.to(parameter.dtype).as_strided(parameter.shape, [1] * parameter.dim())
+
+
+def _alike(got: list[Tensor], wanted: list[Tensor]) -> bool:
+    """The same up to the order of sums."""
+    return len(got) == len(wanted) and all(
+        a.shape == b.shape
+        and a.dtype == b.dtype
+        and torch.allclose(a, b, rtol=(near := 10 * rounding(b.dtype)), atol=near * _largest(b), equal_nan=True)
+        for a, b in zip(got, wanted, strict=True)
+    )
+
+
+def _largest(output: Tensor) -> float:
+    return float(output.double().nan_to_num(0.0, 0.0, 0.0).abs().max()) if output.numel() else 0.0

@@ -1,0 +1,36 @@
+"""Forms of whole models: what the light or the full model of a cascade is, where it is more than one form at every site."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dendrofx.errors import InputError
+from dendrofx.values.forms import Form
+
+
+@dataclass(frozen=True)
+class Routed(Form):
+    """The model with routed blocks, for `light=` or `full=` at `scope="model"`.
+
+    It is what `transform(model, max_deviation=...)` makes at block scope, fitted and calibrated on the samples that the
+    cascade's own parts are fitted and searched on; those that test the budget stay unseen. Samples that keep the light output
+    took each block's light branch where the block's gate let them; the others run the model again, routed or not.
+
+    Attributes:
+        max_deviation: mean relative L2 deviation of the model's output that routing its blocks may cost.
+
+    Raises:
+        InputError: `max_deviation` is no number above 0.
+
+    Example:
+        >>> dendrofx.transform(model, calibration=batches, budget=budget, scope="model", light=dendrofx.Routed(0.05))
+    """
+
+    max_deviation: float
+
+    def __post_init__(self) -> None:
+        value = self.max_deviation
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or value <= 0:
+            raise InputError(f"max_deviation must be a number above 0, got {value!r}; 0.05 is five percent")

@@ -1,0 +1,1 @@
+"""Lowering a module to TorchScript, and what an artifact may hold."""

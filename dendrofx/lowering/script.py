@@ -1,0 +1,105 @@
+"""Lowering to TorchScript: the only file that touches `torch.jit.script` and `freeze`, and with `lowering/apart.py` `save`.
+
+Quarantined because TorchScript is deprecated (torch 2.11 and later) and has traps: scripting a graph module a second time
+returns the *old* code, and after one failure every later attempt fails too. So a fresh graph module is scripted every time.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import fx, nn
+
+from dendrofx.lowering.apart import apart, bare
+from dendrofx.lowering.fitted import MARK, guard, is_fitted, mark
+from dendrofx.lowering.operators import check_graphs, check_operators
+from dendrofx.lowering.spelled import spell_out
+from dendrofx.rewriting.module import RoutedModule
+from dendrofx.values.calling import CALL
+from dendrofx.values.guards import add_guards
+
+
+def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule:
+    """The TorchScript form of a module, for CPUs.
+
+    Args:
+        module: what `transform` returned, or any scriptable module (a baseline gets the same treatment).
+        freeze: inline weights and constants: a little faster, but tolerances can no longer be set. A frozen module keeps
+            `forward_counted`, and shares its parameters with the module, as a scripted one does.
+
+    Returns:
+        A script module without gradients. `torch.jit.save` writes it; loading needs torch and nothing else. Of a routed module,
+        `load_state_dict` takes its own weights alone, also after loading: what was fitted to them would not follow others.
+
+    Raises:
+        InputError: the module calls operators that plain torch does not have; names them and their nodes.
+
+    Example:
+        >>> scripted = dendrofx.script(routed)
+        >>> torch.jit.save(scripted, "model.pt")
+    """
+    check_graphs(module)
+    made = lowered(module, freeze=freeze, marked=not freeze and isinstance(module, RoutedModule) and is_fitted(module))
+    check_operators(made)
+    return guard(made) if MARK in dict(made.named_buffers(recurse=False)) else made
+
+
+def lowered(module: nn.Module, *, freeze: bool = False, marked: bool = False) -> torch.jit.ScriptModule:
+    """The same, to run here and now: whatever operators it calls.
+
+    Args:
+        module: see `script`.
+        freeze: see `script`.
+        marked: it carries the fingerprint of its weights, see `lowering/fitted.py`.
+    """
+    fresh = module
+    if isinstance(module, fx.GraphModule):
+        kind = RoutedModule if isinstance(module, RoutedModule) else fx.GraphModule
+        fresh = kind(module, _guarded(module))
+        fresh.training = module.training
+        if marked:
+            fresh.register_buffer(MARK, mark(module))
+    spell_out(fresh)
+    with _known_warnings_silenced():
+        scripted = torch.jit.script(bare(fresh) if freeze else fresh)
+        if freeze:
+            kept = ["forward_counted"] if isinstance(module, RoutedModule) else []
+            scripted = torch.jit.freeze(apart(scripted).eval(), preserved_attrs=kept)
+    return cast(torch.jit.ScriptModule, scripted)
+
+
+def _guarded(gm: fx.GraphModule) -> fx.Graph:
+    """A copy of a module's graph that checks the sizes it was captured for."""
+    graph, form = copy.deepcopy(gm.graph), gm.meta.get(CALL)
+    if form is not None and form.guards:
+        add_guards(graph, form.model, form.guards)
+    return graph
+
+
+def script_bytes(scripted: torch.jit.ScriptModule, extra: Mapping[str, str] | None = None) -> bytes:
+    """The file of a script module, with extra files by name; torch's own writer ends the process where a disk is full."""
+    with _known_warnings_silenced():
+        made: bytes = scripted.save_to_buffer(_extra_files=dict(extra or {}))
+    return made
+
+
+def artifact_bytes(scripted: torch.jit.ScriptModule) -> int:
+    """Size of the saved file, in bytes."""
+    return len(script_bytes(scripted))
+
+
+class _known_warnings_silenced(warnings.catch_warnings):
+    """Two warnings that no user can act on.
+
+    TorchScript's deprecation: users of `dendrofx.script` chose it, and it has no replacement here yet. And a remark on an
+    annotation in the constructor of torch's own `fx.GraphModule`, which scripting does not run.
+    """
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="The TorchScript type system doesn't support", category=UserWarning)

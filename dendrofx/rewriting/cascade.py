@@ -1,0 +1,132 @@
+"""Building a cascade: two models and a gate in one graph.
+
+graph(x: f32[N, 4096])
+  cascade_light = routed.model.light([x])
+  decision      = cascade_light[0]
+  cascade_gate  = routed.model.gate(decision)
+  ...
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, List, cast  # noqa: UP035
+
+import torch
+from torch import Tensor, fx, nn
+
+from dendrofx.passes.base import Note
+from dendrofx.rewriting.module import RoutedModule
+from dendrofx.runtime.cascade import FullOnDoubtful, doubt_not_finite
+from dendrofx.runtime.routing import split_rows
+from dendrofx.values.inputs import Inputs
+
+NAME = "model"
+PREFIX = f"routed.{NAME}"
+# Light runs on all samples before the gate: there is nothing to choose between easy samples and all.
+NEVER_EASY_ONLY = 2.0
+
+
+def list_form(gm: fx.GraphModule) -> RoutedModule:
+    """The same graph from one list of tensors to one list of tensors, so that a leaf can call any model.
+
+    Args:
+        gm: left unchanged; parameters are shared.
+    """
+    graph = fx.Graph()
+    given = graph.placeholder("inputs", type_expr=List[Tensor])  # noqa: UP006  (TorchScript reads it)
+    copied: dict[fx.Node, fx.Node] = {}
+    inputs = [n for n in gm.graph.nodes if n.op == "placeholder"]
+    for i, node in enumerate(inputs):
+        picked = graph.call_function(operator.getitem, (given, i))
+        copied[node] = picked
+    result: Any = None
+    for node in gm.graph.nodes:
+        if node.op == "output":
+            result = fx.node.map_arg(node.args[0], lambda n: copied[n])
+        elif node.op != "placeholder":
+            copied[node] = graph.node_copy(node, lambda n: copied[n])
+    graph.output(flat(result))
+    made = RoutedModule(gm, graph)
+    return made.eval().requires_grad_(False)
+
+
+def flat(result: Any) -> list[fx.Node]:  # noqa: ANN401
+    """The nodes of an output, in order."""
+    found: list[fx.Node] = []
+    fx.node.map_arg(result, lambda n: found.append(n) or n)  # type: ignore[func-returns-value]
+    return found
+
+
+def build(
+    captured: fx.GraphModule,
+    light: fx.GraphModule,
+    gate: nn.Module,
+    full: fx.GraphModule,
+    batched: Sequence[str],
+    decision: int,
+    finite: Sequence[str] = (),
+) -> RoutedModule:
+    """The cascade, at tolerance 0: every sample is recomputed, and the outputs are those of `full`.
+
+    Args:
+        captured: whose inputs and outputs it has.
+        light: a graph module with the same inputs and outputs.
+        gate: maps its decision output, f32[N, ...], to a score f32[N].
+        full: another such graph module.
+        batched: names of the inputs that carry samples on axis 0.
+        decision: which of the output's tensors the gate reads.
+        finite: names of inputs with samples that are recomputed where they are not finite; see `finite_inputs`.
+    """
+    root = nn.Module()
+    root.add_module("routed", nn.Module())
+    inner = nn.Module()
+    root.get_submodule("routed").add_module(NAME, inner)
+    names = [str(n.target) for n in captured.graph.nodes if n.op == "placeholder"]
+    inner.add_module("light", list_form(light))
+    inner.add_module("gate", gate)
+    inner.add_module("full", FullOnDoubtful(list_form(full), [n in batched for n in names]))
+    inner.register_buffer("tolerance", torch.zeros(()))
+    graph = fx.Graph()
+    inputs = [graph.placeholder(n, type_expr=Tensor) for n in names]
+
+    def create(op: str, target: Any, args: tuple[Any, ...], name: str) -> fx.Node:  # noqa: ANN401
+        node = graph.create_node(op, target, args, name=name)
+        node.meta["dendrofx"] = Note(NAME, name.rpartition("_")[2])
+        return node
+
+    outputs = create("call_module", f"{PREFIX}.light", (inputs,), "cascade_light")
+    read = create("call_function", operator.getitem, (outputs, decision), "decision")
+    score = create("call_module", f"{PREFIX}.gate", (read,), "cascade_gate")
+    if finite:
+        watched = [node for node, name in zip(inputs, names, strict=True) if name in finite]
+        score = create("call_function", doubt_not_finite, (score, watched), "cascade_score")
+    tolerance = create("get_attr", f"{PREFIX}.tolerance", (), "cascade_tolerance")
+    split = create("call_function", split_rows, (score, tolerance, NEVER_EASY_ONLY), "cascade_split")
+    result = create("call_module", f"{PREFIX}.full", (inputs, outputs, split), "cascade_full")
+    source = next(n for n in captured.graph.nodes if n.op == "output").args[0]
+    place = iter(range(len(flat(source))))
+    graph.output(fx.node.map_arg(source, lambda _: graph.call_function(operator.getitem, (result, next(place)))))
+    made = RoutedModule(root, graph)
+    made.meta.update(captured.meta)
+    return made.eval().requires_grad_(False)
+
+
+def finite_inputs(batched: Sequence[str], batches: Sequence[Inputs]) -> tuple[str, ...]:
+    """The float inputs with samples that are finite in every batch: an additive mask of -inf is like any other input."""
+    found = []
+    for name in batched:
+        given = [dict(b.kwargs)[name] for b in batches if name in dict(b.kwargs)]
+        if given and all(t.is_floating_point() and bool(t.isfinite().all()) for t in given):
+            found.append(name)
+    return tuple(found)
+
+
+def cascade_parts(module: nn.Module) -> tuple[RoutedModule, nn.Module, FullOnDoubtful] | None:
+    """Light, gate and full of a cascade; None of any other module."""
+    inner = getattr(getattr(module, "routed", None), NAME, None)
+    full = getattr(inner, "full", None)
+    if inner is None or not isinstance(full, FullOnDoubtful):
+        return None
+    return cast(RoutedModule, inner.light), cast(nn.Module, inner.gate), full

@@ -1,0 +1,183 @@
+"""The run-time modules of the light branches: plain ATen on plain tensors, so that they script, save and freeze.
+
+This file is read by TorchScript: no postponed annotations, plain types.
+"""
+
+from typing import List, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dendrofx.runtime.int8 import Int8Layer
+from dendrofx.runtime.kernels import norm_twice
+from dendrofx.runtime.packed import fuse_activation
+
+
+class LowRankLinear(nn.Module):
+    """`y = decode (code x) + bias`.
+
+    Args:
+        code: f32[r, in].
+        decode: f32[out, r].
+        bias: f32[out] or None.
+    """
+
+    code: Tensor
+    decode: Tensor
+    bias: Optional[Tensor]  # noqa: UP045
+
+    def __init__(self, code: Tensor, decode: Tensor, bias: Optional[Tensor]) -> None:  # noqa: UP045
+        super().__init__()
+        self.register_buffer("code", code.contiguous())
+        self.register_buffer("decode", decode.contiguous())
+        self.register_buffer("bias", bias)
+        self.macs = int(code.numel() + decode.numel())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[N, in] -> f32[N, out]."""
+        return F.linear(F.linear(x, self.code), self.decode, self.bias)
+
+    def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """The output, and f32[N, 2]: the norms of the row and of its code."""
+        code = F.linear(x, self.code)
+        norms = torch.stack([torch.linalg.vector_norm(x, 2, 1), torch.linalg.vector_norm(code, 2, 1)], 1)
+        return F.linear(code, self.decode, self.bias), norms
+
+    def extra_repr(self) -> str:
+        """`256 -> 32 -> 1024`."""
+        return f"{self.code.size(1)} -> {self.code.size(0)} -> {self.decode.size(0)}"
+
+
+class DenseLinear(nn.Module):
+    """A Linear kept exact inside a light branch, without a copy of its weight."""
+
+    weight: Tensor
+    bias: Optional[Tensor]  # noqa: UP045
+
+    def __init__(self, weight: Tensor, bias: Optional[Tensor]) -> None:  # noqa: UP045
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+        self.macs = int(weight.numel())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[N, in] -> f32[N, out]."""
+        return F.linear(x, self.weight, self.bias)
+
+    def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """The output, and f32[N, 2]: the row's norm twice, since nothing of the row is missed."""
+        return F.linear(x, self.weight, self.bias), norm_twice(x)
+
+    def extra_repr(self) -> str:
+        """`1024 -> 5`."""
+        return f"{self.weight.size(1)} -> {self.weight.size(0)}"
+
+
+class LinearPair(nn.Module):
+    """`y = decode(code(x))`, two thin Linears in another precision."""
+
+    def __init__(self, code: nn.Module, decode: nn.Module) -> None:
+        super().__init__()
+        self.code = code
+        self.decode = decode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[N, in] -> f32[N, out]."""
+        return self.decode(self.code(x))  # type: ignore[no-any-return]
+
+
+class Int8Pair(nn.Module):
+    """A `LinearPair` of `Int8Layer`s."""
+
+    def __init__(self, code: Int8Layer, decode: Int8Layer) -> None:
+        super().__init__()
+        self.code = code
+        self.decode = decode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[N, in] -> f32[N, out]."""
+        return self.decode(self.code(x))  # type: ignore[no-any-return]
+
+    def scales(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """The output, and f32[N, 2]: the largest magnitudes of the row and of its code."""
+        code, first = self.code.scales(x)
+        out, second = self.decode.scales(code)
+        return out, torch.cat([first, second], 1)
+
+
+class LightChain(nn.Module):
+    """`Linear (activation Linear)*` whose Linears are cheap ones.
+
+    Args:
+        layers: one per Linear of the block, each f32[N, in_i] -> a new f32[N, out_i].
+        activations: one less.
+    """
+
+    def __init__(self, layers: List[nn.Module], activations: List[nn.Module]) -> None:
+        super().__init__()
+        pairs = [fuse_activation(*pair) for pair in zip(layers, [*activations, nn.Identity()])]  # noqa: B905
+        self.layers = nn.ModuleList([layer for layer, _ in pairs])
+        self.activations = nn.ModuleList([_in_place(activation) for _, activation in pairs])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[N, in] -> f32[N, out]."""
+        for layer, activation in zip(self.layers, self.activations):  # noqa: B905
+            x = activation(layer(x))
+        return x
+
+
+class ObservedChain(LightChain):
+    """A chain whose layers also tell what they see of a row: `LowRankLinear`, `DenseLinear` and those of `*kernel*.py`."""
+
+    @torch.jit.export
+    def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """The output, and f32[N, 2 * layers]: for each layer two norms of its input, which ones the layer says."""
+        norms: List[Tensor] = []
+        for layer, activation in zip(self.layers, self.activations):  # noqa: B905
+            x, norm = layer.observe(x)  # type: ignore[operator]
+            x = activation(x)
+            norms.append(norm)
+        return x, torch.cat(norms, 1)
+
+
+class Int8Chain(LightChain):
+    """A chain of `Int8Layer`s and `Int8Pair`s, which can also tell the scales that its rows were quantised with."""
+
+    @torch.jit.export
+    def scales(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """The output, and f32[N, Linears]: the largest magnitude of what each takes in."""
+        found: List[Tensor] = []
+        for layer, activation in zip(self.layers, self.activations):  # noqa: B905
+            x, scale = layer.scales(x)  # type: ignore[operator]
+            x = activation(x)
+            found.append(scale)
+        return x, torch.cat(found, 1)
+
+
+class ObservedInt8Chain(ObservedChain, Int8Chain):
+    """Whole Linears in int8: both."""
+
+
+def _in_place(activation: nn.Module) -> nn.Module:
+    """A layer's output is new and its own: a ReLU need not copy it."""
+    return nn.ReLU(inplace=True) if type(activation) is nn.ReLU else activation
+
+
+def light_chain(layers: List[nn.Module], activations: List[nn.Module]) -> LightChain:
+    """An `Int8Chain` where every layer is one of its kind, else a `LightChain`."""
+    int8 = all(isinstance(m, (Int8Layer, Int8Pair)) for m in layers)
+    return Int8Chain(layers, activations) if int8 else LightChain(layers, activations)
+
+
+def observed_chain(layers: List[nn.Module], activations: List[nn.Module]) -> ObservedChain:
+    """An `ObservedChain`, which also has scales where every layer is an `Int8Layer`."""
+    int8 = all(isinstance(m, Int8Layer) for m in layers)
+    return ObservedInt8Chain(layers, activations) if int8 else ObservedChain(layers, activations)
+
+
+def linear_pair(code: nn.Module, decode: nn.Module) -> nn.Module:
+    """An `Int8Pair` where both are `Int8Layer`s, else a `LinearPair`."""
+    if isinstance(code, Int8Layer) and isinstance(decode, Int8Layer):
+        return Int8Pair(code, decode)
+    return LinearPair(code, decode)

@@ -1,0 +1,49 @@
+"""What one call on live rows spared: plain functions that TorchScript compiles, for `forward_counted`.
+
+This file is read by TorchScript: no postponed annotations, plain types.
+"""
+
+from typing import Dict, List
+
+from dendrofx.runtime.attention import AttentionPlan
+from dendrofx.runtime.live import LiveRows
+
+
+def count_live_linears(rows: LiveRows, linear_macs: int) -> Dict[str, int]:
+    """What one call spared, for `forward_counted`.
+
+    Args:
+        rows: of this call.
+        linear_macs: multiply-adds per row, of all Linears that run on live rows.
+
+    Returns:
+        rows and live_rows; executed_macs of those Linears, and original_macs of the same on all rows.
+    """
+    padded = rows.batch * rows.tokens
+    executed = rows.index.size(0) * linear_macs
+    return {"rows": padded, "live_rows": rows.live, "executed_macs": executed, "original_macs": padded * linear_macs}
+
+
+def count_live_macs(
+    rows: LiveRows,
+    linear_macs: int,
+    plans: List[AttentionPlan],
+    pair_macs: List[int],
+) -> Dict[str, int]:
+    """`count_live_linears` with attention.
+
+    Args:
+        rows: of this call.
+        linear_macs: as there.
+        plans: of this call.
+        pair_macs: per plan, multiply-adds of one query with one key, in all attentions that follow it.
+    """
+    counts = count_live_linears(rows, linear_macs)
+    whole = rows.batch * rows.tokens * rows.tokens
+    for plan, macs in zip(plans, pair_macs):  # noqa: B905
+        pairs = 0 if plan.packed else whole
+        for size in plan.sizes:
+            pairs += size * size
+        counts["executed_macs"] += pairs * macs
+        counts["original_macs"] += whole * macs
+    return counts

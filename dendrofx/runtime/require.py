@@ -1,0 +1,21 @@
+"""The check that a scripted graph makes of its inputs' sizes; see `values/guards.py`.
+
+This file is read by TorchScript: no postponed annotations, plain types.
+"""
+
+from torch import fx
+
+
+@fx.node.has_side_effect
+def require(holds: bool, message: str) -> None:
+    """Raise unless a guard holds.
+
+    Args:
+        holds: the guard's value in this call.
+        message: of the error.
+
+    Raises:
+        RuntimeError: it does not.
+    """
+    if not holds:
+        raise RuntimeError(message)

@@ -1,0 +1,188 @@
+"""The run time of a routed site: plain functions that TorchScript compiles. The leaf modules are in `runtime/leaves.py`.
+
+A routed site is six nodes of the graph (`passes/route_rows.py` draws them):
+
+    rows  = as_rows(x)                      [..., in] -> [N, in]
+    score = gate(rows)                      f32[N]
+    split = split_rows(score, tolerance)    which rows take which branch
+    light = light(rows, split)              none where every row is hard; else all rows, or the easy ones
+    full  = full(rows, light, split)        none hard: light; all hard: full; mixed: gather, full, scatter
+    y     = restore_rows(full, x)           [N, out] -> [..., out]
+
+This file is read by TorchScript: no postponed annotations, plain types.
+"""
+
+from typing import Dict, List, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dendrofx.runtime.kernels import padded_rows
+
+# Float32 values that can be gathered and scattered in the time of one multiply-add of a light branch, inverted: moving
+# one value costs about this many multiply-adds (measured, see README, Run time). Decides between light on all rows and
+# light on the easy ones.
+MACS_PER_MOVED_VALUE = 64
+
+
+class Split(NamedTuple):
+    """Which rows take which branch.
+
+    `hard` is i64[hard_rows] where both branches run; `easy` is i64[easy rows] where, besides, the light branch runs on the
+    easy rows only. Where they are not needed, their content has no meaning.
+    """
+
+    hard: Tensor
+    easy: Tensor
+    rows: int
+    hard_rows: int
+    easy_only: bool
+
+
+def dtype_name(x: Tensor) -> str:
+    """`torch.float64`; TorchScript itself prints a number."""
+    if x.dtype == torch.float64:
+        return "torch.float64"
+    if x.dtype == torch.bfloat16:
+        return "torch.bfloat16"
+    if x.dtype == torch.float16:
+        return "torch.float16"
+    if x.dtype == torch.int64:
+        return "torch.int64"
+    return "torch.float32" if x.dtype == torch.float32 else "of another dtype"
+
+
+@torch.jit.unused
+def refuse_autocast(site: str) -> None:
+    """Raise under autocast, in which gate and branches would compute in another dtype than their tolerance was found in."""
+    if torch.is_autocast_enabled("cpu"):
+        raise RuntimeError(
+            f"site '{site}' is called under torch.autocast, but its tolerance was found in float32: call it outside, or under"
+            " torch.autocast('cpu', enabled=False)"
+        )
+
+
+def as_rows(x: Tensor, width: int, site: str) -> Tensor:
+    """[..., width] -> [N, width], without a copy where the layout allows.
+
+    Raises:
+        RuntimeError: another width or dtype, quoting both and the site; or autocast, which would run the branches in another dtype.
+    """
+    # TorchScript crashes where it is asked for autocast (torch 2.13); there `restore_rows` sees what it does
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        refuse_autocast(site)
+    if x.dim() == 0 or x.size(-1) != width:
+        raise RuntimeError(f"rows are shaped {x.size()}, site '{site}' takes {width} features: pass [..., {width}]")
+    if x.dtype != torch.float32:
+        low = x.dtype == torch.bfloat16 or x.dtype == torch.float16
+        step = ", and call it outside of torch.autocast" if low else ""
+        raise RuntimeError(
+            f"rows are {dtype_name(x)}, site '{site}' takes torch.float32: cast the input with .float(){step}"
+        )
+    return x if x.dim() == 2 else x.reshape(-1, width)
+
+
+def split_rows(score: Tensor, tolerance: Tensor, easy_only_from: float) -> Split:
+    """Hard rows are those where `~(score < tolerance)`: NaN and infinity are hard, and tolerance 0 makes all hard.
+
+    Args:
+        score: f32[N], from the gate.
+        tolerance: f32[], the site's threshold.
+        easy_only_from: share of hard rows from which the light branch runs on the easy rows only.
+    """
+    easy = score < tolerance
+    rows = score.size(0)
+    hard_rows = rows - int(easy.sum().item())
+    if hard_rows == rows or hard_rows == 0:  # one branch takes all: no row needs to be found
+        return Split(easy, easy, rows, hard_rows, False)
+    hard = (~easy).nonzero().squeeze(1)
+    if hard_rows < easy_only_from * rows:
+        return Split(hard, easy, rows, hard_rows, False)
+    return Split(hard, easy.nonzero().squeeze(1), rows, hard_rows, True)
+
+
+def light_row_count(split: Split, gate_reads_light: bool) -> int:
+    """Rows that the light branch ran on."""
+    if gate_reads_light:
+        return split.rows
+    if split.hard_rows == split.rows:
+        return 0
+    return split.rows - split.hard_rows if split.easy_only else split.rows
+
+
+def restore_rows(rows: Tensor, x: Tensor) -> Tensor:
+    """[N, out] -> the leading dimensions of x, [..., out]; raises as `check_dtype`."""
+    check_dtype(rows, x)
+    return rows if x.dim() == 2 else rows.reshape(x.shape[:-1] + rows.shape[1:])
+
+
+def check_dtype(rows: Tensor, x: Tensor) -> None:
+    """Raise where a branch computed in another dtype than x has, as it does under autocast."""
+    if rows.dtype != x.dtype:
+        raise RuntimeError(
+            f"a routed site computed in {dtype_name(rows)}, but its tolerance was found in float32: call it outside of"
+            " torch.autocast"
+        )
+
+
+def executed(rows: int, macs: int, padded_macs: int) -> int:
+    """Multiply-adds that a branch runs for `rows` rows, padding rows included."""
+    return rows * macs + (padded_rows(rows) - rows) * padded_macs
+
+
+def count_rows(
+    split: Split,
+    score: Tensor,
+    tolerance: Tensor,
+    margin: float,
+    gate_reads_light: bool,
+    costs: List[List[int]],
+    original_macs: int,
+) -> Dict[str, int]:
+    """What one call of a site did.
+
+    Args:
+        split: the site's split in this call.
+        score: f32[N] of this call.
+        tolerance: f32[].
+        margin: the gate's relative rounding margin.
+        gate_reads_light: the light branch runs on every row, before the gate.
+        costs: a `RowCost` each of gate, light and full.
+        original_macs: multiply-adds per row of the original block.
+
+    Returns:
+        rows, hard_rows, near_rows (their route may differ in another batch), light_rows; the multiply-adds executed, padding
+        included, by gate_macs, light_macs, full_macs, beside original_macs for the same rows; and gate_work, light_work,
+        full_work, the same weighted by their operands' bits / 32.
+    """
+    near = int((score - tolerance).abs().lt(margin * tolerance).sum().item())  # none at 0 and at infinity
+    light_rows = light_row_count(split, gate_reads_light)
+    gate, light, full = costs[0], costs[1], costs[2]
+    return {
+        "rows": split.rows,
+        "hard_rows": split.hard_rows,
+        "near_rows": near,
+        "light_rows": light_rows,
+        "gate_macs": executed(split.rows, gate[0], gate[2]),
+        "light_macs": executed(light_rows, light[0], light[2]),
+        "full_macs": executed(split.hard_rows, full[0], full[2]),
+        "original_macs": split.rows * original_macs,
+        "gate_work": executed(split.rows, gate[1], gate[3]),
+        "light_work": executed(light_rows, light[1], light[3]),
+        "full_work": executed(split.hard_rows, full[1], full[3]),
+    }
+
+
+def no_counts() -> Dict[str, Dict[str, int]]:
+    """The counts of a module without routed sites."""
+    empty: Dict[str, Dict[str, int]] = {}
+    return empty
+
+
+def easy_only_from(light_macs: int, in_width: int, out_width: int) -> float:
+    """Share of hard rows from which gathering the easy rows is cheaper than running light on all.
+
+    Light on all rows wastes `hard * light_macs`; the easy rows alone cost `easy * (in + out)` moved values more.
+    """
+    moved = MACS_PER_MOVED_VALUE * (in_width + out_width)
+    return moved / max(moved + light_macs, 1)

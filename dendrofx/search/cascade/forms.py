@@ -1,0 +1,48 @@
+"""A whole model with given forms at its sites, every row light: what plans replay, and full models that the caller named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import fx
+
+from dendrofx.errors import InputError
+from dendrofx.gates import AlwaysLight
+from dendrofx.graph.block import block_of
+from dendrofx.graph.record import record_rows
+from dendrofx.graph.sites import Site
+from dendrofx.light import LightForm
+from dendrofx.rewriting.module import RoutedModule, graph_names, set_tolerances
+from dendrofx.rewriting.rewrite import Branches, rewrite
+from dendrofx.runtime.scores import ConstantScore
+from dendrofx.search.choose import finite_rows
+from dendrofx.values.calibration import Calibration
+
+
+def with_forms(
+    base: fx.GraphModule, sites: Sequence[Site], forms: Mapping[str, LightForm], data: Calibration, seed: int
+) -> RoutedModule:
+    """The model with a form at each named site, every row light; a site that its form does not fit stays as it is.
+
+    Forms are fitted on the calibration's first set.
+
+    Raises:
+        InputError: none fits.
+    """
+    rows = record_rows(base, sites, data.fit, seed).rows
+    branches: dict[str, Branches] = {}
+    reasons: list[str] = []
+    for site in [s for s in sites if s.name in forms]:
+        form = forms[site.name]
+        try:
+            made = form.fit_data(finite_rows(block_of(base, site.nodes), rows[site.name]))
+            branches[site.name] = Branches(form, made, AlwaysLight(), ConstantScore(0.0))
+        except InputError as error:
+            reasons.append(str(error))
+    if not branches:
+        raise InputError(
+            f"{', '.join(dict.fromkeys(map(str, forms.values())))} fits no block: {'; '.join(dict.fromkeys(reasons))}"
+        )
+    module = rewrite(base, [s for s in sites if s.name in branches], branches)
+    set_tolerances(module, dict.fromkeys(graph_names(module).values(), 1.0))
+    return module

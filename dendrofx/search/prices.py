@@ -1,0 +1,123 @@
+"""Prices: what a candidate costs at an activity, over its block. Counted before anything is timed, measured after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from dendrofx.gates.form import reads_of_light
+from dendrofx.light import LightForm
+from dendrofx.search.choose import Candidate
+from dendrofx.search.cost import BLOCK, SiteTimes
+
+# A counted cost must be below this: gather, scatter and the gate's own passes over memory are not counted, and smaller savings
+# have not paid for them. A measured one needs less of a margin.
+MOST_COUNTED = 0.9
+MOST_MEASURED = 0.95
+TIE = 0.05
+# An exact form must be faster by what timing can tell.
+MOST_EXACT = 0.97
+
+
+@dataclass(frozen=True)
+class Price:
+    """Cost of a candidate over its block's.
+
+    Attributes:
+        cost: mean over the batch sizes.
+        pays: whether it is below the block's by a margin at every batch size.
+        candidate: with the full branch that is cheapest.
+        ms, block_ms: predicted for a call at the largest batch size, or at the one that loses most, beside the block's; None
+            when counted.
+        break_even: the activity from which routing no longer pays there; None when counted.
+        rows: rows of that call.
+    """
+
+    cost: float
+    pays: bool
+    candidate: Candidate
+    ms: float | None = None
+    block_ms: float | None = None
+    break_even: float | None = None
+    rows: int = 0
+
+    def __str__(self) -> str:
+        if self.ms is None or self.block_ms is None or self.break_even is None:
+            return f"would cost {100 * self.cost:.0f} % of the block"
+        rows = "1 row" if self.rows == 1 else f"{self.rows} rows"
+        return (
+            f"would take {self.ms:.3g} ms where the block takes {self.block_ms:.3g} ({rows}; it breaks even at"
+            f" {100 * self.break_even:.1f} % activity)"
+        )
+
+
+def cheapest(prices: Sequence[Price]) -> Price:
+    """The cheapest; among those as cheap within timing's noise, the one whose gate has the most skill."""
+    least = min(p.cost for p in prices)
+    close = [p for p in prices if p.cost <= (1 + TIE) * least]
+    return max(close, key=lambda p: (p.pays, -1.0 if p.candidate.skill is None else p.candidate.skill, -p.cost))
+
+
+def counted(candidate: Candidate, activity: float, rows: Sequence[float]) -> Price:
+    """From multiply-adds; `rows` per call, at each batch size."""
+    costs = [candidate.macs.cost(activity, max(r, 1.0)) for r in rows]
+    return Price(sum(costs) / len(costs), max(costs) <= MOST_COUNTED, candidate)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The times of one site at each batch size, and the exact full branches that were timed beside the block."""
+
+    times: Sequence[SiteTimes]
+    fulls: Mapping[str, tuple[LightForm, nn.Module]]
+
+    def knows(self, candidate: Candidate) -> bool:
+        """Whether the candidate was timed."""
+        return all(t.knows(*_names(candidate)) for t in self.times)
+
+    def exact(self) -> tuple[LightForm, nn.Module] | None:
+        """The exact form that takes the place of the block where the site is not routed: faster, and at no batch size slower."""
+        for name in self.fulls:
+            ratios = [dict(t.full[name])[t.rows] / t.block for t in self.times]
+            if min(ratios) <= MOST_EXACT and max(ratios) <= 1:
+                return self.fulls[name]
+        return None
+
+    def price(self, candidate: Candidate, activity: float, settled: bool = False) -> Price:
+        """With the cheapest full branch: what the caller named, or the faster of the block and its exact forms.
+
+        Args:
+            candidate: one that was timed.
+            activity: share of hard rows.
+            settled: its full branch is no longer open.
+        """
+        given = candidate.branches.full_form
+        options = [str(given)] if given is not None else [BLOCK] if settled else [BLOCK, *self.fulls]
+        costs = {name: self._costs(candidate, name, activity) for name in options}
+        best = min(options, key=lambda name: sum(costs[name]))
+        chosen = candidate
+        if given is None and best != BLOCK:
+            form, module = self.fulls[best]
+            chosen = replace(candidate, branches=replace(candidate.branches, full_form=form, full=module))
+        pays = max(costs[best]) <= MOST_MEASURED
+        worst = max(range(len(self.times)), key=lambda i: costs[best][i])
+        last = self.times[-1] if pays else self.times[worst]
+        return Price(
+            sum(costs[best]) / len(costs[best]),
+            pays,
+            chosen,
+            ms=last.predict(*_names(candidate), best, activity),
+            block_ms=last.block,
+            break_even=last.break_even(*_names(candidate), best),
+            rows=last.rows,
+        )
+
+    def _costs(self, candidate: Candidate, full: str, activity: float) -> list[float]:
+        return [t.predict(*_names(candidate), full, activity) / t.block for t in self.times]
+
+
+def _names(candidate: Candidate) -> tuple[str, str, str]:
+    branches = candidate.branches
+    return str(branches.light_form), str(branches.gate_form), reads_of_light(branches.gate_form)

@@ -1,0 +1,259 @@
+"""The stopwatch: everything that a decision times, within a time budget, and interruptible.
+
+What is timed is scripted and frozen, as it will run. Sites of equal shape share their figures. When the time is up, or on
+Ctrl-C, no more parts are timed and the decision is taken among those that were; the last step, timing the whole rewritten model
+against the original, always runs.
+
+Where a race is in doubt (`machine/doubt.py`), it is run once more on one thread, for the CPU time there; a race of whole models
+whose estimates contradict each other, all over again, once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from functools import cache, partial
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dendrofx.gates.form import LightRuns, reads_of_light
+from dendrofx.graph.block import row_macs
+from dendrofx.lowering.script import lowered
+from dendrofx.machine.doubt import figures, noisy, pace, touched
+from dendrofx.machine.memory import trim
+from dendrofx.machine.timing import AA_NOISE, Race, on_one_thread, race
+from dendrofx.runtime.leaves import GateOnLight, RoutingAlone, light_leaf
+from dendrofx.search.choose import Candidate
+from dendrofx.search.cost import BLOCK, SiteTimes
+from dendrofx.values.inputs import Inputs
+
+SITE_SECONDS = 1.0
+MODEL_SECONDS, MOST_MODEL_SECONDS = 1.5, 6.0
+SITE_ROUNDS = 7
+PLAIN = 4  # a race that this many times its noise decides is not run again
+Part = tuple[str, ...]
+Call = Callable[[int], object]
+Maker = Callable[[], Call]
+DISTURBED = "the machine was disturbed: parts were timed by CPU time on one thread"
+BASELINE, AGAIN, ROUTED = "scripted", "scripted again", "routed"
+
+
+class Timer(Protocol):
+    """What times for a decision: a `Stopwatch`, or recorded times."""
+
+    notes: list[str]
+
+    @property
+    def expired(self) -> bool:
+        """Whether no more parts should be timed."""
+
+    def ran_out(self, left_out: str) -> None:
+        """Note, for the plan, what was not timed because time was up."""
+
+    def site(
+        self, make: str, rows: Tensor, candidates: Sequence[Candidate], fulls: Mapping[str, nn.Module]
+    ) -> SiteTimes:
+        """Times of one site's parts at `len(rows)` rows per call."""
+
+    def calls(self, calls: Mapping[Part, tuple[nn.Module, Sequence[Inputs]]]) -> dict[Part, float]:
+        """Median ms of calls of whole models, each on batches that take turns."""
+
+    def models(self, captured: nn.Module, routed: nn.Module, batches: Sequence[Inputs]) -> Race:
+        """The whole models against each other: `scripted`, `scripted again` and `routed`."""
+
+    def interruptible(self) -> AbstractContextManager[object]:
+        """A context that ends, instead of the program, on Ctrl-C; from then on time is up."""
+
+
+class Stopwatch:
+    """See the module's docstring.
+
+    Args:
+        seconds: time for timing parts, from the first part on.
+        min_speedup: what whole models are raced for.
+    """
+
+    def __init__(self, seconds: float, min_speedup: float = 1.0) -> None:
+        self.seconds, self.min_speedup = seconds, min_speedup
+        self.deadline = math.inf
+        self.interrupted = False
+        self.notes: list[str] = []
+        self.known: dict[str, float] = {}
+
+    @property
+    def expired(self) -> bool:
+        """Whether no more parts should be timed."""
+        return self.interrupted or time.perf_counter() > self.deadline
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Ctrl-C ends the block and the timing, not the program; a second one is not caught."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.interrupted:
+                raise
+            self.interrupted = True
+            self.notes.append("tuning was interrupted (Ctrl-C): it decided on what was timed by then")
+
+    def ran_out(self, left_out: str) -> None:
+        """Note what was not timed because time was up; after Ctrl-C that is said already."""
+        if not self.interrupted:
+            self.notes.append(f"out of time (tune_seconds={self.seconds:g}): {left_out}")
+
+    @torch.no_grad()
+    def site(
+        self, make: str, rows: Tensor, candidates: Sequence[Candidate], fulls: Mapping[str, nn.Module]
+    ) -> SiteTimes:
+        """Time one site's parts in turns; see `SiteTimes`.
+
+        Args:
+            make: shape and layers of the site; parts of sites of one make are timed once.
+            rows: f32[M, in], one call's rows.
+            candidates: light branches with gates.
+            fulls: by name, `"block"` among them.
+        """
+        self.deadline = min(self.deadline, time.perf_counter() + self.seconds)
+        count, block = len(rows), fulls[BLOCK]
+        out = int(block(rows[:1]).size(1))
+        counts = sorted({n for n in (1, 16, count // 4, count) if 1 <= n <= count})
+        hard = max(count // 8, 1)
+        parts: dict[Part, tuple[int, Maker]] = {
+            ("split",): (0, partial(_routing, rows, out, 0)),
+            ("mixed",): (0, partial(_routing, rows, out, hard)),
+        }
+        frozen = cache(_frozen)  # one full branch, with all its weights, for every count of rows
+        for name, full in fulls.items():
+            for n in counts:
+                parts["full", name, str(n)] = (row_macs(full), partial(_frozen_call, full, rows[:n], freeze=frozen))
+        for c in candidates:
+            form, gate, light = str(c.branches.light_form), str(c.branches.gate_form), c.branches.light
+            reads = reads_of_light(c.branches.gate_form)
+            parts["light", form, reads] = (row_macs(light), partial(_frozen_call, light_leaf(light, reads), rows))
+            parts["gate", form, gate] = (row_macs(c.branches.gate), partial(_gate, c, rows))
+        ms = self._timed(f"{make}, {count} rows", parts)
+        return SiteTimes(
+            rows=count,
+            block=ms["full", BLOCK, str(count)],
+            full={name: tuple((n, ms["full", name, str(n)]) for n in counts) for name in fulls},
+            light={(k[1], k[2]): v for k, v in ms.items() if k[0] == "light"},
+            gate={(k[1], k[2]): v for k, v in ms.items() if k[0] == "gate"},
+            split=ms["split",],
+            moved=max(ms["mixed",] - ms["split",], 0.0) / hard,
+        )
+
+    def _timed(self, where: str, parts: Mapping[Part, tuple[int, Maker]]) -> dict[Part, float]:
+        """Medians of the parts; those of another site with the same shape, name and size are taken over."""
+        keys = {part: f"{where}: {' '.join(part)}, {macs} MACs" for part, (macs, _) in parts.items()}
+        left = max(self.deadline - time.perf_counter(), SITE_SECONDS)
+        new = {keys[part]: make() for part, (_, make) in parts.items() if keys[part] not in self.known}
+        if new:
+            run = partial(race, new, SITE_SECONDS, least_rounds=SITE_ROUNDS, most_seconds=left, untimed_rounds=1)
+            self.known.update(self._figures(run))
+        return {part: self.known[key] for part, key in keys.items()}
+
+    @torch.no_grad()
+    def calls(self, calls: Mapping[Part, tuple[nn.Module, Sequence[Inputs]]]) -> dict[Part, float]:
+        """Time whole models in turns; see `Timer.calls`."""
+        frozen = cache(_frozen)
+
+        def call(module: nn.Module, batches: Sequence[Inputs]) -> Call:
+            return lambda number: batches[number % len(batches)].call(module)
+
+        for module, batches in calls.values():
+            _first_calls(frozen(module), batches[0])
+        trim()  # what freezing took
+        made = {" ".join(part): call(frozen(m), batches) for part, (m, batches) in calls.items()}
+        turns = {" ".join(part): len(batches) for part, (_, batches) in calls.items()}
+        ms = self._figures(partial(_race_models, made, turns))
+        return {part: ms[" ".join(part)] for part in calls}
+
+    def _figures(self, run: Callable[[], Race]) -> dict[str, float]:
+        """What the callables of a race take, ms; see `figures`."""
+        result = doubly(run)
+        if touched(result, result.timings) and DISTURBED not in self.notes:
+            self.notes.append(DISTURBED)
+        return figures(result)
+
+    @torch.no_grad()
+    def models(self, captured: nn.Module, routed: nn.Module, batches: Sequence[Inputs]) -> Race:
+        """Time the whole models in turns on the same batches; see `doubt.pace`; again where it could matter."""
+        base, other = _frozen(captured), _frozen(routed)
+        for module in (base, other):
+            _first_calls(module, batches[0])
+        trim()  # what freezing took
+        calls = {
+            BASELINE: lambda number: batches[number % len(batches)].call(base),
+            ROUTED: lambda number: batches[number % len(batches)].call(other),
+            AGAIN: lambda number: batches[number % len(batches)].call(base),
+        }
+        run = partial(_race_models, calls, dict.fromkeys(calls, len(batches)))
+        result = doubly(run)
+        return result if self._plain(result) else doubly(run)
+
+    def _plain(self, result: Race) -> bool:
+        """Whether the race was quiet, or the speedup is so far from the wanted one that the noise does not decide."""
+        if not noisy(result, BASELINE, AGAIN, ROUTED):
+            return True
+        if not (found := pace(result, BASELINE, AGAIN, ROUTED)).reliable:
+            return False
+        noise = max(abs(math.log(result.ratio(AGAIN, BASELINE))), AA_NOISE)
+        return abs(math.log(found.ratio / self.min_speedup)) > PLAIN * noise
+
+
+def doubly(run: Callable[[], Race]) -> Race:
+    """A race, and where its wall times are in doubt and torch may use several threads the same on one."""
+    result = run()
+    if result.threads == 1 or not touched(result, result.timings):
+        return result
+    with on_one_thread():
+        return replace(result, alone=run())
+
+
+def _race_models(calls: Mapping[str, Call], batches: Mapping[str, int]) -> Race:
+    """Fifteen rounds, or of models that take long as many as fit into a few seconds.
+
+    Batches of other sizes leave other holes in the heap: what the calls of a round have freed goes back before the next. Whichever
+    is called first then takes its pages anew, each as often as the others.
+    """
+    return race(calls, MODEL_SECONDS, most_seconds=MOST_MODEL_SECONDS, untimed_rounds=1, pause=trim, batches=batches)
+
+
+def _first_calls(module: nn.Module, batch: Inputs) -> None:
+    """The calls that TorchScript instruments and optimises on, with one sample: they take twice the memory of those that follow."""
+    one = batch.take(torch.arange(1)) if batch.samples > 1 else batch
+    for _ in range(2):
+        try:
+            one.call(module)
+        except RuntimeError:  # a model made for one batch size
+            batch.call(module)
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    return lowered(module.eval(), freeze=True)
+
+
+def _frozen_call(module: nn.Module, *args: Tensor, freeze: Callable[[nn.Module], nn.Module] = _frozen) -> Call:
+    frozen = freeze(module)
+    _first_calls(frozen, Inputs(args))
+    return lambda _: frozen(*args)
+
+
+def _routing(rows: Tensor, out: int, hard: int) -> Call:
+    score = torch.zeros(len(rows))
+    score[torch.linspace(0, len(rows) - 1, hard).long()] = 2.0
+    return _frozen_call(RoutingAlone(out), rows, score)
+
+
+def _gate(candidate: Candidate, rows: Tensor) -> Call:
+    branches = candidate.branches
+    if branches.gate_form.reads == "input":
+        return _frozen_call(branches.gate, rows)
+    return _frozen_call(
+        GateOnLight(branches.gate), rows, *LightRuns(branches.light).read(rows, branches.gate_form.reads)
+    )

@@ -1,0 +1,127 @@
+"""The last word of the decision: the whole rewritten model timed against the original, both scripted and frozen alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dendrofx.graph.capture import capture
+from dendrofx.graph.find_sites import find_sites
+from dendrofx.machine.doubt import HELPS, Pace, cpu_times, disturbed, pace
+from dendrofx.machine.timing import Race
+from dendrofx.rewriting.module import RoutedModule, graph_names, set_tolerances
+from dendrofx.rewriting.rewrite import Branches, rewrite
+from dendrofx.search.stopwatch import AGAIN, BASELINE, ROUTED
+from dendrofx.values.inputs import Inputs
+
+MOST_BATCHES = 8  # different inputs that take turns
+
+
+@dataclass(frozen=True)
+class ModelTimes:
+    """One race of the rewritten model against the original.
+
+    Attributes:
+        batch: samples per call.
+        scripted_ms: median of the original's calls, the better of its two entries.
+        routed_ms: median of the rewritten model's.
+        noise: how far the original was off against itself.
+        noisy: what else says that the machine was disturbed, in words; empty where nothing does.
+        doubt, quickest, cpu, threads: whether to believe these times, and what else there is to decide on; see `Pace`.
+    """
+
+    batch: int
+    scripted_ms: float
+    routed_ms: float
+    noise: float
+    noisy: str = ""
+    doubt: str = ""
+    quickest: float | None = None
+    cpu: float | None = None
+    threads: int = 1
+
+    @property
+    def pace(self) -> Pace:
+        """How many times as fast the rewritten model is, by each estimate."""
+        return Pace(self.scripted_ms / self.routed_ms, self.doubt, self.quickest, self.cpu, self.threads)
+
+    @property
+    def speedup(self) -> float:
+        """The original's median over the rewritten model's; where these are doubtful, the least of what is not."""
+        return self.pace.ratio
+
+    def wins(self, min_speedup: float) -> bool:
+        """Whether the gain can be relied on and reaches `min_speedup`, and beyond the noise where that is larger."""
+        return self.pace.reliable and self.speedup >= max(min_speedup, 1 + self.noise)
+
+    def reason(self, min_speedup: float) -> str:
+        """Why it did not win, with the figures."""
+        figure = str(self.pace) if self.doubt else f"{self.scripted_ms:.3g} ms"
+        pace = f"{self.speedup:.2f} x the scripted original at batch {self.batch} ({figure})"
+        if self.speedup >= min_speedup:
+            return f"{pace}, within the {100 * self.noise:.0f} % that the original differed from itself"
+        return f"{pace}, min_speedup is {min_speedup:g}"
+
+
+def judge(race: Race, batch: int) -> ModelTimes:
+    """The figures of a race, in the original's favour."""
+    found = pace(race, BASELINE, AGAIN, ROUTED)
+    base = min(race.timings[name].p50 for name in (BASELINE, AGAIN))
+    ms = (cpu_times(race) if found.doubt else {}) or {name: t.p50 for name, t in race.timings.items()}
+    return ModelTimes(
+        batch,
+        base,
+        race.timings[ROUTED].p50,
+        max(ms[BASELINE], ms[AGAIN]) / min(ms[BASELINE], ms[AGAIN]) - 1,
+        disturbed(race, BASELINE, AGAIN, ROUTED),
+        found.doubt,
+        found.quickest,
+        found.cpu,
+        race.threads,
+    )
+
+
+def unreliable(times: Sequence[ModelTimes], min_speedup: float) -> bool:
+    """Whether nothing can be decided: no race that can be relied on was lost, and one cannot be."""
+    losing = [t for t in times if not t.wins(min_speedup)]
+    return bool(losing) and not any(t.pace.reliable for t in losing)
+
+
+def lost(times: Sequence[ModelTimes], min_speedup: float, what: str = "the rewritten model") -> str | None:
+    """Why `what` did not win, at the batch size where it is furthest from it, or cannot be decided on; None where it won."""
+    losing = [t for t in times if not t.wins(min_speedup)]
+    if not losing:
+        return None
+    if unreliable(times, min_speedup):
+        t = losing[0]
+        return f"the timings are UNRELIABLE at batch {t.batch}, so nothing is decided on them: {t.pace} ({t.doubt}); {HELPS}"
+    worst = min((t for t in losing if t.pace.reliable), key=lambda t: t.speedup)
+    return f"{what} did not win: {worst.reason(min_speedup)}"
+
+
+def site_alone(block: nn.Sequential, branches: Branches, tolerance: float) -> RoutedModule:
+    """A site on its own: its block captured, and routed at a tolerance."""
+    captured = capture(block.eval())
+    site = find_sites(captured).expect(1)[0]
+    module = rewrite(captured, [site], {site.name: branches})
+    set_tolerances(module, dict.fromkeys(graph_names(module).values(), tolerance))
+    return module
+
+
+def timing_batches(given: Sequence[Inputs], size: int) -> list[Inputs]:
+    """Up to eight batches of `size` samples, cut from calibration batches and repeated where these are smaller."""
+    made = []
+    for batch in given:
+        samples = batch.samples
+        if samples == size:
+            made.append(batch)
+        elif samples > 1 or all(t.dim() > 0 and t.size(0) == 1 for t in batch.carrying):
+            starts = range(0, max(samples - size, 0) + 1, max(size, 1))
+            for start in list(starts)[: max(MOST_BATCHES // len(given), 1)]:
+                made.append(batch.take((torch.arange(size) + start) % samples))
+        if len(made) >= MOST_BATCHES:
+            break
+    return made

@@ -1,0 +1,302 @@
+"""How a model is called and what it returns, kept for models whose graph knows tensors only.
+
+A graph has tensors in and tensors out. Callers have more: defaults, keyword arguments, flags, dicts of tensors, and outputs that
+are dicts, dataclasses or nested tuples. `CallForm` holds what lies between, so that a rewritten module is called as the model was:
+
+    model(input_ids=ids, attention_mask=mask, use_cache=False)   ->   BaseModelOutput(last_hidden_state=...)
+    graph(input_ids, attention_mask)                             ->   {"last_hidden_state": ...}
+
+Whatever is no tensor (a flag, a mask that is None) was fixed when the model was captured. A call that says otherwise, or leaves out
+what then takes another value by default, is refused by name. A scripted module returns what the graph returns: one tensor, a
+dict of tensors, or a tuple.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from dendrofx.errors import InputError
+from dendrofx.values.guards import SizeError, broken, refusal
+from dendrofx.values.inputs import Inputs, show
+from dendrofx.values.outputs import PLAIN, OutputForm, flatten
+
+# Where a graph module's meta keeps its `CallForm`.
+CALL = "dendrofx.call"
+AGAIN = "transform it again with example_inputs= that hold this argument"
+_OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class CallForm:
+    """The call of a model.
+
+    Attributes:
+        model: its class name, for messages.
+        signature: of its forward; defaults that say nothing about themselves are left out.
+        given: the form of the arguments that were given when the model was captured, a dict by parameter.
+        tensors: names of the tensors among them, in order: those of the graph's inputs.
+        flags: values of keywords that the model takes for itself when they are left out, from its config.
+        output: the form of what it returns; None where the graph returns it as it is.
+        guards: what the graph assumes about the sizes of its inputs; see `values/guards.py`.
+    """
+
+    model: str
+    signature: inspect.Signature
+    given: OutputForm
+    tensors: tuple[str, ...]
+    flags: Mapping[str, Any]
+    output: OutputForm | None = None
+    guards: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(model: nn.Module, example: Inputs) -> CallForm:
+        """Return the form of the call that `example` makes.
+
+        Args:
+            model: the original.
+            example: inputs as the caller writes them.
+
+        Raises:
+            InputError: the example does not fit the signature, or holds what a graph cannot.
+        """
+        signature, name = signature_of(model), type(model).__name__
+        arguments = bind(signature, name, example)
+        given = flatten(arguments)[1]
+        if left := given.leaves("left out"):
+            path = _shown(left[0].name, signature)
+            raise InputError(
+                f"{name} takes {path}, a {left[0].value}: a graph takes tensors and plain values. Wrap the model in a module"
+                " whose forward takes each tensor under a name of its own"
+            )
+        return CallForm(name, signature, given, _names(given, signature), _flags(model, signature))
+
+    @staticmethod
+    def of_signature(model: nn.Module) -> CallForm:
+        """Return the form of a call with a tensor for every parameter that has no default, and nothing else.
+
+        Raises:
+            InputError: there is no such parameter.
+        """
+        signature, name = signature_of(model), type(model).__name__
+        needed = [p.name for p in signature.parameters.values() if p.default is p.empty and p.kind not in _OPEN]
+        if not needed:
+            raise InputError(f"{name} says nothing about its inputs: pass example_inputs= or calibration=")
+        parts = tuple((n, OutputForm(n, "tensor")) for n in needed)
+        return CallForm(
+            name, signature, OutputForm("", kind=dict, parts=parts), tuple(needed), _flags(model, signature)
+        )
+
+    def returning(self, output: Any) -> CallForm:  # noqa: ANN401
+        """Return the same call with the form of its output.
+
+        Raises:
+            InputError: an output that cannot be put together again from its tensors.
+        """
+        tensors, form = flatten(output)
+        _check_output(self.model, tensors, form)
+        return replace(self, output=form)
+
+    def plain(self, inputs: Inputs) -> Inputs:
+        """A caller's inputs as the graph takes them: its tensors by name, flags at their captured values dropped.
+
+        Raises:
+            InputError: an argument that was not there, or had another value, when the model was captured, or a size that the
+                graph was not captured for.
+        """
+        arguments = bind(self.signature, self.model, inputs)
+        found: list[Tensor] = []
+        for name, form in self.given.parts:
+            value = arguments.pop(name, _MISSING)
+            self._match(form, self._default(name) if value is _MISSING else value, found, value is _MISSING)
+        for name, value in arguments.items():
+            self._refuse_new(name, value)
+        self.check(dict(zip(self.tensors, found, strict=True)))
+        return Inputs((), tuple(zip(self.tensors, found, strict=True)), inputs.shared)
+
+    def check(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raise `SizeError` for sizes that the graph was not captured for."""
+        if self.guards and (guard := broken(self.guards, tensors)) is not None:
+            raise SizeError(refusal(self.model, guard))
+
+    def _default(self, name: str) -> Any:  # noqa: ANN401
+        default = self.signature.parameters[name].default
+        kind = self.signature.parameters[name].kind
+        empty: Any = {} if kind is inspect.Parameter.VAR_KEYWORD else ()
+        return empty if kind in _OPEN else _MISSING if default is inspect.Parameter.empty else default
+
+    def _match(self, form: OutputForm, value: Any, found: list[Tensor], left_out: bool = False) -> None:  # noqa: ANN401
+        """Collect the tensors of an argument that has the captured form; raise `InputError` where it has another."""
+        name = _shown(form.name, self.signature)
+        if form.leaf == "tensor":
+            if not isinstance(value, Tensor):
+                missing = left_out or value is _MISSING or value is None
+                said = "is missing" if missing else f"cannot be {show(value)}"
+                raise InputError(f"{self.model} was captured with {self}; {name} {said}")
+            found.append(value)
+        elif form.leaf:
+            if not _same(form.value, value):
+                said = f"leave out {name}, which is {show(value)} then" if left_out else f"take {name}={show(value)}"
+                raise InputError(f"{self.model} was captured with {self} and cannot {said}: {AGAIN}")
+        elif isinstance(value, Mapping) if issubclass(form.kind, Mapping) else type(value) is form.kind:
+            self._match_parts(form, value, found)
+        else:
+            said = "is missing" if left_out or value is _MISSING else f"cannot be {show(value)}"
+            raise InputError(f"{self.model} was captured with {self}; {name} {said}")
+
+    def _match_parts(self, form: OutputForm, value: Any, found: list[Tensor]) -> None:  # noqa: ANN401
+        """The same for a container."""
+        own = flatten(value)[1].parts if not isinstance(value, Mapping) else ()
+        items = dict(value) if isinstance(value, Mapping) else {k: _part(value, k) for k, _ in own}
+        known = {key for key, _ in form.parts}
+        for key in [k for k in items if k not in known]:
+            self._refuse_new(str(key) if self._is_open(form) else f"{form.name}.{key}", items[key])
+        for key, part in form.parts:
+            default = self.flags.get(str(key), _MISSING) if self._is_open(form) else _MISSING
+            self._match(part, items.get(key, default), found, key not in items)
+
+    def _is_open(self, form: OutputForm) -> bool:
+        parameter = self.signature.parameters.get(form.name)
+        return parameter is not None and parameter.kind is inspect.Parameter.VAR_KEYWORD
+
+    def _refuse_new(self, name: str, value: Any) -> None:  # noqa: ANN401
+        """Raise `InputError` for an argument that was not there at capture, unless it says what the model does without it."""
+        parameter = self.signature.parameters.get(name)
+        if parameter is not None and parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            for key, inner in value.items():
+                self._refuse_new(key, inner)
+            return
+        default = self.flags.get(name, _MISSING) if parameter is None else parameter.default
+        if default is _MISSING or not _same(default, value):
+            shown = _shown(name, self.signature)
+            raise InputError(f"{self.model} was captured with {self} and cannot take {shown}={show(value)}: {AGAIN}")
+
+    def call(self, model: nn.Module, plain: Inputs) -> Any:  # noqa: ANN401
+        """What a model that is called this way returns for a graph's inputs."""
+        return self.call_with(model, [dict(plain.kwargs)[name] for name in self.tensors])
+
+    def call_with(self, model: nn.Module, tensors: Sequence[Any]) -> Any:  # noqa: ANN401  (the model's output)
+        """The same for its tensors in order."""
+        bound = self.signature.bind_partial()
+        bound.arguments.update(self.given.build(tensors))
+        return model(*bound.args, **bound.kwargs)
+
+    def restore(self, raw: Any) -> Any:  # noqa: ANN401
+        """What the model would have returned, from what the graph returned."""
+        if self.output is None:
+            return raw
+        if self.output.leaf == "tensor":
+            return self.output.build([raw])
+        return self.output.build(list(raw.values()) if isinstance(raw, Mapping) else list(raw))
+
+    def __str__(self) -> str:
+        """`the inputs input_ids, attention_mask, use_cache=False`."""
+        tensors = [_shown(leaf.name, self.signature) for leaf in self.given.leaves("tensor")]
+        constants = [f"{_shown(c.name, self.signature)}={c.value!r}" for c in self.given.leaves("constant")]
+        return "the inputs " + ", ".join([*tensors, *constants])
+
+
+def signature_of(model: nn.Module) -> inspect.Signature:
+    """The signature of a model's forward, without annotations, and without defaults that are no plain values."""
+    found = inspect.signature(model.forward)
+    plain = [p.replace(annotation=p.empty, default=_plain_default(p)) for p in found.parameters.values()]
+    return inspect.Signature(plain)
+
+
+def _plain_default(parameter: inspect.Parameter) -> Any:  # noqa: ANN401
+    default = parameter.default
+    return default if default is parameter.empty or isinstance(default, PLAIN) else Unsaid()
+
+
+class Unsaid:
+    """A default of the model's that a caller cannot repeat."""
+
+
+def bind(signature: inspect.Signature, model: str, inputs: Inputs) -> dict[str, Any]:
+    """Inputs by parameter, in the order of the signature.
+
+    Raises:
+        InputError: they do not fit it.
+    """
+    try:
+        return dict(signature.bind(*inputs.args, **dict(inputs.kwargs)).arguments)
+    except TypeError as error:
+        raise InputError(f"{model} does not take the inputs {inputs}: {error}{_hint(signature, inputs)}") from error
+
+
+def _hint(signature: inspect.Signature, inputs: Inputs) -> str:
+    """What was probably meant by inputs of which there are too many."""
+    takes = [p for p in signature.parameters.values() if p.kind not in (*_OPEN, p.KEYWORD_ONLY)]
+    if inputs.kwargs or len(inputs.args) <= len(takes):
+        return ""
+    if len(inputs.args) == len(takes) + 1:
+        names = ", ".join(p.name for p in takes) or "x"
+        return f". If its last is a label, pass calibration=[{names} for {names}, _ in loader]"
+    return ". Several batches go to calibration=, not to example_inputs="
+
+
+def _names(given: OutputForm, signature: inspect.Signature) -> tuple[str, ...]:
+    """Names of a graph's inputs: the path to each tensor, as an identifier."""
+    names: list[str] = []
+    for leaf in given.leaves("tensor"):
+        name = re.sub(r"\W", "_", _shown(leaf.name, signature))
+        name = f"input_{name}" if not name.isidentifier() or name == "self" else name
+        while name in names:
+            name += "_"
+        names.append(name)
+    return tuple(names)
+
+
+def _shown(path: str, signature: inspect.Signature) -> str:
+    """A path without the parameter that takes all other keywords."""
+    first, _, rest = path.partition(".")
+    parameter = signature.parameters.get(first)
+    return rest if rest and parameter is not None and parameter.kind is inspect.Parameter.VAR_KEYWORD else path
+
+
+def _flags(model: nn.Module, signature: inspect.Signature) -> dict[str, Any]:
+    """What a model does about keywords that are left out, as far as a config of it says so; None stands for that, too."""
+    config = getattr(model, "config", None)
+    if config is None or not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values()):
+        return {}
+    found = {}
+    for name in ("return_dict", "output_attentions", "output_hidden_states", "use_cache"):
+        value = getattr(config, name, _MISSING)
+        if isinstance(value, PLAIN):
+            found[name] = value
+    return found
+
+
+def _part(value: Any, key: Any) -> Any:  # noqa: ANN401
+    """A part of a container by the key that `flatten` gives it."""
+    return value[key] if isinstance(value, tuple | list) and isinstance(key, int) else getattr(value, key)
+
+
+def _check_output(model: str, found: list[Tensor], output: OutputForm) -> None:
+    """Raise `InputError` for an output that cannot be put together again from its tensors."""
+    if left := output.leaves("left out"):
+        raise InputError(
+            f"{model} returns {left[0].name}, a {left[0].value}, which a graph cannot: turn it off, for a cache with"
+            " use_cache=False among the inputs or in the model's config"
+        )
+    if not found:
+        raise InputError(f"{model} returns no tensor")
+    try:
+        same = flatten(output.build(found))[1] == output
+    except Exception:
+        same = False
+    if not same:
+        raise InputError(
+            f"{model} returns a {getattr(output.kind, '__name__', output.kind)}, which cannot be made again from its fields:"
+            " return a dict or a tuple"
+        )
+
+
+def _same(captured: Any, value: Any) -> bool:  # noqa: ANN401
+    return type(captured) is type(value) and bool(captured == value)
