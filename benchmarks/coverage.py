@@ -39,8 +39,8 @@ from dendrofx.search.cascade.models import Models
 from dendrofx.search.cascade.run import Cascades
 from dendrofx.search.explore import Options
 from dendrofx.values.calibration import Calibration
-from dendrofx.values.calling import CALL
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import CALL
 
 # Metric, alpha, delta and samples of a draw.
 TRIPLES: tuple[tuple[str, float, float, int], ...] = (

@@ -16,22 +16,10 @@ from dendrofx.guarantee.losses import losses_of
 from dendrofx.machine.doubt import Pace, noisy, pace, touched
 from dendrofx.machine.timing import Race, Timing, on_one_thread, race
 from dendrofx.search.cascade.skills import cascade_skills, light_outputs
+from dendrofx.values.counts import CASCADE, activity, executed_macs, executed_work, live_share, of_sites
 from dendrofx.values.covered import Covered, cover
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.measure import (
-    CASCADE,
-    activity,
-    agreement,
-    counted_outputs,
-    deviations,
-    executed_macs,
-    executed_work,
-    largest_mean,
-    live_share,
-    model_macs,
-    of_sites,
-    outputs,
-)
+from dendrofx.values.measure import agreement, counted_outputs, deviations, largest_mean, model_macs, outputs
 from dendrofx.values.outputs import flatten
 
 AGAIN = "scripted again"

@@ -20,8 +20,9 @@ from dendrofx.guarantee import Budget
 from dendrofx.light import LightForm
 from dendrofx.lowering.script import artifact_bytes
 from dendrofx.machine.progress import progress
+from dendrofx.values.counts import Counts
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.measure import Counts, counted
+from dendrofx.values.measure import counted
 
 # Where nothing is timed, fitting runs on two threads, so that a seed gives the same branches whatever --threads says.
 FIT_THREADS = 2

@@ -8,6 +8,7 @@ if _sys.version_info >= (3, 14):
         f" 3.14 and newer (this is {_sys.version.split()[0]})."
     )
 
+from dendrofx.compare.shadow import Shadow
 from dendrofx.errors import CaptureError, CertificateError, DendrofxError, InputError, PassError, PlanError
 from dendrofx.gates import (
     AlwaysFull,
@@ -25,13 +26,14 @@ from dendrofx.gates import (
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.graph.show import graph_text
 from dendrofx.graph.sites import Site, Sites
-from dendrofx.guarantee import Audit, Budget, Certificate, Shadow, audit
+from dendrofx.guarantee import Audit, Budget, Certificate, audit
 from dendrofx.guarantee.certificate import certificate, save
 from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Precision, Prepacked, Pruned
 from dendrofx.light.routed import Routed
 from dendrofx.lowering.script import script
 from dendrofx.machine.capability import Capability, capability
-from dendrofx.plan.plan import Plan, SitePlan
+from dendrofx.plan.entries import SitePlan
+from dendrofx.plan.plan import Plan
 from dendrofx.rewriting.module import RoutedModule, set_tolerances, tolerances
 from dendrofx.transform import transform
 from dendrofx.version import VERSION

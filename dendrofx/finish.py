@@ -9,24 +9,24 @@ import torch
 from torch import Tensor, fx, nn
 
 from dendrofx.graph.block import block_of, row_cost
-from dendrofx.graph.capture import CAPTURE
 from dendrofx.graph.find_sites import without_linears
 from dendrofx.graph.record import positional
-from dendrofx.graph.show import HEADERS, annotate_shapes
+from dendrofx.graph.show import annotate_shapes
 from dendrofx.graph.sites import Refusal, Site
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.light import LightForm, Prepacked
 from dendrofx.machine.memory import trim
-from dendrofx.plan.plan import DeadRowsPlan, Origin, Plan, SitePlan
+from dendrofx.plan.entries import DeadRowsPlan, SitePlan
+from dendrofx.plan.origin import Origin
+from dendrofx.plan.plan import Plan
 from dendrofx.rewriting.module import RoutedModule, graph_names, name_as_original
 from dendrofx.rewriting.rewrite import Branches
 from dendrofx.search.pipeline import Pipeline
 from dendrofx.search.stopwatch import Part
 from dendrofx.search.verify import site_alone
+from dendrofx.values.counts import site_activity, site_compute
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.measure import site_activity, site_compute
-
-RECIPE = "dendrofx.recipe"
+from dendrofx.values.meta import CAPTURE, HEADERS, RECIPE
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dendrofx.guarantee.budget import Budget, check_redecided
 from dendrofx.light import LightForm
 from dendrofx.light.routed import Routed
 from dendrofx.machine.memory import part
-from dendrofx.plan.file import check_origin
+from dendrofx.plan.origin import check_origin
 from dendrofx.plan.plan import Plan
 from dendrofx.replay import replay
 from dendrofx.request import check, check_budget, check_dead_rows, check_tuning, split_forms, split_output
@@ -148,7 +148,7 @@ def transform(
     prints = model_fingerprint(model), None if data is None else data.fingerprint
     gates = UserGate(gate) if isinstance(gate, nn.Module) else gate
     if plan is not None:
-        check_origin(plan, *prints, redecide)
+        check_origin(plan.origin, *prints, redecide)
         if not redecide:
             return part(replay(captured, data, plan, seed, example, budget, gates, named), model)
         budget, named = check_redecided(plan, budget), tuple(plan.outputs) or None

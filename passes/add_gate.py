@@ -18,9 +18,10 @@ from torch import fx, nn
 from dendrofx.errors import PassError
 from dendrofx.gates.form import Reads
 from dendrofx.graph.block import row_cost
-from dendrofx.passes.base import Change, Note, Pass, PassResult, noted
+from dendrofx.passes.base import Change, Pass, PassResult, noted
 from dendrofx.runtime.leaves import LightBeforeGate, light_leaf
 from dendrofx.runtime.routing import easy_only_from, split_rows
+from dendrofx.values.meta import NOTE, Note
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class AddGate(Pass):
             tolerance = new("get_attr", f"{prefix}.tolerance", name=f"{name}_tolerance")
             split = new("call_function", split_rows, (score, tolerance, share), name=f"{name}_split")
         for node, part in ((score, "gate"), (tolerance, "tolerance"), (split, "split")):
-            node.meta["dendrofx"] = Note(site, part)
+            node.meta[NOTE] = Note(site, part)
         return Change(site, "gate added", (score.name, tolerance.name, split.name))
 
     def ensures(self, gm: fx.GraphModule) -> None:

@@ -16,9 +16,10 @@ from torch import fx, nn
 
 from dendrofx.errors import PassError
 from dendrofx.graph.sites import Refusal
-from dendrofx.passes.base import Change, Note, Pass, PassResult, noted
+from dendrofx.passes.base import Change, Pass, PassResult, noted
 from dendrofx.runtime.leaves import LightBeforeGate
 from dendrofx.runtime.routing import as_rows
+from dendrofx.values.meta import NOTE, Note
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class AddLight(Pass):
                 args = (node.args[0], cast(nn.Linear, block[0]).in_features, site)
                 rows = gm.graph.create_node("call_function", as_rows, args, name=f"{name}_rows")
                 light = gm.graph.create_node("call_module", f"{prefix}.light", (rows,), name=f"{name}_light")
-            rows.meta["dendrofx"], light.meta["dendrofx"] = Note(site, "rows"), Note(site, "light")
+            rows.meta[NOTE], light.meta[NOTE] = Note(site, "rows"), Note(site, "light")
             changed.append(Change(site, "light branch added", (rows.name, light.name)))
         return PassResult(gm, tuple(changed), tuple(refused))
 

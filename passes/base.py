@@ -16,17 +16,7 @@ from torch import fx
 from dendrofx.errors import PassError
 from dendrofx.graph.show import graph_text
 from dendrofx.graph.sites import Refusal, Site
-
-
-@dataclass(frozen=True)
-class Note:
-    """What a node is to its site; kept in `node.meta["dendrofx"]` and shown in printed graphs."""
-
-    site: str
-    part: str
-
-    def __str__(self) -> str:
-        return f"{self.part} of {self.site}"
+from dendrofx.values.meta import NOTE, Note
 
 
 @dataclass(frozen=True)
@@ -127,7 +117,7 @@ def noted(gm: fx.GraphModule, part: str) -> dict[str, list[fx.Node]]:
     """The nodes that carry a note with this part, by site, in graph order."""
     found: dict[str, list[fx.Node]] = {}
     for node in gm.graph.nodes:
-        note = node.meta.get("dendrofx")
+        note = node.meta.get(NOTE)
         if isinstance(note, Note) and note.part == part:
             found.setdefault(note.site, []).append(node)
     return found

@@ -30,15 +30,15 @@ import torch
 from torch import fx
 
 from dendrofx.errors import PassError
-from dendrofx.graph.show import LIVE
+from dendrofx.graph.shapes import shape, tensors
 from dendrofx.passes.base import Change, Pass, PassResult
-from dendrofx.rewriting.module import MACS
-from dendrofx.rows.analysis import ROWS, RowNote
-from dendrofx.rows.layout import SAMPLES, SHAPES, TOKENS, Letters, shape, tensors
+from dendrofx.rows.analysis import RowNote
+from dendrofx.rows.layout import SAMPLES, TOKENS, Letters
 from dendrofx.rows.regions import around_products, is_product, masked
 from dendrofx.rows.rules import SIZED
 from dendrofx.runtime.attention import attend_rows, plan_attention
 from dendrofx.runtime.live import count_live, live_rows, put_rows, take_rows
+from dendrofx.values.meta import LIVE, MACS, ROWS, SHAPES
 
 aten = torch.ops.aten
 # Most rows of several samples that share one attention product, see `plan_attention`.

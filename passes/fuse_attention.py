@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from torch import fx
 
+from dendrofx.graph.shapes import shape, tensors
 from dendrofx.passes.base import Change, Pass, PassResult
 from dendrofx.rows.in_place import written_in_place
-from dendrofx.rows.layout import DTYPE, SHAPES, shape, tensors
 from dendrofx.runtime.attention import bias_of
+from dendrofx.values.meta import DTYPE, SHAPES
 from dendrofx.values.numerics import ROUNDING
 
 aten = torch.ops.aten

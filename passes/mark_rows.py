@@ -12,8 +12,8 @@ from torch import fx
 
 from dendrofx.errors import PassError
 from dendrofx.passes.base import Pass, PassResult
-from dendrofx.rows.analysis import ROWS, RowAnalysis
-from dendrofx.rows.layout import SHAPES
+from dendrofx.rows.analysis import RowAnalysis
+from dendrofx.values.meta import ROWS, SHAPES
 
 
 @dataclass(frozen=True)

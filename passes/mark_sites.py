@@ -12,7 +12,8 @@ from torch import fx
 
 from dendrofx.errors import PassError
 from dendrofx.graph.sites import Site
-from dendrofx.passes.base import Change, Note, Pass, PassResult, noted
+from dendrofx.passes.base import Change, Pass, PassResult, noted
+from dendrofx.values.meta import NOTE, Note
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class MarkSites(Pass):
         changed = []
         for site in self.sites:
             for name in site.nodes:
-                by_name[name].meta["dendrofx"] = Note(site.name, "block")
+                by_name[name].meta[NOTE] = Note(site.name, "block")
             changed.append(Change(site.name, "marked", site.nodes))
         return PassResult(gm, tuple(changed))
 

@@ -16,11 +16,9 @@ import torch
 from torch import fx, nn
 
 from dendrofx.errors import PassError
-from dendrofx.graph.find_sites import MERGED, linear_refusal
-from dendrofx.graph.show import LIVE
+from dendrofx.graph.find_sites import linear_refusal
 from dendrofx.passes.base import Change, Pass, PassResult
-from dendrofx.rows.analysis import ROWS
-from dendrofx.rows.layout import SHAPES
+from dendrofx.values.meta import LIVE, MERGED, ROWS, SHAPES
 
 aten = torch.ops.aten
 

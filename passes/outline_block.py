@@ -15,7 +15,8 @@ from torch import fx, nn
 
 from dendrofx.errors import PassError
 from dendrofx.graph.block import block_of, linear_input
-from dendrofx.passes.base import Change, Note, Pass, PassResult, noted, unique_names
+from dendrofx.passes.base import Change, Pass, PassResult, noted, unique_names
+from dendrofx.values.meta import NOTE, Note
 
 CONTAINER = "routed"
 
@@ -39,7 +40,7 @@ class OutlineBlock(Pass):
             gm.add_submodule(target, blocks[site])
             first, last = nodes[0], nodes[-1]
             last.op, last.target, last.args, last.kwargs = "call_module", target, (linear_input(first),), {}
-            last.meta["dendrofx"] = Note(site, "outlined")
+            last.meta[NOTE] = Note(site, "outlined")
             for node in reversed(nodes[:-1]):
                 gm.graph.erase_node(node)
             changed.append(Change(site, f"outlined as {target}", (last.name,)))

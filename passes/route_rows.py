@@ -27,9 +27,10 @@ from torch import fx, nn
 
 from dendrofx.errors import PassError
 from dendrofx.graph.block import row_macs
-from dendrofx.passes.base import Change, Note, Pass, PassResult, noted
+from dendrofx.passes.base import Change, Pass, PassResult, noted
 from dendrofx.runtime.leaves import FullOnHardRows, LightAfterGate, LightBeforeGate
 from dendrofx.runtime.routing import restore_rows
+from dendrofx.values.meta import NOTE, Note
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class RouteRows(Pass):
             if light not in score.all_input_nodes:
                 _defer_light(gm, light, split)
             full = _route(gm, site, (block, rows, light, split), self.fulls.get(site))
-            full.meta["dendrofx"], block.meta["dendrofx"] = Note(site, "full"), Note(site, "routed")
+            full.meta[NOTE], block.meta[NOTE] = Note(site, "full"), Note(site, "routed")
             changed.append(Change(site, "routed", (light.name, full.name, block.name)))
         return PassResult(gm, tuple(changed))
 

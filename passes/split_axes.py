@@ -25,10 +25,11 @@ import torch
 from torch import fx
 
 from dendrofx.errors import PassError
+from dendrofx.graph.shapes import Shape, shape, tensors
 from dendrofx.passes.base import Change, Pass, PassResult
 from dendrofx.rows.in_place import written_in_place
-from dendrofx.rows.layout import SHAPES, Shape, shape, tensors
 from dendrofx.rows.rules import ELEMENTWISE
+from dendrofx.values.meta import SHAPES
 
 aten = torch.ops.aten
 # Of a value: what each of its axes is folded from, the outermost first.

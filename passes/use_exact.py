@@ -18,10 +18,10 @@ from torch import fx, nn
 
 from dendrofx.errors import PassError
 from dendrofx.graph.block import linear_input, row_cost
-from dendrofx.graph.show import LIVE
 from dendrofx.graph.sites import Site
 from dendrofx.passes.base import Change, Pass, PassResult, unique_names
 from dendrofx.runtime.routing import as_rows, restore_rows
+from dendrofx.values.meta import LIVE
 
 CONTAINER = "exact"
 

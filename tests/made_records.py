@@ -10,10 +10,10 @@ from torch import nn
 from benchmarks.records import AGAIN, Quality, Record, Row
 from benchmarks.variants import Asked, Peer, Prepared, Variant
 from dendrofx import LearnedGate, LowRank, Plan, SitePlan
-from dendrofx.finish import RECIPE
 from dendrofx.gates import GateForm
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.machine.timing import Race, Timing
+from dendrofx.values.meta import RECIPE
 
 LIGHT = LowRank(8)
 ROUTED = SitePlan("fc", "routed", "light costs little", light=LIGHT, gate=LearnedGate())

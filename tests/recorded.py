@@ -17,8 +17,9 @@ from dendrofx.graph.capture import capture
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.light import Int8, LightForm, LowRank
 from dendrofx.machine.timing import Race, Timing
-from dendrofx.plan.file import here
-from dendrofx.plan.plan import Plan, SitePlan
+from dendrofx.plan.entries import SitePlan
+from dendrofx.plan.origin import here
+from dendrofx.plan.plan import Plan
 from dendrofx.rewriting.module import RoutedModule, graph_names, tolerances
 from dendrofx.search.choose import Candidate
 from dendrofx.search.cost import BLOCK, SiteTimes

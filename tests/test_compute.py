@@ -15,16 +15,9 @@ from benchmarks.variants import Asked, Prepared
 from dendrofx import LearnedGate, LowRank, ResidualGate
 from dendrofx.compare import controls
 from dendrofx.runtime.routing import easy_only_from
+from dendrofx.values.counts import activity, executed_macs, executed_work, site_activity, site_compute
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.measure import (
-    activity,
-    counted_outputs,
-    executed_macs,
-    executed_work,
-    model_macs,
-    site_activity,
-    site_compute,
-)
+from dendrofx.values.measure import counted_outputs, model_macs
 from tests.models import Residual
 
 WIDTH, HIDDEN, OUT, ROWS = 48, 192, 4, 90

@@ -8,7 +8,7 @@ from torch import nn
 
 import dendrofx
 from dendrofx import Prepacked
-from dendrofx.plan.plan import DeadRowsPlan
+from dendrofx.plan.entries import DeadRowsPlan
 from dendrofx.runtime.packed import PackedLinear
 from tests.check import OTHER_GEMM
 from tests.padded import (

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import dendrofx
 from dendrofx import LowRank, Plan, PlanError
-from dendrofx.plan.plan import DeadRowsPlan
+from dendrofx.plan.entries import DeadRowsPlan
 from tests.check import OTHER_GEMM
 from tests.padded import MLP, OPTIONS, assert_lossless, batches, inputs, live, replayed, rows_model, statuses
 

@@ -7,19 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dendrofx.values.counts import activity, executed_macs, executed_work, site_activity, site_compute
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.measure import (
-    activity,
-    agreement,
-    counted_outputs,
-    deviation,
-    executed_macs,
-    executed_work,
-    model_macs,
-    outputs,
-    site_activity,
-    site_compute,
-)
+from dendrofx.values.measure import agreement, counted_outputs, deviation, model_macs, outputs
 from tests.models import Mlp
 
 NAN, INF = math.nan, math.inf

@@ -13,8 +13,8 @@ import dendrofx
 from dendrofx import Int8, LearnedGate, LowRank, Plan, Prepacked, Pruned, ResidualGate, SitePlan
 from dendrofx.compare.controls import recipe
 from dendrofx.machine.capability import capability, cpu_name
-from dendrofx.plan.plan import Origin
-from dendrofx.search.verify import ModelTimes
+from dendrofx.plan.origin import Origin
+from dendrofx.plan.times import ModelTimes
 from tests.models import Residual, compressible
 from tests.recorded import EIGHT, EVERY, LOW, Recorded, decide, rows
 

@@ -15,8 +15,8 @@ import dendrofx
 from dendrofx import LearnedGate, Plan, PlanError
 from dendrofx.guarantee import binomial_p
 from dendrofx.machine.capability import capability
-from dendrofx.plan.file import plan_from_json
-from dendrofx.plan.plan import Origin
+from dendrofx.plan.file import from_json
+from dendrofx.plan.origin import Origin
 from dendrofx.rewriting.module import RoutedModule
 from tests.cascade.models import batches as samples
 from tests.cascade.models import certified, classifier
@@ -248,16 +248,16 @@ def test_any_field_of_a_wrong_type_is_named(kind: str, plan: Plan, shown: Routed
                 "origin.data",
                 None,
             ):  # which is read by people, or may be missing
-                assert replace(plan_from_json(value), origin=original.origin) == original
+                assert replace(from_json(Plan, value), origin=original.origin) == original
                 continue
             with pytest.raises(PlanError) as error:
-                plan_from_json(value)
+                from_json(Plan, value)
             assert str(key) in str(error.value), (path, wrong, str(error.value))
             assert len(str(error.value)) < 300, str(error.value)
             tried += 1
         container[key] = kept
     assert tried > 200
-    assert plan_from_json(value) == original
+    assert from_json(Plan, value) == original
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -296,7 +296,7 @@ def test_losses_that_are_forged_with_their_p_value_are_counted_again(shown: Rout
 
 
 def test_a_certified_plan_is_replayed(shown: RoutedModule) -> None:
-    again = replayed(plan_from_json(shown.plan.to_json()))
+    again = replayed(from_json(Plan, shown.plan.to_json()))
     assert again.plan == shown.plan
     assert shown.plan.cascade is not None
     for changes in ({"certificate": None}, {"budget": ""}, {"certificate": None, "budget": ""}):

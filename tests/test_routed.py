@@ -22,8 +22,9 @@ from dendrofx.runtime.leaves import LightAfterGate
 from dendrofx.runtime.routing import MACS_PER_MOVED_VALUE, count_rows, easy_only_from, split_rows
 from dendrofx.runtime.scores import UNJUDGED
 from dendrofx.search.choose import relative_error
+from dendrofx.values.counts import executed_macs
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.measure import executed_macs, model_macs
+from dendrofx.values.measure import model_macs
 from tests.models import Mlp, Residual, Shared
 
 Pair = tuple[LightForm, GateForm]

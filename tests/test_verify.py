@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from dendrofx.machine.timing import Race, Timing
+from dendrofx.plan.times import ModelTimes
 from dendrofx.search.stopwatch import AGAIN, BASELINE, ROUTED
-from dendrofx.search.verify import ModelTimes, judge, site_alone, timing_batches
+from dendrofx.search.verify import judge, site_alone, timing_batches
 from dendrofx.values.inputs import Inputs
 from tests.models import compressible
 from tests.recorded import EVERY, LOW, decide, rows

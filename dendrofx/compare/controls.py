@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from dendrofx.finish import RECIPE, Recipe
+from dendrofx.finish import Recipe
 from dendrofx.gates import AlwaysLight, GateForm, OracleGate, RandomGate, SiteRows
 from dendrofx.graph.block import BlockData, block_of
 from dendrofx.graph.record import Recorder, positional, record_rows
@@ -26,9 +26,11 @@ from dendrofx.runtime.model_scores import KnownScore, RandomModelScore, flat_row
 from dendrofx.runtime.scores import ConstantScore
 from dendrofx.search.cascade.finish import CascadeRecipe
 from dendrofx.search.choose import relative_error, scores
+from dendrofx.values.counts import Counts, of_sites, site_activity
 from dendrofx.values.drop_in import graph_level
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.measure import Counts, deviation, of_sites, site_activity
+from dendrofx.values.measure import deviation
+from dendrofx.values.meta import RECIPE
 from dendrofx.values.outputs import flatten
 
 

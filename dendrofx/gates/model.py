@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dendrofx.errors import InputError
 from dendrofx.gates.form import GateForm, SiteRows
-from dendrofx.gates.learned import fit_range, fit_weights
+from dendrofx.gates.ridge import fit_range, fit_weights
 from dendrofx.graph.block import principal_directions
 from dendrofx.runtime.model_scores import LearnedModelScore, MarginScore, decision_margin, flat_rows
 

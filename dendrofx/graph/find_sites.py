@@ -13,7 +13,9 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from dendrofx.errors import InputError
 from dendrofx.graph.activations import activation_of, has_hooks, is_in_place, is_transparent
+from dendrofx.graph.capture import capture
 from dendrofx.graph.sites import Refusal, Site, Sites
+from dendrofx.values.meta import LINEARS, MERGED
 
 aten = torch.ops.aten
 # Functions that hold weights or multiply.
@@ -21,12 +23,6 @@ PRODUCTS = (
     r"linear|conv(_?transpose)?\dd|convolution|lstm|gru|rnn_\w+|b?mm|matmul|addmm|baddbmm|einsum|embedding|"
     r"scaled_dot_product_attention"
 )
-# Where `capture` leaves the model's Linears, `{name: class name}`: those the graph does not call are not in the graph module.
-LINEARS = "dendrofx.linears"
-# Where `MergeLinears` leaves which Linear became part of which, by name.
-MERGED = "dendrofx.merged"
-# Where `passes/merge_linears.py` leaves those that it merged, `{name: name of the joint one}`.
-MERGED = "dendrofx.merged"
 
 
 def find_sites(gm: nn.Module) -> Sites:
@@ -48,8 +44,6 @@ def find_sites(gm: nn.Module) -> Sites:
     if not isinstance(gm, nn.Module):
         raise InputError(f"sites are those of a model, got {gm!r}: pass an nn.Module in eval mode")
     if not isinstance(gm, fx.GraphModule):
-        from dendrofx.graph.capture import capture  # which notes what this file reads
-
         gm = capture(gm)
     return _Finder(gm).find()
 

@@ -20,10 +20,8 @@ import torch
 from torch import Tensor, fx
 
 from dendrofx.errors import InputError
+from dendrofx.values.meta import HEADERS, NOTE, SHAPE
 
-SHAPE = "dendrofx.shape"
-LIVE = "dendrofx.live"  # on nodes that run on live rows
-HEADERS = "dendrofx.headers"
 _DTYPES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16", "int64": "i64", "int32": "i32"}
 
 
@@ -51,7 +49,7 @@ def graph_text(gm: fx.GraphModule) -> str:
     lines: list[str] = []
     site: str | None = None
     for node in nodes:
-        note = node.meta.get("dendrofx")
+        note = node.meta.get(NOTE)
         here = note.site if note is not None else None
         if site is not None and here != site:
             lines.append(f"# end {site}")

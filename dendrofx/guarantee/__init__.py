@@ -7,7 +7,7 @@ certificate  what was shown, for whom, and a digest that notices changes
 audit        later, on a few rows in production: does it still hold?
 """
 
-from dendrofx.guarantee.audit import Audit, Shadow, audit
+from dendrofx.guarantee.audit import Audit, audit
 from dendrofx.guarantee.bounds import binomial_p, hoeffding_bentkus_p, least_samples
 from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.certificate import Certificate
@@ -16,7 +16,6 @@ __all__ = [
     "Audit",
     "Budget",
     "Certificate",
-    "Shadow",
     "audit",
     "binomial_p",
     "hoeffding_bentkus_p",

@@ -20,18 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dendrofx.errors import InputError
 from dendrofx.graph.show import first_line
-from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.certificate import Certificate
-from dendrofx.guarantee.losses import losses_of
-from dendrofx.values.covered import Covered, covered_by
-from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import largest_mean
 
 # The largest stake, as a share of the one that a loss of 0 would ruin.
@@ -140,83 +136,3 @@ def _stakes(losses: Sequence[float], allowed: float) -> list[float]:
         found.append(min(max(gain / (variance + gain * gain), 0.0), BOLDEST / allowed))
         count, total, squares = count + 1, total + loss, squares + loss * loss
     return found
-
-
-@dataclass(frozen=True)
-class Shadowed:
-    """What a shadow audit saw of one call.
-
-    Attributes:
-        losses: of the samples that were picked, f64[picked]; where the budget is about several outputs f64[picked, outputs].
-        easy: bool[picked], those that kept what light branches made of them; at block scope any of them may.
-        samples: of the call.
-    """
-
-    losses: Tensor
-    easy: Tensor
-    samples: int
-
-    @property
-    def picked(self) -> int:
-        """How many samples were picked."""
-        return len(self.losses)
-
-
-class Shadow:
-    """Recomputes a seeded 1 / `every` of the samples in full, beside the module.
-
-    Args:
-        module: what `transform` returned with a budget.
-        budget: the same budget.
-        every: one sample in that many, on average.
-        seed: of the picks; the samples themselves are not looked at. The same seed picks the same places again: give each
-            process another.
-
-    Raises:
-        InputError: another module, or another budget than the one that it is certified for.
-
-    Example:
-        >>> shadow = dendrofx.Shadow(routed, budget, every=100)
-        >>> output = routed(**batch)
-        >>> losses.append(shadow(batch).losses)
-        >>> print(dendrofx.audit(torch.cat(losses), routed.plan.certificate))
-    """
-
-    def __init__(self, module: nn.Module, budget: Budget, every: int = 100, seed: int = 0) -> None:
-        if not isinstance(every, int) or every < 1:
-            raise InputError(f"every must be a whole number of at least 1, got {every!r}")
-        from dendrofx.compare.reference import Reference  # it knows routed modules, which know plans and certificates
-
-        self.reference, self.budget, self.every = Reference(module), budget, every
-        self.covered: Covered | None = None  # what the first call finds
-        self.generator = torch.Generator().manual_seed(seed)
-        shown = self.reference.module.plan.certificate
-        if shown is not None and (shown.metric, shown.output, shown.alpha) != (
-            budget.name,
-            budget.named,
-            budget.limit,
-        ):
-            raise InputError(
-                f"the module is {shown}, which {budget} is not: pass the budget that it was transformed with"
-            )
-
-    @torch.no_grad()
-    def __call__(self, batch: Any) -> Shadowed:  # noqa: ANN401  (a batch as users write it)
-        """Audit one call's inputs."""
-        inputs = self.reference.plain(Inputs.of(batch))
-        samples = inputs.samples
-        picked = (torch.rand(samples, generator=self.generator) < 1 / self.every).nonzero().squeeze(1)
-        if self.covered is None:
-            self.covered = covered_by(self.reference.captured, [inputs], self.budget.cover, strict=True)
-        if not len(picked):
-            none = torch.zeros(0, len(self.covered.places), dtype=torch.float64)
-            return Shadowed(_flat(none), torch.zeros(0, dtype=torch.bool), samples)
-        few = inputs.take(picked)
-        exact = self.covered.pick(self.reference.original(few), len(picked))
-        seen = self.covered.pick(self.reference.routed(few), len(picked))
-        return Shadowed(_flat(losses_of(self.budget, exact, seen)), self.reference.easy(few), samples)
-
-
-def _flat(losses: Tensor) -> Tensor:
-    """f64[picked, outputs]; of one output f64[picked]."""
-    return losses[:, 0] if losses.size(1) == 1 else losses

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, fx
 
 from dendrofx.guarantee.budget import Budget
+from dendrofx.values.counts import Counts, add_counts
 from dendrofx.values.covered import Covered
 from dendrofx.values.drop_in import graph_level
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.measure import Counts, add_counts
 
 
 @torch.no_grad()

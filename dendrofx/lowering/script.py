@@ -18,9 +18,8 @@ from dendrofx.lowering.apart import apart, bare
 from dendrofx.lowering.fitted import MARK, guard, is_fitted, mark
 from dendrofx.lowering.operators import check_graphs, check_operators
 from dendrofx.lowering.spelled import spell_out
-from dendrofx.rewriting.module import RoutedModule
-from dendrofx.values.calling import CALL
 from dendrofx.values.guards import add_guards
+from dendrofx.values.meta import CALL
 
 
 def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule:
@@ -43,7 +42,7 @@ def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule
         >>> torch.jit.save(scripted, "model.pt")
     """
     check_graphs(module)
-    made = lowered(module, freeze=freeze, marked=not freeze and isinstance(module, RoutedModule) and is_fitted(module))
+    made = lowered(module, freeze=freeze, marked=not freeze and _counts(module) and is_fitted(module))
     check_operators(made)
     return guard(made) if MARK in dict(made.named_buffers(recurse=False)) else made
 
@@ -58,7 +57,7 @@ def lowered(module: nn.Module, *, freeze: bool = False, marked: bool = False) ->
     """
     fresh = module
     if isinstance(module, fx.GraphModule):
-        kind = RoutedModule if isinstance(module, RoutedModule) else fx.GraphModule
+        kind = type(module).__bases__[0]  # FX makes every graph module a class of its own
         fresh = kind(module, _guarded(module))
         fresh.training = module.training
         if marked:
@@ -67,9 +66,14 @@ def lowered(module: nn.Module, *, freeze: bool = False, marked: bool = False) ->
     with _known_warnings_silenced():
         scripted = torch.jit.script(bare(fresh) if freeze else fresh)
         if freeze:
-            kept = ["forward_counted"] if isinstance(module, RoutedModule) else []
+            kept = ["forward_counted"] if _counts(module) else []
             scripted = torch.jit.freeze(apart(scripted).eval(), preserved_attrs=kept)
     return cast(torch.jit.ScriptModule, scripted)
+
+
+def _counts(module: nn.Module) -> bool:
+    """Whether a module says what it executed, as routed ones do."""
+    return isinstance(module, fx.GraphModule) and hasattr(module, "forward_counted")
 
 
 def _guarded(gm: fx.GraphModule) -> fx.Graph:

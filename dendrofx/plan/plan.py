@@ -10,70 +10,10 @@ from dendrofx.gates.form import GateForm
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.light.form import LightForm
 from dendrofx.light.routed import Routed
-from dendrofx.machine.capability import Capability
-from dendrofx.search.verify import ModelTimes
-
-
-@dataclass(frozen=True)
-class SitePlan:
-    """What became of one site.
-
-    Attributes:
-        name: the site.
-        status: "routed"; "exact" where every row takes an exact, faster form of the block (`full`); "light" where it is light
-            in the light model of a cascade (and `full` in its full model); or "refused".
-        reason: why, in words; for a refusal also the node that decided it, if any.
-        shape: widths of its input, hidden values and output.
-        light: the light form, None when refused.
-        gate: the gate form, None when refused.
-        full: the form of the full branch; None for the original block.
-        tolerance: rows with a score below it take the light branch; None when refused.
-        weight: the site's error that moves the model's output by one unit of deviation.
-        activity: share of calibration rows that took the full branch; None without data or when refused.
-        compute: effective compute over the original block's, gate and light included, on the same rows.
-        skill: router skill on calibration rows used for nothing else, None without data.
-        rows: rows of the call that the next figures are for, at the largest batch size; None where nothing was timed.
-        block_ms: the original block, alone.
-        predicted_ms: the routed site, from its parts.
-        measured_ms: the routed site, alone.
-        break_even: the activity from which routing it no longer pays.
-    """
-
-    name: str
-    status: Literal["routed", "exact", "light", "refused"]
-    reason: str
-    shape: str = ""
-    light: LightForm | None = None
-    gate: GateForm | None = None
-    full: LightForm | None = None
-    tolerance: float | None = field(default=None, metadata={"least": 0})
-    weight: float | None = field(default=None, metadata={"least": 0})
-    activity: float | None = None
-    compute: float | None = None
-    skill: float | None = None
-    rows: int | None = None
-    block_ms: float | None = None
-    predicted_ms: float | None = None
-    measured_ms: float | None = None
-    break_even: float | None = None
-
-
-@dataclass(frozen=True)
-class DeadRowsPlan:
-    """What became of dead rows.
-
-    Attributes:
-        mask: the input that marks them, as the caller named it.
-        status: "live" where only live rows are computed, or "refused".
-        reason: what runs on live rows, or why not.
-    """
-
-    mask: str
-    status: Literal["live", "refused"]
-    reason: str
-
-    def __str__(self) -> str:
-        return f"dead rows of {self.mask}: {self.status}: {self.reason}"
+from dendrofx.plan import file, text
+from dendrofx.plan.entries import DeadRowsPlan, SitePlan
+from dendrofx.plan.origin import Origin
+from dendrofx.plan.times import ModelTimes
 
 
 @dataclass(frozen=True)
@@ -111,42 +51,14 @@ class CascadePlan:
     def __str__(self) -> str:
         if self.status == "refused":
             return f"cascade refused: {self.reason}"
-        from dendrofx.plan.text import number, percent
-
         skills = [f"router skill {self.skill:.2f}" if self.skill is not None else "router skill n/a"]
         skills += [] if self.margin_skill is None else [f"{self.margin_skill:.2f} on the margin lost"]
         full = "the original" if self.full is None else str(self.full)
         full += " (the original never runs)" if isinstance(self.full, LightForm) else ""
         return (
-            f"cascade: {self.light}, then {full} for samples with {self.gate} >= {number(self.tolerance)}:"
-            f" {percent(self.activity)} of the test samples; {', '.join(skills)}"
+            f"cascade: {self.light}, then {full} for samples with {self.gate} >= {text.number(self.tolerance)}:"
+            f" {text.percent(self.activity)} of the test samples; {', '.join(skills)}"
         )
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a plan was made: it holds there.
-
-    Attributes:
-        dendrofx, torch: versions.
-        cpu, cores, capability, threads: the machine; threads are a setting and may differ.
-        model, data: fingerprints of the model and of the calibration data, None without data.
-        seed: of the run.
-        batch_sizes: samples per call that it was decided for.
-        min_speedup: what the whole model had to gain.
-    """
-
-    dendrofx: str
-    torch: str
-    cpu: str
-    cores: int
-    capability: Capability
-    threads: int
-    model: str
-    data: str | None
-    seed: int = field(metadata={"least": 0})
-    batch_sizes: tuple[int, ...] = field(metadata={"least": 1})
-    min_speedup: float
 
 
 @dataclass(frozen=True)
@@ -209,9 +121,7 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, whole or not at all."""
-        from dendrofx.plan.file import save_plan
-
-        save_plan(self, path)
+        file.save(self, path)
 
     @staticmethod
     def load(path: str | Path) -> Plan:
@@ -220,17 +130,46 @@ class Plan:
         Raises:
             PlanError: no such file, or not a plan of this version.
         """
-        from dendrofx.plan.file import load_plan
-
-        return load_plan(Path(path))
+        return file.load(Plan, Path(path))
 
     def to_json(self) -> dict[str, Any]:
-        """What `save` writes."""
-        from dendrofx.plan.file import plan_to_json
-
-        return plan_to_json(self)
+        """Return what `save` writes."""
+        return file.to_json(self)
 
     def __str__(self) -> str:
-        from dendrofx.plan.text import plan_text
+        table = [text.routed_table(self.routed), ""] if self.routed else []
+        before = [self.capture] if self.capture else []
+        before += [str(part) for part in (self.dead_rows, self.cascade) if part is not None]
+        races = [line for t in self.models for line in text.wrapped(text.race(t))]
+        outputs = text.outputs(self.outputs, self.not_covered)
+        middle = [*text.wrapped(self.no_sites), *text.reasons(self.sites), *self._inside(), *text.wrapped(self.timing)]
+        return "\n".join([*table, *before, *middle, *races, *self._footer(), *outputs])
 
-        return plan_text(self)
+    def _inside(self) -> list[str]:
+        """The plans of a cascade's models, where their blocks are routed."""
+        lines: list[str] = []
+        if self.cascade is not None:
+            for which, inner in (("light", self.cascade.light_plan), ("full", self.cascade.full_plan)):
+                if inner is not None:
+                    lines += [f"the blocks of the {which} model:", *(f"  {line}" for line in str(inner).splitlines())]
+        return lines
+
+    def _footer(self) -> list[str]:
+        """What was kept, in the terms of the budget."""
+        if self.certificate is not None:
+            return [str(self.certificate)]
+        if self.budget:
+            return [f"budget {self.budget}: not certified, the outputs are the original's: {self.refusal}"]
+        if self.max_deviation == 0:
+            return ["nothing is approximated (budget 0)"]
+        if not self.routed:
+            exact = any(s.status == "exact" for s in self.sites) or self.dead_rows is not None
+            rounding = ", to rounding" if exact else ""
+            return [f"nothing is routed: the outputs are the original's{rounding} (budget {self.max_deviation:g})"]
+        if self.samples is None or self.deviation is None:
+            return [f"tolerances from the bound alone (no calibration data), max_deviation {self.max_deviation:g}"]
+        fit, gate, choose, walk = self.samples[:4]
+        return [
+            f"mean deviation at most {self.deviation:.4g} (95 % limit on {walk} calibration samples),"
+            f" budget {self.max_deviation:g}; {fit} samples fitted lights, {gate} gates, {choose} chose among them"
+        ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-from dendrofx.plan.plan import Plan, SitePlan
-from dendrofx.search.verify import ModelTimes
+from dendrofx.plan.entries import SitePlan
+from dendrofx.plan.times import ModelTimes
 
 WIDTH = 98  # of a line, two less than the 100 of a terminal: plans inside a cascade's are indented
 _HEADERS = [
@@ -18,39 +18,14 @@ _HEADERS = [
 ]  # fmt: skip
 
 
-def plan_text(plan: Plan) -> str:
-    """What `print(plan)` prints."""
-    table = tabulate(
-        [_row(s) for s in plan.routed], headers=_HEADERS, tablefmt="simple", disable_numparse=True, stralign="left"
-    )
-    before = [plan.capture] if plan.capture else []
-    before += [str(part) for part in (plan.dead_rows, plan.cascade) if part is not None]
-    return "\n".join(
-        [
-            *([table, ""] if plan.routed else []),
-            *before,
-            *_wrapped(plan.no_sites),
-            *_reasons(plan.sites),
-            *_inside(plan),
-            *_wrapped(plan.timing),
-            *[line for t in plan.models for line in _wrapped(_times(t))],
-            *_footer(plan),
-            *_outputs(plan),
-        ]
-    )
+def routed_table(sites: Sequence[SitePlan]) -> str:
+    """Return the routed sites as a table."""
+    rows = [_row(s) for s in sites]
+    return tabulate(rows, headers=_HEADERS, tablefmt="simple", disable_numparse=True, stralign="left")
 
 
-def _inside(plan: Plan) -> list[str]:
-    """The plans of a cascade's models, where their blocks are routed."""
-    lines: list[str] = []
-    if plan.cascade is not None:
-        for which, inner in (("light", plan.cascade.light_plan), ("full", plan.cascade.full_plan)):
-            if inner is not None:
-                lines += [f"the blocks of the {which} model:", *(f"  {line}" for line in plan_text(inner).splitlines())]
-    return lines
-
-
-def _times(t: ModelTimes) -> str:
+def race(t: ModelTimes) -> str:
+    """Return a race in words."""
     ms = f"{t.scripted_ms:.3g} ms scripted, {t.routed_ms:.3g} ms rewritten"
     where, itself = f"whole model at batch {t.batch}", f"A/A: {100 * t.noise:.1f} % off"
     if not t.pace.reliable:
@@ -61,38 +36,19 @@ def _times(t: ModelTimes) -> str:
     return f"{where}: {ms}, {t.speedup:.2f} x ({itself}){f'; noisy: {t.noisy}' if t.noisy else ''}"
 
 
-def _wrapped(text: str) -> list[str]:
+def wrapped(text: str) -> list[str]:
+    """Return the lines of a text."""
     return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def _footer(plan: Plan) -> list[str]:
-    if plan.certificate is not None:
-        return [str(plan.certificate)]
-    if plan.budget:
-        return [f"budget {plan.budget}: not certified, the outputs are the original's: {plan.refusal}"]
-    if plan.max_deviation == 0:
-        return ["nothing is approximated (budget 0)"]
-    if not plan.routed:
-        exact = any(s.status == "exact" for s in plan.sites) or plan.dead_rows is not None
-        rounding = ", to rounding" if exact else ""
-        return [f"nothing is routed: the outputs are the original's{rounding} (budget {plan.max_deviation:g})"]
-    if plan.samples is None or plan.deviation is None:
-        return [f"tolerances from the bound alone (no calibration data), max_deviation {plan.max_deviation:g}"]
-    fit, gate, choose, walk = plan.samples[:4]
-    return [
-        f"mean deviation at most {plan.deviation:.4g} (95 % limit on {walk} calibration samples),"
-        f" budget {plan.max_deviation:g}; {fit} samples fitted lights, {gate} gates, {choose} chose among them"
-    ]
-
-
-def _outputs(plan: Plan) -> list[str]:
-    """Where there are several outputs: those that the budget is about, the worst first, and the others."""
-    if len(plan.outputs) + len(plan.not_covered) < 2:
+def outputs(covered: Mapping[str, float | None], others: Sequence[str]) -> list[str]:
+    """Return, where there are several outputs, those that the budget is about, the worst first, and the others."""
+    if len(covered) + len(others) < 2:
         return []
-    reached = sorted(plan.outputs.items(), key=lambda item: -(item[1] or 0.0))
+    reached = sorted(covered.items(), key=lambda item: -(item[1] or 0.0))
     figures = [name if limit is None else f"{name} at most {limit:.3g}" for name, limit in reached]
-    head = "covered: " if None in plan.outputs.values() else "deviation of each output: "
-    lines = [(head, figures), ("not covered: ", plan.not_covered)]
+    head = "covered: " if None in covered.values() else "deviation of each output: "
+    lines = [(head, figures), ("not covered: ", others)]
     return [_fitting(head, items) for head, items in lines if items]
 
 
@@ -105,8 +61,8 @@ def _fitting(head: str, items: Sequence[str]) -> str:
     return line
 
 
-def _reasons(sites: list[SitePlan]) -> list[str]:
-    """A line per site; sites whose reasons differ in names and figures alone (the layers of a deep model) share one."""
+def reasons(sites: list[SitePlan]) -> list[str]:
+    """Return a line per site; sites whose reasons differ in names and figures alone (the layers of a deep model) share one."""
     groups: dict[tuple[str, str, str], list[SitePlan]] = {}
     for site in sites:
         groups.setdefault((site.status, site.shape, _without_figures(site.reason)), []).append(site)

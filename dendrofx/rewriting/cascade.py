@@ -16,11 +16,11 @@ from typing import Any, List, cast  # noqa: UP035
 import torch
 from torch import Tensor, fx, nn
 
-from dendrofx.passes.base import Note
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.runtime.cascade import FullOnDoubtful, doubt_not_finite
 from dendrofx.runtime.routing import split_rows
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import NOTE, Note
 
 NAME = "model"
 PREFIX = f"routed.{NAME}"
@@ -93,7 +93,7 @@ def build(
 
     def create(op: str, target: Any, args: tuple[Any, ...], name: str) -> fx.Node:  # noqa: ANN401
         node = graph.create_node(op, target, args, name=name)
-        node.meta["dendrofx"] = Note(NAME, name.rpartition("_")[2])
+        node.meta[NOTE] = Note(NAME, name.rpartition("_")[2])
         return node
 
     outputs = create("call_module", f"{PREFIX}.light", (inputs,), "cascade_light")

@@ -20,14 +20,14 @@ import torch
 from torch import fx
 
 from dendrofx.errors import InputError
-from dendrofx.graph.show import LIVE
+from dendrofx.graph.shapes import shape
 from dendrofx.passes import DropDeadRows, FuseAttention, MarkRows, MergeLinears, SplitAxes, run_passes
 from dendrofx.rows.analysis import RowAnalysis
 from dendrofx.rows.contract import ANY, Contract, fits, live_mask
-from dendrofx.rows.layout import shape
 from dendrofx.runtime.attention import attend_rows
 from dendrofx.runtime.live import put_rows, take_rows
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import LIVE
 
 # Samples of the example that the contract is verified on: what holds for few holds for many, and large batches take long.
 FEW_SAMPLES = 4

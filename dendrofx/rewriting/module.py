@@ -21,20 +21,15 @@ from dendrofx.runtime.leaves import FullOnHardRows, LightBeforeGate, LightWithEv
 from dendrofx.runtime.live import live_rows
 from dendrofx.runtime.live_counts import count_live_linears, count_live_macs
 from dendrofx.runtime.routing import count_rows, no_counts, split_rows
-from dendrofx.values.drop_in import ORIGINAL, as_called, call_form
+from dendrofx.values.counts import DEAD_ROWS
+from dendrofx.values.drop_in import as_called, call_form
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import FRONT, MACS, ORIGINAL, PLAN
 
 if TYPE_CHECKING:
     from dendrofx.plan.plan import Plan
     from dendrofx.search.front import Setting
 
-PLAN = "dendrofx.plan"
-# Where a module keeps what a budget was tested on: settings from safest to fastest, up to the first that failed.
-FRONT = "dendrofx.front"
-# Where nodes say what they cost; see `passes/drop_dead_rows.py`.
-MACS = "dendrofx.macs"
-# Among the counts of sites, what dead rows spared; see `runtime/live_counts.py`.
-DEAD_ROWS = "dead rows"
 NO_PLAN = "this module has no plan: it was rewritten by passes, not by dendrofx.transform"
 
 

@@ -20,15 +20,15 @@ from tabulate import tabulate
 from torch import fx
 
 from dendrofx.graph.record import positional
+from dendrofx.graph.shapes import shape, tensors
 from dendrofx.rows.in_place import written_in_place
-from dendrofx.rows.layout import OPAQUE, SAMPLES, TOKENS, Letters, has_rows, shape, tensors
+from dendrofx.rows.layout import OPAQUE, SAMPLES, TOKENS, Letters, has_rows
 from dendrofx.rows.op import Op, Rule
 from dendrofx.rows.rules import is_getitem, rule_of
 from dendrofx.rows.trial import Trial
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import ROWS
 
-# Where `MarkRows` leaves a node's verdict.
-ROWS = "dendrofx.rows"
 _KINDS = {"placeholder": "input", "get_attr": "constant"}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from dendrofx.rows.layout import tensors
+from dendrofx.graph.shapes import tensors
 
 aten = torch.ops.aten
 # They end in "_", and change no number.

@@ -14,49 +14,12 @@ for every batch, not because they happened to be equal in one.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-import torch
-from torch import Tensor, fx
+from torch import fx
 
-# Where capture leaves the shapes of a node's value: for each tensor in it a tuple of ints and symbols; for a size, its symbol.
-SHAPES = "dendrofx.shapes"
-# ... and the type of a tensor's values.
-DTYPE = "dendrofx.dtype"
+from dendrofx.graph.shapes import shape, tensors
+
 SAMPLES, TOKENS, FEATURES, OPAQUE = "b", "t", ".", "?"
-
-Shape = tuple[int | str, ...]
-
-
-def value_shapes(value: Any) -> list[Shape] | int | str | None:  # noqa: ANN401
-    """The shapes of a value in export's graph, as plain words."""
-    if isinstance(value, Tensor):
-        return [tuple(_size(s) for s in value.shape)]
-    if isinstance(value, list | tuple):
-        return [tuple(_size(s) for s in v.shape) for v in value if isinstance(v, Tensor)]
-    return _size(value) if isinstance(value, int | torch.SymInt) else None
-
-
-def value_dtype(value: Any) -> torch.dtype | None:  # noqa: ANN401
-    """The type of a tensor in export's graph."""
-    return value.dtype if isinstance(value, Tensor) else None
-
-
-def _size(size: Any) -> int | str:  # noqa: ANN401
-    """An int as it is, also where export keeps it as a symbol that can have one value only; a symbolic size as its expression."""
-    known = size.node.maybe_as_int() if isinstance(size, torch.SymInt) else int(size)
-    return str(size) if known is None else int(known)
-
-
-def tensors(node: fx.Node) -> list[Shape]:
-    """The shapes of the tensors that a node gives."""
-    shapes = node.meta.get(SHAPES)
-    return shapes if isinstance(shapes, list) else []
-
-
-def shape(node: fx.Node) -> Shape:
-    """The shape of the (first) tensor that a node gives."""
-    return tensors(node)[0]
 
 
 def has_rows(layout: str) -> bool:

@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import fx, nn
 
-from dendrofx.rows.layout import FEATURES, OPAQUE, SHAPES, Shape
+from dendrofx.graph.shapes import Shape
+from dendrofx.rows.layout import FEATURES, OPAQUE
+from dendrofx.values.meta import SHAPES
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ import torch
 from torch import fx, nn
 
 from dendrofx.graph.activations import has_hooks
-from dendrofx.rows.layout import FEATURES, SHAPES, Shape, fixed
+from dendrofx.graph.shapes import Shape
+from dendrofx.rows.layout import FEATURES, fixed
 from dendrofx.rows.op import Op, Rule
+from dendrofx.values.meta import SHAPES
 
 aten = torch.ops.aten
 _WHOLE = 2**63 - 1  # the end of a slice that has none

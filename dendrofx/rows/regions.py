@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from dendrofx.rows.analysis import ROWS
-from dendrofx.rows.layout import TOKENS, tensors
+from dendrofx.graph.shapes import tensors
+from dendrofx.rows.layout import TOKENS
+from dendrofx.values.meta import ROWS
 
 aten = torch.ops.aten
 # Row-wise products: what live rows spare.

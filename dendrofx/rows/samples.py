@@ -15,9 +15,10 @@ import torch
 from torch import fx
 
 from dendrofx.errors import InputError
+from dendrofx.graph.shapes import tensors
 from dendrofx.rows import proofs
 from dendrofx.rows.analysis import RowAnalysis, RowNote
-from dendrofx.rows.layout import FEATURES, OPAQUE, SAMPLES, Letters, fixed, tensors
+from dendrofx.rows.layout import FEATURES, OPAQUE, SAMPLES, Letters, fixed
 from dendrofx.rows.op import Op, Rule
 from dendrofx.rows.rules import RULES
 from dendrofx.values.inputs import Inputs

@@ -25,9 +25,10 @@ from dendrofx.search.explore import MANY_SITES
 from dendrofx.search.front import Setting, fastest, pareto, walked_front
 from dendrofx.search.pipeline import BUDGET_SHARES, Pipeline
 from dendrofx.search.prices import Price
+from dendrofx.values.counts import Counts, activity
 from dendrofx.values.covered import Covered
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.measure import Counts, activity, largest_mean
+from dendrofx.values.measure import largest_mean
 
 WEIGHTS = (0.5, 2.0)
 # Grids with other weights than the sites' own take fewer steps, by this factor.

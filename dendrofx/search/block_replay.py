@@ -13,7 +13,8 @@ from dendrofx.graph.block import block_of
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.graph.record import record_in_turn
 from dendrofx.graph.sites import Site, Sites
-from dendrofx.plan.plan import Plan, SitePlan
+from dendrofx.plan.entries import SitePlan
+from dendrofx.plan.plan import Plan
 from dendrofx.rewriting.module import RoutedModule, graph_names, set_tolerances
 from dendrofx.rewriting.rewrite import rewrite, use_exact
 from dendrofx.search.choose import Candidate, SiteData, candidates, finite_rows

@@ -32,7 +32,8 @@ from dendrofx.machine.memory import trim
 from dendrofx.machine.progress import progress
 from dendrofx.rewriting.module import RoutedModule, set_tolerances
 from dendrofx.runtime.scores import UNJUDGED
-from dendrofx.values.measure import Counts, largest_mean
+from dendrofx.values.counts import Counts
+from dendrofx.values.measure import largest_mean
 
 STEPS = 64
 ONE_SIDED_95, ONE_SIDED_97_5 = 1.645, 1.960

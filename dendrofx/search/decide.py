@@ -13,10 +13,10 @@ from dendrofx.finish import finish
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.graph.sites import Selector
 from dendrofx.guarantee.budget import Budget
-from dendrofx.plan.file import here
-from dendrofx.plan.plan import DeadRowsPlan, Origin
+from dendrofx.plan.entries import DeadRowsPlan
+from dendrofx.plan.origin import Origin, here
 from dendrofx.rewriting.dead_rows import drop_dead_rows
-from dendrofx.rewriting.module import FRONT, RoutedModule
+from dendrofx.rewriting.module import RoutedModule
 from dendrofx.search.block_front import BlockFront
 from dendrofx.search.cascade.finish import finish_cascade
 from dendrofx.search.cascade.models import Models
@@ -29,6 +29,7 @@ from dendrofx.search.stopwatch import Timer
 from dendrofx.search.verify import lost
 from dendrofx.values.calibration import Calibration
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import FRONT
 
 
 @dataclass(frozen=True)

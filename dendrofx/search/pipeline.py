@@ -27,6 +27,7 @@ from dendrofx.guarantee.losses import counted_losses, reference_picks
 from dendrofx.light import LightForm
 from dendrofx.machine.memory import release
 from dendrofx.machine.progress import progress
+from dendrofx.plan.times import ModelTimes
 from dendrofx.rewriting.module import RoutedModule, graph_names
 from dendrofx.rewriting.rewrite import rewrite, use_exact
 from dendrofx.search.calibrate import STEPS, Outcome, Step, apply_multiplier, multiplier_grid, start_of, walk
@@ -35,11 +36,12 @@ from dendrofx.search.explore import MANY_SITES, Explored, Options, explore
 from dendrofx.search.prices import Price, cheapest
 from dendrofx.search.stopwatch import Timer
 from dendrofx.search.tuning import Tuning
-from dendrofx.search.verify import ModelTimes, judge, lost, timing_batches, unreliable
+from dendrofx.search.verify import judge, lost, timing_batches, unreliable
 from dendrofx.values.calibration import Calibration
+from dendrofx.values.counts import Counts, of_sites, site_activity
 from dendrofx.values.covered import Covered, cover, covered_by
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.measure import Counts, counted_outputs, deviations, of_sites, outputs, site_activity
+from dendrofx.values.measure import counted_outputs, deviations, outputs
 
 # Shares of the budget at which the branches of several sites are chosen and tried together, and the steps of such a trial.
 BUDGET_SHARES = (4.0, 2.0, 1.0, 0.5, 0.25)

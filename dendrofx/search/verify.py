@@ -3,67 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from dendrofx.graph.capture import capture
 from dendrofx.graph.find_sites import find_sites
-from dendrofx.machine.doubt import HELPS, Pace, cpu_times, disturbed, pace
+from dendrofx.machine.doubt import HELPS, cpu_times, disturbed, pace
 from dendrofx.machine.timing import Race
+from dendrofx.plan.times import ModelTimes
 from dendrofx.rewriting.module import RoutedModule, graph_names, set_tolerances
 from dendrofx.rewriting.rewrite import Branches, rewrite
 from dendrofx.search.stopwatch import AGAIN, BASELINE, ROUTED
 from dendrofx.values.inputs import Inputs
 
 MOST_BATCHES = 8  # different inputs that take turns
-
-
-@dataclass(frozen=True)
-class ModelTimes:
-    """One race of the rewritten model against the original.
-
-    Attributes:
-        batch: samples per call.
-        scripted_ms: median of the original's calls, the better of its two entries.
-        routed_ms: median of the rewritten model's.
-        noise: how far the original was off against itself.
-        noisy: what else says that the machine was disturbed, in words; empty where nothing does.
-        doubt, quickest, cpu, threads: whether to believe these times, and what else there is to decide on; see `Pace`.
-    """
-
-    batch: int
-    scripted_ms: float
-    routed_ms: float
-    noise: float
-    noisy: str = ""
-    doubt: str = ""
-    quickest: float | None = None
-    cpu: float | None = None
-    threads: int = 1
-
-    @property
-    def pace(self) -> Pace:
-        """How many times as fast the rewritten model is, by each estimate."""
-        return Pace(self.scripted_ms / self.routed_ms, self.doubt, self.quickest, self.cpu, self.threads)
-
-    @property
-    def speedup(self) -> float:
-        """The original's median over the rewritten model's; where these are doubtful, the least of what is not."""
-        return self.pace.ratio
-
-    def wins(self, min_speedup: float) -> bool:
-        """Whether the gain can be relied on and reaches `min_speedup`, and beyond the noise where that is larger."""
-        return self.pace.reliable and self.speedup >= max(min_speedup, 1 + self.noise)
-
-    def reason(self, min_speedup: float) -> str:
-        """Why it did not win, with the figures."""
-        figure = str(self.pace) if self.doubt else f"{self.scripted_ms:.3g} ms"
-        pace = f"{self.speedup:.2f} x the scripted original at batch {self.batch} ({figure})"
-        if self.speedup >= min_speedup:
-            return f"{pace}, within the {100 * self.noise:.0f} % that the original differed from itself"
-        return f"{pace}, min_speedup is {min_speedup:g}"
 
 
 def judge(race: Race, batch: int) -> ModelTimes:

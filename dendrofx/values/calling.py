@@ -26,8 +26,6 @@ from dendrofx.values.guards import SizeError, broken, refusal
 from dendrofx.values.inputs import Inputs, show
 from dendrofx.values.outputs import PLAIN, OutputForm, flatten
 
-# Where a graph module's meta keeps its `CallForm`.
-CALL = "dendrofx.call"
 AGAIN = "transform it again with example_inputs= that hold this argument"
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _MISSING = object()

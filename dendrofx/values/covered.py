@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, fx
 
 from dendrofx.errors import InputError
-from dendrofx.values.calling import CALL
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import CALL
 from dendrofx.values.outputs import flatten
 
 # Names or places of outputs, as the caller gives them; None for those that a budget covers by default.

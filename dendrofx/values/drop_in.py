@@ -15,10 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dendrofx.values.calling import CALL, CallForm
-
-# Where a routed module keeps what it can say about the original.
-ORIGINAL = "dendrofx.original"
+from dendrofx.values.calling import CallForm
+from dendrofx.values.meta import CALL
 
 
 def as_called(graph_level: FunctionType, call: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]) -> FunctionType:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,16 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dendrofx.rewriting.module import DEAD_ROWS
+from dendrofx.values.counts import Counts, add_counts
 from dendrofx.values.covered import Covered, cover
 from dendrofx.values.drop_in import graph_level
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.outputs import flatten
 
 EPS = 1e-12
-Counts = dict[str, dict[str, int]]
-# Among the counts, those of a cascade's samples.
-CASCADE = "model"
 
 
 def deviation(reference: Tensor, output: Tensor) -> Tensor:
@@ -122,14 +119,6 @@ def counted(module: Any, batches: Sequence[Inputs]) -> Counts:  # noqa: ANN401
     return total
 
 
-def add_counts(total: Counts, counts: Mapping[str, Mapping[str, int]]) -> None:
-    """Add one call's counts to a sum."""
-    for site, values in counts.items():
-        into = total.setdefault(site, dict.fromkeys(values, 0))
-        for key, value in values.items():
-            into[key] += value
-
-
 # The fused attention of CPUs, which torch's own counter leaves out (2.13).
 _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
@@ -148,63 +137,3 @@ def model_macs(module: nn.Module, batches: Sequence[Inputs]) -> int:
         for batch in batches:
             batch.call(module)
     return int(counter.get_total_flops()) // 2
-
-
-def of_sites(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Mapping[str, int]]:
-    """The counts of routed sites alone."""
-    return {name: c for name, c in counts.items() if "original_macs" in c and name != DEAD_ROWS}
-
-
-def of_branch(counts: Mapping[str, Mapping[str, int]], branch: str) -> dict[str, Mapping[str, int]]:
-    """Of a cascade's counts, those inside its light or its full model: `branch` is "light" or "full"."""
-    return {n.removeprefix(f"{branch}/"): c for n, c in counts.items() if n.startswith(f"{branch}/")}
-
-
-def live_share(counts: Mapping[str, Mapping[str, int]]) -> float | None:
-    """Share of rows that are live, of a cascade in its light model, which all samples run; None where no rows are dropped."""
-    counted = (of_branch(counts, "light") if CASCADE in counts else counts).get(DEAD_ROWS)
-    return None if counted is None else counted["live_rows"] / max(counted["rows"], 1)
-
-
-def site_activity(counts: Mapping[str, int]) -> float:
-    """Share of one site's rows that took the full branch."""
-    return counts["hard_rows"] / max(counts["rows"], 1)
-
-
-def site_compute(counts: Mapping[str, int]) -> float:
-    """One site's effective compute: executed multiply-adds, weighted by bits / 32, padding included, over its block's."""
-    return (counts["gate_work"] + counts["light_work"] + counts["full_work"]) / max(counts["original_macs"], 1)
-
-
-def activity(counts: Mapping[str, Mapping[str, int]]) -> float:
-    """Over sites: MACs of rows that took the full branch over MACs of all rows, in the original block's MACs.
-
-    Of a cascade it is the share of samples that were recomputed.
-    """
-    if CASCADE in counts:
-        return site_activity(counts[CASCADE])
-    sites = of_sites(counts).values()
-    rows = sum(c["original_macs"] for c in sites)
-    hard = sum(c["original_macs"] * site_activity(c) for c in sites)
-    return hard / rows if rows else 1.0
-
-
-def executed_macs(counts: Mapping[str, Mapping[str, int]], original: int) -> int:
-    """Multiply-adds executed: the original's, less those of dead rows and of routed blocks, plus gate, light and full."""
-    return _executed(counts, original, "macs")
-
-
-def executed_work(counts: Mapping[str, Mapping[str, int]], original: int) -> int:
-    """The same, each multiply-add weighted by the bits of its widest operand over 32."""
-    return _executed(counts, original, "work")
-
-
-def _executed(counts: Mapping[str, Mapping[str, int]], original: int, unit: str) -> int:
-    if CASCADE in counts:
-        # samples of one call have the same shapes, so a share of them takes that share of its multiply-adds
-        full = round(original * site_activity(counts[CASCADE]))
-        return _executed(of_branch(counts, "light"), original, unit) + _executed(of_branch(counts, "full"), full, unit)
-    parts = [f"{branch}_{unit}" for branch in ("gate", "light", "full")]
-    dead = counts.get(DEAD_ROWS, {"executed_macs": 0, "original_macs": 0})
-    routed = sum(sum(c[part] for part in parts) - c["original_macs"] for c in of_sites(counts).values())
-    return original + dead["executed_macs"] - dead["original_macs"] + routed

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from dendrofx.graph.capture import CAPTURE, capture
+from dendrofx.graph.capture import capture
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.lowering.script import script
-from dendrofx.values.calling import CALL
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import CALL, CAPTURE
 from dendrofx.values.outputs import flatten
 
 

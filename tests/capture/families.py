@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from torch import fx, nn
 
 from benchmarks.models import hf
-from dendrofx.graph.capture import CAPTURE, Captured, capture
+from dendrofx.graph.capture import Captured, capture
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.lowering.script import script
 from dendrofx.passes import run_passes
 from dendrofx.rewriting.module import RoutedModule, routed_nodes, tolerances
-from dendrofx.values.calling import CALL, CallForm
+from dendrofx.values.calling import CallForm
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import CALL, CAPTURE
 from tests.check import five_passes
 
 FAMILIES = hf.families()

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 import dendrofx
 from dendrofx.errors import InputError
-from dendrofx.graph.capture import CAPTURE, capture
+from dendrofx.graph.capture import capture
 from dendrofx.light import LowRank
 from dendrofx.lowering.script import script
 from dendrofx.rewriting.module import RoutedModule
-from dendrofx.values.calling import CALL, CallForm
+from dendrofx.values.calling import CallForm
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import CALL, CAPTURE
 from dendrofx.values.outputs import flatten
 from tests.capture.calls import Flags, Returns
 from tests.capture.check import graph_inputs, same

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 import dendrofx
 from dendrofx.errors import CaptureError
-from dendrofx.graph.capture import CAPTURE, Captured, capture
-from dendrofx.rows.layout import SHAPES
+from dendrofx.graph.capture import Captured, capture
 from dendrofx.runtime.size_ops import nearest_even
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import CAPTURE, SHAPES
 from tests.capture.check import agrees, exported, sites
 from tests.capture.deciding import Table, Unrolls
 from tests.capture.models import WIDTH, Autocast, ByWeight, OddLinears, Regions, SharedLayer, WritesInPlace

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 import dendrofx.graph.capture as ways
 from dendrofx.errors import CaptureError
-from dendrofx.graph.capture import CAPTURE, Captured, capture
+from dendrofx.graph.capture import Captured, capture
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import CAPTURE
 from tests.capture.check import agrees, exported, sites
 from tests.capture.models import WIDTH, ByWeight, OddLinears, SharedLayer, Tied
 from tests.models import Mlp

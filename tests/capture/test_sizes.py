@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx.graph.capture import CAPTURE, capture
-from dendrofx.values.calling import CALL
+from dendrofx.graph.capture import capture
 from dendrofx.values.guards import broken, from_export, independent
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import CALL, CAPTURE
 from tests.capture.models import WIDTH, Base
 
 Sizes = tuple[int, ...]

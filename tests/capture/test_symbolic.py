@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from dendrofx.errors import CaptureError, InputError
-from dendrofx.graph.capture import CAPTURE, Captured, Tracer, capture, is_routed
+from dendrofx.graph.capture import Captured, Tracer, capture, is_routed
 from dendrofx.runtime.routing import as_rows, restore_rows, split_rows
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import CAPTURE
 from tests.check import after, assert_same_output
 from tests.models import Mlp, NoBlock, Residual, Shared
 

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 import dendrofx
 import dendrofx.graph.capture as ways
 from dendrofx.errors import CaptureError
-from dendrofx.graph.capture import CAPTURE, Captured, capture
+from dendrofx.graph.capture import Captured, capture
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.light import LowRank
 from dendrofx.lowering.script import script
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import CAPTURE
 from tests.capture.check import graph_inputs, same
 from tests.capture.deciding import (
     Checks,

@@ -238,7 +238,7 @@ def test_ctrl_c_keeps_what_was_verified_so_far(monkeypatch: pytest.MonkeyPatch) 
             yield setting
 
     monkeypatch.setattr("dendrofx.search.front.walk_front", interrupted)
-    monkeypatch.setattr("dendrofx.search.verify.ModelTimes.wins", lambda *_: True)  # whatever this machine measures
+    monkeypatch.setattr("dendrofx.plan.times.ModelTimes.wins", lambda *_: True)  # whatever this machine measures
     torch.manual_seed(1)
     options = {**OPTIONS, "tune_seconds": 5, "min_speedup": 0.01}
     made = dendrofx.transform(classifier(0.01), calibration=batches(), budget=Budget("flip", 0.05, 0.9), **options)

@@ -8,8 +8,9 @@ import torch
 import dendrofx
 from dendrofx import Budget, LowRank, MarginGate
 from dendrofx.compare import controls
+from dendrofx.values.counts import activity, executed_macs
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.measure import activity, counted_outputs, executed_macs, model_macs
+from dendrofx.values.measure import counted_outputs, model_macs
 from tests.cascade.models import batches, classifier, rows
 
 

@@ -9,8 +9,9 @@ import torch
 
 import dendrofx
 from dendrofx import Budget, CertificateError, InputError, LowRank, Plan, Routed
+from dendrofx.values.counts import executed_macs, executed_work, live_share
 from dendrofx.values.forms import form_from_text
-from dendrofx.values.measure import deviation, executed_macs, executed_work, live_share, model_macs
+from dendrofx.values.measure import deviation, model_macs
 from tests.cascade.models import Pooled, batches, classifier, padded, rows
 from tests.check import OTHER_GEMM
 
@@ -167,7 +168,7 @@ def test_every_setting_of_the_front_can_be_made() -> None:
 
 
 def test_timed_it_is_decided_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dendrofx.search.verify.ModelTimes.wins", lambda *_: True)  # whatever this machine measures
+    monkeypatch.setattr("dendrofx.plan.times.ModelTimes.wins", lambda *_: True)  # whatever this machine measures
     model = classifier()
     options = {"tune_seconds": 5, "min_speedup": 0.01, "decide": True, "batch_sizes": [50]}
     made = dendrofx.transform(

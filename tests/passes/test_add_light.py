@@ -9,9 +9,9 @@ from dendrofx.graph.show import graph_text
 from dendrofx.graph.sites import Refusal
 from dendrofx.light import LowRank
 from dendrofx.passes import AddLight, Change, PassResult
-from dendrofx.passes.base import Note
 from dendrofx.runtime.leaves import LightBeforeGate
 from dendrofx.runtime.routing import as_rows
+from dendrofx.values.meta import Note
 from tests.check import after, assert_same_graph, assert_same_output
 from tests.models import Mlp, NoBlock, Residual, Shared
 

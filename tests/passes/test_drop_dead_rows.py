@@ -10,12 +10,13 @@ from torch import Tensor, fx, nn
 
 from dendrofx.errors import PassError
 from dendrofx.graph.capture import capture
-from dendrofx.graph.show import LIVE, graph_text
+from dendrofx.graph.show import graph_text
 from dendrofx.lowering.script import script
 from dendrofx.passes import DropDeadRows, MarkRows, run_passes
 from dendrofx.runtime.attention import attend_rows, plan_attention
 from dendrofx.runtime.live import count_live, live_rows, put_rows, take_rows
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import LIVE
 from tests.check import OTHER_GEMM, assert_same_output
 from tests.rows.models import encoder, padded
 

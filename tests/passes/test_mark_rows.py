@@ -6,8 +6,9 @@ from dendrofx.errors import PassError
 from dendrofx.graph.capture import capture
 from dendrofx.graph.show import graph_text
 from dendrofx.passes import MarkRows
-from dendrofx.rows.analysis import ROWS, RowAnalysis
+from dendrofx.rows.analysis import RowAnalysis
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import ROWS
 from tests.check import assert_same_output
 from tests.models import Mlp
 from tests.rows.models import Decoder, encoder, padded, two_sequences

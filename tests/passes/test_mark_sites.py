@@ -9,7 +9,7 @@ from dendrofx.graph.find_sites import find_sites
 from dendrofx.graph.show import graph_text
 from dendrofx.graph.sites import Site
 from dendrofx.passes import Change, MarkSites
-from dendrofx.passes.base import Note
+from dendrofx.values.meta import Note
 from tests.check import assert_same_graph, assert_same_output
 from tests.models import Mlp, NoBlock, Residual
 

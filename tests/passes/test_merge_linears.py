@@ -9,10 +9,11 @@ from torch import Tensor, fx, nn
 
 from dendrofx.errors import PassError
 from dendrofx.graph.capture import capture
-from dendrofx.graph.show import LIVE, graph_text
+from dendrofx.graph.show import graph_text
 from dendrofx.passes import DropDeadRows, MarkRows, MergeLinears, run_passes
 from dendrofx.passes.base import PassResult
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import LIVE
 from tests.check import OTHER_GEMM, assert_same_output
 
 

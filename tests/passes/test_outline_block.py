@@ -12,7 +12,7 @@ from dendrofx.graph.capture import capture
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.graph.show import graph_text
 from dendrofx.passes import Change, MarkSites, OutlineBlock
-from dendrofx.passes.base import Note
+from dendrofx.values.meta import Note
 from tests.check import after, assert_same_graph, assert_same_output
 from tests.models import Mlp, NoBlock, Residual, Shared
 

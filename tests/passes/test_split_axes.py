@@ -10,10 +10,10 @@ from torch import Tensor, fx, nn
 
 from dendrofx.errors import PassError
 from dendrofx.graph.capture import capture
+from dendrofx.graph.shapes import tensors
 from dendrofx.graph.show import graph_text
 from dendrofx.passes import SplitAxes
 from dendrofx.rows.analysis import RowAnalysis
-from dendrofx.rows.layout import tensors
 from dendrofx.values.inputs import Inputs
 from tests.check import OTHER_GEMM, assert_same_output
 from tests.models import Mlp

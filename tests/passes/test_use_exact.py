@@ -11,7 +11,7 @@ from dendrofx.errors import PassError
 from dendrofx.graph.block import block_of
 from dendrofx.graph.capture import capture
 from dendrofx.graph.find_sites import find_sites
-from dendrofx.graph.show import LIVE, graph_text
+from dendrofx.graph.show import graph_text
 from dendrofx.light import Prepacked
 from dendrofx.passes import Change, DropDeadRows, MarkRows, UseExact, run_passes
 from dendrofx.passes.base import PassResult
@@ -19,6 +19,7 @@ from dendrofx.rewriting.rewrite import use_exact
 from dendrofx.runtime.packed import PackedLinear
 from dendrofx.runtime.routing import as_rows, restore_rows
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import LIVE
 from tests.check import OTHER_GEMM, assert_same_graph, assert_same_output
 from tests.models import Mlp, NoBlock, Residual, Shared
 

@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from dendrofx.rows.analysis import RowAnalysis
 from dendrofx.rows.in_place import written_in_place
-from dendrofx.rows.layout import SHAPES
+from dendrofx.values.meta import SHAPES
 
 aten = torch.ops.aten
 Call = Callable[..., fx.Node]

@@ -5,8 +5,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from dendrofx.graph.capture import capture
-from dendrofx.rows.layout import SHAPES, Letters, Shape, fixed, has_rows, shape, tensors, value_shapes
+from dendrofx.graph.shapes import Shape, shape, tensors, value_shapes
+from dendrofx.rows.layout import Letters, fixed, has_rows
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import SHAPES
 
 
 def graph(**sizes: Shape) -> fx.GraphModule:

@@ -28,15 +28,14 @@ from dendrofx.graph.capture.sizes import Pair, SizeTrial
 from dendrofx.graph.capture.symbolic import Tracer, is_routed, symbolic_trace
 from dendrofx.graph.capture.traced import trace
 from dendrofx.graph.capture.variants import FEW, variants
-from dendrofx.graph.find_sites import LINEARS
 from dendrofx.graph.show import first_line
 from dendrofx.machine.memory import part
-from dendrofx.values.calling import CALL, CallForm
-from dendrofx.values.drop_in import ORIGINAL, Original
+from dendrofx.values.calling import CallForm
+from dendrofx.values.drop_in import Original
 from dendrofx.values.guards import SizeError
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import CALL, CAPTURE, LINEARS, ORIGINAL
 
-CAPTURE = "dendrofx.capture"
 _FUSED = "torch's fused encoder layers sum in another order"
 _GRADIENTS = "torch sums products of strided rows in another order where weights need no gradient"
 

@@ -22,10 +22,11 @@ from dendrofx.errors import CaptureError
 from dendrofx.graph.capture.boxed import Boxed, Run, two_samples
 from dendrofx.graph.capture.tracing import plain_attention, tracing
 from dendrofx.graph.capture.writer import Writer, op_name
-from dendrofx.rows.layout import DTYPE, SHAPES, value_dtype, value_shapes
+from dendrofx.graph.shapes import value_dtype, value_shapes
 from dendrofx.values.calling import CallForm
 from dendrofx.values.guards import from_export
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import DTYPE, SHAPES
 
 _ASSERTS = {
     "_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size",

@@ -8,14 +8,16 @@ import torch
 from torch import fx
 
 from dendrofx.finish import attach
-from dendrofx.graph.capture import CAPTURE
 from dendrofx.graph.find_sites import without_linears
 from dendrofx.guarantee.certificate import Certificate
-from dendrofx.plan.plan import DeadRowsPlan, Origin, Plan, SitePlan
+from dendrofx.plan.entries import DeadRowsPlan, SitePlan
+from dendrofx.plan.origin import Origin
+from dendrofx.plan.plan import Plan
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.rewrite import rewrite
 from dendrofx.search.cascade.run import Cascades
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import CAPTURE
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dendrofx.search.explore import Options
 from dendrofx.search.pipeline import Pipeline
 from dendrofx.search.stopwatch import Timer
 from dendrofx.values.calibration import Calibration
-from dendrofx.values.measure import site_compute
+from dendrofx.values.counts import site_compute
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import fx, nn
 from dendrofx.gates import GateForm, LearnedGate, MarginGate
 from dendrofx.guarantee.budget import Budget
 from dendrofx.plan.plan import CascadePlan
+from dendrofx.plan.times import ModelTimes
 from dendrofx.rewriting.cascade import build
 from dendrofx.rewriting.module import RoutedModule, set_tolerances
 from dendrofx.search.cascade.lights import LightModel
@@ -20,7 +21,7 @@ from dendrofx.search.cascade.search import CallTimes, Gated, counted_times, gate
 from dendrofx.search.explore import Options
 from dendrofx.search.front import Setting, fastest, pareto, walked_front
 from dendrofx.search.stopwatch import Timer
-from dendrofx.search.verify import ModelTimes, judge, lost, timing_batches
+from dendrofx.search.verify import judge, lost, timing_batches
 from dendrofx.values.inputs import Inputs
 
 

@@ -9,8 +9,8 @@ from dendrofx.gates.model import margin_losses
 from dendrofx.guarantee.budget import Budget
 from dendrofx.rewriting.cascade import cascade_parts
 from dendrofx.rewriting.module import RoutedModule
-from dendrofx.values.calling import CALL
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import CALL
 from dendrofx.values.skill import router_skill
 
 

@@ -1,0 +1,71 @@
+"""The entries of a plan: a site, dead rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dendrofx.gates.form import GateForm
+from dendrofx.light.form import LightForm
+
+
+@dataclass(frozen=True)
+class SitePlan:
+    """What became of one site.
+
+    Attributes:
+        name: the site.
+        status: "routed"; "exact" where every row takes an exact, faster form of the block (`full`); "light" where it is light
+            in the light model of a cascade (and `full` in its full model); or "refused".
+        reason: why, in words; for a refusal also the node that decided it, if any.
+        shape: widths of its input, hidden values and output.
+        light: the light form, None when refused.
+        gate: the gate form, None when refused.
+        full: the form of the full branch; None for the original block.
+        tolerance: rows with a score below it take the light branch; None when refused.
+        weight: the site's error that moves the model's output by one unit of deviation.
+        activity: share of calibration rows that took the full branch; None without data or when refused.
+        compute: effective compute over the original block's, gate and light included, on the same rows.
+        skill: router skill on calibration rows used for nothing else, None without data.
+        rows: rows of the call that the next figures are for, at the largest batch size; None where nothing was timed.
+        block_ms: the original block, alone.
+        predicted_ms: the routed site, from its parts.
+        measured_ms: the routed site, alone.
+        break_even: the activity from which routing it no longer pays.
+    """
+
+    name: str
+    status: Literal["routed", "exact", "light", "refused"]
+    reason: str
+    shape: str = ""
+    light: LightForm | None = None
+    gate: GateForm | None = None
+    full: LightForm | None = None
+    tolerance: float | None = field(default=None, metadata={"least": 0})
+    weight: float | None = field(default=None, metadata={"least": 0})
+    activity: float | None = None
+    compute: float | None = None
+    skill: float | None = None
+    rows: int | None = None
+    block_ms: float | None = None
+    predicted_ms: float | None = None
+    measured_ms: float | None = None
+    break_even: float | None = None
+
+
+@dataclass(frozen=True)
+class DeadRowsPlan:
+    """What became of dead rows.
+
+    Attributes:
+        mask: the input that marks them, as the caller named it.
+        status: "live" where only live rows are computed, or "refused".
+        reason: what runs on live rows, or why not.
+    """
+
+    mask: str
+    status: Literal["live", "refused"]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"dead rows of {self.mask}: {self.status}: {self.reason}"

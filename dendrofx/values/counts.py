@@ -1,0 +1,78 @@
+"""Count what a routed module executed: rows and multiply-adds by site, as `forward_counted` gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# By site; see `runtime/routing.py`.
+Counts = dict[str, dict[str, int]]
+# Among the counts, those of a cascade's samples, and what dead rows spared (`runtime/live_counts.py`).
+CASCADE, DEAD_ROWS = "model", "dead rows"
+
+
+def add_counts(total: Counts, counts: Mapping[str, Mapping[str, int]]) -> None:
+    """Add one call's counts to a sum."""
+    for site, values in counts.items():
+        into = total.setdefault(site, dict.fromkeys(values, 0))
+        for key, value in values.items():
+            into[key] += value
+
+
+def of_sites(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Mapping[str, int]]:
+    """The counts of routed sites alone."""
+    return {name: c for name, c in counts.items() if "original_macs" in c and name != DEAD_ROWS}
+
+
+def of_branch(counts: Mapping[str, Mapping[str, int]], branch: str) -> dict[str, Mapping[str, int]]:
+    """Of a cascade's counts, those inside its light or its full model: `branch` is "light" or "full"."""
+    return {n.removeprefix(f"{branch}/"): c for n, c in counts.items() if n.startswith(f"{branch}/")}
+
+
+def live_share(counts: Mapping[str, Mapping[str, int]]) -> float | None:
+    """Share of rows that are live, of a cascade in its light model, which all samples run; None where no rows are dropped."""
+    counted = (of_branch(counts, "light") if CASCADE in counts else counts).get(DEAD_ROWS)
+    return None if counted is None else counted["live_rows"] / max(counted["rows"], 1)
+
+
+def site_activity(counts: Mapping[str, int]) -> float:
+    """Share of one site's rows that took the full branch."""
+    return counts["hard_rows"] / max(counts["rows"], 1)
+
+
+def site_compute(counts: Mapping[str, int]) -> float:
+    """One site's effective compute: executed multiply-adds, weighted by bits / 32, padding included, over its block's."""
+    return (counts["gate_work"] + counts["light_work"] + counts["full_work"]) / max(counts["original_macs"], 1)
+
+
+def activity(counts: Mapping[str, Mapping[str, int]]) -> float:
+    """Over sites: MACs of rows that took the full branch over MACs of all rows, in the original block's MACs.
+
+    Of a cascade it is the share of samples that were recomputed.
+    """
+    if CASCADE in counts:
+        return site_activity(counts[CASCADE])
+    sites = of_sites(counts).values()
+    rows = sum(c["original_macs"] for c in sites)
+    hard = sum(c["original_macs"] * site_activity(c) for c in sites)
+    return hard / rows if rows else 1.0
+
+
+def executed_macs(counts: Mapping[str, Mapping[str, int]], original: int) -> int:
+    """Multiply-adds executed: the original's, less those of dead rows and of routed blocks, plus gate, light and full."""
+    return _executed(counts, original, "macs")
+
+
+def executed_work(counts: Mapping[str, Mapping[str, int]], original: int) -> int:
+    """The same, each multiply-add weighted by the bits of its widest operand over 32."""
+    return _executed(counts, original, "work")
+
+
+def _executed(counts: Mapping[str, Mapping[str, int]], original: int, unit: str) -> int:
+    if CASCADE in counts:
+        # samples of one call have the same shapes, so a share of them takes that share of its multiply-adds
+        full = round(original * site_activity(counts[CASCADE]))
+        return _executed(of_branch(counts, "light"), original, unit) + _executed(of_branch(counts, "full"), full, unit)
+    parts = [f"{branch}_{unit}" for branch in ("gate", "light", "full")]
+    dead = counts.get(DEAD_ROWS, {"executed_macs": 0, "original_macs": 0})
+    routed = sum(sum(c[part] for part in parts) - c["original_macs"] for c in of_sites(counts).values())
+    return original + dead["executed_macs"] - dead["original_macs"] + routed

@@ -1,0 +1,38 @@
+"""Every key of a graph module's or a node's `meta` that dendrofx writes, and what stands there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# ---- of graph modules
+CALL = "dendrofx.call"  # its `CallForm`
+CAPTURE = "dendrofx.capture"  # how it was captured: `Captured`
+ORIGINAL = "dendrofx.original"  # what can be said about the model: `Original`
+LINEARS = "dendrofx.linears"  # the model's Linears, `{name: class name}`: those the graph does not call are not in it
+MERGED = "dendrofx.merged"  # Linears that became part of a joint one, `{name: name of the joint one}`
+HEADERS = "dendrofx.headers"  # what the printed graph says about each site, by name
+PLAN = "dendrofx.plan"  # its `Plan`
+FRONT = (
+    "dendrofx.front"  # the settings that a budget was tested on, from safest to fastest, up to the first that failed
+)
+RECIPE = "dendrofx.recipe"  # what it was made from: `Recipe` or `CascadeRecipe`
+
+# ---- of nodes
+NOTE = "dendrofx"  # of a routed site: `Note`
+SHAPE = "dendrofx.shape"  # of its value, for the printed graph
+SHAPES = "dendrofx.shapes"  # symbolic, of its values
+DTYPE = "dendrofx.dtype"  # of its value
+ROWS = "dendrofx.rows"  # what its rows are: `Rows`
+LIVE = "dendrofx.live"  # it runs on live rows
+MACS = "dendrofx.macs"  # what it costs
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a node is to its site; shown in printed graphs."""
+
+    site: str
+    part: str
+
+    def __str__(self) -> str:
+        return f"{self.part} of {self.site}"
