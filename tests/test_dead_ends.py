@@ -13,8 +13,8 @@ from torch import nn
 import dendrofx
 from dendrofx import InputError, LowRank, RoutedModule
 from dendrofx.graph.find_sites import find_sites
-from tests.cascade.models import certified
 from tests.models import Residual
+from tests.search.cascade.models import certified
 
 
 @pytest.fixture(scope="module")

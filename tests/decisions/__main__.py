@@ -15,9 +15,9 @@ from torch import Tensor
 
 from benchmarks.cases import CaseUnavailableError
 from dendrofx.errors import DendrofxError
-from dendrofx.inputs import Inputs
-from dendrofx.machine import cpu_name
-from dendrofx.outputs import flatten
+from dendrofx.machine.capability import cpu_name
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.outputs import flatten
 from tests.decisions.subjects import made, subjects
 
 FILE = Path(__file__).with_name("plans.json")
@@ -73,22 +73,23 @@ def main(command: str, names: list[str]) -> int:
     if command == "check" and known["cpu"] != cpu_name():
         print(f"recorded on {known['cpu']}, this is {cpu_name()}: record again on the commit to compare with")
         return 1
-    found, wrong = {}, 0
+    wrong = 0
     for name, subject in subjects().items():
-        if names and name not in names or (command == "write" and name in known.get("plans", {}) and not names):
+        if names and name not in names:
             continue
         start = time.perf_counter()
         try:
-            found[name] = record(subject)
+            found = record(subject)
         except CaseUnavailableError as error:
             print(f"{name}: not compared: {error}")
             continue
-        lines = differing(known["plans"].get(name), found[name]) if command == "check" else []
+        lines = differing(known["plans"].get(name), found) if command == "check" else []
+        if command == "write":
+            known = {"cpu": cpu_name(), "plans": {**known.get("plans", {}), name: found}}
+            FILE.write_text(json.dumps(known, indent=1) + "\n")
         wrong += bool(lines)
-        print(
-            f"{name}: {'differs' if lines else 'equal' if command == 'check' else 'recorded'}, {time.perf_counter() - start:.1f} s"
-        )
-        print("\n".join(lines[:20]), end="\n" if lines else "", flush=True)
+        word = "differs" if lines else "equal" if command == "check" else "recorded"
+        print("\n".join([f"{name}: {word}, {time.perf_counter() - start:.1f} s", *lines[:20]]), flush=True)
     return wrong
 
 

@@ -15,10 +15,10 @@ from benchmarks.cases import CASES, CaseOptions
 from benchmarks.models import hf
 from dendrofx import Budget, Int8, LowRank, Pruned, Routed
 from tests import padded
-from tests.cascade import models as cascade
 from tests.models import Mlp, NoBlock, Residual, Shared, compressible
 from tests.recorded import FAST, SLOW, Recorded
 from tests.rows import models as rows
+from tests.search.cascade import models as cascade
 
 Subject = Callable[[], tuple[nn.Module, dict[str, Any]]]
 FLIP = Budget("flip", 0.05)

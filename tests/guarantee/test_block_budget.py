@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 import dendrofx
 from dendrofx import Budget, LowRank, Plan, PlanError, Shadow, audit
-from tests.cascade.models import WIDTH, batches, classifier, rows
 from tests.models import compressible
+from tests.search.cascade.models import WIDTH, batches, classifier, rows
 
 FLIP = Budget("flip", 0.05, 0.9)
 OPTIONS: dict[str, Any] = {"tune_seconds": 0, "light": [LowRank(4), LowRank(12)]}

@@ -13,7 +13,7 @@ import torch
 import dendrofx
 from dendrofx import Budget, Certificate, CertificateError
 from dendrofx.guarantee.certificate import EXTRA, archive_digest
-from tests.cascade.models import certified, rows
+from tests.search.cascade.models import certified, rows
 
 
 @pytest.fixture(scope="module")

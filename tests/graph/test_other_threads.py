@@ -1,0 +1,116 @@
+"""While one thread transforms, others go on calling modules: theirs, and transforms of their own."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dendrofx
+from tests.graph.capture.deciding import Checks
+from tests.graph.capture.models import WIDTH
+from tests.models import Mlp, Residual
+
+SECONDS = 3.0
+CALLERS = 2
+X = torch.randn(8, WIDTH)
+
+
+class Sized(nn.Module):
+    """Its branch on a size is what symbolic tracing cannot follow, and export can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp = Mlp(WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(x if x.shape[-1] == WIDTH else 2 * x)
+
+
+# By way of capture, the model and the example that make transform take it.
+WAYS: dict[str, tuple[Callable[[], nn.Module], object]] = {
+    "symbolic": (lambda: Residual(WIDTH), None),
+    "export": (Sized, X),
+    "trace": (Checks, X),
+}
+
+
+@dataclass
+class Seen:
+    """What happened in all threads."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    errors: list[str] = field(default_factory=list)
+    calls: int = 0
+    transformed: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(autouse=True)
+def _eager_switches() -> Iterator[None]:
+    """Threads take turns often, as on a machine with many cores."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    yield
+    sys.setswitchinterval(before)
+
+
+def _call(seen: Seen, modules: Sequence[nn.Module], wanted: Sequence[Tensor]) -> None:
+    """Calls of modules, compared with what they gave when nothing else ran."""
+    while not seen.stop.is_set():
+        try:
+            with torch.no_grad():
+                same = all(torch.equal(m(X), w) for m, w in zip(modules, wanted, strict=True))
+        except Exception as error:
+            seen.errors.append(f"a call: {type(error).__name__}: {error}")
+        else:
+            seen.calls += 1
+            if not same:
+                seen.errors.append("a call: another output")
+
+
+def _transform(seen: Seen, way: str, model: nn.Module, example: object, wanted: Tensor) -> None:
+    """Transforms of one model, at least one of them."""
+    args = example if isinstance(example, tuple) else (X,)
+    while not seen.stop.is_set() or way not in seen.transformed:
+        seen.transformed.append(way)
+        try:
+            with torch.no_grad():
+                routed = dendrofx.transform(model, example, max_deviation=0, tune_seconds=0)
+                far = float((routed(*args) - wanted).abs().max())
+            if not (routed.plan.capture.startswith(f"captured by {way}") and far <= 1e-5):
+                seen.errors.append(f"a transform by {way}: {routed.plan.capture}, {far:.2g} off")
+        except Exception as error:
+            seen.errors.append(f"a transform by {way}: {type(error).__name__}: {error}")
+
+
+@torch.no_grad()
+def _threads(seen: Seen, ways: tuple[str, ...]) -> list[threading.Thread]:
+    """All of them, with what they compare with made before any starts."""
+    plain = Residual(WIDTH).eval()
+    modules = [plain, dendrofx.transform(plain, max_deviation=0, decide=False)]
+    wanted = [m(X) for m in modules]
+    threads = [threading.Thread(target=_call, args=(seen, modules, wanted)) for _ in range(CALLERS)]
+    for way in ways:
+        build, example = WAYS[way]
+        model = build().eval()
+        args = (seen, way, model, example, model(X))
+        threads.append(threading.Thread(target=_transform, args=args))
+    return threads
+
+
+@pytest.mark.parametrize("ways", [("symbolic",), ("symbolic", "export", "trace")], ids="+".join)
+def test_transform_disturbs_no_other_thread(ways: tuple[str, ...]) -> None:
+    seen = Seen()
+    threads = _threads(seen, ways)
+    for thread in threads:
+        thread.start()
+    time.sleep(SECONDS)
+    seen.stop.set()
+    for thread in threads:
+        thread.join()
+    assert not seen.errors, f"{len(seen.errors)} errors beside {seen.calls} calls, the first: {seen.errors[:3]}"
+    assert seen.calls > 0
