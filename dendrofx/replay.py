@@ -1,79 +1,65 @@
-"""Replaying a plan: the same branches fitted to the same data, the same tolerances, and nothing timed or decided."""
+"""Replay a plan: the same branches fitted to the same data, the same tolerances, and nothing timed or decided."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import fx
 
 from dendrofx.errors import CertificateError, PlanError
-from dendrofx.finish import attach
 from dendrofx.gates import GateForm
 from dendrofx.gates.user import NotKept
 from dendrofx.guarantee.budget import Budget, budget_text
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.guarantee.losses import counted_losses, reference_picks
 from dendrofx.plan.plan import Plan
+from dendrofx.request import Request
 from dendrofx.rewriting.cascade import cascade_parts
 from dendrofx.rewriting.dead_rows import drop_dead_rows
 from dendrofx.rewriting.module import RoutedModule, tolerances
 from dendrofx.rows.samples import SampleAnalysis
-from dendrofx.search.block_replay import replay_blocks
-from dendrofx.search.cascade.replay import replay_cascade
+from dendrofx.search.decision import Decision
+from dendrofx.search.replay_blocks import replay_blocks
+from dendrofx.search.replay_cascade import replay_cascade
+from dendrofx.subject import Subject
 from dendrofx.values.calibration import Calibration
 from dendrofx.values.covered import Named, cover, covered_by
 from dendrofx.values.fingerprint import data_fingerprint
-from dendrofx.values.inputs import Inputs
 
 
 @torch.no_grad()
-def replay(
-    captured: fx.GraphModule,
-    data: Calibration | None,
-    plan: Plan,
-    seed: int,
-    example: Inputs | None,
-    budget: Budget | None = None,
-    gate: GateForm | None = None,
-    output: Named = None,
-) -> RoutedModule:
-    """The module that a plan describes.
+def replay(subject: Subject, plan: Plan, request: Request) -> Decision:
+    """Return the decision that a plan describes.
 
     Args:
-        captured: the captured module.
-        data: the calibration data that the plan was made with, if any.
+        subject: the model, all rows in its graph, and the calibration data that the plan was made with, if any.
         plan: whose origin has been checked.
-        seed: of the plan.
-        example: for the shapes in the printed graph.
-        budget: that of the plan, where its metric is the caller's.
-        gate: that of the plan, where it is a module of the caller's.
-        output: which outputs the caller says that the plan is about.
+        request: of it the seed, and what is checked against the plan or cannot be in it: budget, gate and output.
 
     Raises:
         PlanError: a routed site that the model does not have, or a certificate whose figures are not what they are here.
     """
-    _check_given(plan, budget, gate)
-    if output is not None and data is not None:
-        _check_output(captured, data, plan, output)
+    budget, data = request.budget, subject.data
+    _check_given(plan, budget, request.gate)
+    if request.output is not None and data is not None:
+        _check_output(subject.original, data, plan, request.output)
     if plan.certificate is not None:
         _check_certificate(plan.certificate, plan, data)
+    if plan.cascade is not None and (data is None or not data.test):
+        raise PlanError("the plan routes samples, and says nothing of the data or the budget that it was made for")
+    live = _live(subject, plan)
     if plan.cascade is not None:
-        if data is None or not data.test:
-            raise PlanError("the plan routes samples, and says nothing of the data or the budget that it was made for")
-        data = data.with_shared(SampleAnalysis(captured).shared)
-        live = _live(captured, plan, example)
-        module, recipe = replay_cascade(captured, live, data, plan, seed, budget, gate)
-        made = attach(module, plan, recipe, example)
+        decision = replay_cascade(live, plan, request.seed, budget, request.gate)
     else:
-        live = _live(captured, plan, example)
-        made = replay_blocks(live, data, plan, seed, example, gate)
+        decision = replay_blocks(live.graph, data, plan, request.seed, request.gate)
     if plan.certificate is not None:
-        _check_module(plan.certificate, made)
+        _check_module(plan.certificate, decision.module)
         if (asked := budget or plan.certificate.budget) is not None and data is not None:
-            _check_losses(plan.certificate, made, captured, live, data, asked)
-    return made
+            _check_losses(plan.certificate, decision.module, live, asked)
+    return decision
 
 
 def _check_given(plan: Plan, budget: Budget | None, gate: GateForm | None) -> None:
@@ -131,18 +117,14 @@ def _check_same(name: str, there: object, here: object) -> None:
         raise PlanError(f"the plan's certificate is not of this plan: {name} {there} there, {here} here")
 
 
-def _check_losses(
-    shown: Certificate,
-    module: RoutedModule,
-    captured: fx.GraphModule,
-    live: fx.GraphModule,
-    data: Calibration,
-    budget: Budget,
-) -> None:
+def _check_losses(shown: Certificate, module: RoutedModule, subject: Subject, budget: Budget) -> None:
     """Raise `PlanError` unless the module loses on the test samples what the certificate says."""
-    rows = live if cascade_parts(module) is None else captured  # see `BlockFront` and `CascadeModels`
-    covered = covered_by(captured, data.fit, budget.cover, strict=True)
-    references = reference_picks(captured, rows, data.test, covered)
+    original, data = subject.original, subject.data
+    assert data is not None
+    if (cascade := cascade_parts(module)) is not None:  # whose shared inputs are not cut
+        data = data.with_shared(SampleAnalysis(original).shared)
+    covered = covered_by(original, data.fit, budget.cover, strict=True)
+    references = reference_picks(original, subject.graph if cascade is None else original, data.test, covered)
     found = float(counted_losses(module, data.test, references, budget, covered)[0].sum(0).max())
     if not math.isclose(found, shown.losses, rel_tol=1e-3, abs_tol=1e-3):
         raise PlanError(
@@ -151,9 +133,10 @@ def _check_losses(
         )
 
 
-def _live(captured: fx.GraphModule, plan: Plan, example: Inputs | None) -> fx.GraphModule:
-    """On live rows, where the plan says so."""
+def _live(subject: Subject, plan: Plan) -> Subject:
+    """Return the subject on live rows, where the plan says so."""
     if plan.dead_rows is None or plan.dead_rows.status == "refused":
-        return captured
-    assert example is not None
-    return drop_dead_rows(captured, plan.dead_rows.mask, example)[0]
+        return subject
+    assert subject.example is not None
+    live, _ = drop_dead_rows(subject.original, plan.dead_rows.mask, subject.example)
+    return replace(subject, graph=live)

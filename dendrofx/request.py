@@ -1,21 +1,142 @@
-"""What `transform` is called with: checked before anything is run, and quoted where it cannot be used."""
+"""`Request`: what `transform` is called with, checked before anything is run, and quoted where it cannot be used."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import TypeGuard
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeGuard
 
 from torch import nn
 
 from dendrofx.errors import InputError
-from dendrofx.gates import GateForm
+from dendrofx.gates import GateForm, UserGate
 from dendrofx.graph.capture import is_routed
+from dendrofx.graph.sites import Selector
 from dendrofx.guarantee.budget import Budget
 from dendrofx.light import LightForm
 from dendrofx.light.routed import Routed
+from dendrofx.plan.plan import Plan
 from dendrofx.values.covered import Named, named_outputs
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the caller asked for; see `transform`. A budget of 0 approximates nothing.
+
+    Attributes:
+        max_deviation: the budget, or with one to certify where choosing starts.
+        lights: forms of blocks, None for the default ones; light_models: forms of whole models beside them.
+        gate: the gate to use, None for all that fit.
+        decide: whether what does not pay is refused.
+        seed: of every random choice.
+        full: the form of every full branch; full_model: of a cascade's full model.
+        batch_sizes: samples per call, ascending; None for those of the calibration.
+        min_speedup: what the whole model must gain.
+        exact: sites that are not routed may run in an exact form.
+        budget: to certify.
+        output: which outputs the budget is about, in the caller's words; by default all.
+        dead_rows: the mask. sites: which of them may be routed. scope: what is routed.
+        tune_seconds: time for timing; None and 0 time nothing.
+    """
+
+    max_deviation: float
+    lights: list[LightForm] | None = None
+    gate: GateForm | None = None
+    decide: bool = True
+    seed: int = 0
+    full: LightForm | None = None
+    batch_sizes: tuple[int, ...] | None = None
+    min_speedup: float = 1.05
+    exact: bool = False
+    budget: Budget | None = None
+    light_models: tuple[Routed, ...] = ()
+    full_model: Routed | None = None
+    output: Named = None
+    dead_rows: str | None = None
+    sites: Selector = None
+    scope: Literal["block", "model"] = "block"
+    tune_seconds: float = 0.0
+
+    @staticmethod
+    def of(
+        model: nn.Module,
+        calibration: object,
+        plan: Plan | None,
+        redecide: bool,
+        **asked: Any,  # noqa: ANN401  (the options of `transform`, checked here)
+    ) -> Request:
+        """Return the request that options of `transform` make, or with a plan the request that it was made for.
+
+        Raises:
+            InputError: an option that cannot be used, alone or with the others.
+        """
+        deviation, budget, dead_rows, scope = (asked[n] for n in ("max_deviation", "budget", "dead_rows", "scope"))
+        check(model, deviation, asked["light"], asked["gate"], asked["seed"])
+        check_dead_rows(dead_rows)
+        check_budget(budget, scope, deviation, calibration, plan)
+        output, budget = split_output(asked["output"], budget, calibration)
+        sizes = check_tuning(*(asked[n] for n in ("full", "batch_sizes", "min_speedup", "tune_seconds")))
+        lights, light_models, full, full_model = split_forms(asked["light"], asked["full"], scope)
+        if redecide and plan is None:
+            raise InputError("redecide=True decides a plan anew: pass plan=")
+        if plan is not None and not isinstance(plan, Plan):
+            raise InputError(f"plan must be a dendrofx.Plan, such as Plan.load('plan.json') gives, got {plan!r}")
+        gate = UserGate(asked["gate"]) if isinstance(asked["gate"], nn.Module) else asked["gate"]
+        made = Request(
+            0.0 if deviation is None else deviation,
+            lights,
+            gate,
+            asked["decide"],
+            asked["seed"],
+            full,
+            sizes,
+            asked["min_speedup"],
+            False,
+            budget,
+            light_models,
+            full_model,
+            output,
+            dead_rows,
+            asked["sites"],
+            scope,
+            asked["tune_seconds"] if asked["decide"] else 0.0,
+        )
+        return made.settled(deviation) if plan is None else made.for_plan(plan, redecide)
+
+    def settled(self, deviation: float | None) -> Request:
+        """Return it with the deviation to choose within, and whether exact forms may run."""
+        if deviation is None:
+            deviation = 0.01 if self.budget is None else self.budget.deviation
+        return replace(self, max_deviation=deviation, exact=self.dead_rows is not None or deviation == 0)
+
+    def for_plan(self, plan: Plan, redecide: bool) -> Request:
+        """Return what a plan was made for: its mask, scope and seed, and to decide it anew its budget, outputs and sizes."""
+        asked = replace(
+            self,
+            dead_rows=None if plan.dead_rows is None else plan.dead_rows.mask,
+            scope="block" if plan.cascade is None else "model",
+            seed=self.seed if plan.origin is None else plan.origin.seed,
+        )
+        if not redecide or plan.origin is None:
+            return asked
+        origin = plan.origin
+        asked = replace(
+            asked,
+            budget=kept_budget(plan, self.budget),
+            output=tuple(plan.outputs) or None,
+            batch_sizes=origin.batch_sizes,
+            min_speedup=origin.min_speedup,
+        )
+        return asked.settled(plan.max_deviation)
+
+
+def kept_budget(plan: Plan, budget: Budget | None) -> Budget | None:
+    """Return the budget of a plan that is decided anew; raise `InputError` where the caller gave another, or has to give one."""
+    if ("" if budget is None else str(budget)) != plan.budget:
+        there = plan.budget or f"max_deviation {plan.max_deviation:g}"
+        raise InputError(f"redecide=True keeps the plan's budget, {there}: pass the same budget=, not {budget}")
+    return budget
 
 
 def check_tuning(

@@ -1,6 +1,11 @@
 """`transform`: from a trained model to one whose rows take the way they need.
 
-capture -> drop dead rows -> find sites -> fit light branches and gates -> choose -> rewrite -> calibrate -> decide -> certify
+    Request -> Subject -> Space -> Decision -> module
+
+request    what is asked for, checked (`request.py`)
+subject    the captured graph, on live rows, its sites and its samples (`subject.py`)
+search     what each site could be given, what that costs, and what keeps the budget; a plan says all that (`search/`, `replay.py`)
+finish     the rewritten module, with its plan (`finish.py`)
 """
 
 from __future__ import annotations
@@ -10,27 +15,25 @@ from typing import Any, Literal
 
 from torch import nn
 
-from dendrofx.errors import InputError
-from dendrofx.gates import GateForm, UserGate
-from dendrofx.graph.capture import capture_call, check_sizes, remember
+from dendrofx.finish import finish
+from dendrofx.gates import GateForm
 from dendrofx.graph.capture.check import check_model
 from dendrofx.graph.capture.prepare import unwrapped
-from dendrofx.graph.given import Given
 from dendrofx.graph.sites import Selector
-from dendrofx.guarantee.budget import Budget, check_redecided
+from dendrofx.guarantee.budget import Budget
 from dendrofx.light import LightForm
 from dendrofx.light.routed import Routed
 from dendrofx.machine.memory import part
 from dendrofx.plan.origin import check_origin
 from dendrofx.plan.plan import Plan
 from dendrofx.replay import replay
-from dendrofx.request import check, check_budget, check_dead_rows, check_tuning, split_forms, split_output
+from dendrofx.request import Request
 from dendrofx.rewriting.module import RoutedModule
-from dendrofx.search.decide import Asked, decide_block, decide_model
-from dendrofx.search.explore import Options
+from dendrofx.search.decide_blocks import decide_blocks
+from dendrofx.search.decide_models import decide_models
+from dendrofx.search.decision import Decision
 from dendrofx.search.stopwatch import Stopwatch
-from dendrofx.values.calibration import Calibration
-from dendrofx.values.fingerprint import model_fingerprint
+from dendrofx.subject import Subject
 from dendrofx.values.numerics import plain_numerics
 
 
@@ -119,60 +122,40 @@ def transform(
     """
     model, wrapper = unwrapped(model)
     check_model(model)
-    check(model, max_deviation, light, gate, seed)
-    check_dead_rows(dead_rows)
-    check_budget(budget, scope, max_deviation, calibration, plan)
-    named, budget = split_output(output, budget, calibration)
-    sizes = check_tuning(full, batch_sizes, min_speedup, tune_seconds)
-    lights, light_models, full, full_model = split_forms(light, full, scope)
-    if redecide and plan is None:
-        raise InputError("redecide=True decides a plan anew: pass plan=")
-    if plan is not None and not isinstance(plan, Plan):
-        raise InputError(f"plan must be a dendrofx.Plan, such as Plan.load('plan.json') gives, got {plan!r}")
-    if plan is not None and plan.origin is not None:
-        seed = plan.origin.seed
-    tested = budget is not None if plan is None else bool(plan.budget)
-    given = Given.read(model, example_inputs, calibration)
-    example = given.example
-    data = None if given.batches is None else Calibration.cut(given.batches, seed, tested)
-    if plan is not None:
-        dead_rows = None if plan.dead_rows is None else plan.dead_rows.mask
-        scope = "block" if plan.cascade is None else "model"
-    if dead_rows is not None and example is None:
-        raise InputError(f"dead_rows={dead_rows!r} is verified on inputs: pass example_inputs= or calibration=")
-    others = [] if data is None else [*data.fit, *data.gate, *data.choose, *data.walk]
-    captured = capture_call(model, given.form, example, dead_rows is not None or scope == "model", others, shared=True)
-    remember(captured, model, wrapper)
-    for number, batch in enumerate(given.batches or []):
-        check_sizes(captured, batch, number)
-    prints = model_fingerprint(model), None if data is None else data.fingerprint
-    gates = UserGate(gate) if isinstance(gate, nn.Module) else gate
-    if plan is not None:
-        check_origin(plan.origin, *prints, redecide)
-        if not redecide:
-            return part(replay(captured, data, plan, seed, example, budget, gates, named), model)
-        budget, named = check_redecided(plan, budget), tuple(plan.outputs) or None
-        assert plan.origin is not None
-        max_deviation, sizes, min_speedup = plan.max_deviation, plan.origin.batch_sizes, plan.origin.min_speedup
-    if max_deviation is None:
-        max_deviation = 0.01 if budget is None else budget.deviation
-    exact = dead_rows is not None or max_deviation == 0
-    options = Options(
-        max_deviation,
-        lights,
-        gates,
-        decide,
-        seed,
-        full,
-        sizes,
-        min_speedup,
-        exact,
-        budget,
-        light_models,
-        full_model,
-        named,
+    request = Request.of(
+        model,
+        calibration,
+        plan,
+        redecide,
+        max_deviation=max_deviation,
+        budget=budget,
+        output=output,
+        scope=scope,
+        dead_rows=dead_rows,
+        sites=sites,
+        light=light,
+        gate=gate,
+        full=full,
+        batch_sizes=batch_sizes,
+        min_speedup=min_speedup,
+        tune_seconds=tune_seconds,
+        decide=decide,
+        seed=seed,
     )
-    timer = Stopwatch(tune_seconds, min_speedup) if decide and tune_seconds > 0 else None
-    asked = Asked(dead_rows, sites, budget, *prints)
-    run = decide_model if scope == "model" else decide_block
-    return part(run(captured, data, options, timer, example, asked), model)
+    certified = request.budget is not None if plan is None else bool(plan.budget)
+    subject = Subject.of(model, wrapper, example_inputs, calibration, request, certified)
+    if plan is not None:
+        check_origin(plan.origin, subject.model, None if subject.data is None else subject.data.fingerprint, redecide)
+    decision = decided(subject, request) if plan is None or redecide else replay(subject, plan, request)
+    return part(finish(decision, subject.example), model)
+
+
+def decided(subject: Subject, request: Request) -> Decision:
+    """Decide how a model is rewritten."""
+    timer = Stopwatch(request.tune_seconds, request.min_speedup) if request.tune_seconds > 0 else None
+    if request.dead_rows is None:
+        subject = subject.selected(request.sites)
+    else:
+        subject = subject.on_live_rows(request.dead_rows, request.sites)
+    decide = decide_models if request.scope == "model" else decide_blocks
+    return decide(subject, request, timer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,14 +18,15 @@ from dendrofx.graph.find_sites import find_sites
 from dendrofx.light import Int8, LightForm, LowRank
 from dendrofx.machine.timing import Race, Timing
 from dendrofx.plan.entries import SitePlan
-from dendrofx.plan.origin import here
 from dendrofx.plan.plan import Plan
+from dendrofx.request import Request
 from dendrofx.rewriting.module import RoutedModule, graph_names, tolerances
+from dendrofx.search.blocks import BlockSpace
 from dendrofx.search.choose import Candidate
 from dendrofx.search.cost import BLOCK, SiteTimes
-from dendrofx.search.explore import Options
-from dendrofx.search.pipeline import Pipeline
+from dendrofx.search.decide_blocks import plainly_decided, search
 from dendrofx.search.stopwatch import AGAIN, BASELINE, ROUTED, Part, Stopwatch
+from dendrofx.subject import Subject
 from dendrofx.values.calibration import Calibration
 from dendrofx.values.fingerprint import model_fingerprint
 from dendrofx.values.inputs import Inputs
@@ -146,7 +147,8 @@ class Decided:
     """A decision on recorded times: what `transform` does, with another timer. `raced` are the whole models' races."""
 
     module: RoutedModule
-    run: Pipeline
+    space: BlockSpace
+    chosen: Mapping[str, Candidate]
     raced: list[tuple[list[str], int]]
 
     @property
@@ -175,10 +177,10 @@ def decide(
     data = None if rows is None else Calibration.read(rows, 0)
     inputs = None if example is None else Inputs.of(example)
     captured = capture(model)
-    asked = Options(max_deviation, None if lights is None else list(lights), gate, True, 0, **options)
-    asked = asked if asked.batch_sizes else replace(asked, batch_sizes=(64,))
-    run = Pipeline(captured, find_sites(captured), data, asked, timer, inputs)
-    module = run.run()
+    options = {"batch_sizes": (64,), **options}
+    request = Request(max_deviation, None if lights is None else list(lights), gate, **options)
+    subject = Subject(captured, captured, find_sites(captured), data, inputs, model_fingerprint(model))
+    space, result = search(subject, request, timer)
     raced = list(timer.raced) if timer is not None else []
-    made = here(model_fingerprint(model), None, 0, run.tuning.sizes, asked.min_speedup)
-    return Decided(finish(module, run, inputs, made), run, raced)
+    module = finish(plainly_decided(space, result, timer), inputs)
+    return Decided(module, space, result.made.choice.chosen, raced)

@@ -15,16 +15,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from dendrofx.finish import Recipe
 from dendrofx.gates import AlwaysLight, GateForm, OracleGate, RandomGate, SiteRows
 from dendrofx.graph.block import BlockData, block_of
 from dendrofx.graph.record import Recorder, positional, record_rows
 from dendrofx.rewriting.cascade import NAME, build, cascade_parts
 from dendrofx.rewriting.module import RoutedModule, graph_names, set_tolerances, tolerances
+from dendrofx.rewriting.recipe import CascadeRecipe, Recipe
 from dendrofx.rewriting.rewrite import rewrite
 from dendrofx.runtime.model_scores import KnownScore, RandomModelScore, flat_rows
 from dendrofx.runtime.scores import ConstantScore
-from dendrofx.search.cascade.finish import CascadeRecipe
 from dendrofx.search.choose import relative_error, scores
 from dendrofx.values.counts import Counts, of_sites, site_activity
 from dendrofx.values.drop_in import graph_level

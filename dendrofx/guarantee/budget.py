@@ -222,21 +222,3 @@ def budget_text(metric: str, named: Named, limit: float, confidence: float) -> s
     if isinstance(named, tuple):
         of = f" of each of the outputs {', '.join(map(str, named))}"
     return f"{metric}{of} at most {100 * limit:g} %, {100 * confidence:g} % confidence"
-
-
-def check_redecided(plan: Any, budget: Budget | None) -> Budget | None:  # noqa: ANN401  (a Plan, which knows certificates)
-    """The budget of a plan that is decided anew.
-
-    Raises:
-        InputError: the caller gave another, or has to give one.
-    """
-    if not plan.budget:
-        return None if budget is None else _mismatch(plan, budget)
-    if budget is None or str(budget) != plan.budget:
-        return _mismatch(plan, budget)
-    return budget
-
-
-def _mismatch(plan: Any, budget: Budget | None) -> Budget | None:  # noqa: ANN401
-    there = plan.budget or f"max_deviation {plan.max_deviation:g}"
-    raise InputError(f"redecide=True keeps the plan's budget, {there}: pass the same budget=, not {budget}")

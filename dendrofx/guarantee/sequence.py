@@ -1,26 +1,70 @@
-"""Learn then Test by fixed-sequence testing: the furthest step of a path that keeps a budget.
+"""Fixed-sequence testing: the furthest point of a path that keeps a budget.
 
-The path is fixed before the test samples are seen, safest step first; the step before it, always full, has no risk and needs no
-test. Each step is tested at delta and the walk stops at the first p > delta. A false step is accepted only if the first false one
-is, so with probability 1 - delta *every* accepted step keeps the budget, and the user may choose any of them.
+The path is fixed before the test samples are seen, safest point first; the point before it, always full, has no risk and needs no
+test. Each point is tested at delta and the walk stops at the first that fails. A false point is accepted only if the first false
+one is, so with probability 1 - delta *every* accepted point keeps the budget, and the user may choose any of them. A walk with
+several starts has as many chances to pass a point that it should not: each takes its part of delta.
 
 Sources: A. Angelopoulos, S. Bates, E. Candes, M. Jordan, L. Lei, "Learn then Test: Calibrating Predictive Algorithms to Achieve
-Risk Control", 2021 (fixed-sequence testing, section 2.3); B. Wiens, "A fixed sequence Bonferroni procedure", 2003.
+Risk Control", 2021 (fixed-sequence testing, section 2.3; from several starts, section 3.2); B. Wiens, "A fixed sequence Bonferroni
+procedure", 2003.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
 from dendrofx.guarantee.budget import Budget
 
 
+class Outcome(Protocol):
+    """What a test says about a point."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the point is shown to keep the budget."""
+
+
+Point = TypeVar("Point")
+Result = TypeVar("Result", bound=Outcome)
+
+
+def fixed_sequence(
+    path: Sequence[Point], test: Callable[[Point], Result], starts: Sequence[int] = (0,)
+) -> Iterator[Result]:
+    """Yield the outcomes of a path's points, in order, up to and with the first that fails; the caller may stop at any.
+
+    Args:
+        path: points, safest first.
+        test: tests one point, on samples that the path was fixed without.
+        starts: places to start at, descending. A later one is used where the point at the one before it failed, up to that one.
+
+    Example:
+        >>> test = partial(tested_step, budget=Budget("flip", 0.01))
+        >>> [t.accepted for t in fixed_sequence([torch.zeros(299), torch.ones(299)], test)]
+        [True, False]
+    """
+    end = len(path)
+    for start in starts:
+        passed = False
+        for point in path[start:end]:
+            outcome = test(point)
+            yield outcome
+            if not outcome.accepted:
+                break
+            passed = True
+        if passed:
+            return
+        end = start
+
+
 @dataclass(frozen=True)
 class Tested:
-    """One tested step.
+    """One tested point.
 
     Attributes:
         losses: their sum; of several outputs the largest.
@@ -43,44 +87,17 @@ class Tested:
 
 
 def tested_step(losses: Tensor, budget: Budget) -> Tested:
-    """Test one step on f64[n] losses, or on f64[n, outputs]: the output that lost most has the largest p-value."""
+    """Test f64[n] losses, or f64[n, outputs]: the output that lost most has the largest p-value."""
     sums = (losses if losses.dim() == 2 else losses[:, None]).sum(0).tolist()
     total, n = max(sums), len(losses)
     p = budget.p_value(total, n)
     return Tested(total, n, p, p <= budget.delta, tuple(sums))
 
 
-def fixed_sequence(steps: Iterable[Tensor], budget: Budget) -> list[Tested]:
-    """Test steps in order, up to and with the first that fails.
-
-    Args:
-        steps: per step f64[n] losses, or f64[n, outputs], computed as they are asked for.
-        budget: the budget.
-
-    Returns:
-        The tested steps; all accepted but possibly the last.
-
-    Example:
-        >>> [t.accepted for t in fixed_sequence([torch.zeros(299), torch.ones(299)], Budget("flip", 0.01))]
-        [True, False]
-    """
-    return list(walk_steps(steps, budget))
-
-
-def walk_steps(steps: Iterable[Tensor], budget: Budget) -> Iterator[Tested]:
-    """The same one by one, for callers that may stop."""
-    for losses in steps:
-        tested = tested_step(losses, budget)
-        yield tested
-        if not tested.accepted:
-            return
-
-
-def why_none(tested: Sequence[Tested], budget: Budget) -> str:
-    """Why not even the first step was accepted, and how many samples would have sufficed."""
-    if not tested:
+def why_none(first: Tested | None, budget: Budget) -> str:
+    """Say why not even the first point was accepted, and how many samples would have sufficed."""
+    if first is None:
         return "there is no step to test: nothing cheaper than the original was found"
-    first = tested[0]
     seen = f"the safest step has a mean loss of {first.risk:.4g} on {first.n} test samples (p = {first.p_value:.3g})"
     if first.n < budget.least:
         seen += f"; {first.n} samples can never show {budget}, it takes {budget.least} at zero loss"

@@ -27,8 +27,8 @@ from dendrofx.values.inputs import Inputs
 from dendrofx.values.meta import FRONT, MACS, ORIGINAL, PLAN
 
 if TYPE_CHECKING:
+    from dendrofx.guarantee.front import Setting
     from dendrofx.plan.plan import Plan
-    from dendrofx.search.front import Setting
 
 NO_PLAN = "this module has no plan: it was rewritten by passes, not by dendrofx.transform"
 

@@ -23,11 +23,11 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 import torch
 from torch import Tensor
 
+from dendrofx.guarantee.sequence import fixed_sequence
 from dendrofx.machine.memory import trim
 from dendrofx.machine.progress import progress
 from dendrofx.rewriting.module import RoutedModule, set_tolerances
@@ -52,12 +52,14 @@ class Step:
         mean: of the losses, in the output where it is largest.
         limits: by output, the upper limit of that mean.
         counts: what was executed.
+        accepted: whether the largest of the limits keeps the budget, which is for every output.
     """
 
     multiplier: float
     mean: float
     limits: tuple[float, ...]
     counts: Counts
+    accepted: bool
 
     @property
     def upper(self) -> float:
@@ -139,12 +141,9 @@ def walk(
         losses, counts = outcome(gm)
         trim()
         limits = tuple(upper_limit(of, quantile) if margin else float(of.mean()) for of in losses.unbind(1))
-        return Step(multiplier, largest_mean(losses), limits, counts)
+        return Step(multiplier, largest_mean(losses), limits, counts, max(limits) <= limit)
 
-    def ascend(part: Sequence[float]) -> list[Step]:
-        turns = progress(part, "calibrating", "step")
-        return list(takewhile(lambda s: s.upper <= limit, map(step, turns)))
-
-    kept = ascend(grid[start:]) or ascend(grid[:start])
+    tested = fixed_sequence(grid, step, (start, 0))
+    kept = [s for s in progress(tested, "calibrating", "step", len(grid) - start) if s.accepted]
     apply_multiplier(gm, weights, kept[-1].multiplier if kept else 0.0)
     return kept

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.certificate import Certificate
+from dendrofx.guarantee.front import Setting
 from dendrofx.machine.capability import cpu_name
-from dendrofx.search.front import Setting
 from dendrofx.values.covered import Covered
-from dendrofx.values.fingerprint import data_fingerprint, state_fingerprint
+from dendrofx.values.fingerprint import state_fingerprint
 from dendrofx.values.inputs import Inputs
 from dendrofx.version import VERSION
 
@@ -26,10 +26,10 @@ def certified(
     chosen: Setting,
     budget: Budget,
     covered: Covered,
-    test: Sequence[Inputs],
+    inputs: str,
     model: str,
 ) -> Certificate:
-    """The certificate of one accepted setting.
+    """Return the certificate of one accepted setting.
 
     Args:
         module: with the setting in force.
@@ -37,7 +37,7 @@ def certified(
         chosen: one of the accepted.
         budget: the budget.
         covered: the outputs that it is about.
-        test: the test samples.
+        inputs: fingerprint of the test samples.
         model: fingerprint of the original.
     """
     tested = chosen.tested
@@ -52,13 +52,13 @@ def certified(
         losses=tested.losses,
         p_value=tested.p_value,
         test=budget.test,
-        step=next(i for i, s in enumerate(front) if s is chosen) + 1,
+        step=next(i for i, s in enumerate(front) if s.tested is tested) + 1,
         steps=len(front),
         thresholds=dict(chosen.tolerances),
         easy_share=max(chosen.easy_share, 1 / max(tested.n, 1)),
         model=model,
         module=state_fingerprint(module),
-        inputs=data_fingerprint(test),
+        inputs=inputs,
         dendrofx=VERSION,
         torch=torch.__version__,
         machine=cpu_name(),

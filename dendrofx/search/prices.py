@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from torch import nn
 
@@ -67,17 +68,30 @@ def counted(candidate: Candidate, activity: float, rows: Sequence[float]) -> Pri
 
 
 @dataclass(frozen=True)
+class ExactForm:
+    """An exact form of a block. It is built when it is first asked for: most are not, and laid-out weights take memory."""
+
+    form: LightForm
+    block: nn.Sequential
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """What computes it."""
+        return self.form.fit(self.block)
+
+
+@dataclass(frozen=True)
 class Measured:
     """The times of one site at each batch size, and the exact full branches that were timed beside the block."""
 
     times: Sequence[SiteTimes]
-    fulls: Mapping[str, tuple[LightForm, nn.Module]]
+    fulls: Mapping[str, ExactForm]
 
     def knows(self, candidate: Candidate) -> bool:
         """Whether the candidate was timed."""
         return all(t.knows(*_names(candidate)) for t in self.times)
 
-    def exact(self) -> tuple[LightForm, nn.Module] | None:
+    def exact(self) -> ExactForm | None:
         """The exact form that takes the place of the block where the site is not routed: faster, and at no batch size slower."""
         for name in self.fulls:
             ratios = [dict(t.full[name])[t.rows] / t.block for t in self.times]
@@ -99,8 +113,8 @@ class Measured:
         best = min(options, key=lambda name: sum(costs[name]))
         chosen = candidate
         if given is None and best != BLOCK:
-            form, module = self.fulls[best]
-            chosen = replace(candidate, branches=replace(candidate.branches, full_form=form, full=module))
+            full = self.fulls[best]
+            chosen = replace(candidate, branches=replace(candidate.branches, full_form=full.form, full=full.module))
         pays = max(costs[best]) <= MOST_MEASURED
         worst = max(range(len(self.times)), key=lambda i: costs[best][i])
         last = self.times[-1] if pays else self.times[worst]

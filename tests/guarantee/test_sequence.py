@@ -1,28 +1,36 @@
 """Fixed-sequence testing: where it stops, what it says, and its guarantee on risks that are known."""
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from dendrofx import Budget, RoutedModule
+from dendrofx import Budget
+from dendrofx.guarantee import front as fronts
+from dendrofx.guarantee import sequence
+from dendrofx.guarantee.front import Setting, fastest
 from dendrofx.guarantee.sequence import fixed_sequence, why_none
-from dendrofx.search.front import Setting, fastest, walked_front
 
 BUDGET = Budget("flip", 0.05, 0.9)
 
 
-def test_it_stops_at_the_first_failure_and_asks_for_no_more() -> Any:
+def walked(steps: Sequence[Tensor], budget: Budget = BUDGET) -> list[sequence.Tested]:
+    return list(fixed_sequence(steps, partial(sequence.tested_step, budget=budget)))
+
+
+def test_it_stops_at_the_first_failure_and_asks_for_no_more() -> None:
     asked = []
 
-    def steps() -> Any:
-        for flips in (0, 1, 60, 0):
-            asked.append(flips)
-            yield torch.tensor([1.0] * flips + [0.0] * (400 - flips))
+    def test(flips: int) -> sequence.Tested:
+        asked.append(flips)
+        return sequence.tested_step(torch.tensor([1.0] * flips + [0.0] * (400 - flips)), BUDGET)
 
-    assert [t.accepted for t in fixed_sequence(steps(), BUDGET)] == [True, True, False]
+    assert [t.accepted for t in fixed_sequence((0, 1, 60, 0), test)] == [True, True, False]
     assert asked == [0, 1, 60]
 
 
@@ -36,7 +44,7 @@ def test_every_accepted_step_is_right_as_often_as_promised() -> None:
     wrong = 0
     for _ in range(walks):
         uniform = rng.random(n)  # one set of samples for all steps, as it is in life
-        tested = fixed_sequence((torch.from_numpy((uniform < r).astype(float)) for r in risks), BUDGET)
+        tested = walked([torch.from_numpy((uniform < r).astype(float)) for r in risks])
         wrong += sum(t.accepted for t in tested) > first
     assert wrong <= 0.1 * walks + 4 * math.sqrt(0.1 * 0.9 * walks)
 
@@ -44,14 +52,14 @@ def test_every_accepted_step_is_right_as_often_as_promised() -> None:
 def test_several_outputs_are_tested_by_the_one_that_lost_most() -> None:
     """Two outputs of one step, one or both of whose risks are the limit: wrong at most as often as promised."""
     losses = torch.tensor([[1.0, 0.0]] * 30 + [[0.0, 0.0]] * 270, dtype=torch.float64)
-    (tested,) = fixed_sequence([losses], BUDGET)
+    (tested,) = walked([losses])
     assert (tested.losses, tested.by_output, tested.accepted) == (30.0, (30.0, 0.0), False)
     assert tested.p_value == BUDGET.p_value(30.0, 300)
-    assert fixed_sequence([losses.flip(1)], BUDGET)[0].p_value == tested.p_value
+    assert walked([losses.flip(1)])[0].p_value == tested.p_value
     rng = np.random.default_rng(2)
     for risks in ((BUDGET.limit, 0.0), (0.01, BUDGET.limit), (BUDGET.limit, BUDGET.limit)):
         steps = (torch.from_numpy((rng.random((300, 2)) < np.array(risks)).astype(float)) for _ in range(2000))
-        wrong = sum(fixed_sequence([step], BUDGET)[0].accepted for step in steps)
+        wrong = sum(walked([step])[0].accepted for step in steps)
         assert wrong <= 200 + 4 * math.sqrt(0.1 * 0.9 * 2000)
 
 
@@ -61,35 +69,51 @@ def test_a_path_that_is_not_monotone_is_safe_too() -> None:
     accepted = 0
     for _ in range(500):
         steps = [torch.from_numpy((rng.random(300) < r).astype(float)) for r in (0.2, 0.0)]
-        accepted += sum(t.accepted for t in fixed_sequence(steps, BUDGET))
+        accepted += sum(t.accepted for t in walked(steps))
     assert accepted == 0
 
 
 def test_why_nothing_was_accepted() -> None:
     budget = Budget("flip", 0.01)
-    few = fixed_sequence([torch.zeros(100)], budget)
+    (few,) = walked([torch.zeros(100)], budget)
     assert "100 samples can never show flip at most 1 %, 95 % confidence, it takes 299 at zero loss" in why_none(
         few, budget
     )
     assert "at that risk 299 test samples would have sufficed" in why_none(few, budget)
-    bad = fixed_sequence([torch.ones(400)], budget)
+    (bad,) = walked([torch.ones(400)], budget)
     assert "at that risk no number of samples would show" in why_none(bad, budget)
-    assert "nothing cheaper than the original was found" in why_none([], budget)
+    assert "nothing cheaper than the original was found" in why_none(None, budget)
 
 
 def test_a_front_ends_with_the_first_setting_that_fails() -> None:
     """What is certified walks by the same rule: nothing behind a failure is tested, however safe it would be."""
     asked: list[int] = []
 
-    def setting(flips: int) -> Setting:
-        def test() -> tuple[torch.Tensor, float]:
-            asked.append(flips)
-            return torch.tensor([1.0] * flips + [0.0] * (400 - flips)), 0.5
+    def test(setting: Setting) -> Setting:
+        asked.append(setting.source)
+        losses = torch.tensor([1.0] * setting.source + [0.0] * (400 - setting.source))
+        return replace(setting, tested=sequence.tested_step(losses, BUDGET), easy_share=0.5)
 
-        return Setting(str(flips), {}, 0.0, 0.5, 0.0, test, RoutedModule, None)
-
-    front = walked_front([setting(n) for n in (0, 60, 1)], BUDGET, nullcontext)
+    path = [Setting(str(flips), {}, 0.0, 0.5, 0.0, flips) for flips in (0, 60, 1)]
+    front = fronts.tested_front(path, test, nullcontext())
     assert [s.accepted for s in front] == [True, False]
     assert [s.easy_share for s in front] == [0.5, 0.5]
     assert asked == [0, 60]
     assert fastest(front, BUDGET) is front[0]
+
+
+def test_a_walk_with_several_starts_goes_back_only_where_the_first_fails() -> None:
+    def asked(starts: Sequence[int], fails: Sequence[int]) -> list[int]:
+        seen: list[int] = []
+
+        def test(point: int) -> sequence.Tested:
+            seen.append(point)
+            return sequence.Tested(0.0, 1, 0.0, point not in fails)
+
+        list(fixed_sequence(range(6), test, starts))
+        return seen
+
+    assert asked((3, 0), [5]) == [3, 4, 5]
+    assert asked((3, 0), [3, 1]) == [3, 0, 1]
+    assert asked((3, 0), [3]) == [3, 0, 1, 2]
+    assert asked((0,), [0]) == [0]

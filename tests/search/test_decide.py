@@ -69,7 +69,7 @@ def test_a_faster_one_that_misses_the_budget_is_not_taken() -> None:
 def test_ties_go_to_the_gate_with_more_skill(skilful_ms: float) -> None:
     """5.1 ms and 5.0 ms are as good as equal, 7.5 ms are not."""
     model = compressible()
-    found = decide(model, None, rows(), lights=[LOW]).run.explored.found["0..2"]
+    found = decide(model, None, rows(), lights=[LOW]).space.explored.found["0..2"]
     best = max(found, key=lambda c: -1.0 if c.skill is None else c.skill).branches.gate_form
     timer = Recorded(lambda shape, n: {"light": 4.5})
     plain_gate = {str(c.branches.gate_form): 0.5 for c in found} | {str(best): skilful_ms}
@@ -222,6 +222,6 @@ def test_a_named_full_branch_is_the_only_one_and_the_plan_says_so() -> None:
     assert made.site.full == full
     assert "; the full branch is Pruned(energy=1.0): the original block never runs" in made.site.reason
     dendrofx.set_tolerances(made.module, dict.fromkeys(dendrofx.tolerances(made.module), 0.0))
-    branch, x = made.run.chosen["0..2"].branches.full, rows(50)
+    branch, x = made.chosen["0..2"].branches.full, rows(50)
     assert branch is not None
     assert torch.equal(made.module(x), branch(x))

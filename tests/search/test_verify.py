@@ -86,7 +86,7 @@ def test_every_tensor_is_cut_and_other_values_are_kept() -> None:
 
 def test_a_site_alone_is_its_block_routed() -> None:
     made = decide(compressible(), None, rows(), lights=[LOW], gate=EVERY)
-    branches, x = made.run.chosen["0..2"].branches, rows(9, 1)
-    for tolerance, like in ((0.0, made.run.captured), (2.0, branches.light)):
-        routed = site_alone(torch.nn.Sequential(*made.run.captured.children()), branches, tolerance)
+    branches, x = made.chosen["0..2"].branches, rows(9, 1)
+    for tolerance, like in ((0.0, made.space.subject.graph), (2.0, branches.light)):
+        routed = site_alone(torch.nn.Sequential(*made.space.subject.graph.children()), branches, tolerance)
         assert torch.equal(routed(x), like(x))

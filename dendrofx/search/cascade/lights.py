@@ -5,17 +5,17 @@ One per light form, and some that choose a form per site: the cheapest within a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import fx
-
 from dendrofx.graph.block import row_cost
+from dendrofx.graph.sites import Site
+from dendrofx.light import LightForm
 from dendrofx.plan.plan import Plan
 from dendrofx.rewriting.module import RoutedModule, graph_names, set_tolerances
 from dendrofx.rewriting.rewrite import Branches, rewrite
+from dendrofx.search.blocks import BlockSpace
 from dendrofx.search.choose import Candidate
-from dendrofx.search.pipeline import Pipeline
 
 # Error budgets, as shares of the run's, at which sites choose for themselves.
 SHARES = (16.0, 4.0, 1.0, 0.25)
@@ -40,48 +40,43 @@ class LightModel:
     plan: Plan | None = None
 
 
-def light_models(run: Pipeline, base: fx.GraphModule) -> list[LightModel]:
-    """All light models that the explored candidates make, cheapest first.
-
-    Args:
-        run: explored with `AlwaysLight` alone.
-        base: the graph whose sites take light branches; what is not routed may run in exact forms.
-    """
-    choices: dict[tuple[tuple[str, str], ...], dict[str, Candidate]] = {}
-    for form in dict.fromkeys(str(c.branches.light_form) for found in run.explored.found.values() for c in found):
-        _add(choices, {n: c for n, found in run.explored.found.items() if (c := _with_form(found, form)) is not None})
-    for share in SHARES if len(run.explored.found) > 1 else ():
-        _add(choices, {s.name: c for s in run.sites if (c := _cheapest_within(run, s.name, share)) is not None})
-    made = [_made(run, base, choice) for choice in choices.values()]
+def light_models(space: BlockSpace) -> list[LightModel]:
+    """Return all light models that the candidates of a space make, cheapest first; it was explored with `AlwaysLight` alone."""
+    choices: dict[tuple[tuple[str, LightForm], ...], dict[str, Candidate]] = {}
+    for form in dict.fromkeys(c.branches.light_form for found in space.explored.found.values() for c in found):
+        _add(choices, {n: c for n, found in space.explored.found.items() if (c := _with_form(found, form)) is not None})
+    for share in SHARES if len(space.explored.found) > 1 else ():
+        _add(choices, {s.name: c for s in space.sites if (c := _cheapest_within(space, s, share)) is not None})
+    made = [_made(space, choice) for choice in choices.values()]
     return sorted(made, key=lambda light: light.work)
 
 
-def _add(choices: dict[tuple[tuple[str, str], ...], dict[str, Candidate]], choice: dict[str, Candidate]) -> None:
+def _add(choices: dict[tuple[tuple[str, LightForm], ...], dict[str, Candidate]], choice: dict[str, Candidate]) -> None:
     if choice:
-        choices.setdefault(tuple((n, str(c.branches.light_form)) for n, c in choice.items()), choice)
+        choices.setdefault(tuple((n, c.branches.light_form) for n, c in choice.items()), choice)
 
 
-def _with_form(found: list[Candidate], form: str) -> Candidate | None:
-    return next((c for c in found if str(c.branches.light_form) == form), None)
+def _with_form(found: Sequence[Candidate], form: LightForm) -> Candidate | None:
+    return next((c for c in found if c.branches.light_form == form), None)
 
 
-def _cheapest_within(run: Pipeline, site: str, share: float) -> Candidate | None:
+def _cheapest_within(space: BlockSpace, site: Site, share: float) -> Candidate | None:
     """The candidate of a site with the least counted work, among those whose mean error keeps its part of the budget."""
-    found = run.explored.found.get(site, [])
-    budget = run.tuning.budget(next(s for s in run.sites if s.name == site), share)
+    found = space.explored.found.get(site.name, ())
+    budget = space.tuning.budget(site, share)
     kept = [c for c in found if float(c.error.mean()) <= budget]
     return min(kept, key=lambda c: c.macs.light) if kept else None
 
 
-def _made(run: Pipeline, base: fx.GraphModule, choice: Mapping[str, Candidate]) -> LightModel:
-    sites = [s for s in run.sites if s.name in choice]
+def _made(space: BlockSpace, choice: Mapping[str, Candidate]) -> LightModel:
+    sites = [s for s in space.sites if s.name in choice]
     branches = {n: c.branches for n, c in choice.items()}
-    module = rewrite(base, sites, branches)
+    module = rewrite(space.subject.graph, sites, branches)
     set_tolerances(module, dict.fromkeys(graph_names(module).values(), 1.0))
     forms = dict.fromkeys(str(b.light_form) for b in branches.values())
-    blocks = sum(s.macs for s in run.sites)
+    blocks = sum(s.macs for s in space.sites)
     saved = sum(s.macs - row_cost(branches[s.name].light).work for s in sites)
     name = next(iter(forms)) if len(forms) == 1 else f"{len(forms)} forms: {', '.join(forms)}"
-    if len(sites) < len(run.sites) and len(run.sites) > 1:
-        name += f" at {len(sites)} of {len(run.sites)} sites"
+    if len(sites) < len(space.sites) and len(space.sites) > 1:
+        name += f" at {len(sites)} of {len(space.sites)} sites"
     return LightModel(name, branches, module, 1 - saved / max(blocks, 1))

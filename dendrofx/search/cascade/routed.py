@@ -1,23 +1,20 @@
-"""Fitting `Routed` forms: block routing inside a cascade's light or full model."""
+"""Fit `Routed` forms: block routing inside a cascade's light or full model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from torch import fx
-
-from dendrofx.finish import finish
-from dendrofx.graph.sites import Sites
 from dendrofx.light.routed import Routed
 from dendrofx.plan.plan import Plan
+from dendrofx.request import Request
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.rewrite import Branches
-from dendrofx.search.explore import Options
-from dendrofx.search.pipeline import Pipeline
+from dendrofx.search.decide_blocks import plainly_decided, search
 from dendrofx.search.stopwatch import Timer
-from dendrofx.values.calibration import Calibration
+from dendrofx.subject import Subject
 from dendrofx.values.counts import site_compute
+from dendrofx.values.covered import Covered
 
 
 @dataclass(frozen=True)
@@ -37,34 +34,30 @@ class RoutedModel:
     work: float
 
 
-def fit_routed(
-    form: Routed, base: fx.GraphModule, sites: Sites, data: Calibration, options: Options, timer: Timer | None
-) -> RoutedModel:
+def fit_routed(form: Routed, subject: Subject, request: Request, covered: Covered, timer: Timer | None) -> RoutedModel:
     """Route the blocks of a model within a deviation; where that does not pay, no site is routed, and the plan says why.
 
     Args:
         form: how far the output may deviate.
-        base: the graph, on live rows where dead ones are dropped.
-        sites: the selected sites of `base`.
-        data: calibration; its test set is left alone.
-        options: those of the cascade; of them decide, seed, batch sizes and what must be gained.
+        subject: the model; the test set of its calibration is left alone.
+        request: that of the cascade; of it decide, seed, batch sizes and what must be gained.
+        covered: the outputs that count.
         timer: what times; None decides by counted cost.
     """
-    inside = replace(
-        options,
-        max_deviation=form.max_deviation,
-        lights=None,
-        gate=None,
-        full=None,
-        budget=None,
+    inside = Request(
+        form.max_deviation,
+        decide=request.decide,
+        seed=request.seed,
+        batch_sizes=request.batch_sizes,
+        min_speedup=request.min_speedup,
         exact=timer is not None,
-        light_models=(),
-        full_model=None,
+        output=request.output,
     )
-    run = Pipeline(base, sites, data, inside, timer)
-    module = finish(run.run(), run, None, None)
-    total = sum(s.macs for s in sites)
-    counts = run.steps[-1].counts if run.steps and run.chosen else {}
-    computed = sum(s.macs * (site_compute(counts[s.name]) if s.name in counts else 1.0) for s in sites)
-    branches = {n: c.branches for n, c in run.chosen.items()}
-    return RoutedModel(module, replace(module.plan, capture=""), branches, computed / max(total, 1))
+    # it stands for a model of its own: what it is raced against runs on the same rows
+    space, raced = search(replace(subject, original=subject.graph, dead=None, example=None), inside, timer, covered)
+    decision = plainly_decided(space, raced, timer)
+    made = raced.made
+    counts = made.last.counts if made.last is not None and made.choice.chosen else {}
+    computed = sum(s.macs * (site_compute(counts[s.name]) if s.name in counts else 1.0) for s in subject.sites)
+    work = computed / max(sum(s.macs for s in subject.sites), 1)
+    return RoutedModel(made.module, replace(decision.plan, origin=None, capture=""), made.recipe.branches, work)

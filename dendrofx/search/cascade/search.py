@@ -8,9 +8,8 @@ settings from safer ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,11 +20,12 @@ from dendrofx.errors import InputError
 from dendrofx.gates import GateForm
 from dendrofx.gates.model import ModelRows, margin_losses, moved_margins
 from dendrofx.guarantee.budget import Budget
-from dendrofx.rewriting.module import RoutedModule
+from dendrofx.guarantee.front import Setting
+from dendrofx.guarantee.sequence import tested_step
 from dendrofx.runtime.model_scores import decision_margin, flip_probability
 from dendrofx.search.cascade.lights import LightModel
 from dendrofx.search.cost import WEIGHT_ROWS
-from dendrofx.search.front import Setting
+from dendrofx.values.counts import CASCADE
 from dendrofx.values.covered import Covered
 from dendrofx.values.drop_in import graph_level
 from dendrofx.values.inputs import Inputs
@@ -176,13 +176,12 @@ def expected_flips(margin: Tensor, moved: Tensor) -> Tensor:
     return flip_probability(margin[:, None] + moved[None], width.clamp_min(1e-12)).mean(1)
 
 
-def settings(found: Gated, times: Sequence[CallTimes], make: Callable[[Gated, float], RoutedModule]) -> list[Setting]:
-    """A light model with a gate at thresholds from nearly all samples in doubt to none, even in activity.
+def settings(found: Gated, times: Sequence[CallTimes]) -> list[Setting]:
+    """Return a light model with a gate at thresholds from nearly all samples in doubt to none, even in activity.
 
     Args:
         found: the pair.
         times: at each batch size.
-        make: called with the pair and a threshold, builds the module.
     """
     scores = found.scores[0].double()
     made = []
@@ -192,24 +191,16 @@ def settings(found: Gated, times: Sequence[CallTimes], make: Callable[[Gated, fl
         hard = int((~easy).sum())
         activity = (hard + 0.5) / (len(scores) + 1)  # none of n seen is not none at all
         cost = float(np.mean([t.cost(found.light.name, activity) for t in times]))
-        made.append(
-            Setting(
-                f"{found.light.name} with {found.form}",
-                {"model": threshold},
-                float((losses + expected).mean()) / 2,
-                cost,
-                hard / len(scores),
-                partial(_tested, found, threshold),
-                partial(make, found, threshold),
-                found,
-            )
-        )
+        risk = float((losses + expected).mean()) / 2
+        name = f"{found.light.name} with {found.form}"
+        made.append(Setting(name, {CASCADE: threshold}, risk, cost, hard / len(scores), found))
     return made
 
 
-def _tested(found: Gated, threshold: float) -> tuple[Tensor, float]:
-    losses, easy = found.losses_at(threshold, 1)
-    return losses, float(easy.double().mean())
+def tested(setting: Setting, budget: Budget) -> Setting:
+    """Return a setting with what the test samples say."""
+    losses, easy = setting.source.losses_at(setting.tolerances[CASCADE], 1)
+    return replace(setting, tested=tested_step(losses, budget), easy_share=float(easy.double().mean()))
 
 
 def thresholds(scores: Tensor, steps: int = STEPS) -> list[float]:

@@ -9,7 +9,7 @@ from torch import nn
 
 import dendrofx
 from dendrofx import Budget, InputError, LearnedGate, LowRank, MarginGate, Prepacked, Pruned
-from dendrofx.search.front import walk_front
+from dendrofx.search.cascade import search
 from tests.check import OTHER_GEMM
 from tests.search.cascade.models import Binary, Mixing, Named, Pooled, batches, classifier, named, padded, rows
 
@@ -231,13 +231,16 @@ def test_bad_options_are_quoted(options: Any, says: Any) -> None:
 
 
 def test_ctrl_c_keeps_what_was_verified_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(path: Any, budget: Any) -> Any:
-        for number, setting in enumerate(walk_front(path, budget)):
-            if number == 2:
-                raise KeyboardInterrupt
-            yield setting
+    seen: list[Any] = []
+    original = search.tested
 
-    monkeypatch.setattr("dendrofx.search.front.walk_front", interrupted)
+    def interrupted(setting: Any, budget: Any) -> Any:
+        seen.append(setting)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return original(setting, budget)
+
+    monkeypatch.setattr("dendrofx.search.decide_models.tested", interrupted)
     monkeypatch.setattr("dendrofx.plan.times.ModelTimes.wins", lambda *_: True)  # whatever this machine measures
     torch.manual_seed(1)
     options = {**OPTIONS, "tune_seconds": 5, "min_speedup": 0.01}

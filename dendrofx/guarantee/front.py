@@ -6,18 +6,21 @@ rest, in the order of their risk, are the path of `sequence.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
-
-from torch import Tensor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from dendrofx.guarantee.budget import Budget
-from dendrofx.guarantee.sequence import Tested, walk_steps, why_none
+from dendrofx.guarantee.sequence import Tested, fixed_sequence, why_none
+from dendrofx.values.counts import Counts
 
-if TYPE_CHECKING:
-    from dendrofx.rewriting.module import RoutedModule
+
+class Maker(Protocol):
+    """What a setting's module is made from."""
+
+    def made(self, setting: Setting) -> Any:  # noqa: ANN401  (a RoutedModule, which stands above)
+        """Return the module with a setting in force, with its plan and certificate."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,11 @@ class Setting:
         risk: estimated on the samples of the search.
         cost: predicted, over the original's.
         activity: share that takes the full branch, on the samples of the search.
-        tested: what the test samples said; None where the walk stopped before it.
-        test: its losses on the test samples, f64[n] or f64[n, outputs], and the share of them that took the light branch.
-        make: the module with this setting.
         source: what was searched: a light model with its gate, or a set of branches.
+        tested: what the test samples said; None where the walk stopped before it.
+        easy_share: of the test samples, those that took the light branch.
+        counts: what was executed for the test samples, where rows are routed.
+        maker: what makes its module, once it was tested.
     """
 
     name: str
@@ -41,16 +45,21 @@ class Setting:
     risk: float
     cost: float
     activity: float
-    test: Callable[[], tuple[Tensor, float]] = field(repr=False)
-    make: Callable[[], RoutedModule] = field(repr=False)
-    source: object = field(repr=False)
+    source: Any = field(repr=False)
     tested: Tested | None = None
     easy_share: float = 1.0
+    counts: Counts = field(default_factory=dict, repr=False)
+    maker: Maker | None = field(default=None, repr=False, compare=False)
 
     @property
     def accepted(self) -> bool:
         """Whether the test samples show the budget to hold."""
         return self.tested is not None and self.tested.accepted
+
+    def make(self) -> Any:  # noqa: ANN401  (a RoutedModule)
+        """Return the module with this setting, with a plan and a certificate of its own."""
+        assert self.maker is not None
+        return self.maker.made(self)
 
     def __str__(self) -> str:
         seen = "" if self.tested is None else f", test risk {self.tested.risk:.4g} (p = {self.tested.p_value:.3g})"
@@ -60,7 +69,7 @@ class Setting:
 
 
 def pareto(settings: Sequence[Setting], most_cost: float) -> list[Setting]:
-    """Those that no other beats in both risk and cost, safest first; dearer ones than `most_cost` are left out."""
+    """Return those that no other beats in both risk and cost, safest first; dearer ones than `most_cost` are left out."""
     kept: list[Setting] = []
     for setting in sorted(settings, key=lambda s: (s.risk, s.cost)):
         if setting.cost < min(most_cost, kept[-1].cost if kept else most_cost):
@@ -68,34 +77,20 @@ def pareto(settings: Sequence[Setting], most_cost: float) -> list[Setting]:
     return kept
 
 
-def walk_front(path: Sequence[Setting], budget: Budget) -> Iterator[Setting]:
-    """The tested settings of a path, in order, up to and with the first that fails; the caller may stop at any."""
-    shares: list[float] = []
-
-    def losses() -> Iterator[Tensor]:
-        for setting in path:
-            found, share = setting.test()
-            shares.append(share)
-            yield found
-
-    for setting, tested in zip(path, walk_steps(losses(), budget), strict=False):
-        yield replace(setting, tested=tested, easy_share=shares[-1])
-
-
-def walked_front(
-    path: Sequence[Setting], budget: Budget, interruptible: Callable[[], AbstractContextManager[object]]
+def tested_front(
+    path: Sequence[Setting], test: Callable[[Setting], Setting], interruptible: AbstractContextManager[object]
 ) -> list[Setting]:
-    """The same as a list; what was tested before Ctrl-C is kept."""
+    """Return the tested settings of a path, up to and with the first that fails; what was tested before Ctrl-C is kept."""
     front: list[Setting] = []
-    with interruptible():
-        for setting in walk_front(path, budget):
+    with interruptible:
+        for setting in fixed_sequence(path, test):
             front.append(setting)
     return front
 
 
 def fastest(front: Sequence[Setting], budget: Budget) -> Setting | str:
-    """The accepted setting that costs least, or why there is none."""
+    """Return the accepted setting that costs least, or why there is none."""
     accepted = [s for s in front if s.accepted]
     if not accepted:
-        return why_none([s.tested for s in front if s.tested is not None], budget)
+        return why_none(front[0].tested if front else None, budget)
     return min(accepted, key=lambda s: s.cost)

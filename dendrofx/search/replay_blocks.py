@@ -1,4 +1,4 @@
-"""Replaying block routing: the same branches fitted to the same data, the same tolerances, and nothing timed or decided."""
+"""Replay block routing: the same branches fitted to the same data, the same tolerances, and nothing timed or decided."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import torch
 from torch import fx, nn
 
 from dendrofx.errors import PlanError
-from dendrofx.finish import Recipe, attach
 from dendrofx.gates import GateForm, UserGate
 from dendrofx.gates.user import NotKept
 from dendrofx.graph.block import block_of
@@ -15,11 +14,11 @@ from dendrofx.graph.record import record_in_turn
 from dendrofx.graph.sites import Site, Sites
 from dendrofx.plan.entries import SitePlan
 from dendrofx.plan.plan import Plan
-from dendrofx.rewriting.module import RoutedModule, graph_names, set_tolerances
-from dendrofx.rewriting.rewrite import rewrite, use_exact
+from dendrofx.rewriting.recipe import Recipe
+from dendrofx.rewriting.rewrite import use_exact
 from dendrofx.search.choose import Candidate, SiteData, candidates, finite_rows
+from dendrofx.search.decision import Decision
 from dendrofx.values.calibration import Calibration
-from dendrofx.values.inputs import Inputs
 
 
 @torch.no_grad()
@@ -28,17 +27,15 @@ def replay_blocks(
     data: Calibration | None,
     plan: Plan,
     seed: int,
-    example: Inputs | None = None,
     gate: GateForm | None = None,
-) -> RoutedModule:
-    """The routed module that a plan's sites describe, with that plan.
+) -> Decision:
+    """Return the decision that a plan's sites describe.
 
     Args:
         live: the captured module, on live rows where the plan drops dead ones.
         data: the calibration data that the plan was made with, if any.
         plan: of its sites.
         seed: of the plan.
-        example: for the shapes in the printed graph.
         gate: that of the plan, where it is a module of the caller's.
 
     Raises:
@@ -60,13 +57,11 @@ def replay_blocks(
         parts = [finite_rows(block, r.rows[site.name]) for r in recorded]
         rows = SiteData(*parts) if parts else SiteData.without_rows(block, site.widths[0], seed)
         fitted[site.name] = _fitted(site, entries[site.name], rows, seed, gate)
-    branches = {name: c.branches for name, c in fitted.items()}
-    module = rewrite(captured, routed, branches)
-    names = graph_names(module)
-    set_tolerances(module, {names[s.name]: s.tolerance for s in plan.routed if s.tolerance is not None})
     weights = {s.name: 1.0 if s.weight is None else s.weight for s in plan.routed}
     scores = {name: c.score / weights[name] for name, c in fitted.items()}
-    return attach(module, plan, Recipe(captured, tuple(routed), branches, scores, weights), example)
+    recipe = Recipe(captured, tuple(routed), {name: c.branches for name, c in fitted.items()}, scores, weights)
+    module = recipe.build({s.name: s.tolerance for s in plan.routed if s.tolerance is not None})
+    return Decision(module, recipe, plan)
 
 
 def _exact(captured: fx.GraphModule, plan: Plan) -> tuple[fx.GraphModule, Sites]:

@@ -1,0 +1,129 @@
+"""Settings of block routing for a budget to certify: branches, tolerances and the weights between sites.
+
+Which sites are routed has been decided. Here, every set of branches that is cheapest at some share of the error budget is walked
+over its grid of multipliers, and over grids in which one site's weight is halved or doubled; the settings that no other beats in
+risk and cost are tested in order (`guarantee/front.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dendrofx.guarantee.budget import Budget
+from dendrofx.guarantee.front import Setting
+from dendrofx.guarantee.losses import counted_losses, reference_picks
+from dendrofx.guarantee.sequence import tested_step
+from dendrofx.rewriting.module import RoutedModule, set_tolerances, tolerances
+from dendrofx.rewriting.recipe import Recipe
+from dendrofx.search.blocks import BUDGET_SHARES, BlockSpace
+from dendrofx.search.calibrate import STEPS, apply_multiplier, multiplier_grid
+from dendrofx.search.choice import Choice
+from dendrofx.search.explore import MANY_SITES
+from dendrofx.values.counts import activity
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.measure import largest_mean
+
+WEIGHTS = (0.5, 2.0)
+# Grids with other weights than the sites' own take fewer steps, by this factor.
+FEWER = 4
+# A grid is left where the mean loss is this many times the limit.
+FAR = 3.0
+# Where settings lose the same, the one with fewer light rows is the safer one: by how much a share of light rows counts as risk.
+LIGHT_AS_RISK = 1e-3
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One set of branches, and a module to try its tolerances on."""
+
+    choice: Choice
+    recipe: Recipe
+    module: RoutedModule
+
+
+@torch.no_grad()
+def block_settings(space: BlockSpace, decided: Choice, budget: Budget) -> Iterator[Setting]:
+    """Yield the settings of the sites that were decided on."""
+    data = space.subject.data
+    assert data is not None
+    references = _references(space, data.walk)
+    for variant in _variants(space, decided):
+        for weights in _weightings(variant.recipe.weights):
+            yield from _walked(space, variant, weights, budget, references)
+
+
+@torch.no_grad()
+def tested(space: BlockSpace, budget: Budget, setting: Setting, references: Sequence[Sequence[Tensor]]) -> Setting:
+    """Return a setting with what the test samples say; rows are routed within samples, so that any sample may lose."""
+    data, variant = space.subject.data, setting.source
+    assert data is not None
+    assert space.covered is not None
+    set_tolerances(variant.module, setting.tolerances)
+    losses, counts = counted_losses(variant.module, data.test, references, budget, space.covered)
+    return replace(setting, tested=tested_step(losses, budget), counts=counts)
+
+
+def test_references(space: BlockSpace) -> list[list[Tensor]]:
+    """Return what the original gives for the test samples."""
+    assert space.subject.data is not None
+    return _references(space, space.subject.data.test)
+
+
+def _references(space: BlockSpace, batches: Sequence[Inputs]) -> list[list[Tensor]]:
+    assert space.covered is not None
+    return reference_picks(space.subject.original, space.subject.graph, batches, space.covered)
+
+
+def _variants(space: BlockSpace, decided: Choice) -> Iterator[Variant]:
+    """Yield what is decided, and the other choices for the same sites."""
+    seen: set[tuple[int, ...]] = set()
+    for share in (None, *BUDGET_SHARES):
+        choice = decided if share is None else space.choose(share).only(decided.chosen)
+        key = tuple(id(c) for c in choice.chosen.values())
+        if choice.chosen and key not in seen:
+            seen.add(key)
+            recipe = space.recipe(choice)
+            yield Variant(choice, recipe, recipe.build())
+
+
+def _weightings(weights: Mapping[str, float]) -> Iterator[Mapping[str, float]]:
+    """Yield the sites' weights, and each of them halved and doubled."""
+    yield weights
+    if 1 < len(weights) <= MANY_SITES:
+        for name, weight in weights.items():
+            for factor in WEIGHTS:
+                yield {**weights, name: factor * weight}
+
+
+def _walked(
+    space: BlockSpace,
+    variant: Variant,
+    weights: Mapping[str, float],
+    budget: Budget,
+    references: Sequence[Sequence[Tensor]],
+) -> Iterator[Setting]:
+    """Yield the settings of one grid, from nearly all rows hard to none, until the loss is far beyond the limit."""
+    chosen, data = variant.choice.chosen.values(), space.subject.data
+    assert data is not None
+    assert space.covered is not None
+    steps = space.steps(STEPS if weights is variant.recipe.weights else STEPS // FEWER)
+    forms = dict.fromkeys(f"{c.branches.light_form} with {c.branches.gate_form}" for c in chosen)
+    grid = multiplier_grid(list(variant.recipe.scores.values()), [c.full_macs for c in chosen], steps)
+    for multiplier in grid:
+        apply_multiplier(variant.module, weights, multiplier)
+        losses, counts = counted_losses(variant.module, data.walk, references, budget, space.covered)
+        loss = largest_mean(losses)
+        yield Setting(
+            ", ".join(forms),
+            {name: float(t) for name, t in tolerances(variant.module).items()},
+            loss + LIGHT_AS_RISK * (1 - activity(counts)),
+            space.cost(variant.choice, counts),
+            activity(counts),
+            variant,
+        )
+        if loss > FAR * budget.limit:
+            return

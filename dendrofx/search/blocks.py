@@ -1,0 +1,303 @@
+"""Rows of blocks: from what was explored and priced to a choice whose tolerances keep the budget.
+
+choose       each site's cheapest candidate at its part of the budget
+calibrate    one multiplier for all tolerances, walked on rows that were used for nothing yet
+review       refuse the sites that do not pay, and calibrate again
+
+Sites interact, in their errors and in their times: so the budget's share to choose at is tried on the model's output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import Tensor
+
+from dendrofx.graph.record import record_rows
+from dendrofx.graph.sites import Refusal, Site
+from dendrofx.guarantee.losses import counted_losses, reference_picks
+from dendrofx.machine.memory import release
+from dendrofx.machine.progress import progress
+from dendrofx.request import Request
+from dendrofx.rewriting.module import RoutedModule
+from dendrofx.rewriting.recipe import Recipe
+from dendrofx.rewriting.rewrite import use_exact
+from dendrofx.search.calibrate import STEPS, Outcome, Step, apply_multiplier, multiplier_grid, start_of, walk
+from dendrofx.search.choice import Choice
+from dendrofx.search.choose import PROBE_ROWS, Candidate
+from dendrofx.search.explore import MANY_SITES, explore
+from dendrofx.search.explored import Explored
+from dendrofx.search.prices import ExactForm, Price, cheapest
+from dendrofx.search.stopwatch import Timer
+from dendrofx.search.tuning import Tuning
+from dendrofx.subject import Subject
+from dendrofx.values.counts import Counts, of_sites, site_activity
+from dendrofx.values.covered import Covered, cover, covered_by
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.measure import counted_outputs, deviations, outputs
+
+# Shares of the budget at which the branches of several sites are chosen and tried together, and the steps of such a trial.
+BUDGET_SHARES = (4.0, 2.0, 1.0, 0.5, 0.25)
+TRIAL_STEPS = 16
+# The walks of models of many sites, which run the model once a step, take fewer steps.
+FEWER = 4
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A choice in force.
+
+    Attributes:
+        choice: what each site is given.
+        recipe: what the module was made from.
+        module: with its tolerances.
+        steps: of the walk that set them, those within the budget; the last one is in force.
+    """
+
+    choice: Choice
+    recipe: Recipe
+    module: RoutedModule
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def last(self) -> Step | None:
+        """The step in force."""
+        return self.steps[-1] if self.steps else None
+
+
+@dataclass(frozen=True)
+class BlockSpace:
+    """What the blocks of a model can be given, and what it costs.
+
+    Attributes:
+        subject: the model.
+        request: what was asked for.
+        covered: the outputs that are measured; None where none is.
+        explored: the candidates of every site.
+        tuning: their prices.
+    """
+
+    subject: Subject
+    request: Request
+    covered: Covered | None
+    explored: Explored
+    tuning: Tuning
+
+    @staticmethod
+    def explored_by(
+        subject: Subject, request: Request, timer: Timer | None, covered: Covered | None = None
+    ) -> BlockSpace:
+        """Fit the candidates of every site, and time them where there is a timer; `covered` where that is known already."""
+        covered = covered or covered_outputs(subject, request)
+        explored = explore(subject, request, covered, nullcontext() if timer is None else timer.interruptible())
+        release()
+        tuning = Tuning(explored, request, batch_sizes(request, subject))
+        if timer is not None and (subject.data is not None or (request.exact and subject.example is not None)):
+            tuning = tuning.timed(subject.graph, subject.sites, timer)
+        release()
+        return BlockSpace(subject, request, covered, explored, tuning)
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        """The selected sites."""
+        return self.subject.sites
+
+    def only(self, choice: Choice) -> BlockSpace:
+        """Return the space of what is chosen: on large models the other candidates, and the rows, weigh as much as the model."""
+        rows = self.explored.rows if self.subject.data is None else {}
+        explored = self.explored.only(choice.chosen, rows)
+        return replace(self, explored=explored, tuning=self.tuning.only(explored))
+
+    def rows(self, sites: Sequence[Site]) -> Mapping[str, Tensor]:
+        """Return rows that reach sites, to time them on; those that were dropped are recorded again."""
+        data, known = self.subject.data, self.explored.rows
+        if data is None or all(s.name in known for s in sites):
+            return known
+        return record_rows(self.subject.graph, sites, data.choose, self.request.seed).rows
+
+    # ------------------------------------------------------------------------------------------------ choose
+
+    def choose(self, share: float) -> Choice:
+        """Return each site's cheapest candidate at its part of `share` of the budget, or why it is refused."""
+        chosen: dict[str, Candidate] = {}
+        prices: dict[str, Price] = {}
+        refused = {r.site: r for r in self.subject.sites.refused} | dict(self.explored.refused)
+        for site in [s for s in self.sites if s.name in self.explored.found]:
+            known = self.tuning.known(site.name)
+            best = cheapest([self.price(site, c, self.activity(site, c, share)) for c in known]) if known else None
+            if best is not None and (best.pays or not self.request.decide):
+                chosen[site.name], prices[site.name] = best.candidate, best
+                continue
+            refused[site.name] = Refusal(site.name, self._too_dear(best), site.nodes[-1])
+        return Choice(chosen, prices, refused, self.request.exact)
+
+    def _too_dear(self, best: Price | None) -> str:
+        """Say why the cheapest candidate of a site is not taken."""
+        if best is None:
+            return "not timed: tuning was interrupted or out of time (tune_seconds) before its turn"
+        where = (
+            "calibration rows" if self.subject.data is not None else "standard normal probe rows (no data was given)"
+        )
+        branches = best.candidate.branches
+        forms = f"{branches.light_form} with {branches.gate_form}"
+        return f"no light form pays: the cheapest, {forms}, {best} within the budget on {where}"
+
+    def activity(self, site: Site, candidate: Candidate, share: float) -> float:
+        """Return the activity that a candidate needs within its part of the budget."""
+        if self.subject.data is None:
+            return float((~(candidate.score < self.request.max_deviation)).double().mean())
+        return candidate.activity_at(self.tuning.budget(site, share))
+
+    def price(self, site: Site, candidate: Candidate, activity: float, settled: bool = False) -> Price:
+        """Return what a candidate costs; a settled one keeps its full branch."""
+        return self.tuning.price(site.name, candidate, activity, settled)
+
+    def best_choice(self) -> tuple[Choice, float]:
+        """Return the choice at the share of the budget whose choice costs least, walked on the choosing rows.
+
+        Where errors of sites add up worse than independent ones, more cautious branches can end up cheaper. Also the multiplier
+        that its walk reached: calibration starts near it.
+        """
+        data = self.subject.data
+        if data is None:
+            return self.choose(1.0), 0.0
+        tried: dict[float, tuple[float, float]] = {}  # cost, and multiplier reached
+        seen: set[tuple[object, ...]] = set()
+        for share in progress(BUDGET_SHARES, "choosing jointly"):
+            choice = self.choose(share)
+            key = tuple((n, c.branches.light_form, c.branches.gate_form) for n, c in choice.chosen.items())
+            if key and key not in seen:
+                last = self.walked(choice, data.choose, self.steps(TRIAL_STEPS)).last
+                tried[share] = (
+                    (self.cost(choice, {}), 0.0) if last is None else (self.cost(choice, last.counts), last.multiplier)
+                )
+            seen.add(key)
+        best = min(tried, key=lambda share: tried[share][0], default=1.0)
+        return self.choose(best), tried.get(best, (1.0, 0.0))[1]
+
+    def cost(self, choice: Choice, counts: Counts) -> float:
+        """Return the cost of all explored sites over that of their blocks; a site without counts runs its block."""
+        blocks = {s.name: self.tuning.block_cost(s) for s in self.sites if s.name in self.explored.found}
+        costs = {
+            n: self.tuning.price(n, choice.chosen[n], site_activity(c), settled=True).cost
+            for n, c in of_sites(counts).items()
+        }
+        return sum(b * costs.get(n, 1.0) for n, b in blocks.items()) / sum(blocks.values())
+
+    # --------------------------------------------------------------------------------------------- calibrate
+
+    def exact_forms(self, choice: Choice) -> dict[str, ExactForm]:
+        """Return by name the exact forms of the sites that are not routed."""
+        if not choice.exact:
+            return {}
+        found = {s.name: self.tuning.exact_form(s.name) for s in self.sites if s.name not in choice.chosen}
+        return {name: form for name, form in found.items() if form is not None}
+
+    def recipe(self, choice: Choice) -> Recipe:
+        """Return what the module of a choice is made from."""
+        forms = self.exact_forms(choice)
+        exact = [s for s in self.sites if s.name in forms]
+        graph = use_exact(self.subject.graph, exact, {name: form.module for name, form in forms.items()})
+        weights = {n: self.explored.weights[n] for n in choice.chosen}
+        scores = {n: c.score / weights[n] for n, c in choice.chosen.items()}
+        branches = {n: c.branches for n, c in choice.chosen.items()}
+        return Recipe(graph, tuple(s for s in self.sites if s.name in branches), branches, scores, weights)
+
+    def walked(self, choice: Choice, batches: list[Inputs], steps: int, reached: float = 0.0) -> Calibrated:
+        """Walk the multiplier of a choice over a grid fixed by the choosing rows.
+
+        Args:
+            choice: what each site is given.
+            batches: what to walk on.
+            steps: of the grid.
+            reached: a multiplier to start near; not one that these batches reached.
+        """
+        recipe = self.recipe(choice)
+        module = recipe.build()
+        grid = multiplier_grid(list(recipe.scores.values()), [c.full_macs for c in choice.chosen.values()], steps)
+        budget = self.request.budget
+        limit = self.request.max_deviation if budget is None else budget.limit
+        start = start_of(grid, reached)
+        kept = walk(module, recipe.weights, grid, self.outcome(batches), limit, start, margin=budget is None)
+        return Calibrated(choice, recipe, module, tuple(kept))
+
+    def outcome(self, batches: Sequence[Inputs]) -> Outcome:
+        """Return what measures a module's deviations on batches, or its losses where there is a budget to certify."""
+        covered, budget = self.covered, self.request.budget
+        if budget is not None:
+            assert covered is not None
+            picks = reference_picks(self.subject.original, self.subject.graph, batches, covered)
+            return lambda gm: counted_losses(gm, batches, picks, budget, covered)
+        reference = outputs(self.subject.graph, batches, covered)
+
+        def measure(gm: RoutedModule) -> tuple[Tensor, Counts]:
+            found, counts = counted_outputs(gm, batches, covered)
+            return deviations(reference, found), counts
+
+        return measure
+
+    def steps(self, steps: int) -> int:
+        """Return how many steps a walk takes."""
+        return steps if len(self.sites) <= MANY_SITES else steps // FEWER
+
+    def calibrated(self, choice: Choice, reached: float) -> Calibrated:
+        """Return a choice with its tolerances."""
+        data = self.subject.data
+        if data is not None and choice.chosen:
+            return self.walked(choice, data.walk, self.steps(STEPS), reached)
+        recipe = self.recipe(choice)
+        module = recipe.build()
+        apply_multiplier(module, recipe.weights, self.request.max_deviation)
+        return Calibrated(choice, recipe, module)
+
+    def settled(self, choice: Choice, reached: float) -> Calibrated:
+        """Return a choice with its tolerances, less the sites that turn out not to pay."""
+        while True:
+            made = self.calibrated(choice, reached)
+            if not (self.request.decide and self.subject.data is not None and choice.chosen):
+                return made
+            choice, losers = self.reviewed(made)
+            if not losers:
+                return replace(made, choice=choice)
+            choice = choice.without(losers)
+
+    def reviewed(self, made: Calibrated) -> tuple[Choice, dict[Site, str]]:
+        """Return the choice with prices at the activity that the budget needs, and the sites that do not pay at it."""
+        prices = dict(made.choice.prices)
+        losers: dict[Site, str] = {}
+        for site in made.recipe.sites:
+            if made.last is None:
+                losers[site] = "even the smallest tolerance misses the budget on calibration rows"
+                continue
+            active = site_activity(made.last.counts[site.name])
+            price = prices[site.name] = self.price(site, made.choice.chosen[site.name], active, settled=True)
+            if not price.pays:
+                activity = f"at an activity of {100 * active:.1f} %"
+                losers[site] = f"{price} {activity}, which the budget needs on calibration rows"
+        return replace(made.choice, prices=prices), losers
+
+
+def covered_outputs(subject: Subject, request: Request) -> Covered | None:
+    """Return the outputs that are measured; None where none is.
+
+    Raises:
+        InputError: an output that is covered is not per sample.
+    """
+    measured = len(subject.sites) > 0 and request.max_deviation > 0
+    if subject.data is None or not (measured or request.output is not None):
+        return None
+    budget, batches = request.budget, subject.data.fit
+    if budget is not None:
+        return covered_by(subject.graph, batches, budget.cover, strict=True)
+    return covered_by(subject.graph, batches, partial(cover, asked=request.output), strict=False)
+
+
+def batch_sizes(request: Request, subject: Subject) -> tuple[int, ...]:
+    """Return samples per call that the decision is taken for, ascending."""
+    data, example = subject.data, subject.example
+    seen = data.sizes if data is not None else (example.samples,) if example is not None else (PROBE_ROWS,)
+    few = tuple(sorted({seen[0], seen[len(seen) // 2], seen[-1]}))
+    return request.batch_sizes or few

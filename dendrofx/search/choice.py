@@ -1,0 +1,37 @@
+"""A choice: what each site is given, and why the others are left as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from dendrofx.graph.sites import Refusal, Site
+from dendrofx.search.choose import Candidate
+from dendrofx.search.prices import Price
+
+
+@dataclass(frozen=True)
+class Choice:
+    """By site name.
+
+    Attributes:
+        chosen: the candidates of the sites that are routed.
+        prices: what they cost.
+        refused: why sites are not routed.
+        exact: whether sites that are not routed may run in an exact form.
+    """
+
+    chosen: Mapping[str, Candidate] = field(default_factory=dict)
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+    exact: bool = False
+
+    def without(self, sites: Mapping[Site, str]) -> Choice:
+        """Return the choice without some sites, each with the reason."""
+        gone = {s.name: Refusal(s.name, reason, s.nodes[-1]) for s, reason in sites.items()}
+        kept = {n: c for n, c in self.chosen.items() if n not in gone}
+        return replace(self, chosen=kept, refused={**self.refused, **gone})
+
+    def only(self, sites: Mapping[str, Candidate]) -> Choice:
+        """Return the choice for the sites that another one routes."""
+        return replace(self, chosen={n: c for n, c in self.chosen.items() if n in sites})

@@ -1,0 +1,288 @@
+"""Deciding at block scope: rows of blocks are routed, within a deviation or within a budget to certify.
+
+search    explore, price, choose and calibrate (`blocks.py`)
+race      the whole rewritten model against the original; while it does not win, the sites with the least gain go
+certify   with a budget, settings of what is left are tested on samples that served nothing (`block_settings.py`)
+
+The last word has the model's own time. Where live rows alone do not win, the model is decided again on all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from dendrofx.errors import InputError
+from dendrofx.graph.block import block_of
+from dendrofx.graph.find_sites import without_linears
+from dendrofx.guarantee.budget import Budget
+from dendrofx.guarantee.front import Setting, fastest, pareto, tested_front
+from dendrofx.machine.memory import release
+from dendrofx.plan.plan import Plan
+from dendrofx.plan.times import ModelTimes
+from dendrofx.request import Request
+from dendrofx.rewriting.module import RoutedModule, tolerances
+from dendrofx.search.block_settings import Variant, block_settings, test_references, tested
+from dendrofx.search.blocks import BlockSpace, Calibrated
+from dendrofx.search.certify import certified, warn_of_duplicates
+from dendrofx.search.choice import Choice
+from dendrofx.search.decision import Decision
+from dendrofx.search.entries import site_entries
+from dendrofx.search.explore import MANY_SITES
+from dendrofx.search.explored import Explored
+from dendrofx.search.stopwatch import Part, Timer
+from dendrofx.search.verify import judge, lost, site_alone, timing_batches, unreliable
+from dendrofx.subject import Subject
+from dendrofx.values.covered import Covered
+from dendrofx.values.fingerprint import data_fingerprint
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import CAPTURE
+
+INTERRUPTED = "tuning was interrupted before the rewritten model was timed against the original"
+
+
+@dataclass(frozen=True)
+class Raced:
+    """A choice in force that was raced against the original.
+
+    Attributes:
+        made: the choice.
+        times: of the last race; empty where none was run.
+        lost: why the model does not win even on live rows alone, and is to be decided on all rows; else None.
+    """
+
+    made: Calibrated
+    times: tuple[ModelTimes, ...] = ()
+    lost: str | None = None
+
+
+def decide_blocks(subject: Subject, request: Request, timer: Timer | None) -> Decision:
+    """Route rows of blocks.
+
+    Args:
+        subject: its graph on live rows, where the caller named a mask.
+        request: what was asked for.
+        timer: what times; None decides by counted cost alone.
+    """
+    space, raced = search(subject, request, timer)
+    if raced.lost is not None:
+        return decide_blocks(subject.on_all_rows(raced.lost, request.sites), request, timer)
+    if request.budget is None or subject.data is None:
+        return plainly_decided(space, raced, timer)
+    warn_of_duplicates(subject.data.test)
+    return _certified(space, raced, request.budget, timer)
+
+
+def search(
+    subject: Subject, request: Request, timer: Timer | None, covered: Covered | None = None
+) -> tuple[BlockSpace, Raced]:
+    """Return the space of a model's blocks, and the choice that wins against the original; see `BlockSpace.explored_by`."""
+    space = BlockSpace.explored_by(subject, request, timer, covered)
+    choice, reached = space.best_choice()
+    if request.budget is None and len(subject.sites) > MANY_SITES:  # with a budget the settings choose again
+        space = space.only(choice)
+        release()
+    raced = Raced(space.settled(choice, reached))
+    while request.decide and timer is not None and raced.lost is None and _rewrites(space, raced.made.choice):
+        choice, raced = _race(space, raced.made, timer)
+        if choice is raced.made.choice:
+            break
+        raced = replace(raced, made=space.settled(choice, reached))
+    return space, raced
+
+
+def _rewrites(space: BlockSpace, choice: Choice) -> bool:
+    """Whether anything is rewritten, and could be given up."""
+    return bool(choice.chosen or space.exact_forms(choice) or space.subject.original is not space.subject.graph)
+
+
+def _race(space: BlockSpace, made: Calibrated, timer: Timer) -> tuple[Choice, Raced]:
+    """Race the whole model; where it does not win, return a choice without the sites of the least predicted gain."""
+    request, choice, subject = space.request, made.choice, space.subject
+    times: tuple[ModelTimes, ...] = ()
+    release()
+    with timer.interruptible():
+        times = raced_times(space, made.module, timer)
+    release()
+    raced = Raced(made, times)
+    if not times:
+        untimed = subject.data is None and subject.example is None
+        return (choice, raced) if untimed else (choice.without(dict.fromkeys(made.recipe.sites, INTERRUPTED)), raced)
+    if (reason := lost(times, request.min_speedup)) is None:
+        return choice, raced
+    if not choice.chosen:
+        live = "on live rows alone the model"
+        why = None if space.exact_forms(choice) else lost(times, request.min_speedup, live)
+        return replace(choice, exact=False), replace(raced, lost=why)
+    blocks = {s: space.tuning.block_cost(s) for s in made.recipe.sites}
+    ranked = sorted(blocks, key=lambda s: (1 - choice.prices[s.name].cost) * blocks[s])
+    gone = ranked if unreliable(times, request.min_speedup) else ranked[: -(-len(ranked) // 4)]
+    return choice.without(dict.fromkeys(gone, reason)), raced
+
+
+def raced_times(space: BlockSpace, module: RoutedModule, timer: Timer) -> tuple[ModelTimes, ...]:
+    """Return the times of the rewritten model against the original, at every batch size."""
+    data, example = space.subject.data, space.subject.example
+    given: Sequence[Inputs] = [*data.choose, *data.walk] if data is not None else []
+    if not given and example is not None:
+        given = [example]
+    times = []
+    for size in space.tuning.sizes if given else ():
+        batches = timing_batches(given, size)
+        if not batches:
+            raise InputError(f"batch_sizes: no calibration batch can be cut or repeated to {size} samples")
+        times.append(judge(timer.models(space.subject.original, module, batches), size))
+    return tuple(times)
+
+
+def plainly_decided(space: BlockSpace, raced: Raced, timer: Timer | None, refusal: str = "") -> Decision:
+    """Return the decision within a deviation; or that a budget cannot be shown, and why."""
+    made, data, last = raced.made, space.subject.data, raced.made.last
+    entries = site_entries(space, made, {} if last is None else last.counts, _alone(space, made, timer))
+    names = () if space.covered is None else space.covered.covered
+    limits = [0.0] * len(names) if last is None else last.limits
+    plan = replace(
+        _plan(space, raced.times, timer),
+        sites=entries,
+        deviation=last.upper if last is not None else 0.0 if data is not None else None,
+        multiplier=None if last is None else last.multiplier,
+        outputs=dict.fromkeys(names) if space.request.budget is not None else dict(zip(names, limits, strict=True)),
+        refusal=refusal,
+        no_sites="" if entries else without_linears(space.subject.graph),
+    )
+    return Decision(made.module, made.recipe, plan)
+
+
+def _plan(space: BlockSpace, times: Sequence[ModelTimes], timer: Timer | None) -> Plan:
+    """Return what all plans of a space have in common."""
+    subject, covered, budget = space.subject, space.covered, space.request.budget
+    return Plan(
+        [],
+        space.request.max_deviation,
+        samples=None if subject.data is None else subject.data.samples,
+        models=list(times),
+        origin=subject.origin(space.request, space.tuning.sizes),
+        capture=str(subject.graph.meta.get(CAPTURE, "")),
+        dead_rows=subject.dead,
+        budget="" if budget is None or subject.data is None else str(budget),
+        outputs={} if covered is None else dict.fromkeys(covered.covered),
+        not_covered=[] if covered is None else list(covered.left),
+        timing="" if timer is None else "; ".join(timer.notes),
+    )
+
+
+def _alone(space: BlockSpace, made: Calibrated, timer: Timer | None) -> dict[str, float]:
+    """Time the routed sites alone, in turns, where their parts were timed: ms by name."""
+    timed = [s for s in made.recipe.sites if s.name in (space.tuning.measured or {})]
+    if timer is None or not timed:
+        return {}
+    if timer.expired:
+        timer.ran_out("routed sites were not timed alone")
+        return {}
+    rows, values = space.rows(timed), tolerances(made.module)
+    calls: dict[Part, tuple[nn.Module, Sequence[Inputs]]] = {}
+    for site in timed:
+        block, branches = block_of(space.subject.graph, site.nodes), made.choice.chosen[site.name].branches
+        alone = site_alone(block, branches, float(values[site.name]))
+        calls[site.name,] = (alone, [Inputs((space.tuning.batches(site.name, rows[site.name])[-1],))])
+    with timer.interruptible():
+        return {site: ms for (site,), ms in timer.calls(calls).items()}
+    return {}
+
+
+def _certified(space: BlockSpace, raced: Raced, budget: Budget, timer: Timer | None) -> Decision:
+    """Return the fastest setting of the chosen sites that is shown to keep a budget, if it wins against the original."""
+    choice, request, data = raced.made.choice, space.request, space.subject.data
+    assert data is not None
+    front, found = _tested(space, choice, budget, timer)
+    if isinstance(found, Setting) and request.decide and timer is not None:
+        module = found.source.recipe.build(found.tolerances)
+        raced = replace(raced, times=raced_times(space, module, timer))
+        reason = lost(raced.times, request.min_speedup, "within the budget the rewritten model")
+        found = found if reason is None else reason
+    if isinstance(found, str):
+        refused = choice.without(dict.fromkeys(raced.made.recipe.sites, f"not certified: {found}"))
+        none = replace(raced, made=space.calibrated(refused, 0.0))
+        decision = plainly_decided(space, none, timer, found)
+        plan = decision.plan
+    else:
+        plan = _plan(space, raced.times, timer)
+    if space.covered is None:
+        return decision
+    settings = BlockSettings(
+        _without_data(space), plan, tuple(front), budget, space.covered, data_fingerprint(data.test)
+    )
+    if isinstance(found, str):
+        return replace(decision, front=tuple(front), settings=settings)
+    chosen = settings.decided(found, _alone(space, settings.calibrated(found), timer))
+    return replace(chosen, front=tuple(front), settings=settings)
+
+
+def _tested(
+    space: BlockSpace, choice: Choice, budget: Budget, timer: Timer | None
+) -> tuple[list[Setting], Setting | str]:
+    """Return the settings that were tested, in order, and the fastest accepted one or why there is none."""
+    if not choice.chosen:
+        return [], "no site is routed: nothing pays"
+    path = pareto(list(block_settings(space, choice, budget)), most_cost=1.0)
+    if not path:
+        return [], "no setting of the routed sites is predicted to be faster than the original"
+    references = test_references(space)
+    interruptible = nullcontext() if timer is None else timer.interruptible()
+    front = tested_front(path, lambda s: tested(space, budget, s, references), interruptible)
+    return front, fastest(front, budget)
+
+
+def _without_data(space: BlockSpace) -> BlockSpace:
+    """Return what the settings of a space need to be decided: neither calibration nor candidates."""
+    bare = Explored(weights=space.explored.weights)
+    return replace(
+        space,
+        subject=replace(space.subject, data=None),
+        explored=bare,
+        tuning=replace(space.tuning, explored=bare),
+    )
+
+
+@dataclass(frozen=True)
+class BlockSettings:
+    """What decides for the settings of a front.
+
+    Attributes:
+        space: without data.
+        plan: what their plans have in common.
+        front: the tested settings, in order.
+        budget: what they keep; covered: in which outputs; inputs: on test samples with this fingerprint.
+    """
+
+    space: BlockSpace
+    plan: Plan
+    front: tuple[Setting, ...]
+    budget: Budget
+    covered: Covered
+    inputs: str
+
+    def calibrated(self, setting: Setting) -> Calibrated:
+        """Return the branches of a setting with its tolerances."""
+        variant = setting.source
+        assert isinstance(variant, Variant)
+        return Calibrated(variant.choice, variant.recipe, variant.recipe.build(setting.tolerances))
+
+    def decided(self, setting: Setting, measured: Mapping[str, float] | None = None) -> Decision:
+        """Return the decision for a setting that was accepted, with a certificate of its own."""
+        made = self.calibrated(setting)
+        model = self.space.subject.model
+        shown = certified(made.module, self.front, setting, self.budget, self.covered, self.inputs, model)
+        plan = replace(
+            self.plan,
+            sites=site_entries(self.space, made, setting.counts, measured),
+            deviation=None,
+            multiplier=None,
+            refusal="",
+            certificate=shown,
+            no_sites="",
+        )
+        return Decision(made.module, made.recipe, plan)

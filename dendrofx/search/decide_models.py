@@ -1,0 +1,253 @@
+"""Deciding at model scope: samples are routed between a light model and the original, within a budget to certify.
+
+Settings are searched on samples that fitted nothing, tested on others, and the fastest accepted one is timed against the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import fx, nn
+
+from dendrofx.gates import GateForm, LearnedGate, MarginGate
+from dendrofx.graph.find_sites import without_linears
+from dendrofx.guarantee.front import Setting, fastest, pareto, tested_front
+from dendrofx.light import LightForm
+from dendrofx.plan.entries import DeadRowsPlan, SitePlan
+from dendrofx.plan.plan import CascadePlan, Plan
+from dendrofx.plan.times import ModelTimes
+from dendrofx.request import Request
+from dendrofx.rewriting.recipe import CascadeRecipe
+from dendrofx.rewriting.rewrite import rewrite
+from dendrofx.search.cascade.lights import LightModel
+from dendrofx.search.cascade.models import ModelSpace
+from dendrofx.search.cascade.search import CallTimes, Gated, counted_times, gated, settings, tested
+from dendrofx.search.certify import certified, warn_of_duplicates
+from dendrofx.search.decision import Decision
+from dendrofx.search.stopwatch import Timer
+from dendrofx.search.verify import judge, lost, timing_batches
+from dendrofx.subject import Subject
+from dendrofx.values.counts import CASCADE
+from dendrofx.values.fingerprint import data_fingerprint
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import CAPTURE
+
+
+def decide_models(subject: Subject, request: Request, timer: Timer | None) -> Decision:
+    """Route samples between a light model and the original.
+
+    Args:
+        subject: its graph on live rows, where the caller named a mask.
+        request: with a budget.
+        timer: what times; None decides by counted cost.
+    """
+    assert subject.data is not None
+    assert request.budget is not None
+    warn_of_duplicates(subject.data.test)
+    space = ModelSpace.fitted(subject, request, request.budget, timer)
+    front, found = _tested(space, timer)
+    times: tuple[ModelTimes, ...] = ()
+    if isinstance(found, Setting) and request.decide and timer is not None:
+        times, reason = _raced(space, cascade_recipe(space, found.source).build(found.tolerances), timer, "the cascade")
+        found = found if reason is None else reason
+    if isinstance(found, str):
+        full_times, why = _full_alone(space, timer)
+        decision = _refused(space, found, why, _plan(space, full_times or times, timer))
+        plan = replace(decision.plan, dead_rows=subject.dead)
+    else:
+        plan = _plan(space, times, timer)
+    made = CascadeSettings(space.stripped(), plan, tuple(front), data_fingerprint(subject.data.test))
+    decision = decision if isinstance(found, str) else made.decided(found)
+    return replace(decision, front=tuple(front), settings=made)
+
+
+def _tested(space: ModelSpace, timer: Timer | None) -> tuple[list[Setting], Setting | str]:
+    """Return the settings that were tested, in order, and the fastest accepted one or why there is none."""
+    if space.missing:
+        return [], space.missing
+    path = model_path(space, timer)
+    if not path:
+        return [], "no light model with a gate is predicted to be faster than the original"
+    interruptible = nullcontext() if timer is None else timer.interruptible()
+    with torch.no_grad():
+        front = tested_front(path, lambda s: tested(s, space.budget), interruptible)
+    return front, fastest(front, space.budget)
+
+
+@torch.no_grad()
+def model_path(space: ModelSpace, timer: Timer | None) -> list[Setting]:
+    """Return the settings to test, safest first: fixed without a look at the test samples' losses."""
+    pairs = _pairs(space)
+    times = _times(space, [light for light, _ in space.lights], timer)
+    most = 1 / space.request.min_speedup if space.request.decide else float("inf")
+    return pareto([s for pair in pairs for s in settings(pair, times)], most)
+
+
+def _pairs(space: ModelSpace) -> list[Gated]:
+    """Return every light model with every gate that fits."""
+    request, budget = space.request, space.budget
+    gates: list[GateForm] = [request.gate] if request.gate is not None else [LearnedGate()]
+    if request.gate is None and budget.is_decision:
+        gates.insert(0, MarginGate())
+    return [
+        gated(light, form, outputs, space.full_outputs, space.reference, budget, request.seed)
+        for light, outputs in space.lights
+        for form in gates
+    ]
+
+
+def _times(space: ModelSpace, lights: Sequence[LightModel], timer: Timer | None) -> list[CallTimes]:
+    """Return what calls cost, timed where there is a timer."""
+    if timer is None:
+        return counted_times(lights, space.sizes)
+    original, full_model = space.proved.subject.original, space.full.module
+    found = []
+    for size in space.sizes:
+        counts = sorted({n for n in (1, size // 16, size // 4, size) if n >= 1})
+        batches = {n: timing_batches(space.proved.searched, n) for n in counts}
+        calls: dict[tuple[str, ...], tuple[nn.Module, Sequence[Inputs]]] = {("original", ""): (original, batches[size])}
+        calls.update({("light", light.name): (light.module, batches[size]) for light in lights})
+        calls.update({("full", str(n)): (full_model, batches[n]) for n in counts})
+        ms = timer.calls(calls)
+        base = ms["original", ""]
+        full = tuple((n, ms["full", str(n)] / base) for n in counts)
+        found.append(CallTimes(size, {light.name: ms["light", light.name] / base for light in lights}, full))
+    return found
+
+
+def cascade_recipe(space: ModelSpace, pair: Gated) -> CascadeRecipe:
+    """Return what the cascade of a light model with its gate is made from."""
+    proved = space.proved
+    return CascadeRecipe(
+        proved.subject.original,
+        pair.light.module,
+        space.full.module,
+        pair.gate,
+        proved.batched,
+        proved.decision,
+        proved.finite,
+    )
+
+
+def _raced(
+    space: ModelSpace, module: fx.GraphModule, timer: Timer, what: str
+) -> tuple[tuple[ModelTimes, ...], str | None]:
+    """Time a module against the original; why it (`what`) lost, if it did."""
+    times = []
+    for size in space.sizes:
+        batches = timing_batches(space.proved.data.test, size)
+        times.append(judge(timer.models(space.proved.subject.original, module, batches), size))
+    return tuple(times), lost(times, space.request.min_speedup, what)
+
+
+def _full_alone(space: ModelSpace, timer: Timer | None) -> tuple[tuple[ModelTimes, ...], str | None]:
+    """Return, without a cascade, the times of the full model alone and why it does not win; None where it does."""
+    request, subject = space.request, space.proved.subject
+    if request.full is not None or request.full_model is not None:
+        return (), "not tried without the cascade, for full= was named"
+    if not space.full.exact and subject.graph is subject.original:
+        return (), "not tried without the cascade, for full= was named"
+    if timer is None or not request.decide:
+        return (), None
+    return _raced(space, space.full.module, timer, "on live rows alone the model")
+
+
+def _plan(space: ModelSpace, times: Sequence[ModelTimes], timer: Timer | None) -> Plan:
+    """Return what all plans of a space have in common."""
+    proved = space.proved
+    subject, covered = proved.subject, proved.covered
+    return Plan(
+        [],
+        space.request.max_deviation,
+        samples=proved.data.samples,
+        models=list(times),
+        origin=subject.origin(space.request, space.sizes),
+        capture=str(subject.original.meta.get(CAPTURE, "")),
+        dead_rows=subject.dead,
+        budget=str(space.budget),
+        outputs=dict.fromkeys(covered.covered),
+        not_covered=list(covered.left),
+        timing="" if timer is None else "; ".join(timer.notes),
+        no_sites="" if len(subject.sites) else without_linears(subject.original),
+    )
+
+
+def _refused(space: ModelSpace, reason: str, full_lost: str | None, plan: Plan) -> Decision:
+    """Return what is left without a cascade: the original, on live rows and in exact forms where these win."""
+    subject, wins = space.proved.subject, full_lost is None
+    dead = plan.dead_rows
+    if dead is not None and not wins:
+        dead = DeadRowsPlan(dead.mask, "refused", full_lost or "")
+    plan = replace(
+        plan,
+        sites=_entries(space, None, wins),
+        dead_rows=dead,
+        cascade=CascadePlan("refused", reason),
+        refusal=reason,
+    )
+    return Decision(rewrite(space.full.module if wins else subject.original, [], {}), None, plan)
+
+
+def _entries(space: ModelSpace, light: LightModel | None, exact: bool) -> list[SitePlan]:
+    """Return a line per site."""
+    lights: Mapping[str, LightForm] = {} if light is None else {n: b.light_form for n, b in light.branches.items()}
+    inside = light is not None and light.plan is not None
+    reason = "routed in the light model" if inside else "in the light model"
+    entries = []
+    for site in space.proved.subject.sites:
+        form = space.full.exact.get(site.name)
+        full = form.form if form is not None and exact else None
+        if site.name in lights:
+            entries.append(SitePlan(site.name, "light", reason, site.shape, light=lights[site.name], full=full))
+        elif full is not None:
+            entries.append(SitePlan(site.name, "exact", "in the full model", site.shape, full=full))
+        else:
+            entries.append(SitePlan(site.name, "refused", "as it was in every model", site.shape))
+    return entries
+
+
+@dataclass(frozen=True)
+class CascadeSettings:
+    """What decides for the settings of a front.
+
+    Attributes:
+        space: without calibration.
+        plan: what their plans have in common.
+        front: the tested settings, in order.
+        inputs: fingerprint of the test samples.
+    """
+
+    space: ModelSpace
+    plan: Plan
+    front: tuple[Setting, ...]
+    inputs: str
+
+    def decided(self, setting: Setting) -> Decision:
+        """Return the decision for a setting that was accepted, with a certificate of its own."""
+        space, pair = self.space, setting.source
+        assert isinstance(pair, Gated)
+        recipe = cascade_recipe(space, pair)
+        module = recipe.build(setting.tolerances)
+        model, covered = space.proved.subject.model, space.proved.covered
+        shown = certified(module, self.front, setting, space.budget, covered, self.inputs, model)
+        cascade = CascadePlan(
+            "routed",
+            "",
+            pair.light.name,
+            pair.form,
+            space.request.full_model or space.request.full,
+            setting.tolerances[CASCADE],
+            1 - setting.easy_share,
+            pair.skill.value,
+            None if pair.margin_skill is None else pair.margin_skill.value,
+            setting.cost,
+            sum(s.accepted for s in self.front),
+            pair.light.plan,
+            space.full.plan,
+        )
+        entries = _entries(space, pair.light, exact=True)
+        plan = replace(self.plan, sites=entries, cascade=cascade, refusal="", certificate=shown)
+        return Decision(module, recipe, plan)

@@ -1,0 +1,79 @@
+"""Replay the plan of a cascade: the same light branches and gate fitted to the same data, nothing timed, searched or tested."""
+
+from __future__ import annotations
+
+import torch
+
+from dendrofx.errors import PlanError
+from dendrofx.gates import GateForm
+from dendrofx.gates.model import ModelRows
+from dendrofx.gates.user import NotKept
+from dendrofx.graph.block import block_of
+from dendrofx.graph.find_sites import find_sites
+from dendrofx.guarantee.budget import Budget
+from dendrofx.light import LightForm
+from dendrofx.plan.plan import Plan
+from dendrofx.rewriting.recipe import CascadeRecipe
+from dendrofx.rewriting.rewrite import rewrite, use_exact
+from dendrofx.search.cascade.forms import with_forms
+from dendrofx.search.cascade.models import Proved
+from dendrofx.search.cascade.search import picks
+from dendrofx.search.decision import Decision
+from dendrofx.search.replay_blocks import replay_blocks
+from dendrofx.subject import Subject
+from dendrofx.values.counts import CASCADE
+
+
+@torch.no_grad()
+def replay_cascade(subject: Subject, plan: Plan, seed: int, budget: Budget | None, gate: GateForm | None) -> Decision:
+    """Return the cascade that a plan describes, or the exact model where the plan refused one.
+
+    Args:
+        subject: its graph on live rows, where the plan drops dead ones; the calibration that the plan was made with.
+        plan: whose origin has been checked.
+        seed: of the plan.
+        budget: needed where it has a metric of the caller's.
+        gate: needed where it is a module of the caller's.
+
+    Raises:
+        PlanError: it cannot be made again from what is given.
+    """
+    cascade = plan.cascade
+    assert cascade is not None
+    base = subject.graph
+    sites = [s for s in find_sites(base) if s.name in {entry.name for entry in plan.sites}]
+    exact = {e.name: e.full for e in plan.sites if e.status in ("light", "exact") and e.full is not None}
+    replaced = [s for s in sites if s.name in exact]
+    full = use_exact(base, replaced, {s.name: exact[s.name].fit(block_of(base, s.nodes)) for s in replaced})
+    if cascade.status == "refused":
+        return Decision(rewrite(full, [], {}), None, plan)
+    asked = budget or _budget(plan)
+    proved = Proved.of(subject, asked, None)
+    data = proved.data
+    if cascade.full_plan is not None:
+        full = replay_blocks(base, data, cascade.full_plan, seed).module
+    elif isinstance(cascade.full, LightForm):
+        full = with_forms(base, sites, dict.fromkeys([s.name for s in sites], cascade.full), data, seed)
+    if cascade.light_plan is not None:
+        light = replay_blocks(base, data, cascade.light_plan, seed).module
+    else:
+        light = with_forms(base, sites, {e.name: e.light for e in plan.sites if e.light is not None}, data, seed)
+    form = gate if isinstance(cascade.gate, NotKept) else cascade.gate
+    fit = getattr(form, "fit_model", None)
+    if fit is None:
+        raise PlanError("the plan's gate is a module of yours: pass it again as gate=")
+    reference, outputs = (picks(m, data.gate, proved.covered) for m in (subject.original, light))
+    rows = ModelRows(outputs, reference, asked.losses(reference, outputs), asked.is_decision)
+    recipe = CascadeRecipe(
+        subject.original, light, full, fit(rows).eval(), proved.batched, proved.decision, proved.finite
+    )
+    return Decision(recipe.build({CASCADE: float(cascade.tolerance or 0.0)}), recipe, plan)
+
+
+def _budget(plan: Plan) -> Budget:
+    shown = plan.certificate
+    if shown is None:
+        raise PlanError("the plan routes samples without a certificate: take one that transform returned")
+    if (found := shown.budget) is None:
+        raise PlanError(f"the plan's budget has a metric of yours, {shown.metric}: pass it again as budget=")
+    return found

@@ -1,0 +1,117 @@
+"""`Subject`: the model as it is rewritten: its graph, on live rows where the caller named a mask, its sites, and its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import fx, nn
+
+from dendrofx.errors import InputError
+from dendrofx.graph.capture import capture_call, check_sizes, remember
+from dendrofx.graph.find_sites import find_sites
+from dendrofx.graph.given import Given
+from dendrofx.graph.sites import Selector, Sites
+from dendrofx.plan.entries import DeadRowsPlan
+from dendrofx.plan.origin import Origin, here
+from dendrofx.request import Request
+from dendrofx.rewriting.dead_rows import drop_dead_rows
+from dendrofx.values.calibration import Calibration
+from dendrofx.values.fingerprint import model_fingerprint
+from dendrofx.values.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is rewritten.
+
+    Attributes:
+        original: the captured module, on all rows.
+        graph: the same on live rows, or the original itself.
+        sites: the selected sites of `graph`.
+        data: calibration, or None.
+        example: inputs, where there are any.
+        model: fingerprint of the model; data has its own.
+        dead: what became of dead rows; None where the caller named no mask.
+    """
+
+    original: fx.GraphModule
+    graph: fx.GraphModule
+    sites: Sites
+    data: Calibration | None = None
+    example: Inputs | None = None
+    model: str = ""
+    dead: DeadRowsPlan | None = None
+
+    @staticmethod
+    def of(
+        model: nn.Module,
+        wrapper: str,
+        example_inputs: Any,  # noqa: ANN401  (a tensor, tuple or dict: checked by Inputs.of)
+        calibration: Iterable[Any] | None,
+        request: Request,
+        certified: bool,
+    ) -> Subject:
+        """Capture a model on what was given; dead rows are still in its graph.
+
+        Args:
+            model: the original.
+            wrapper: what was taken off it.
+            example_inputs: as `transform` takes them.
+            calibration: likewise.
+            request: what was asked for.
+            certified: a part of the calibration is set aside to test a budget.
+
+        Raises:
+            InputError: inputs that do not fit, or too few of them.
+            CaptureError: the model cannot be captured.
+        """
+        given = Given.read(model, example_inputs, calibration)
+        data = None if given.batches is None else Calibration.cut(given.batches, request.seed, certified)
+        masked = request.dead_rows is not None
+        if masked and given.example is None:
+            raise InputError(
+                f"dead_rows={request.dead_rows!r} is verified on inputs: pass example_inputs= or calibration="
+            )
+        others = [] if data is None else [*data.fit, *data.gate, *data.choose, *data.walk]
+        shapes = masked or request.scope == "model"
+        captured = capture_call(model, given.form, given.example, shapes, others, shared=True)
+        remember(captured, model, wrapper)
+        for number, batch in enumerate(given.batches or []):
+            check_sizes(captured, batch, number)
+        return Subject(captured, captured, Sites((), ()), data, given.example, model_fingerprint(model))
+
+    def selected(self, sites: Selector) -> Subject:
+        """Return it with the sites that may be routed."""
+        return replace(self, sites=find_sites(self.graph).select(sites))
+
+    def on_live_rows(self, dead_rows: str, sites: Selector) -> Subject:
+        """Return it with a graph that computes live rows alone.
+
+        Raises:
+            InputError: the mask contract does not hold, or calibration has padding where it does not.
+        """
+        assert self.example is not None
+        live, report = drop_dead_rows(self.original, dead_rows, self.example)
+        data = self.data
+        if data is not None and not report.takes([*data.fit, *data.gate, *data.choose, *data.walk, *data.test]):
+            raise InputError(
+                f"dead_rows={dead_rows!r}: the model ignores padding on the {report.side} alone, and calibration holds samples"
+                " with padding elsewhere: leave them out"
+            )
+        share = None if data is None else data.live_share(report.mask)
+        dead = DeadRowsPlan(dead_rows, "live", report.describe(share))
+        return replace(self, graph=live, dead=dead).selected(sites)
+
+    def on_all_rows(self, reason: str, sites: Selector) -> Subject:
+        """Return it with the original graph again, because live rows alone do not win."""
+        assert self.dead is not None
+        return replace(self, graph=self.original, dead=replace(self.dead, status="refused", reason=reason)).selected(
+            sites
+        )
+
+    def origin(self, request: Request, sizes: tuple[int, ...]) -> Origin:
+        """Return where a plan that is made now holds."""
+        data = None if self.data is None else self.data.fingerprint
+        return here(self.model, data, request.seed, sizes, request.min_speedup)
