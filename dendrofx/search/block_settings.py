@@ -17,13 +17,20 @@ from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.front import Setting
 from dendrofx.guarantee.losses import counted_losses, reference_picks
 from dendrofx.guarantee.sequence import tested_step
+from dendrofx.plan.plan import Plan
 from dendrofx.rewriting.module import RoutedModule, set_tolerances, tolerances
 from dendrofx.rewriting.recipe import Recipe
 from dendrofx.search.blocks import BUDGET_SHARES, BlockSpace
 from dendrofx.search.calibrate import STEPS, apply_multiplier, multiplier_grid
+from dendrofx.search.certify import certified
 from dendrofx.search.choice import Choice
+from dendrofx.search.decision import Decision
+from dendrofx.search.entries import site_entries
 from dendrofx.search.explore import MANY_SITES
+from dendrofx.search.explored import Explored
+from dendrofx.search.settle import Calibrated
 from dendrofx.values.counts import activity
+from dendrofx.values.covered import Covered
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import largest_mean
 
@@ -127,3 +134,55 @@ def _walked(
         )
         if loss > FAR * budget.limit:
             return
+
+
+def without_data(space: BlockSpace) -> BlockSpace:
+    """Return what the settings of a space need to be decided: neither calibration nor candidates."""
+    bare = Explored(weights=space.explored.weights)
+    return replace(
+        space,
+        subject=replace(space.subject, data=None),
+        explored=bare,
+        tuning=replace(space.tuning, explored=bare),
+    )
+
+
+@dataclass(frozen=True)
+class BlockSettings:
+    """What decides for the settings of a front.
+
+    Attributes:
+        space: without data.
+        plan: what their plans have in common.
+        front: the tested settings, in order.
+        budget: what they keep; covered: in which outputs; inputs: on test samples with this fingerprint.
+    """
+
+    space: BlockSpace
+    plan: Plan
+    front: tuple[Setting, ...]
+    budget: Budget
+    covered: Covered
+    inputs: str
+
+    def calibrated(self, setting: Setting) -> Calibrated:
+        """Return the branches of a setting with its tolerances."""
+        variant = setting.source
+        assert isinstance(variant, Variant)
+        return Calibrated(variant.choice, variant.recipe, variant.recipe.build(setting.tolerances))
+
+    def decided(self, setting: Setting, measured: Mapping[str, float] | None = None) -> Decision:
+        """Return the decision for a setting that was accepted, with a certificate of its own."""
+        made = self.calibrated(setting)
+        model = self.space.subject.model
+        shown = certified(made.module, self.front, setting, self.budget, self.covered, self.inputs, model)
+        plan = replace(
+            self.plan,
+            sites=site_entries(self.space, made, setting.counts, measured),
+            deviation=None,
+            multiplier=None,
+            refusal="",
+            certificate=shown,
+            no_sites="",
+        )
+        return Decision(made.module, made.recipe, plan)

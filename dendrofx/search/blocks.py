@@ -1,11 +1,4 @@
-"""Rows of blocks: from what was explored and priced to a choice whose tolerances keep the budget.
-
-choose       each site's cheapest candidate at its part of the budget
-calibrate    one multiplier for all tolerances, walked on rows that were used for nothing yet
-review       refuse the sites that do not pay, and calibrate again
-
-Sites interact, in their errors and in their times: so the budget's share to choose at is tried on the model's output.
-"""
+"""The blocks of a model: what each can be given, what that costs, and the choice at a share of the budget."""
 
 from __future__ import annotations
 
@@ -18,14 +11,10 @@ from torch import Tensor
 
 from dendrofx.graph.record import record_rows
 from dendrofx.graph.sites import Refusal, Site
-from dendrofx.guarantee.losses import counted_losses, reference_picks
 from dendrofx.machine.memory import release
-from dendrofx.machine.progress import progress
 from dendrofx.request import Request
-from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.recipe import Recipe
 from dendrofx.rewriting.rewrite import use_exact
-from dendrofx.search.calibrate import STEPS, Outcome, Step, apply_multiplier, multiplier_grid, start_of, walk
 from dendrofx.search.choice import Choice
 from dendrofx.search.choose import PROBE_ROWS, Candidate
 from dendrofx.search.explore import MANY_SITES, explore
@@ -36,36 +25,11 @@ from dendrofx.search.tuning import Tuning
 from dendrofx.subject import Subject
 from dendrofx.values.counts import Counts, of_sites, site_activity
 from dendrofx.values.covered import Covered, cover, covered_by
-from dendrofx.values.inputs import Inputs
-from dendrofx.values.measure import counted_outputs, deviations, outputs
 
-# Shares of the budget at which the branches of several sites are chosen and tried together, and the steps of such a trial.
+# Shares of the budget at which the branches of several sites are chosen and tried together.
 BUDGET_SHARES = (4.0, 2.0, 1.0, 0.5, 0.25)
-TRIAL_STEPS = 16
 # The walks of models of many sites, which run the model once a step, take fewer steps.
 FEWER = 4
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """A choice in force.
-
-    Attributes:
-        choice: what each site is given.
-        recipe: what the module was made from.
-        module: with its tolerances.
-        steps: of the walk that set them, those within the budget; the last one is in force.
-    """
-
-    choice: Choice
-    recipe: Recipe
-    module: RoutedModule
-    steps: tuple[Step, ...] = ()
-
-    @property
-    def last(self) -> Step | None:
-        """The step in force."""
-        return self.steps[-1] if self.steps else None
 
 
 @dataclass(frozen=True)
@@ -118,8 +82,6 @@ class BlockSpace:
             return known
         return record_rows(self.subject.graph, sites, data.choose, self.request.seed).rows
 
-    # ------------------------------------------------------------------------------------------------ choose
-
     def choose(self, share: float) -> Choice:
         """Return each site's cheapest candidate at its part of `share` of the budget, or why it is refused."""
         chosen: dict[str, Candidate] = {}
@@ -155,29 +117,6 @@ class BlockSpace:
         """Return what a candidate costs; a settled one keeps its full branch."""
         return self.tuning.price(site.name, candidate, activity, settled)
 
-    def best_choice(self) -> tuple[Choice, float]:
-        """Return the choice at the share of the budget whose choice costs least, walked on the choosing rows.
-
-        Where errors of sites add up worse than independent ones, more cautious branches can end up cheaper. Also the multiplier
-        that its walk reached: calibration starts near it.
-        """
-        data = self.subject.data
-        if data is None:
-            return self.choose(1.0), 0.0
-        tried: dict[float, tuple[float, float]] = {}  # cost, and multiplier reached
-        seen: set[tuple[object, ...]] = set()
-        for share in progress(BUDGET_SHARES, "choosing jointly"):
-            choice = self.choose(share)
-            key = tuple((n, c.branches.light_form, c.branches.gate_form) for n, c in choice.chosen.items())
-            if key and key not in seen:
-                last = self.walked(choice, data.choose, self.steps(TRIAL_STEPS)).last
-                tried[share] = (
-                    (self.cost(choice, {}), 0.0) if last is None else (self.cost(choice, last.counts), last.multiplier)
-                )
-            seen.add(key)
-        best = min(tried, key=lambda share: tried[share][0], default=1.0)
-        return self.choose(best), tried.get(best, (1.0, 0.0))[1]
-
     def cost(self, choice: Choice, counts: Counts) -> float:
         """Return the cost of all explored sites over that of their blocks; a site without counts runs its block."""
         blocks = {s.name: self.tuning.block_cost(s) for s in self.sites if s.name in self.explored.found}
@@ -186,8 +125,6 @@ class BlockSpace:
             for n, c in of_sites(counts).items()
         }
         return sum(b * costs.get(n, 1.0) for n, b in blocks.items()) / sum(blocks.values())
-
-    # --------------------------------------------------------------------------------------------- calibrate
 
     def exact_forms(self, choice: Choice) -> dict[str, ExactForm]:
         """Return by name the exact forms of the sites that are not routed."""
@@ -206,78 +143,9 @@ class BlockSpace:
         branches = {n: c.branches for n, c in choice.chosen.items()}
         return Recipe(graph, tuple(s for s in self.sites if s.name in branches), branches, scores, weights)
 
-    def walked(self, choice: Choice, batches: list[Inputs], steps: int, reached: float = 0.0) -> Calibrated:
-        """Walk the multiplier of a choice over a grid fixed by the choosing rows.
-
-        Args:
-            choice: what each site is given.
-            batches: what to walk on.
-            steps: of the grid.
-            reached: a multiplier to start near; not one that these batches reached.
-        """
-        recipe = self.recipe(choice)
-        module = recipe.build()
-        grid = multiplier_grid(list(recipe.scores.values()), [c.full_macs for c in choice.chosen.values()], steps)
-        budget = self.request.budget
-        limit = self.request.max_deviation if budget is None else budget.limit
-        start = start_of(grid, reached)
-        kept = walk(module, recipe.weights, grid, self.outcome(batches), limit, start, margin=budget is None)
-        return Calibrated(choice, recipe, module, tuple(kept))
-
-    def outcome(self, batches: Sequence[Inputs]) -> Outcome:
-        """Return what measures a module's deviations on batches, or its losses where there is a budget to certify."""
-        covered, budget = self.covered, self.request.budget
-        if budget is not None:
-            assert covered is not None
-            picks = reference_picks(self.subject.original, self.subject.graph, batches, covered)
-            return lambda gm: counted_losses(gm, batches, picks, budget, covered)
-        reference = outputs(self.subject.graph, batches, covered)
-
-        def measure(gm: RoutedModule) -> tuple[Tensor, Counts]:
-            found, counts = counted_outputs(gm, batches, covered)
-            return deviations(reference, found), counts
-
-        return measure
-
     def steps(self, steps: int) -> int:
         """Return how many steps a walk takes."""
         return steps if len(self.sites) <= MANY_SITES else steps // FEWER
-
-    def calibrated(self, choice: Choice, reached: float) -> Calibrated:
-        """Return a choice with its tolerances."""
-        data = self.subject.data
-        if data is not None and choice.chosen:
-            return self.walked(choice, data.walk, self.steps(STEPS), reached)
-        recipe = self.recipe(choice)
-        module = recipe.build()
-        apply_multiplier(module, recipe.weights, self.request.max_deviation)
-        return Calibrated(choice, recipe, module)
-
-    def settled(self, choice: Choice, reached: float) -> Calibrated:
-        """Return a choice with its tolerances, less the sites that turn out not to pay."""
-        while True:
-            made = self.calibrated(choice, reached)
-            if not (self.request.decide and self.subject.data is not None and choice.chosen):
-                return made
-            choice, losers = self.reviewed(made)
-            if not losers:
-                return replace(made, choice=choice)
-            choice = choice.without(losers)
-
-    def reviewed(self, made: Calibrated) -> tuple[Choice, dict[Site, str]]:
-        """Return the choice with prices at the activity that the budget needs, and the sites that do not pay at it."""
-        prices = dict(made.choice.prices)
-        losers: dict[Site, str] = {}
-        for site in made.recipe.sites:
-            if made.last is None:
-                losers[site] = "even the smallest tolerance misses the budget on calibration rows"
-                continue
-            active = site_activity(made.last.counts[site.name])
-            price = prices[site.name] = self.price(site, made.choice.chosen[site.name], active, settled=True)
-            if not price.pays:
-                activity = f"at an activity of {100 * active:.1f} %"
-                losers[site] = f"{price} {activity}, which the budget needs on calibration rows"
-        return replace(made.choice, prices=prices), losers
 
 
 def covered_outputs(subject: Subject, request: Request) -> Covered | None:

@@ -9,7 +9,7 @@ The last word has the model's own time. Where live rows alone do not win, the mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -25,14 +25,14 @@ from dendrofx.plan.plan import Plan
 from dendrofx.plan.times import ModelTimes
 from dendrofx.request import Request
 from dendrofx.rewriting.module import RoutedModule, tolerances
-from dendrofx.search.block_settings import Variant, block_settings, test_references, tested
-from dendrofx.search.blocks import BlockSpace, Calibrated
-from dendrofx.search.certify import certified, warn_of_duplicates
+from dendrofx.search.block_settings import BlockSettings, block_settings, test_references, tested, without_data
+from dendrofx.search.blocks import BlockSpace
+from dendrofx.search.certify import warn_of_duplicates
 from dendrofx.search.choice import Choice
 from dendrofx.search.decision import Decision
 from dendrofx.search.entries import site_entries
 from dendrofx.search.explore import MANY_SITES
-from dendrofx.search.explored import Explored
+from dendrofx.search.settle import Calibrated, best_choice, calibrated, settled
 from dendrofx.search.stopwatch import Part, Timer
 from dendrofx.search.verify import judge, lost, site_alone, timing_batches, unreliable
 from dendrofx.subject import Subject
@@ -81,16 +81,16 @@ def search(
 ) -> tuple[BlockSpace, Raced]:
     """Return the space of a model's blocks, and the choice that wins against the original; see `BlockSpace.explored_by`."""
     space = BlockSpace.explored_by(subject, request, timer, covered)
-    choice, reached = space.best_choice()
+    choice, reached = best_choice(space)
     if request.budget is None and len(subject.sites) > MANY_SITES:  # with a budget the settings choose again
         space = space.only(choice)
         release()
-    raced = Raced(space.settled(choice, reached))
+    raced = Raced(settled(space, choice, reached))
     while request.decide and timer is not None and raced.lost is None and _rewrites(space, raced.made.choice):
         choice, raced = _race(space, raced.made, timer)
         if choice is raced.made.choice:
             break
-        raced = replace(raced, made=space.settled(choice, reached))
+        raced = replace(raced, made=settled(space, choice, reached))
     return space, raced
 
 
@@ -205,7 +205,7 @@ def _certified(space: BlockSpace, raced: Raced, budget: Budget, timer: Timer | N
         found = found if reason is None else reason
     if isinstance(found, str):
         refused = choice.without(dict.fromkeys(raced.made.recipe.sites, f"not certified: {found}"))
-        none = replace(raced, made=space.calibrated(refused, 0.0))
+        none = replace(raced, made=calibrated(space, refused, 0.0))
         decision = plainly_decided(space, none, timer, found)
         plan = decision.plan
     else:
@@ -213,7 +213,7 @@ def _certified(space: BlockSpace, raced: Raced, budget: Budget, timer: Timer | N
     if space.covered is None:
         return decision
     settings = BlockSettings(
-        _without_data(space), plan, tuple(front), budget, space.covered, data_fingerprint(data.test)
+        without_data(space), plan, tuple(front), budget, space.covered, data_fingerprint(data.test)
     )
     if isinstance(found, str):
         return replace(decision, front=tuple(front), settings=settings)
@@ -234,55 +234,3 @@ def _tested(
     interruptible = nullcontext() if timer is None else timer.interruptible()
     front = tested_front(path, lambda s: tested(space, budget, s, references), interruptible)
     return front, fastest(front, budget)
-
-
-def _without_data(space: BlockSpace) -> BlockSpace:
-    """Return what the settings of a space need to be decided: neither calibration nor candidates."""
-    bare = Explored(weights=space.explored.weights)
-    return replace(
-        space,
-        subject=replace(space.subject, data=None),
-        explored=bare,
-        tuning=replace(space.tuning, explored=bare),
-    )
-
-
-@dataclass(frozen=True)
-class BlockSettings:
-    """What decides for the settings of a front.
-
-    Attributes:
-        space: without data.
-        plan: what their plans have in common.
-        front: the tested settings, in order.
-        budget: what they keep; covered: in which outputs; inputs: on test samples with this fingerprint.
-    """
-
-    space: BlockSpace
-    plan: Plan
-    front: tuple[Setting, ...]
-    budget: Budget
-    covered: Covered
-    inputs: str
-
-    def calibrated(self, setting: Setting) -> Calibrated:
-        """Return the branches of a setting with its tolerances."""
-        variant = setting.source
-        assert isinstance(variant, Variant)
-        return Calibrated(variant.choice, variant.recipe, variant.recipe.build(setting.tolerances))
-
-    def decided(self, setting: Setting, measured: Mapping[str, float] | None = None) -> Decision:
-        """Return the decision for a setting that was accepted, with a certificate of its own."""
-        made = self.calibrated(setting)
-        model = self.space.subject.model
-        shown = certified(made.module, self.front, setting, self.budget, self.covered, self.inputs, model)
-        plan = replace(
-            self.plan,
-            sites=site_entries(self.space, made, setting.counts, measured),
-            deviation=None,
-            multiplier=None,
-            refusal="",
-            certificate=shown,
-            no_sites="",
-        )
-        return Decision(made.module, made.recipe, plan)

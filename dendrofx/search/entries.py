@@ -9,8 +9,9 @@ from dendrofx.graph.sites import Refusal, Site
 from dendrofx.light import Prepacked
 from dendrofx.plan.entries import SitePlan
 from dendrofx.rewriting.module import tolerances
-from dendrofx.search.blocks import BlockSpace, Calibrated
+from dendrofx.search.blocks import BlockSpace
 from dendrofx.search.prices import ExactForm
+from dendrofx.search.settle import Calibrated
 from dendrofx.values.counts import Counts, site_activity, site_compute
 
 

@@ -1,0 +1,150 @@
+"""Settle a choice: tolerances that keep the budget, and no site that does not pay.
+
+calibrate    one multiplier for all tolerances, walked on rows that were used for nothing yet
+review       refuse the sites that do not pay, and calibrate again
+
+Sites interact, in their errors and in their times: so the budget's share to choose at is tried on the model's output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from dendrofx.graph.sites import Site
+from dendrofx.guarantee.losses import counted_losses, reference_picks
+from dendrofx.machine.progress import progress
+from dendrofx.rewriting.module import RoutedModule
+from dendrofx.rewriting.recipe import Recipe
+from dendrofx.search.blocks import BUDGET_SHARES, BlockSpace
+from dendrofx.search.calibrate import STEPS, Outcome, Step, apply_multiplier, multiplier_grid, start_of, walk
+from dendrofx.search.choice import Choice
+from dendrofx.values.counts import Counts, site_activity
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.measure import counted_outputs, deviations, outputs
+
+# The steps of a trial of branches that are chosen together.
+TRIAL_STEPS = 16
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A choice in force.
+
+    Attributes:
+        choice: what each site is given.
+        recipe: what the module was made from.
+        module: with its tolerances.
+        steps: of the walk that set them, those within the budget; the last one is in force.
+    """
+
+    choice: Choice
+    recipe: Recipe
+    module: RoutedModule
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def last(self) -> Step | None:
+        """The step in force."""
+        return self.steps[-1] if self.steps else None
+
+
+def best_choice(space: BlockSpace) -> tuple[Choice, float]:
+    """Return the choice at the share of the budget whose choice costs least, walked on the choosing rows.
+
+    Where errors of sites add up worse than independent ones, more cautious branches can end up cheaper. Also the multiplier
+    that its walk reached: calibration starts near it.
+    """
+    data = space.subject.data
+    if data is None:
+        return space.choose(1.0), 0.0
+    tried: dict[float, tuple[float, float]] = {}  # cost, and multiplier reached
+    seen: set[tuple[object, ...]] = set()
+    for share in progress(BUDGET_SHARES, "choosing jointly"):
+        choice = space.choose(share)
+        key = tuple((n, c.branches.light_form, c.branches.gate_form) for n, c in choice.chosen.items())
+        if key and key not in seen:
+            last = walked(space, choice, data.choose, space.steps(TRIAL_STEPS)).last
+            tried[share] = (
+                (space.cost(choice, {}), 0.0) if last is None else (space.cost(choice, last.counts), last.multiplier)
+            )
+        seen.add(key)
+    best = min(tried, key=lambda share: tried[share][0], default=1.0)
+    return space.choose(best), tried.get(best, (1.0, 0.0))[1]
+
+
+def walked(space: BlockSpace, choice: Choice, batches: list[Inputs], steps: int, reached: float = 0.0) -> Calibrated:
+    """Walk the multiplier of a choice over a grid fixed by the choosing rows.
+
+    Args:
+        space: what sites can be given.
+        choice: what each site is given.
+        batches: what to walk on.
+        steps: of the grid.
+        reached: a multiplier to start near; not one that these batches reached.
+    """
+    recipe = space.recipe(choice)
+    module = recipe.build()
+    grid = multiplier_grid(list(recipe.scores.values()), [c.full_macs for c in choice.chosen.values()], steps)
+    budget = space.request.budget
+    limit = space.request.max_deviation if budget is None else budget.limit
+    start = start_of(grid, reached)
+    kept = walk(module, recipe.weights, grid, outcome(space, batches), limit, start, margin=budget is None)
+    return Calibrated(choice, recipe, module, tuple(kept))
+
+
+def outcome(space: BlockSpace, batches: Sequence[Inputs]) -> Outcome:
+    """Return what measures a module's deviations on batches, or its losses where there is a budget to certify."""
+    covered, budget = space.covered, space.request.budget
+    if budget is not None:
+        assert covered is not None
+        picks = reference_picks(space.subject.original, space.subject.graph, batches, covered)
+        return lambda gm: counted_losses(gm, batches, picks, budget, covered)
+    reference = outputs(space.subject.graph, batches, covered)
+
+    def measure(gm: RoutedModule) -> tuple[Tensor, Counts]:
+        found, counts = counted_outputs(gm, batches, covered)
+        return deviations(reference, found), counts
+
+    return measure
+
+
+def calibrated(space: BlockSpace, choice: Choice, reached: float) -> Calibrated:
+    """Return a choice with its tolerances."""
+    data = space.subject.data
+    if data is not None and choice.chosen:
+        return walked(space, choice, data.walk, space.steps(STEPS), reached)
+    recipe = space.recipe(choice)
+    module = recipe.build()
+    apply_multiplier(module, recipe.weights, space.request.max_deviation)
+    return Calibrated(choice, recipe, module)
+
+
+def settled(space: BlockSpace, choice: Choice, reached: float) -> Calibrated:
+    """Return a choice with its tolerances, less the sites that turn out not to pay."""
+    while True:
+        made = calibrated(space, choice, reached)
+        if not (space.request.decide and space.subject.data is not None and choice.chosen):
+            return made
+        choice, losers = reviewed(space, made)
+        if not losers:
+            return replace(made, choice=choice)
+        choice = choice.without(losers)
+
+
+def reviewed(space: BlockSpace, made: Calibrated) -> tuple[Choice, dict[Site, str]]:
+    """Return the choice with prices at the activity that the budget needs, and the sites that do not pay at it."""
+    prices = dict(made.choice.prices)
+    losers: dict[Site, str] = {}
+    for site in made.recipe.sites:
+        if made.last is None:
+            losers[site] = "even the smallest tolerance misses the budget on calibration rows"
+            continue
+        active = site_activity(made.last.counts[site.name])
+        price = prices[site.name] = space.price(site, made.choice.chosen[site.name], active, settled=True)
+        if not price.pays:
+            activity = f"at an activity of {100 * active:.1f} %"
+            losers[site] = f"{price} {activity}, which the budget needs on calibration rows"
+    return replace(made.choice, prices=prices), losers
