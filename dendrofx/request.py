@@ -142,7 +142,7 @@ def kept_budget(plan: Plan, budget: Budget | None) -> Budget | None:
 def check_tuning(
     full: object, batch_sizes: object, min_speedup: object, tune_seconds: object
 ) -> tuple[int, ...] | None:
-    """The batch sizes, ascending."""
+    """Return the batch sizes, ascending."""
     if not (full is None or isinstance(full, LightForm | Routed)):
         raise InputError(
             f"full must be a light form such as dendrofx.Prepacked() or dendrofx.Pruned(energy=1.0), got {full!r}"
@@ -176,7 +176,7 @@ def check_budget(budget: object, scope: object, max_deviation: object, calibrati
 
 
 def split_output(output: object, budget: Budget | None, calibration: object) -> tuple[Named, Budget | None]:
-    """What the budget is about, and the budget to certify with the same in it.
+    """Return what the budget is about, and the budget to certify with the same in it.
 
     Raises:
         InputError: the two name different outputs, or nothing is measured on them.

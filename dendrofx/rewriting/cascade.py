@@ -29,7 +29,7 @@ NEVER_EASY_ONLY = 2.0
 
 
 def list_form(gm: fx.GraphModule) -> RoutedModule:
-    """The same graph from one list of tensors to one list of tensors, so that a leaf can call any model.
+    """Return the same graph from one list of tensors to one list of tensors, so that a leaf can call any model.
 
     Args:
         gm: left unchanged; parameters are shared.
@@ -53,7 +53,7 @@ def list_form(gm: fx.GraphModule) -> RoutedModule:
 
 
 def flat(result: Any) -> list[fx.Node]:  # noqa: ANN401
-    """The nodes of an output, in order."""
+    """Return the nodes of an output, in order."""
     found: list[fx.Node] = []
     fx.node.map_arg(result, lambda n: found.append(n) or n)  # type: ignore[func-returns-value]
     return found
@@ -68,7 +68,7 @@ def build(
     decision: int,
     finite: Sequence[str] = (),
 ) -> RoutedModule:
-    """The cascade, at tolerance 0: every sample is recomputed, and the outputs are those of `full`.
+    """Return the cascade, at tolerance 0: every sample is recomputed, and the outputs are those of `full`.
 
     Args:
         captured: whose inputs and outputs it has.
@@ -114,7 +114,7 @@ def build(
 
 
 def finite_inputs(batched: Sequence[str], batches: Sequence[Inputs]) -> tuple[str, ...]:
-    """The float inputs with samples that are finite in every batch: an additive mask of -inf is like any other input."""
+    """Return the float inputs with samples that are finite in every batch: an additive mask of -inf is like any other input."""
     found = []
     for name in batched:
         given = [dict(b.kwargs)[name] for b in batches if name in dict(b.kwargs)]

@@ -96,7 +96,7 @@ class RoutedModule(fx.GraphModule):
         return super().load_state_dict(state_dict, strict, assign)
 
     def __copy__(self) -> RoutedModule:
-        """A module of its own with the same branches, weights and tolerances, and the plan."""
+        """Return a module of its own with the same branches, weights and tolerances, and the plan."""
         made = RoutedModule(self, copy.deepcopy(self.graph))
         made.meta.update(self.meta)
         name_as_original(made)
@@ -140,7 +140,7 @@ def _counted_as_the_model(module: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def _rebuilt(packed: PackedModule) -> RoutedModule:
-    """A pickled module."""
+    """Rebuild a pickled module."""
     made = cast(RoutedModule, packed.unpack(RoutedModule))
     name_as_original(made)
     return made
@@ -153,7 +153,7 @@ def name_as_original(module: RoutedModule) -> None:
 
 
 def routed_nodes(gm: fx.GraphModule) -> Iterator[tuple[str, fx.Node]]:
-    """`(site name, its full node)` of every routed site, in graph order."""
+    """Return `(site name, its full node)` of every routed site, in graph order."""
     for node in gm.graph.nodes:
         if node.op == "call_module" and isinstance(gm.get_submodule(str(node.target)), FullOnHardRows):
             rows = cast(fx.Node, node.args[0])
@@ -161,18 +161,18 @@ def routed_nodes(gm: fx.GraphModule) -> Iterator[tuple[str, fx.Node]]:
 
 
 def graph_names(gm: fx.GraphModule) -> dict[str, str]:
-    """Each routed site's name inside the module: `fc1..fc2` -> `fc1_fc2`, of `routed.fc1_fc2.gate`."""
+    """Return each routed site's name inside the module: `fc1..fc2` -> `fc1_fc2`, of `routed.fc1_fc2.gate`."""
     return {site: str(node.target).split(".")[-2] for site, node in routed_nodes(gm)}
 
 
 def site_modules(gm: fx.GraphModule, full_node: fx.Node) -> dict[str, nn.Module]:
-    """The gate, light and full leaves of a routed site."""
+    """Return the gate, light and full leaves of a routed site."""
     prefix = str(full_node.target).rpartition(".")[0]
     return {part: gm.get_submodule(f"{prefix}.{part}") for part in ("gate", "light", "full")}
 
 
 def tolerances(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The tolerance buffers of a routed module by site, as the plan names it; write to them with `.fill_(value)`.
+    """Return the tolerance buffers of a routed module by site, as the plan names it; write to them with `.fill_(value)`.
 
     Args:
         module: eager, scripted, or loaded from a file. A frozen module has none: set them before freezing.
@@ -220,7 +220,7 @@ def set_tolerances(module: nn.Module, values: Mapping[str, float]) -> None:
 
 
 def _tolerance(name: str, value: object) -> float:
-    """A tolerance that float32 holds."""
+    """Check a tolerance, and return one that float32 holds."""
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         value = value.item()
     number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
@@ -232,7 +232,7 @@ def _tolerance(name: str, value: object) -> float:
 
 
 def _tolerances(module: nn.Module) -> list[tuple[str, str, torch.Tensor]]:
-    """`(name inside the module, name in the plan, buffer)` of every routed site."""
+    """Return `(name inside the module, name in the plan, buffer)` of every routed site."""
     if not isinstance(module, nn.Module):
         raise InputError(f"tolerances are those of a module that transform returned, or of its script, got {module!r}")
     found = []
@@ -245,7 +245,7 @@ def _tolerances(module: nn.Module) -> list[tuple[str, str, torch.Tensor]]:
 
 
 def counted_graph(gm: fx.GraphModule) -> fx.Graph:
-    """The graph of `forward_counted`: `forward`'s nodes, then one `count_rows` per routed site."""
+    """Return the graph of `forward_counted`: `forward`'s nodes, then one `count_rows` per routed site."""
     graph = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
     result = graph.graph_copy(gm.graph, copied)
@@ -269,7 +269,7 @@ def counted_graph(gm: fx.GraphModule) -> fx.Graph:
 
 
 def _cascade_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> fx.Node | None:
-    """In the copied graph of a cascade, its two models called for their counts; the node that joins them, None of other graphs."""
+    """Call both models of a cascade for their counts, in the copied graph; return the node that joins them, if there is one."""
     found = [
         n
         for n in gm.graph.nodes
@@ -288,7 +288,7 @@ def _cascade_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node
 
 
 def _called_counted(graph: fx.Graph, call: fx.Node) -> fx.Node:
-    """A call of a module made one of its `forward_counted`; the node of its counts."""
+    """Make a call of a module one of its `forward_counted`; return the node of its counts."""
     with graph.inserting_before(call):
         module = graph.create_node("get_attr", str(call.target))
         pair = graph.call_method("forward_counted", (module, *call.args))
@@ -299,7 +299,7 @@ def _called_counted(graph: fx.Graph, call: fx.Node) -> fx.Node:
 
 
 def _live_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> dict[str, fx.Node]:
-    """The node that counts what dead rows spared, where rows are dropped."""
+    """Return the node that counts what dead rows spared, where rows are dropped."""
     rows = next((n for n in gm.graph.nodes if n.target is live_rows), None)
     if rows is None:
         return {}

@@ -28,7 +28,7 @@ class Branches:
 
 
 def rewrite(captured: fx.GraphModule, sites: Sequence[Site], branches: Mapping[str, Branches]) -> RoutedModule:
-    """A new module in which each site is routed; every tolerance is 0.
+    """Return a new module in which each site is routed; every tolerance is 0.
 
     It computes the same function, as far as the full branches are the original blocks or exact forms of them.
 
@@ -55,7 +55,7 @@ def rewrite(captured: fx.GraphModule, sites: Sequence[Site], branches: Mapping[s
 
 
 def use_exact(captured: fx.GraphModule, sites: Sequence[Site], forms: Mapping[str, nn.Module]) -> fx.GraphModule:
-    """A new module in which `sites` are computed by exact forms; the captured one itself where there are none.
+    """Return a new module in which `sites` are computed by exact forms; the captured one itself where there are none.
 
     Args:
         captured: left unchanged; its parameters are shared.

@@ -68,7 +68,7 @@ class Step:
 
 
 def upper_limit(losses: Tensor, quantile: float = ONE_SIDED_95) -> float:
-    """One-sided upper confidence limit of the mean of f64[N], at 95 % by default; infinity for fewer than two samples."""
+    """Return the one-sided upper confidence limit of the mean of f64[N], at 95 % by default; infinity for fewer than two samples."""
     n = len(losses)
     if n < 2:
         return math.inf
@@ -83,7 +83,7 @@ def apply_multiplier(gm: RoutedModule, weights: Mapping[str, float], multiplier:
 
 
 def multiplier_grid(scores: Sequence[Tensor], macs: Sequence[int], steps: int = STEPS) -> list[float]:
-    """Ascending multipliers at which activity falls from 1 to 0 in even steps, on the rows behind `scores`.
+    """Return ascending multipliers at which activity falls from 1 to 0 in even steps, on the rows behind `scores`.
 
     Args:
         scores: per site f32[N], its rows' scores in units of the multiplier (divided by the site's weight).
@@ -107,7 +107,7 @@ def multiplier_grid(scores: Sequence[Tensor], macs: Sequence[int], steps: int = 
 
 
 def start_of(grid: Sequence[float], reached: float) -> int:
-    """The step to start a walk at, from the multiplier that the choosing rows reached, 0 where they reached none."""
+    """Return the step to start a walk at, from the multiplier that the choosing rows reached, 0 where they reached none."""
     return max(bisect_right(grid, reached) - 1 - math.ceil(BELOW * len(grid)), 0)
 
 

@@ -67,7 +67,7 @@ def certified(
 
 
 def warn_of_duplicates(test: Sequence[Inputs]) -> None:
-    """A warning where test samples occur more than once: they say less than as many different ones."""
+    """Warn where test samples occur more than once: they say less than as many different ones."""
     seen = Counter(_digest([t[i] for t in b.carrying]) for b in test if _cut(b) for i in range(b.samples))
     again = sum(n - 1 for n in seen.values())
     if again:
@@ -79,7 +79,7 @@ def warn_of_duplicates(test: Sequence[Inputs]) -> None:
 
 
 def _cut(batch: Inputs) -> bool:
-    """Whether its samples can be told apart: they can, unless it is one sample of tensors of several sizes."""
+    """Return whether its samples can be told apart: they can, unless it is one sample of tensors of several sizes."""
     return all(t.dim() > 0 and t.size(0) == batch.samples for t in batch.carrying)
 
 

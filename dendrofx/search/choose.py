@@ -46,7 +46,7 @@ class Candidate:
     full_macs: int
 
     def activity_at(self, budget: float) -> float:
-        """The smallest share of hard rows at which the upper limit of the mean error keeps the budget.
+        """Return the smallest share of hard rows at which the upper limit of the mean error keeps the budget.
 
         Hard rows count 0; the limit is that of the walk, so that the choice expects what calibration will allow.
         """
@@ -78,7 +78,7 @@ class Candidate:
 
 @torch.no_grad()
 def relative_error(data: BlockData, light: nn.Module | LightRuns) -> Tensor:
-    """f32[N], the site's own relative output error: `||light(x) - block(x)|| / ||block(x)||`."""
+    """Return f32[N], the site's own relative output error: `||light(x) - block(x)|| / ||block(x)||`."""
     assert data.rows is not None
     out = LightRuns.of(light).read(data.rows, "light").out
     error: Tensor = (out - data.outputs).norm(dim=1) / data.outputs.norm(dim=1).clamp_min(1e-12)
@@ -87,7 +87,7 @@ def relative_error(data: BlockData, light: nn.Module | LightRuns) -> Tensor:
 
 @torch.no_grad()
 def scores(form: GateForm, gate: nn.Module, light: nn.Module | LightRuns, rows: Tensor) -> Tensor:
-    """f32[N], what a fitted gate gives the rows."""
+    """Return f32[N], what a fitted gate gives the rows."""
     if form.reads == "input":
         return gate(rows)  # type: ignore[no-any-return]
     return gate(rows, LightRuns.of(light).read(rows, form.reads))  # type: ignore[no-any-return]
@@ -109,7 +109,7 @@ class SiteData:
 
     @staticmethod
     def without_rows(block: nn.Sequential, width: int, seed: int) -> SiteData:
-        """No data: forms that need none are compared on 256 standard normal probe rows."""
+        """Return data where there is none: forms that need none are compared on 256 standard normal probe rows."""
         probe = torch.randn(PROBE_ROWS, width, generator=torch.Generator().manual_seed(seed))
         return SiteData(BlockData(block), BlockData(block), BlockData(block, probe))
 
@@ -197,12 +197,12 @@ def _with_gates(
 
 
 def finite_rows(block: nn.Sequential, rows: Tensor) -> BlockData:
-    """The rows on which the block and all its hidden values are finite."""
+    """Return the rows on which the block and all its hidden values are finite."""
     data = BlockData(block, rows)
     finite = torch.stack([v.isfinite().all(1) for v in [*data.inputs, data.outputs]]).all(0)
     return data if bool(finite.all()) else BlockData(block, rows[finite])
 
 
 def _tail_sums(values: Tensor) -> Tensor:
-    """f64[N] -> f64[N + 1], the sum of what is left after the first k, k = 0 .. N."""
+    """Return f64[N] -> f64[N + 1], the sum of what is left after the first k, k = 0 .. N."""
     return torch.cat([values.flip(0).cumsum(0).flip(0), values.new_zeros(1)])

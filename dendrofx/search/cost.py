@@ -78,11 +78,11 @@ class SiteTimes:
     moved: float
 
     def knows(self, light: str, gate: str, reports: str) -> bool:
-        """Whether this candidate was timed."""
+        """Return whether this candidate was timed."""
         return (light, reports) in self.light and (light, gate) in self.gate
 
     def predict(self, light: str, gate: str, reports: str, full: str, activity: float) -> float:
-        """Expected ms of a call.
+        """Return the expected ms of a call.
 
         Args:
             light: its form, as text.
@@ -104,7 +104,7 @@ class SiteTimes:
         return none + some * (float(np.interp(hard, counts, ms)) + self.moved * hard)
 
     def break_even(self, light: str, gate: str, reports: str, full: str) -> float:
-        """The activity at which routing takes as long as the block, by bisection; 0 where it never pays, 1 where it always does."""
+        """Return the activity at which routing takes as long as the block, by bisection; 0 where it never pays, 1 where always."""
         low, high = 0.0, 1.0
         if self.predict(light, gate, reports, full, high) < self.block:
             return 1.0

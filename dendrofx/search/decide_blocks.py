@@ -95,7 +95,7 @@ def search(
 
 
 def _rewrites(space: BlockSpace, choice: Choice) -> bool:
-    """Whether anything is rewritten, and could be given up."""
+    """Return whether anything is rewritten, and could be given up."""
     return bool(choice.chosen or space.exact_forms(choice) or space.subject.original is not space.subject.graph)
 
 

@@ -136,7 +136,7 @@ def _weights(
     request: Request,
     covered: Covered | None,
 ) -> dict[str, float]:
-    """Each site's error that moves the model's output by one unit of deviation: its rows light, all others as they are.
+    """Return each site's error that moves the model's output by one unit of deviation: its rows light, all others as they are.
 
     Of several outputs, each sample's is the one that moves most.
 
@@ -169,13 +169,13 @@ def _weights(
 
 
 def _probe(found: Sequence[Candidate], max_deviation: float) -> Candidate:
-    """The candidate that errs least of those that err more than the budget, or most of all."""
+    """Return the candidate that errs least of those that err more than the budget, or most of all."""
     by_error = sorted(found, key=lambda c: float(c.error.mean()))
     return next((c for c in by_error if float(c.error.mean()) > max_deviation), by_error[-1])
 
 
 def _few(batches: Sequence[Inputs], samples: int) -> list[Inputs]:
-    """The first batches, until they hold that many samples."""
+    """Return the first batches, until they hold that many samples."""
     kept: list[Inputs] = []
     for batch in batches:
         if sum(b.samples for b in kept) >= samples:

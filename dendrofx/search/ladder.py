@@ -16,7 +16,7 @@ SMOOTH = 0.5  # the published default
 
 
 def default_lights(data: BlockData, many: bool = False) -> list[LightForm]:
-    """The ladder of light forms that is tried when the caller names none: as they are, and in this CPU's best precision.
+    """Return the ladder of light forms that is tried when the caller names none: as they are, and in this CPU's best precision.
 
     Args:
         data: the site's block and rows.
@@ -43,7 +43,7 @@ def default_lights(data: BlockData, many: bool = False) -> list[LightForm]:
 
 
 def default_gates(data: BlockData, many: bool = False) -> list[GateForm]:
-    """The gates that are tried when the caller names none.
+    """Return the gates that are tried when the caller names none.
 
     Args:
         data: the site's block and rows. Without rows, the gates that need none.
@@ -65,7 +65,7 @@ def default_gates(data: BlockData, many: bool = False) -> list[GateForm]:
 
 
 def default_precisions() -> list[Precision]:
-    """The low precisions that this CPU has fast products for, the fastest first."""
+    """Return the low precisions that this CPU has fast products for, the fastest first."""
     here = capability()
     eight: list[Precision] = [Int8(weight_bits=7)] if here.fbgemm else []
     if here.vnni and here.int8_exact:

@@ -55,14 +55,14 @@ class Price:
 
 
 def cheapest(prices: Sequence[Price]) -> Price:
-    """The cheapest; among those as cheap within timing's noise, the one whose gate has the most skill."""
+    """Return the cheapest; among those as cheap within timing's noise, the one whose gate has the most skill."""
     least = min(p.cost for p in prices)
     close = [p for p in prices if p.cost <= (1 + TIE) * least]
     return max(close, key=lambda p: (p.pays, -1.0 if p.candidate.skill is None else p.candidate.skill, -p.cost))
 
 
 def counted(candidate: Candidate, activity: float, rows: Sequence[float]) -> Price:
-    """From multiply-adds; `rows` per call, at each batch size."""
+    """Return the price from multiply-adds; `rows` per call, at each batch size."""
     costs = [candidate.macs.cost(activity, max(r, 1.0)) for r in rows]
     return Price(sum(costs) / len(costs), max(costs) <= MOST_COUNTED, candidate)
 
@@ -88,11 +88,11 @@ class Measured:
     fulls: Mapping[str, ExactForm]
 
     def knows(self, candidate: Candidate) -> bool:
-        """Whether the candidate was timed."""
+        """Return whether the candidate was timed."""
         return all(t.knows(*_names(candidate)) for t in self.times)
 
     def exact(self) -> ExactForm | None:
-        """The exact form that takes the place of the block where the site is not routed: faster, and at no batch size slower."""
+        """Return the exact form that replaces the block where the site is not routed: faster, and at no batch size slower."""
         for name in self.fulls:
             ratios = [dict(t.full[name])[t.rows] / t.block for t in self.times]
             if min(ratios) <= MOST_EXACT and max(ratios) <= 1:
@@ -100,7 +100,7 @@ class Measured:
         return None
 
     def price(self, candidate: Candidate, activity: float, settled: bool = False) -> Price:
-        """With the cheapest full branch: what the caller named, or the faster of the block and its exact forms.
+        """Return the price with the cheapest full branch: what the caller named, or the faster of the block and its exact forms.
 
         Args:
             candidate: one that was timed.

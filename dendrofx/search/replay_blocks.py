@@ -65,7 +65,7 @@ def replay_blocks(
 
 
 def _exact(captured: fx.GraphModule, plan: Plan) -> tuple[fx.GraphModule, Sites]:
-    """With the plan's exact forms, and the sites before they were put in."""
+    """Return the graph with the plan's exact forms, and the sites before they were put in."""
     sites = find_sites(captured)
     forms = {s.name: s.full for s in plan.sites if s.status == "exact" and s.full is not None}
     chosen = [s for s in sites if s.name in forms]

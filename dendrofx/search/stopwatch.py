@@ -64,10 +64,10 @@ class Timer(Protocol):
         """Median ms of calls of whole models, each on batches that take turns."""
 
     def models(self, captured: nn.Module, routed: nn.Module, batches: Sequence[Inputs]) -> Race:
-        """The whole models against each other: `scripted`, `scripted again` and `routed`."""
+        """Race the whole models against each other: `scripted`, `scripted again` and `routed`."""
 
     def interruptible(self) -> AbstractContextManager[object]:
-        """A context that ends, instead of the program, on Ctrl-C; from then on time is up."""
+        """Return a context that ends, instead of the program, on Ctrl-C; from then on time is up."""
 
 
 class Stopwatch:
@@ -174,7 +174,7 @@ class Stopwatch:
         return {part: ms[" ".join(part)] for part in calls}
 
     def _figures(self, run: Callable[[], Race]) -> dict[str, float]:
-        """What the callables of a race take, ms; see `figures`."""
+        """Return what the callables of a race take, ms; see `figures`."""
         result = doubly(run)
         if touched(result, result.timings) and DISTURBED not in self.notes:
             self.notes.append(DISTURBED)
@@ -197,7 +197,7 @@ class Stopwatch:
         return result if self._plain(result) else doubly(run)
 
     def _plain(self, result: Race) -> bool:
-        """Whether the race was quiet, or the speedup is so far from the wanted one that the noise does not decide."""
+        """Return whether the race was quiet, or the speedup is so far from the wanted one that the noise does not decide."""
         if not noisy(result, BASELINE, AGAIN, ROUTED):
             return True
         if not (found := pace(result, BASELINE, AGAIN, ROUTED)).reliable:
@@ -207,7 +207,7 @@ class Stopwatch:
 
 
 def doubly(run: Callable[[], Race]) -> Race:
-    """A race, and where its wall times are in doubt and torch may use several threads the same on one."""
+    """Run a race, and where its wall times are in doubt and torch may use several threads the same on one."""
     result = run()
     if result.threads == 1 or not touched(result, result.timings):
         return result
@@ -225,7 +225,7 @@ def _race_models(calls: Mapping[str, Call], batches: Mapping[str, int]) -> Race:
 
 
 def _first_calls(module: nn.Module, batch: Inputs) -> None:
-    """The calls that TorchScript instruments and optimises on, with one sample: they take twice the memory of those that follow."""
+    """Make the calls that TorchScript instruments and optimises on, with one sample: they take twice the memory of later ones."""
     one = batch.take(torch.arange(1)) if batch.samples > 1 else batch
     for _ in range(2):
         try:

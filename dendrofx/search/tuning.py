@@ -74,7 +74,7 @@ class Tuning:
         return Measured([timer.site(make, batch, shortlist, fulls) for batch in batches], shown)
 
     def shortlist(self, site: Site) -> list[Candidate]:
-        """The candidate of each family with the best counted price, for ample and scarce budgets."""
+        """Return the candidate of each family with the best counted price, for ample and scarce budgets."""
         best: dict[tuple[str, float], tuple[float, Candidate]] = {}
         rows = self.rows_per_call(site.name)
         for candidate in self.explored.found.get(site.name, ()):
@@ -86,15 +86,15 @@ class Tuning:
         return list({id(c): c for _, c in best.values()}.values())
 
     def batches(self, site: str, rows: Tensor) -> list[Tensor]:
-        """What one call brings to a site, at each batch size: some of its rows, repeated where they are too few."""
+        """Return what one call brings to a site, at each batch size: some of its rows, repeated where they are too few."""
         return [rows[torch.arange(count) % len(rows)] for count in self.rows_per_call(site)]
 
     def rows_per_call(self, site: str) -> list[int]:
-        """Rows that reach a site, at each batch size."""
+        """Return rows that reach a site, at each batch size."""
         return [max(round(size * self.explored.per_sample[site]), 1) for size in self.sizes]
 
     def budget(self, site: Site, share: float) -> float:
-        """A site's part of `share` of the budget, in its own error.
+        """Return a site's part of `share` of the budget, in its own error.
 
         Errors of several sites are taken to add up like independent ones, so each gets 1 / sqrt(sites) of the budget.
         """

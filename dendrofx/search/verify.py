@@ -21,7 +21,7 @@ MOST_BATCHES = 8  # different inputs that take turns
 
 
 def judge(race: Race, batch: int) -> ModelTimes:
-    """The figures of a race, in the original's favour."""
+    """Return the figures of a race, in the original's favour."""
     found = pace(race, BASELINE, AGAIN, ROUTED)
     base = min(race.timings[name].p50 for name in (BASELINE, AGAIN))
     ms = (cpu_times(race) if found.doubt else {}) or {name: t.p50 for name, t in race.timings.items()}
@@ -39,13 +39,13 @@ def judge(race: Race, batch: int) -> ModelTimes:
 
 
 def unreliable(times: Sequence[ModelTimes], min_speedup: float) -> bool:
-    """Whether nothing can be decided: no race that can be relied on was lost, and one cannot be."""
+    """Return whether nothing can be decided: no race that can be relied on was lost, and one cannot be."""
     losing = [t for t in times if not t.wins(min_speedup)]
     return bool(losing) and not any(t.pace.reliable for t in losing)
 
 
 def lost(times: Sequence[ModelTimes], min_speedup: float, what: str = "the rewritten model") -> str | None:
-    """Why `what` did not win, at the batch size where it is furthest from it, or cannot be decided on; None where it won."""
+    """Return why `what` did not win, at the batch size where it is furthest from it, or cannot be decided on; None where it won."""
     losing = [t for t in times if not t.wins(min_speedup)]
     if not losing:
         return None
@@ -57,7 +57,7 @@ def lost(times: Sequence[ModelTimes], min_speedup: float, what: str = "the rewri
 
 
 def site_alone(block: nn.Sequential, branches: Branches, tolerance: float) -> RoutedModule:
-    """A site on its own: its block captured, and routed at a tolerance."""
+    """Return a site on its own: its block captured, and routed at a tolerance."""
     captured = capture(block.eval())
     site = find_sites(captured).expect(1)[0]
     module = rewrite(captured, [site], {site.name: branches})
@@ -66,7 +66,7 @@ def site_alone(block: nn.Sequential, branches: Branches, tolerance: float) -> Ro
 
 
 def timing_batches(given: Sequence[Inputs], size: int) -> list[Inputs]:
-    """Up to eight batches of `size` samples, cut from calibration batches and repeated where these are smaller."""
+    """Return up to eight batches of `size` samples, cut from calibration batches and repeated where these are smaller."""
     made = []
     for batch in given:
         samples = batch.samples

@@ -22,7 +22,7 @@ from dendrofx.values.calibration import Calibration
 def with_forms(
     base: fx.GraphModule, sites: Sequence[Site], forms: Mapping[str, LightForm], data: Calibration, seed: int
 ) -> RoutedModule:
-    """The model with a form at each named site, every row light; a site that its form does not fit stays as it is.
+    """Return the model with a form at each named site, every row light; a site that its form does not fit stays as it is.
 
     Forms are fitted on the calibration's first set.
 

@@ -61,7 +61,7 @@ def _with_form(found: Sequence[Candidate], form: LightForm) -> Candidate | None:
 
 
 def _cheapest_within(space: BlockSpace, site: Site, share: float) -> Candidate | None:
-    """The candidate of a site with the least counted work, among those whose mean error keeps its part of the budget."""
+    """Return the candidate of a site with the least counted work, among those whose mean error keeps its part of the budget."""
     found = space.explored.found.get(site.name, ())
     budget = space.tuning.budget(site, share)
     kept = [c for c in found if float(c.error.mean()) <= budget]

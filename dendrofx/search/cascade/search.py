@@ -37,7 +37,7 @@ LARGEST = 1e29  # a threshold above every score of a sample that was judged
 
 @torch.no_grad()
 def picks(module: fx.GraphModule, batches: Sequence[Inputs], covered: Covered) -> Tensor:
-    """The one output that is covered, of all samples of batches whose shared inputs are marked: [N, ...].
+    """Return the one output that is covered, of all samples of batches whose shared inputs are marked: [N, ...].
 
     Raises:
         InputError: it has another shape in another batch.
@@ -145,7 +145,7 @@ class CallTimes:
     full: tuple[tuple[int, float], ...]
 
     def cost(self, light: str, activity: float) -> float:
-        """Expected cost of a cascade in which each sample is in doubt with probability `activity`."""
+        """Return the expected cost of a cascade in which each sample is in doubt with probability `activity`."""
         counts = np.arange(self.batch + 1)
         chance = binom.pmf(counts, self.batch, activity)
         full = np.interp(counts, [n for n, _ in self.full], [c for _, c in self.full])
@@ -153,7 +153,7 @@ class CallTimes:
 
 
 def counted_times(lights: Sequence[LightModel], sizes: Sequence[int]) -> list[CallTimes]:
-    """Where nothing is timed: multiply-adds, and for few samples what reading the weights takes; see `search/cost.py`."""
+    """Return counted costs: multiply-adds, and for few samples what reading the weights takes; see `search/cost.py`."""
     return [
         CallTimes(
             size,
@@ -165,7 +165,7 @@ def counted_times(lights: Sequence[LightModel], sizes: Sequence[int]) -> list[Ca
 
 
 def expected_flips(margin: Tensor, moved: Tensor) -> Tensor:
-    """f64[N]: the probability that a sample of this margin flips, by a kernel estimate of what light models move margins by.
+    """Return f64[N]: the probability that a sample of this margin flips, by a kernel estimate of what light models move margins by.
 
     Args:
         margin: f64[N], of the samples.

@@ -16,7 +16,7 @@ from dendrofx.values.skill import router_skill
 
 @torch.no_grad()
 def light_outputs(cascade: RoutedModule, batch: Inputs) -> tuple[Tensor, Tensor]:
-    """The decision output of the light model, and the gate's scores, f32[N]."""
+    """Return the decision output of the light model, and the gate's scores, f32[N]."""
     parts = cascade_parts(cascade)
     assert parts is not None
     light, gate, _ = parts
@@ -29,7 +29,7 @@ def light_outputs(cascade: RoutedModule, batch: Inputs) -> tuple[Tensor, Tensor]
 
 
 def cascade_skills(budget: Budget, reference: Tensor, light: Tensor, scores: Tensor, seed: int) -> tuple[str, ...]:
-    """In words: by the budget's loss, and for decisions by the margin lost, of which there is more where flips are few."""
+    """Return in words: by the budget's loss, and for decisions by the margin lost, of which there is more where flips are few."""
     losses = budget.losses(reference, light)
     count = f"on {len(losses)} test samples (0 random, 1 oracle)"
     skill = router_skill(scores, losses.float(), seed)
