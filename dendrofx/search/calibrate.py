@@ -68,7 +68,7 @@ class Step:
 
 
 def upper_limit(losses: Tensor, quantile: float = ONE_SIDED_95) -> float:
-    """Return the one-sided upper confidence limit of the mean of f64[N], at 95 % by default; infinity for fewer than two samples."""
+    """Return the one-sided upper confidence limit of the mean of f64[N]; infinity for fewer than two samples."""
     n = len(losses)
     if n < 2:
         return math.inf
