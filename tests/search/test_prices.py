@@ -14,7 +14,7 @@ from dendrofx.light import LowRank, Prepacked
 from dendrofx.rewriting.rewrite import Branches
 from dendrofx.search.choose import Candidate
 from dendrofx.search.cost import RowMacs, SiteTimes
-from dendrofx.search.prices import MOST_COUNTED, MOST_MEASURED, Measured, Price, cheapest, counted
+from dendrofx.search.prices import MOST_COUNTED, MOST_MEASURED, ExactForm, Measured, Price, cheapest, counted
 
 NAMES = ("LowRank(rank=1, basis='weight')", "EnergyGate()", "plain")
 FULL = ((1, 1.0), (16, 2.5), (64, 6.0), (256, 10.0))
@@ -131,7 +131,7 @@ def test_counted() -> None:
     assert counted(given_, large, [4096.0]).pays
 
 
-PACKED = {"Prepacked()": (Prepacked(), nn.Identity())}
+PACKED = {"Prepacked()": ExactForm(Prepacked(), nn.Sequential(nn.Linear(4, 4)))}
 
 
 @pytest.mark.parametrize(("packed", "wanted"), [(3.0, "Prepacked()"), (12.0, "block")])

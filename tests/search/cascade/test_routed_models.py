@@ -11,6 +11,7 @@ import dendrofx
 from dendrofx import Budget, CertificateError, InputError, LowRank, Plan, Routed
 from dendrofx.values.counts import executed_macs, executed_work, live_share
 from dendrofx.values.forms import form_from_text
+from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import deviation, model_macs
 from tests.check import OTHER_GEMM
 from tests.search.cascade.models import Pooled, batches, classifier, padded, rows
@@ -91,7 +92,7 @@ def test_scripted_it_computes_and_counts_the_same(freeze: Any) -> None:
 def test_effective_compute_counts_the_gates_and_branches_inside() -> None:
     model, x = classifier(), rows(400, 7)
     plain, routed = cascade(model, light=LowRank(12)), cascade(model, light=LIGHT)
-    original = model_macs(model, [dendrofx.inputs.Inputs((x,))])
+    original = model_macs(model, [Inputs((x,))])
     dendrofx.set_tolerances(routed, {"model": float("inf")})
     _, counts = routed.forward_counted(x)
     (site,) = [c for n, c in counts.items() if n.startswith("light/")]
