@@ -1,6 +1,6 @@
 """The rungs of low precision as test parameters, and what their tests compare with."""
 
-import io
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
+from dendrofx.errors import InputError
 from dendrofx.light import BFloat16, Int8, LightForm
 from dendrofx.runtime.fused_int8 import FusedInt8Linear
 from dendrofx.runtime.int8 import Int8Layer
+from dendrofx.values.forms import Form
 
 HERE = dendrofx.capability()
 needs_vnni = pytest.mark.skipif(not (HERE.vnni and HERE.int8_exact), reason=f"8-bit weights need VNNI; this is {HERE}")
@@ -18,9 +20,11 @@ needs_fbgemm = pytest.mark.skipif(not HERE.fbgemm, reason=f"needs fbgemm; this i
 needs_bf16 = pytest.mark.skipif(not HERE.bf16, reason=f"needs native bfloat16 products; this is {HERE}")
 
 
-def rungs(*forms: LightForm) -> list[Any]:
-    """The forms as parameters; one that this CPU has no instructions for is skipped, with the reason."""
-    return [pytest.param(form, id=str(form), marks=_needs(form)) for form in forms]
+def rungs(*rows: LightForm | tuple[Any, ...]) -> list[Any]:
+    """Return forms, or rows of a table that begin with one, as parameters; what this CPU cannot run is skipped, with the reason."""
+    table = [row if isinstance(row, tuple) else (row,) for row in rows]
+    names = ["-".join(str(v) for v in row if isinstance(v, Form)) for row in table]
+    return [pytest.param(*row, id=name, marks=_needs(row[0])) for row, name in zip(table, names, strict=True)]
 
 
 def _needs(form: LightForm) -> list[pytest.MarkDecorator]:
@@ -30,10 +34,10 @@ def _needs(form: LightForm) -> list[pytest.MarkDecorator]:
     return [needs_vnni] if part in (Int8(), Int8(smooth=getattr(part, "smooth", 0.0))) else []
 
 
-def exact(block: nn.Module, x: Tensor) -> Tensor:
-    """A Linear, or a chain of Linears and activations, in float64."""
+def exact(block: nn.Linear | nn.Sequential, x: Tensor) -> Tensor:
+    """Return a Linear's outputs, or a chain's of Linears and activations, in float64."""
     y = x.double()
-    for layer in [block] if isinstance(block, nn.Linear) else block.children():
+    for layer in [block] if isinstance(block, nn.Linear) else block:
         if isinstance(layer, nn.Linear):
             y = y @ layer.weight.detach().double().t() + (0.0 if layer.bias is None else layer.bias.detach().double())
         else:
@@ -58,9 +62,15 @@ def relative(got: Tensor, wanted: Tensor) -> Tensor:
     return torch.where(distance == 0, 0.0, distance / size)
 
 
-def reloaded(scripted: Any) -> Any:
-    """Saved and loaded again."""
-    buffer = io.BytesIO()
-    torch.jit.save(scripted, buffer)
-    buffer.seek(0)
-    return torch.jit.load(buffer)
+def refusal(call: Callable[..., object], *args: Any, **options: Any) -> str:
+    """Return the message with which a call is refused."""
+    with pytest.raises(InputError) as error:
+        call(*args, **options)
+    return str(error.value)
+
+
+def seeded(make: Callable[..., Any], *args: Any, seed: int = 0) -> Any:
+    """Make something at random that is the same wherever it is made."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return make(*args)

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dendrofx.errors import InputError
 from dendrofx.light import Pruned
-from dendrofx.runtime.branches import DenseLinear, LightChain
+from dendrofx.runtime.branches import DenseLinear
 
 OTHER_GEMM: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}  # fewer terms, another order of summation
 
@@ -25,8 +24,7 @@ def kill(linear: nn.Linear, units: Tensor) -> None:
 
 
 def layers(light: nn.Module) -> list[DenseLinear]:
-    assert isinstance(light, LightChain)
-    return [layer for layer in light.layers if isinstance(layer, DenseLinear)]
+    return [layer for layer in light.modules() if isinstance(layer, DenseLinear)]
 
 
 def kept_units(light: nn.Module, block: nn.Sequential) -> Tensor:
@@ -35,13 +33,15 @@ def kept_units(light: nn.Module, block: nn.Sequential) -> Tensor:
     return torch.tensor([i for i, row in enumerate(block[0].weight) if bool((weight == row).all(1).any())])
 
 
+def others(units: Tensor) -> Tensor:
+    return torch.tensor(sorted(set(range(64)) - set(units.tolist())))
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_energy_1_drops_just_the_dead_units(bias: bool) -> None:
-    block, rows = chain(bias=bias), torch.randn(300, 12)
-    dead = torch.randperm(64)[:32]
+    block, rows, dead = chain(bias=bias), torch.randn(300, 12), torch.randperm(64)[:32]
     kill(block[0], dead)
-    light = Pruned(energy=1.0).fit(block, rows)
-    alive = torch.tensor(sorted(set(range(64)) - set(dead.tolist())))
+    light, alive = Pruned(energy=1.0).fit(block, rows), others(dead)
     first, second = layers(light)
     assert torch.equal(first.weight, block[0].weight[alive])
     assert torch.equal(first.bias, block[0].bias[alive])
@@ -49,16 +49,13 @@ def test_energy_1_drops_just_the_dead_units(bias: bool) -> None:
     torch.testing.assert_close(light(rows), block(rows).detach(), **OTHER_GEMM)
 
 
-def test_energy_1_keeps_units_whose_energy_the_sum_rounds_away() -> None:
+def test_energy_1_keeps_units_whose_energy_the_sum_rounds_away_and_none_that_the_next_linear_ignores() -> None:
     block, rows = chain(), torch.randn(100, 12)
     kill(block[0], torch.arange(40, 64))
     with torch.no_grad():
         block[2].weight[:, 0] = 1e10
     assert kept_units(Pruned(energy=1.0).fit(block, rows), block).tolist()[:40] == list(range(40))
-
-
-def test_a_unit_that_the_next_linear_ignores_is_dead() -> None:
-    block, rows = chain(hidden=32), torch.randn(100, 12)
+    block = chain(hidden=32)
     with torch.no_grad():
         block[2].weight[:, 16:] = 0
     assert kept_units(Pruned(energy=1.0).fit(block, rows), block).tolist() == list(range(16))
@@ -70,7 +67,7 @@ def test_mean_compensation(bias: bool) -> None:
     light = Pruned(energy=0.5).fit(block, rows)
     kept = kept_units(light, block)
     assert len(kept) < 64
-    dropped = torch.tensor(sorted(set(range(64)) - set(kept.tolist())))
+    dropped = others(kept)
     missing = block[2].weight[:, dropped].double() @ block[:2](rows)[:, dropped].double().mean(0)
     offset = missing + (block[2].bias.double() if bias else 0.0)
     second = layers(light)[1]
@@ -89,26 +86,14 @@ def test_the_fewest_units_that_hold_the_share_are_kept() -> None:
         assert set(kept.tolist()) == set(energy.topk(len(kept)).indices.tolist())
 
 
-@torch.no_grad()
-def squared_error(light: nn.Module, block: nn.Module, rows: Tensor) -> float:
-    return float((light(rows) - block(rows)).double().square().sum(1).mean())
-
-
-def test_ridge_is_better_than_the_mean_on_the_rows_that_fitted_it() -> None:
-    block, rows = chain(), torch.randn(400, 12)
-    errors = [squared_error(Pruned(energy=0.5, ridge=r).fit(block, rows), block, rows) for r in (1e-6, 1e-1, math.inf)]
+def test_ridge_solves_the_normal_equations_and_is_better_than_the_mean() -> None:
+    block, rows = chain().requires_grad_(False), torch.randn(400, 12)
+    lights = [Pruned(energy=0.5, ridge=r).fit(block, rows) for r in (1e-6, 1e-1, math.inf)]
+    errors = [float((light(rows) - block(rows)).double().square().sum(1).mean()) for light in lights]
     assert errors[0] < errors[1] < 0.9 * errors[2]
-
-
-def test_ridge_solves_the_normal_equations() -> None:
-    block, rows = chain(), torch.randn(400, 12)
-    light = Pruned(energy=0.5, ridge=0.1).fit(block, rows)
-    kept, second = kept_units(light, block), layers(light)[1]
-    h = block[:2](rows).double().detach()
-    centred, left = (
-        h[:, kept] - h[:, kept].mean(0),
-        block(rows).double().detach() - h[:, kept] @ second.weight.double().t(),
-    )
+    kept, second = kept_units(lights[1], block), layers(lights[1])[1]
+    h = block[:2](rows).double()[:, kept]
+    centred, left = h - h.mean(0), block(rows).double() - h @ second.weight.double().t()
     penalty = 0.1 * centred.square().sum(0).mean()
     step = second.weight.double() - block[2].weight[:, kept].double()
     torch.testing.assert_close(centred.t() @ (left - left.mean(0)), penalty * step.t(), rtol=1e-4, atol=1e-4)
@@ -161,40 +146,3 @@ def test_a_chain_of_three_at_energy_1_is_exact() -> None:
     light = Pruned(energy=1.0).fit(block, rows)
     assert [tuple(layer.weight.shape) for layer in layers(light)] == [(16, 12), (16, 16), (5, 16)]
     torch.testing.assert_close(light(rows), block(rows).detach(), **OTHER_GEMM)
-
-
-def test_the_branch_is_in_eval_mode_without_gradients_and_offers_no_evidence() -> None:
-    light = Pruned().fit(chain(), torch.randn(50, 12))
-    assert type(light) is LightChain  # no ObservedChain
-    assert not light(torch.randn(2, 12)).requires_grad
-    assert not light.training
-
-
-def test_a_lone_linear_is_refused() -> None:
-    with pytest.raises(InputError) as error:
-        Pruned().fit(nn.Linear(4, 4), torch.randn(9, 4))
-    assert str(error.value) == "Pruned(energy=0.999) leaves out hidden units; a lone Linear has none"
-
-
-@pytest.mark.parametrize("energy", [0.0, -1.0, 1.5, math.nan])
-def test_an_energy_that_is_no_share(energy: float) -> None:
-    with pytest.raises(InputError) as error:
-        Pruned(energy=energy)
-    assert str(error.value) == f"energy must be in (0, 1], got {energy}"
-
-
-@pytest.mark.parametrize("ridge", [0.0, -1.0, math.nan])
-def test_a_ridge_that_is_no_penalty(ridge: float) -> None:
-    with pytest.raises(InputError) as error:
-        Pruned(ridge=ridge)
-    assert str(error.value) == f"ridge must be > 0 (inf compensates the mean alone), got {ridge}"
-
-
-def test_missing_and_wrong_rows() -> None:
-    with pytest.raises(InputError) as error:
-        Pruned().fit(chain())
-    form = "Pruned(energy=0.999)"
-    assert str(error.value) == f"{form} is fitted on calibration rows: pass calibration=rows, shaped (N, 12)"
-    with pytest.raises(InputError) as error:
-        Pruned().fit(chain(), torch.zeros(3, 4))
-    assert str(error.value) == f"calibration rows are shaped (3, 4); {form} takes (N >= 1, 12)"

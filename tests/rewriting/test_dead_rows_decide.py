@@ -25,7 +25,7 @@ from tests.padded import (
     use_timer,
 )
 from tests.recorded import FAST, SLOW, Recorded
-from tests.rungs import reloaded
+from tests.round_trips import reloaded
 
 # --------------------------------------------------------------------------------------------------- what is refused
 

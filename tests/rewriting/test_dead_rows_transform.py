@@ -10,8 +10,8 @@ from torch import nn
 import dendrofx
 from tests.check import OTHER_GEMM
 from tests.padded import assert_lossless, inputs, live, rows_model
+from tests.round_trips import reloaded
 from tests.rows.models import encoder, padded
-from tests.rungs import reloaded
 
 # Lengths of samples of nine tokens, and the side of their padding.
 PADDINGS: dict[str, tuple[list[int], bool]] = {

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from dendrofx.errors import InputError
 from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Prepacked, Pruned
-from tests.rungs import exact, relative, reloaded, rungs
+from tests.round_trips import reloaded
+from tests.rungs import exact, relative, rungs
 
 WIDTH, OUT = 64, 48
 FORMS = rungs(
