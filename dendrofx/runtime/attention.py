@@ -6,8 +6,6 @@
 Samples are neighbours among the live rows (`live.py`), so attention reads them as views. Short neighbouring samples share one
 product with a block-diagonal mask: fewer, larger kernels (the idea of sequence packing: Krell et al., "Efficient sequence packing
 without cross-contamination", 2021).
-
-This file is read by TorchScript: no postponed annotations, plain types.
 """
 
 from typing import List, NamedTuple, Tuple
@@ -109,7 +107,7 @@ def plan_attention(mask: Tensor, rows: LiveRows, most: int) -> AttentionPlan:
     unbiased = bool(free.logical_or(key.logical_not()).logical_or(query.logical_not()).all())
     starts, sizes = cut_chunks(rows.lengths, most)
     whole = mask.expand([rows.batch, mask.size(1), rows.tokens, rows.tokens])
-    for start, size in zip(starts, sizes):  # noqa: B905
+    for start, size in zip(starts, sizes):
         sample = rows.sample[start : start + size]
         other = sample[:, None] != sample[None, :]
         if unbiased:
@@ -188,7 +186,7 @@ def attend_chunks(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, live: in
     """[count, heads, features], each chunk on its own; zero behind the `live` rows. See `attend_rows`."""
     out = q.new_empty([q.size(2), q.size(1), v.size(3)])
     none = q.new_zeros([1])
-    for start, size, bias in zip(plan.starts, plan.sizes, plan.masks):  # noqa: B905
+    for start, size, bias in zip(plan.starts, plan.sizes, plan.masks):
         chunk = bias.to(q.dtype)
         a, b, c = q[0].narrow(1, start, size), k[0].narrow(1, start, size), v[0].narrow(1, start, size)
         if size > 256:  # the flash kernel keeps long scores in the caches

@@ -1,7 +1,4 @@
-"""The run-time modules of the light branches: plain ATen on plain tensors, so that they script, save and freeze.
-
-This file is read by TorchScript: no postponed annotations, plain types.
-"""
+"""The run-time modules of the light branches: plain ATen on plain tensors, so that they script, save and freeze."""
 
 from typing import List, Optional, Tuple
 
@@ -25,9 +22,9 @@ class LowRankLinear(nn.Module):
 
     code: Tensor
     decode: Tensor
-    bias: Optional[Tensor]  # noqa: UP045
+    bias: Optional[Tensor]
 
-    def __init__(self, code: Tensor, decode: Tensor, bias: Optional[Tensor]) -> None:  # noqa: UP045
+    def __init__(self, code: Tensor, decode: Tensor, bias: Optional[Tensor]) -> None:
         super().__init__()
         self.register_buffer("code", code.contiguous())
         self.register_buffer("decode", decode.contiguous())
@@ -53,9 +50,9 @@ class DenseLinear(nn.Module):
     """A Linear kept exact inside a light branch, without a copy of its weight."""
 
     weight: Tensor
-    bias: Optional[Tensor]  # noqa: UP045
+    bias: Optional[Tensor]
 
-    def __init__(self, weight: Tensor, bias: Optional[Tensor]) -> None:  # noqa: UP045
+    def __init__(self, weight: Tensor, bias: Optional[Tensor]) -> None:
         super().__init__()
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
@@ -116,13 +113,13 @@ class LightChain(nn.Module):
 
     def __init__(self, layers: List[nn.Module], activations: List[nn.Module]) -> None:
         super().__init__()
-        pairs = [fuse_activation(*pair) for pair in zip(layers, [*activations, nn.Identity()])]  # noqa: B905
+        pairs = [fuse_activation(*pair) for pair in zip(layers, [*activations, nn.Identity()])]
         self.layers = nn.ModuleList([layer for layer, _ in pairs])
         self.activations = nn.ModuleList([_in_place(activation) for _, activation in pairs])
 
     def forward(self, x: Tensor) -> Tensor:
         """f32[N, in] -> f32[N, out]."""
-        for layer, activation in zip(self.layers, self.activations):  # noqa: B905
+        for layer, activation in zip(self.layers, self.activations):
             x = activation(layer(x))
         return x
 
@@ -134,7 +131,7 @@ class ObservedChain(LightChain):
     def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:
         """The output, and f32[N, 2 * layers]: for each layer two norms of its input, which ones the layer says."""
         norms: List[Tensor] = []
-        for layer, activation in zip(self.layers, self.activations):  # noqa: B905
+        for layer, activation in zip(self.layers, self.activations):
             x, norm = layer.observe(x)  # type: ignore[operator]
             x = activation(x)
             norms.append(norm)
@@ -148,7 +145,7 @@ class Int8Chain(LightChain):
     def scales(self, x: Tensor) -> Tuple[Tensor, Tensor]:
         """The output, and f32[N, Linears]: the largest magnitude of what each takes in."""
         found: List[Tensor] = []
-        for layer, activation in zip(self.layers, self.activations):  # noqa: B905
+        for layer, activation in zip(self.layers, self.activations):
             x, scale = layer.scales(x)  # type: ignore[operator]
             x = activation(x)
             found.append(scale)

@@ -1,7 +1,4 @@
-"""The leaf of a cascade that runs the original on the samples in doubt, and what counts it.
-
-This file is read by TorchScript: no postponed annotations, plain types.
-"""
+"""The leaf of a cascade that runs the original on the samples in doubt, and what counts it."""
 
 import torch
 from torch import Tensor, nn

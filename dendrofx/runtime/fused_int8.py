@@ -1,7 +1,4 @@
-"""The Linear in 8-bit integers by fbgemm, for CPUs without VNNI.
-
-This file is read by TorchScript: no postponed annotations, plain types.
-"""
+"""The Linear in 8-bit integers by fbgemm, for CPUs without VNNI."""
 
 from typing import Any, Optional, Tuple
 
@@ -33,10 +30,10 @@ class FusedInt8Linear(Int8Layer):
 
     weight: Tensor
     scale: Tensor
-    bias: Optional[Tensor]  # noqa: UP045
-    shrink: Optional[Tensor]  # noqa: UP045
+    bias: Optional[Tensor]
+    shrink: Optional[Tensor]
 
-    def __init__(self, weight: Tensor, scale: Tensor, bias: Optional[Tensor], shrink: Optional[Tensor]) -> None:  # noqa: UP045
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Optional[Tensor], shrink: Optional[Tensor]) -> None:
         super().__init__(weight, scale, bias, shrink)
         self.packed = pack(self.weight, self.scale)
 
@@ -64,20 +61,20 @@ class FusedInt8Linear(Int8Layer):
             return torch.addcmul(bias, y, largest, out=y)
         return y.mul_(largest)
 
-    def _load_from_state_dict(self, *args: Any) -> None:  # noqa: ANN401  (torch's own)
+    def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
         self.packed = pack(self.weight, self.scale)
 
-    def __reduce__(self) -> Tuple[Any, Tuple[Tensor, Tensor, Optional[Tensor], Optional[Tensor], bool]]:  # noqa: UP045
+    def __reduce__(self) -> Tuple[Any, Tuple[Tensor, Tensor, Optional[Tensor], Optional[Tensor], bool]]:
         # for copy and pickle; TorchScript uses the two below
         return _fused, (self.weight, self.scale, self.bias, self.shrink, self.training)
 
     @torch.jit.export
-    def __getstate__(self) -> Tuple[Tensor, Tensor, Optional[Tensor], Optional[Tensor], bool]:  # noqa: UP045
+    def __getstate__(self) -> Tuple[Tensor, Tensor, Optional[Tensor], Optional[Tensor], bool]:
         return self.weight, self.scale, self.bias, self.shrink, self.training
 
     @torch.jit.export
-    def __setstate__(self, state: Tuple[Tensor, Tensor, Optional[Tensor], Optional[Tensor], bool]) -> None:  # noqa: UP045
+    def __setstate__(self, state: Tuple[Tensor, Tensor, Optional[Tensor], Optional[Tensor], bool]) -> None:
         self.weight = state[0]
         self.scale = state[1]
         self.bias = state[2]
@@ -94,18 +91,18 @@ class FusedInt8Linear(Int8Layer):
 class BareFusedInt8Linear(FusedInt8Linear):
     """The same where nothing is saved or loaded, for freezing (see `lowering/apart.py`)."""
 
-    def __getstate__(self) -> Any:  # noqa: ANN401  (not exported: TorchScript does not take it over)
+    def __getstate__(self) -> Any:  # not exported: TorchScript does not take it over
         raise NotImplementedError
 
-    def __setstate__(self, state: Any) -> None:  # noqa: ANN401
+    def __setstate__(self, state: Any) -> None:
         raise NotImplementedError
 
 
 def _fused(
     weight: Tensor,
     scale: Tensor,
-    bias: Optional[Tensor],  # noqa: UP045
-    shrink: Optional[Tensor],  # noqa: UP045
+    bias: Optional[Tensor],
+    shrink: Optional[Tensor],
     training: bool,
 ) -> FusedInt8Linear:
     return FusedInt8Linear(weight, scale, bias, shrink).train(training)

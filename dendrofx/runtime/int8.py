@@ -3,11 +3,9 @@
     y = a / 127 s (q p') + b        a = max |x|, q = round(127 x / a), p the 8-bit weights, s their steps
 
     Int8Linear         torch._int_mm: for CPUs with VNNI; on others right for |p| <= 64, but nested loops at worst
-    FusedInt8Linear    fbgemm, fast without VNNI, |p| <= 64 (`fused_int8_kernel.py`)
+    FusedInt8Linear    fbgemm, fast without VNNI, |p| <= 64 (`fused_int8.py`)
 
 Both compute the same function: they differ by the order of three roundings, and by which whole number a half rounds to.
-
-This file is read by TorchScript: no postponed annotations, plain types.
 """
 
 from typing import Optional, Tuple
@@ -29,10 +27,10 @@ class Int8Layer(nn.Module):
 
     weight: Tensor
     scale: Tensor
-    bias: Optional[Tensor]  # noqa: UP045
-    shrink: Optional[Tensor]  # noqa: UP045
+    bias: Optional[Tensor]
+    shrink: Optional[Tensor]
 
-    def __init__(self, weight: Tensor, scale: Tensor, bias: Optional[Tensor], shrink: Optional[Tensor]) -> None:  # noqa: UP045
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Optional[Tensor], shrink: Optional[Tensor]) -> None:
         super().__init__()
         self.register_buffer("weight", weight.contiguous())
         self.register_buffer("scale", scale)
@@ -94,10 +92,10 @@ class Int8Linear(Int8Layer):
 
     weight: Tensor
     scale: Tensor
-    bias: Optional[Tensor]  # noqa: UP045
-    shrink: Optional[Tensor]  # noqa: UP045
+    bias: Optional[Tensor]
+    shrink: Optional[Tensor]
 
-    def __init__(self, weight: Tensor, scale: Tensor, bias: Optional[Tensor], shrink: Optional[Tensor]) -> None:  # noqa: UP045
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Optional[Tensor], shrink: Optional[Tensor]) -> None:
         super().__init__(weight, scale / 127.0, bias, shrink)  # a row's own scale is its largest entry, not its step
 
     def step(self) -> Tensor:

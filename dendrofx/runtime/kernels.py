@@ -4,8 +4,6 @@ oneDNN builds a primitive for every row count it meets and keeps up to 1024 of t
 random row counts grew a process by a gigabyte. So the branches that use oneDNN run at few row counts: blocks of 512 rows
 and a rest that is padded to the next of 1, 2, then multiples of 4 to 32, of 8 to 64, of 16 to 256, of 64 beyond (`padded_rows`).
 Products in 8-bit integers build none and take rows as they come.
-
-This file is read by TorchScript: no postponed annotations, plain types.
 """
 
 from typing import List, Optional, Tuple
@@ -78,9 +76,9 @@ class BFloat16Linear(nn.Module):
     """
 
     weight: Tensor
-    bias: Optional[Tensor]  # noqa: UP045
+    bias: Optional[Tensor]
 
-    def __init__(self, weight: Tensor, bias: Optional[Tensor]) -> None:  # noqa: UP045
+    def __init__(self, weight: Tensor, bias: Optional[Tensor]) -> None:
         super().__init__()
         self.register_buffer("weight", weight.to(torch.bfloat16))
         self.register_buffer("bias", None if bias is None else bias.to(torch.bfloat16))

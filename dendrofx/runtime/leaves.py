@@ -1,7 +1,4 @@
-"""The leaf modules of a routed site, which hold its branches and the real `prim::If`s, and those that time its parts alone.
-
-This file is read by TorchScript: no postponed annotations, plain types.
-"""
+"""The leaf modules of a routed site, which hold its branches and the real `prim::If`s, and those that time its parts alone."""
 
 import torch
 from torch import Tensor, nn

@@ -8,8 +8,6 @@ same rank and same axes. So every row-wise op runs on it unchanged, and only siz
     x    = put_rows(y, rows, 0, 1)      live to padded; dead rows are zero
 
 The order of rows is that of the padded layout, so each sample's rows are neighbours. Attention on them is in `attention.py`.
-
-This file is read by TorchScript: no postponed annotations, plain types.
 """
 
 from typing import List, NamedTuple
@@ -103,7 +101,7 @@ def put_rows(x: Tensor, rows: LiveRows, b: int, t: int) -> Tensor:
     """Live to padded; dead rows are zero."""
     x = x.movedim([b, t], [0, 1]).squeeze(0)
     if rows.live < rows.batch * rows.tokens:
-        shape = [rows.batch * rows.tokens] + list(x.shape[1:])  # noqa: RUF005  (TorchScript unpacks no list)
+        shape = [rows.batch * rows.tokens] + list(x.shape[1:])  # TorchScript unpacks no list
         x = x.new_zeros(shape).index_copy_(0, rows.index[: rows.live], x[: rows.live])
     padded: Tensor = x.unflatten(0, [rows.batch, rows.tokens]).movedim([0, 1], [b, t])
     return padded

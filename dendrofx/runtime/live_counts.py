@@ -1,7 +1,4 @@
-"""What one call on live rows spared: plain functions that TorchScript compiles, for `forward_counted`.
-
-This file is read by TorchScript: no postponed annotations, plain types.
-"""
+"""What one call on live rows spared: plain functions that TorchScript compiles, for `forward_counted`."""
 
 from typing import Dict, List
 
@@ -40,7 +37,7 @@ def count_live_macs(
     """
     counts = count_live_linears(rows, linear_macs)
     whole = rows.batch * rows.tokens * rows.tokens
-    for plan, macs in zip(plans, pair_macs):  # noqa: B905
+    for plan, macs in zip(plans, pair_macs):
         pairs = 0 if plan.packed else whole
         for size in plan.sizes:
             pairs += size * size

@@ -1,7 +1,4 @@
-"""The run-time modules of the gates at model scope: each maps the light model's output to one score per sample, and scripts.
-
-This file is read by TorchScript: no postponed annotations, plain types.
-"""
+"""The run-time modules of the gates at model scope: each maps the light model's output to one score per sample, and scripts."""
 
 import torch
 from torch import Tensor, nn

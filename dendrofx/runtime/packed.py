@@ -1,7 +1,4 @@
-"""The Linear whose weights are laid out for oneDNN, in float32 or bfloat16, and the activations that its kernel applies itself.
-
-This file is read by TorchScript: no postponed annotations, plain types.
-"""
+"""The Linear whose weights are laid out for oneDNN, in float32 or bfloat16, and the activations that its kernel applies itself."""
 
 from typing import Any, List, Optional, Tuple
 
@@ -26,12 +23,12 @@ class PackedLinear(nn.Module):
 
     plain: Tensor
     packed: Tensor
-    bias: Optional[Tensor]  # noqa: UP045
+    bias: Optional[Tensor]
 
     def __init__(
         self,
         weight: Tensor,
-        bias: Optional[Tensor],  # noqa: UP045
+        bias: Optional[Tensor],
         pointwise: str = "none",
         algorithm: str = "",
     ) -> None:
@@ -66,16 +63,16 @@ class PackedLinear(nn.Module):
         after = "" if self.pointwise == "none" else f", {self.pointwise}"
         return f"{self.plain.size(1)} -> {self.plain.size(0)}, {str(self.plain.dtype).partition('.')[2]}, packed{after}"
 
-    def _load_from_state_dict(self, *args: Any) -> None:  # noqa: ANN401  (torch's own)
+    def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
         self.packed = torch.ops.mkldnn._reorder_linear_weight(self.plain)
 
-    def __reduce__(self) -> Tuple[Any, Tuple[Tensor, Optional[Tensor], str, str, bool]]:  # noqa: UP045
+    def __reduce__(self) -> Tuple[Any, Tuple[Tensor, Optional[Tensor], str, str, bool]]:
         # for copy and pickle; TorchScript uses the two below
         return _packed, (self.plain, self.bias, self.pointwise, self.algorithm, self.training)
 
     @torch.jit.export
-    def __getstate__(self) -> Tuple[Tensor, Optional[Tensor], str, str, int, int, int, bool]:  # noqa: UP045
+    def __getstate__(self) -> Tuple[Tensor, Optional[Tensor], str, str, int, int, int, bool]:
         return (
             self.plain,
             self.bias,
@@ -88,7 +85,7 @@ class PackedLinear(nn.Module):
         )
 
     @torch.jit.export
-    def __setstate__(self, state: Tuple[Tensor, Optional[Tensor], str, str, int, int, int, bool]) -> None:  # noqa: UP045
+    def __setstate__(self, state: Tuple[Tensor, Optional[Tensor], str, str, int, int, int, bool]) -> None:
         self.plain = state[0]
         self.bias = state[1]
         self.pointwise = state[2]
@@ -104,16 +101,16 @@ class PackedLinear(nn.Module):
 class BarePackedLinear(PackedLinear):
     """The same where nothing is saved or loaded, for freezing (see `lowering/apart.py`)."""
 
-    def __getstate__(self) -> Any:  # noqa: ANN401  (not exported: TorchScript does not take it over)
+    def __getstate__(self) -> Any:  # not exported: TorchScript does not take it over
         raise NotImplementedError
 
-    def __setstate__(self, state: Any) -> None:  # noqa: ANN401
+    def __setstate__(self, state: Any) -> None:
         raise NotImplementedError
 
 
 def _packed(
     plain: Tensor,
-    bias: Optional[Tensor],  # noqa: UP045
+    bias: Optional[Tensor],
     pointwise: str,
     algorithm: str,
     training: bool,

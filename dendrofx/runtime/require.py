@@ -1,7 +1,4 @@
-"""The check that a scripted graph makes of its inputs' sizes; see `values/guards.py`.
-
-This file is read by TorchScript: no postponed annotations, plain types.
-"""
+"""The check that a scripted graph makes of its inputs' sizes; see `values/guards.py`."""
 
 from torch import fx
 

@@ -8,8 +8,6 @@ A routed site is six nodes of the graph (`passes/route_rows.py` draws them):
     light = light(rows, split)              none where every row is hard; else all rows, or the easy ones
     full  = full(rows, light, split)        none hard: light; all hard: full; mixed: gather, full, scatter
     y     = restore_rows(full, x)           [N, out] -> [..., out]
-
-This file is read by TorchScript: no postponed annotations, plain types.
 """
 
 from typing import Dict, List, NamedTuple

@@ -1,7 +1,4 @@
-"""The run-time modules of the gates: each maps rows to scores and scripts.
-
-This file is read by TorchScript: no postponed annotations, plain types.
-"""
+"""The run-time modules of the gates: each maps rows to scores and scripts."""
 
 from typing import NamedTuple
 

@@ -1,7 +1,4 @@
-"""Arithmetic of sizes that TorchScript does not know by the names that `torch.export` gives it: plain functions that it compiles.
-
-This file is read by TorchScript: no postponed annotations, plain types.
-"""
+"""Arithmetic of sizes that TorchScript does not know by the names that `torch.export` gives it: functions that it compiles."""
 
 import math
 
