@@ -22,8 +22,8 @@ from dendrofx.rewriting.cascade import NAME, build, cascade_parts
 from dendrofx.rewriting.module import RoutedModule, graph_names, set_tolerances, tolerances
 from dendrofx.rewriting.recipe import CascadeRecipe, Recipe
 from dendrofx.rewriting.rewrite import rewrite
-from dendrofx.runtime.model_scores import KnownScore, RandomModelScore, flat_rows
-from dendrofx.runtime.scores import ConstantScore
+from dendrofx.runtime.control_scores import ConstantScore, KnownScore, RandomModelScore
+from dendrofx.runtime.model_scores import flat_rows
 from dendrofx.search.choose import relative_error, scores
 from dendrofx.values.counts import Counts, of_sites, site_activity
 from dendrofx.values.drop_in import graph_level

@@ -9,7 +9,7 @@ from torch import nn
 
 from dendrofx.errors import InputError
 from dendrofx.gates.form import GateForm, SiteRows
-from dendrofx.runtime.scores import ConstantScore, OracleScore, RandomScore
+from dendrofx.runtime.control_scores import ConstantScore, OracleScore, RandomScore
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from dendrofx.errors import InputError
 from dendrofx.gates.form import GateForm, SiteRows
 from dendrofx.graph.activations import LIPSCHITZ
 from dendrofx.runtime.branches import ObservedChain
+from dendrofx.runtime.evidence_scores import NoiseScore
 from dendrofx.runtime.int8 import Int8Layer
 from dendrofx.runtime.kernels import BFloat16Linear
 from dendrofx.runtime.packed import PackedLinear
-from dendrofx.runtime.scores import NoiseScore
 
 # A rounding error is uniform over a step, step / sqrt(12) in the root mean square, and never above half a step, sqrt(3) times that.
 COVER = math.sqrt(3)

@@ -12,7 +12,7 @@ from dendrofx.errors import InputError
 from dendrofx.gates.form import GateForm, SiteRows
 from dendrofx.graph.activations import LIPSCHITZ
 from dendrofx.runtime.branches import DenseLinear, LowRankLinear, ObservedChain
-from dendrofx.runtime.scores import ResidualScore
+from dendrofx.runtime.evidence_scores import ResidualScore
 
 UNIT = 2.0**-24  # unit roundoff of float32
 TINIEST = 2.0**-126  # squares below it may flush to zero

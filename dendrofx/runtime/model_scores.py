@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from dendrofx.runtime.scores import FeatureScore, RandomScore, hard_where_not_finite
+from dendrofx.runtime.scores import FeatureScore, hard_where_not_finite
 
 
 def decision_margin(output: Tensor) -> Tensor:
@@ -109,40 +109,3 @@ class UserScore(nn.Module):
         """[N, ...] -> f32[N]."""
         score: Tensor = self.module(x)
         return hard_where_not_finite((score * self.slope + self.offset).exp(), x)
-
-
-class RandomModelScore(nn.Module):
-    """`RandomScore` of a sample's light output."""
-
-    def __init__(self, rate: float, seed: int) -> None:
-        super().__init__()
-        self.random = RandomScore(rate, seed)
-        self.margin = 0.0
-        self.macs = 0
-
-    def forward(self, output: Tensor) -> Tensor:
-        """f32[N, ...] -> f32[N]."""
-        return self.random(flat_rows(output))  # type: ignore[no-any-return]
-
-
-class KnownScore(nn.Module):
-    """Scores that are known beforehand, of samples that are known again by their light outputs: for the oracle, never timed.
-
-    Args:
-        outputs: f32[M, features], the light model's.
-        scores: f32[M].
-    """
-
-    outputs: Tensor
-    scores: Tensor
-
-    def __init__(self, outputs: Tensor, scores: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("outputs", outputs)
-        self.register_buffer("scores", scores)
-        self.margin = 0.0
-        self.macs = 0
-
-    def forward(self, output: Tensor) -> Tensor:
-        """f32[N, ...] -> f32[N]: of the nearest known output; the last bits of a sample's own depend on its batch."""
-        return self.scores[torch.cdist(flat_rows(output), self.outputs).argmin(1)]

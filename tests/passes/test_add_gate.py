@@ -9,9 +9,10 @@ from dendrofx.gates import AlwaysLight, GateForm, OracleGate, ResidualGate
 from dendrofx.graph.show import graph_text
 from dendrofx.light import LowRank
 from dendrofx.passes import AddGate, Change
+from dendrofx.runtime.control_scores import ConstantScore, OracleScore
+from dendrofx.runtime.evidence_scores import ResidualScore
 from dendrofx.runtime.leaves import LightBeforeGate, LightWithEvidence
 from dendrofx.runtime.routing import as_rows, split_rows
-from dendrofx.runtime.scores import ConstantScore, OracleScore, ResidualScore
 from tests.check import after, assert_same_graph, assert_same_output
 from tests.models import Mlp, NoBlock, Residual, Shared
 

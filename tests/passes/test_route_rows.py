@@ -9,9 +9,10 @@ from dendrofx.gates import AlwaysFull, AlwaysLight, GateForm, OracleGate, Random
 from dendrofx.graph.block import row_macs
 from dendrofx.graph.show import graph_text
 from dendrofx.passes import AddGate, AddLight, Change, RouteRows
+from dendrofx.runtime.control_scores import ConstantScore, OracleScore
+from dendrofx.runtime.evidence_scores import ResidualScore
 from dendrofx.runtime.leaves import FullOnHardRows, LightAfterGate, LightBeforeGate, LightWithEvidence
 from dendrofx.runtime.routing import as_rows, restore_rows, split_rows
-from dendrofx.runtime.scores import ConstantScore, OracleScore, ResidualScore
 from tests.check import OTHER_GEMM, SAME_GEMM, after, assert_same_graph, assert_same_output
 from tests.models import Mlp, NoBlock, Residual, Shared
 

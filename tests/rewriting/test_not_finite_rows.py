@@ -10,16 +10,10 @@ from dendrofx.gates.form import LightRuns
 from dendrofx.graph.block import BlockData
 from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Pruned
 from dendrofx.rewriting.cascade import finite_inputs
+from dendrofx.runtime.control_scores import OracleScore
+from dendrofx.runtime.evidence_scores import NoiseScore, ResidualScore
 from dendrofx.runtime.routing import split_rows
-from dendrofx.runtime.scores import (
-    EnergyScore,
-    LearnedLightScore,
-    LearnedScaleScore,
-    LearnedScore,
-    NoiseScore,
-    OracleScore,
-    ResidualScore,
-)
+from dendrofx.runtime.scores import EnergyScore, LearnedLightScore, LearnedScaleScore, LearnedScore
 from dendrofx.search.choose import SiteData, candidates, scores
 from dendrofx.values.inputs import Inputs
 from tests.models import compressible

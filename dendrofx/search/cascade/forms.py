@@ -14,7 +14,7 @@ from dendrofx.graph.sites import Site
 from dendrofx.light import LightForm
 from dendrofx.rewriting.module import RoutedModule, graph_names, set_tolerances
 from dendrofx.rewriting.rewrite import Branches, rewrite
-from dendrofx.runtime.scores import ConstantScore
+from dendrofx.runtime.control_scores import ConstantScore
 from dendrofx.search.choose import finite_rows
 from dendrofx.values.calibration import Calibration
 
