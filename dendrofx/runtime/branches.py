@@ -84,22 +84,13 @@ class LinearPair(nn.Module):
         return self.decode(self.code(x))  # type: ignore[no-any-return]
 
 
-class Int8Pair(nn.Module):
+class Int8Pair(LinearPair):
     """A `LinearPair` of `Int8Layer`s."""
-
-    def __init__(self, code: Int8Layer, decode: Int8Layer) -> None:
-        super().__init__()
-        self.code = code
-        self.decode = decode
-
-    def forward(self, x: Tensor) -> Tensor:
-        """f32[N, in] -> f32[N, out]."""
-        return self.decode(self.code(x))  # type: ignore[no-any-return]
 
     def scales(self, x: Tensor) -> Tuple[Tensor, Tensor]:
         """The output, and f32[N, 2]: the largest magnitudes of the row and of its code."""
-        code, first = self.code.scales(x)
-        out, second = self.decode.scales(code)
+        code, first = self.code.scales(x)  # type: ignore[operator]
+        out, second = self.decode.scales(code)  # type: ignore[operator]
         return out, torch.cat([first, second], 1)
 
 

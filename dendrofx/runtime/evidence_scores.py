@@ -6,6 +6,23 @@ from torch import Tensor, nn
 from dendrofx.runtime.scores import UNJUDGED, LightRows
 
 
+def relative_error(error: Tensor, size: Tensor, evidence: Tensor, unjudged: float) -> Tensor:
+    """Return `error / (size - error)`: what an error is at most, relative to the full output, whose size is not known.
+
+    Args:
+        error: f32[N], of the light output.
+        size: f32[N], norm of the light output.
+        evidence: f32[N, ...], that the light branch observed.
+        unjudged: the score of a row whose error is as large as its output.
+
+    Returns:
+        f32[N]; infinity for rows that are not finite.
+    """
+    judged = (size > error) & size.isfinite()
+    score = torch.where(judged, error / (size - error), unjudged).clamp(0.0, unjudged)
+    return score.masked_fill(~(size.isfinite() & (evidence.sum(1) < float("inf"))), float("inf"))
+
+
 class ResidualScore(nn.Module):
     """`B / (||y_light|| - B)`, B the bound of `ResidualGate`; 1e30 where B >= ||y_light||.
 
@@ -33,9 +50,7 @@ class ResidualScore(nn.Module):
             missed = ((norm - code).clamp_min(0.0) * (norm + code) + slack * norm.square() + tiny).sqrt()
             bound = grow * bound + miss * missed + seen * code + rounding * norm + constant
         size = torch.linalg.vector_norm(light.out, 2, 1) * (1.0 - self.rounding)
-        judged = (size > bound) & size.isfinite()
-        score = torch.where(judged, bound / (size - bound), self.unjudged).clamp(0.0, self.unjudged)
-        return score.masked_fill(~(size.isfinite() & (light.evidence.sum(1) < float("inf"))), float("inf"))
+        return relative_error(bound, size, light.evidence, self.unjudged)
 
 
 class NoiseScore(nn.Module):
@@ -69,6 +84,4 @@ class NoiseScore(nn.Module):
             seen = light.evidence[:, 2 * i : 2 * i + 2].double().square()
             noise = carried * noise + first * seen[:, 0] + second * seen[:, 1]
         bound = ((noise + square).sqrt() * self.cover).to(torch.float32)
-        judged = (size > bound) & size.isfinite()
-        score = torch.where(judged, bound / (size - bound), self.unjudged).clamp(0.0, self.unjudged)
-        return score.masked_fill(~(size.isfinite() & (light.evidence.sum(1) < float("inf"))), float("inf"))
+        return relative_error(bound, size, light.evidence, self.unjudged)
