@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from dendrofx.errors import InputError
-from dendrofx.gates.form import GateForm, SiteRows
+from dendrofx.gates.form import GateForm, ModelRows, SiteRows
 from dendrofx.runtime.control_scores import ConstantScore, OracleScore, RandomScore
 
 
@@ -16,7 +16,7 @@ from dendrofx.runtime.control_scores import ConstantScore, OracleScore, RandomSc
 class AlwaysFull(GateForm):
     """Every row takes the full branch, at every tolerance."""
 
-    def fit(self, site: SiteRows) -> nn.Module:
+    def fit_site(self, site: SiteRows) -> nn.Module:
         """See `GateForm.fit`."""
         return ConstantScore(math.inf)
 
@@ -25,11 +25,11 @@ class AlwaysFull(GateForm):
 class AlwaysLight(GateForm):
     """Every row takes the light branch at every tolerance above 0: the static approximation, without routing."""
 
-    def fit(self, site: SiteRows) -> nn.Module:
+    def fit_site(self, site: SiteRows) -> nn.Module:
         """See `GateForm.fit`."""
         return ConstantScore(0.0)
 
-    def fit_model(self, rows: object) -> nn.Module:
+    def fit_model(self, rows: ModelRows) -> nn.Module:
         """At model scope: the light model alone."""
         return ConstantScore(0.0)
 
@@ -50,7 +50,7 @@ class RandomGate(GateForm):
         if not 0 <= self.rate <= 1:
             raise InputError(f"rate must be in [0, 1], got {self.rate}")
 
-    def fit(self, site: SiteRows) -> nn.Module:
+    def fit_site(self, site: SiteRows) -> nn.Module:
         """See `GateForm.fit`."""
         return RandomScore(self.rate, self.seed)
 
@@ -61,6 +61,6 @@ class OracleGate(GateForm):
 
     reads = "light"
 
-    def fit(self, site: SiteRows) -> nn.Module:
+    def fit_site(self, site: SiteRows) -> nn.Module:
         """See `GateForm.fit`."""
         return OracleScore(site.data.block)

@@ -24,7 +24,7 @@ class EnergyGate(GateForm):
     needs_rows = True
 
     @torch.no_grad()
-    def fit(self, site: SiteRows) -> nn.Module:
+    def fit_site(self, site: SiteRows) -> nn.Module:
         """Fit the line; see `GateForm.fit`."""
         rows, error = self.required(site)
         energy = rows.abs().mean(1)

@@ -20,7 +20,7 @@ margin of the tolerance; `forward_counted` counts such rows as `near_rows`.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,6 +99,23 @@ class SiteRows:
         return own if self.seen is None else torch.cat([read(self.seen), own])
 
 
+@dataclass(frozen=True)
+class ModelRows:
+    """What gates at model scope are fitted on: samples that fitted no light branch.
+
+    Attributes:
+        light: f32[N, ...], the decision output of the light model.
+        full: f32[N, ...], of the original.
+        losses: f64[N], of the light outputs, in the budget's metric.
+        decides: whether the outputs are logits and the budget is about decisions.
+    """
+
+    light: Tensor
+    full: Tensor
+    losses: Tensor
+    decides: bool
+
+
 class GateForm(Form, ABC):
     """Base of the gate forms. Subclasses are frozen dataclasses: their fields are the whole configuration.
 
@@ -113,13 +130,24 @@ class GateForm(Form, ABC):
     needs_rows: bool = False
     json_words = "a gate form"
 
-    @abstractmethod
-    def fit(self, site: SiteRows) -> nn.Module:
-        """Build the gate of one site.
+    def fit(self, evidence: SiteRows | ModelRows) -> nn.Module:
+        """Build the gate of one site, or of a whole model.
 
         Raises:
-            InputError: rows are needed and missing, or the light branch does not offer what the gate reads.
+            InputError: there is no such gate for that; rows are needed and missing; or the light branch does not offer what the
+                gate reads.
         """
+        return self.fit_model(evidence) if isinstance(evidence, ModelRows) else self.fit_site(evidence)
+
+    def fit_site(self, site: SiteRows) -> nn.Module:
+        """Build the gate of one site; without it, the form is for whole models alone."""
+        raise InputError(f"{self} is a gate of whole models: use it with scope='model'")
+
+    def fit_model(self, rows: ModelRows) -> nn.Module:
+        """Build the gate of a model; without it, the form is for blocks alone."""
+        raise InputError(
+            f"{self} is a gate of blocks: with scope='model' take MarginGate(), LearnedGate() or a module of your own"
+        )
 
     def required(self, site: SiteRows) -> tuple[Tensor, Tensor]:
         """The site's rows and errors, or an error that asks for them."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from dendrofx.errors import InputError
-from dendrofx.gates.form import GateForm, Reads, SiteRows
-from dendrofx.gates.model import ModelRows, fit_learned
+from dendrofx.gates.form import GateForm, ModelRows, Reads, SiteRows
+from dendrofx.gates.model import fit_learned
 from dendrofx.gates.ridge import fit_range, fit_weights
 from dendrofx.graph.block import principal_directions
 from dendrofx.runtime.branches import Int8Chain
@@ -47,7 +47,7 @@ class LearnedGate(GateForm):
             raise InputError(f"reads must be 'input', 'light' or 'scales', got {self.reads!r}")
 
     @torch.no_grad()
-    def fit(self, site: SiteRows) -> nn.Module:
+    def fit_site(self, site: SiteRows) -> nn.Module:
         """Solve for the weights; see `GateForm.fit`."""
         rows, error = self.required(site)
         gate, rows, ranged = self._gate(site, rows)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dendrofx.errors import InputError
-from dendrofx.gates.form import GateForm, SiteRows
+from dendrofx.gates.form import GateForm, ModelRows
 from dendrofx.gates.ridge import fit_range, fit_weights
 from dendrofx.graph.block import principal_directions
 from dendrofx.runtime.model_scores import LearnedModelScore, MarginScore, decision_margin, flat_rows
@@ -20,34 +20,7 @@ DIRECTIONS = 8
 
 
 @dataclass(frozen=True)
-class ModelRows:
-    """What gates at model scope are fitted on: samples that fitted no light branch.
-
-    Attributes:
-        light: f32[N, ...], the decision output of the light model.
-        full: f32[N, ...], of the original.
-        losses: f64[N], of the light outputs, in the budget's metric.
-        decides: whether the outputs are logits and the budget is about decisions.
-    """
-
-    light: Tensor
-    full: Tensor
-    losses: Tensor
-    decides: bool
-
-
-class ModelGateForm(GateForm):
-    """Base of the gates that exist at model scope only."""
-
-    needs_rows = True
-
-    def fit(self, site: SiteRows) -> nn.Module:
-        """There is no such gate for a block."""
-        raise InputError(f"{self} is a gate of whole models: use it with scope='model'")
-
-
-@dataclass(frozen=True)
-class MarginGate(ModelGateForm):
+class MarginGate(GateForm):
     """The margin of the light model's decision, mapped to the probability that the original decides otherwise.
 
     The light model moves the gap between its first choice and the best other by d. With d taken as normal of standard deviation s,
@@ -55,6 +28,8 @@ class MarginGate(ModelGateForm):
     The order of the samples is that of their margins (C. Chow, "On optimum recognition error and reject tradeoff", IEEE
     Transactions on Information Theory 16, 1970).
     """
+
+    needs_rows = True
 
     @torch.no_grad()
     def fit_model(self, rows: ModelRows) -> nn.Module:

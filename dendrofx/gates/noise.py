@@ -45,7 +45,7 @@ class NoiseGate(GateForm):
 
     reads = "evidence"
 
-    def fit(self, site: SiteRows) -> nn.Module:
+    def fit_site(self, site: SiteRows) -> nn.Module:
         """Take the norms of the light branch's stored weights; see `GateForm.fit`."""
         light = site.light
         layers = list(light.get_submodule("layers").children()) if isinstance(light, ObservedChain) else []

@@ -53,7 +53,7 @@ class ResidualGate(GateForm):
 
     reads = "evidence"
 
-    def fit(self, site: SiteRows) -> nn.Module:
+    def fit_site(self, site: SiteRows) -> nn.Module:
         """Take the norms of the block's and the light branch's stored factors; see `GateForm.fit`."""
         light = site.light
         bounded = isinstance(light, ObservedChain) and all(

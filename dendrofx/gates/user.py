@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dendrofx.errors import InputError
-from dendrofx.gates.form import GateForm, SiteRows
-from dendrofx.gates.model import ModelRows
+from dendrofx.gates.form import GateForm, ModelRows, SiteRows
 from dendrofx.graph.show import first_line
 from dendrofx.lowering.script import lowered
 from dendrofx.runtime.model_scores import UserScore
@@ -48,7 +47,7 @@ class UserGate(GateForm):
         return NotKept(str(self)).to_json()
 
     @torch.no_grad()
-    def fit(self, site: SiteRows) -> nn.Module:
+    def fit_site(self, site: SiteRows) -> nn.Module:
         """See `GateForm.fit`."""
         rows, error = self.required(site)
         return self._fitted(rows, error)
@@ -112,6 +111,6 @@ class NotKept(GateForm):
 
     name: str
 
-    def fit(self, site: SiteRows) -> nn.Module:
+    def fit(self, evidence: SiteRows | ModelRows) -> nn.Module:
         """It cannot be fitted."""
         raise InputError(f"gate {self.name} is a module of yours, which plans do not keep: pass it again as gate=")

@@ -6,7 +6,7 @@ import torch
 
 from dendrofx.errors import PlanError
 from dendrofx.gates import GateForm
-from dendrofx.gates.model import ModelRows
+from dendrofx.gates.form import ModelRows
 from dendrofx.gates.user import NotKept
 from dendrofx.graph.block import block_of
 from dendrofx.graph.find_sites import find_sites
@@ -59,13 +59,12 @@ def replay_cascade(subject: Subject, plan: Plan, seed: int, budget: Budget | Non
     else:
         light = with_forms(base, sites, {e.name: e.light for e in plan.sites if e.light is not None}, data, seed)
     form = gate if isinstance(cascade.gate, NotKept) else cascade.gate
-    fit = getattr(form, "fit_model", None)
-    if fit is None:
+    if form is None:
         raise PlanError("the plan's gate is a module of yours: pass it again as gate=")
     reference, outputs = (picks(m, data.gate, proved.covered) for m in (subject.original, light))
     rows = ModelRows(outputs, reference, asked.losses(reference, outputs), asked.is_decision)
     recipe = CascadeRecipe(
-        subject.original, light, full, fit(rows).eval(), proved.batched, proved.decision, proved.finite
+        subject.original, light, full, form.fit(rows).eval(), proved.batched, proved.decision, proved.finite
     )
     return Decision(recipe.build({CASCADE: float(cascade.tolerance or 0.0)}), recipe, plan)
 

@@ -18,7 +18,8 @@ from torch import Tensor, fx, nn
 
 from dendrofx.errors import InputError
 from dendrofx.gates import GateForm
-from dendrofx.gates.model import ModelRows, margin_losses, moved_margins
+from dendrofx.gates.form import ModelRows
+from dendrofx.gates.model import margin_losses, moved_margins
 from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.front import Setting
 from dendrofx.guarantee.sequence import tested_step
@@ -99,14 +100,9 @@ def gated(
     Raises:
         InputError: the gate does not fit the budget or the outputs.
     """
-    fit = getattr(form, "fit_model", None)
-    if fit is None:
-        raise InputError(
-            f"{form} is a gate of blocks: with scope='model' take MarginGate(), LearnedGate() or a module of your own"
-        )
     losses = [budget.losses(getattr(reference, s), getattr(outputs, s)) for s in ("gate", "search", "test")]
     full_losses = [budget.losses(getattr(reference, s), getattr(full, s)) for s in ("search", "test")]
-    gate = fit(ModelRows(outputs.gate, reference.gate, losses[0], budget.is_decision)).eval()
+    gate = form.fit(ModelRows(outputs.gate, reference.gate, losses[0], budget.is_decision)).eval()
     with torch.no_grad():
         scores = [gate(outputs.search), gate(outputs.test)]
     margin, expected = None, scores[0].double().clamp(0, 1)
