@@ -30,7 +30,7 @@ class AlwaysLight(GateForm):
         return ConstantScore(0.0)
 
     def fit_model(self, rows: ModelRows) -> nn.Module:
-        """At model scope: the light model alone."""
+        """Take the light model alone."""
         return ConstantScore(0.0)
 
 

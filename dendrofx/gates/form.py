@@ -47,12 +47,12 @@ class LightRuns:
 
     @staticmethod
     def of(light: nn.Module | LightRuns) -> LightRuns:
-        """Of a branch that may have run before."""
+        """Wrap a branch, unless it is one that may have run before."""
         return light if isinstance(light, LightRuns) else LightRuns(light)
 
     @torch.no_grad()
     def read(self, rows: Tensor, reads: Reads) -> LightRows:
-        """What the branch hands on to a gate that reads this of it."""
+        """Return what the branch hands on to a gate that reads this of it."""
         if reads == "light" and isinstance(self.light, Int8Chain):
             reads = "scales"  # which come with the output
         key = (id(rows), reads)
@@ -89,11 +89,11 @@ class SiteRows:
 
     @cached_property
     def runs(self) -> LightRuns:
-        """Of the light branch."""
+        """Return the runs of the light branch."""
         return LightRuns(self.light) if self.ran is None else self.ran
 
     def ranged(self, read: Callable[[Tensor], Tensor]) -> Tensor:
-        """What is read of all rows that show what range a row's features may have."""
+        """Read all rows that show what range a row's features may have."""
         assert self.data.rows is not None
         own = read(self.data.rows)
         return own if self.seen is None else torch.cat([read(self.seen), own])
@@ -150,12 +150,12 @@ class GateForm(Form, ABC):
         )
 
     def required(self, site: SiteRows) -> tuple[Tensor, Tensor]:
-        """The site's rows and errors, or an error that asks for them."""
+        """Return the site's rows and errors, or raise an error that asks for them."""
         if site.data.rows is None or site.error is None:
             raise InputError(f"{self} is fitted on calibration rows: pass calibration= to transform")
         return site.data.rows, site.error
 
 
 def reads_of_light(form: GateForm) -> str:
-    """What a gate makes the light branch report before it decides: "light", "evidence", "scales", or "plain" for nothing."""
+    """Return what a gate makes the light branch report before it decides: "light", "evidence", "scales", or "plain" for nothing."""
     return "plain" if form.reads == "input" else form.reads

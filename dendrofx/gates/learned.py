@@ -61,11 +61,11 @@ class LearnedGate(GateForm):
         return gate
 
     def fit_model(self, rows: ModelRows) -> nn.Module:
-        """At model scope, on features of the light model's output (`LearnedModelScore`); see `fit_learned`."""
+        """Solve for the weights of features of the light model's output (`LearnedModelScore`); see `fit_learned`."""
         return fit_learned(rows, self.directions, self.ridge)
 
     def _gate(self, site: SiteRows, rows: Tensor) -> tuple[LearnedScore | LearnedScaleScore, Tensor, Tensor]:
-        """The unfitted gate, and what it takes its features from: on the rows, and on those that show their range."""
+        """Return the unfitted gate, and what it takes its features from: on the rows, and on those that show their range."""
         if self.reads == "scales":
             if not isinstance(site.light, Int8Chain):
                 raise InputError(

@@ -48,7 +48,7 @@ class MarginGate(GateForm):
 
 
 def moved_margins(rows: ModelRows) -> Tensor:
-    """f64[N]: what the full model's margin for the light decision differs by; of several decisions that of the least margin."""
+    """Return f64[N]: what the full model's margin for the light decision differs by; of several decisions that of the least."""
     light, full = rows.light.double(), rows.full.double()
     if light.dim() == 1 or light.size(-1) == 1:
         light, full = flat_rows(light), flat_rows(full)
@@ -64,7 +64,7 @@ def moved_margins(rows: ModelRows) -> Tensor:
 
 @torch.no_grad()
 def fit_learned(rows: ModelRows, directions: int, ridge: float | None) -> nn.Module:
-    """`LearnedGate` at model scope: the regression is of log |d| (see `MarginGate`) for decisions, of the log loss otherwise."""
+    """Fit `LearnedGate` at model scope: to log |d| (see `MarginGate`) for decisions, to the log loss otherwise."""
     whole = flat_rows(rows.light).float().isfinite().all(1) & flat_rows(rows.full).float().isfinite().all(1)
     if int(whole.sum()) < 2:
         raise InputError(
@@ -89,7 +89,7 @@ def fit_learned(rows: ModelRows, directions: int, ridge: float | None) -> nn.Mod
 
 
 def margin_losses(reference: Tensor, output: Tensor) -> Tensor:
-    """A loss for router skill where flips are few: the share of the original's margin that is lost, f64[N] in [0, 1].
+    """Return a loss for router skill where flips are few: the share of the original's margin that is lost, f64[N] in [0, 1].
 
     Args:
         reference: logits of the original, f[N, ...].

@@ -64,7 +64,7 @@ class NoiseGate(GateForm):
 
 
 def _terms(layer: nn.Module, lipschitz: float) -> list[float]:
-    """What one Linear carries over of the squared noise so far, and of the squares of the two norms it observes."""
+    """Return what one Linear carries over of the squared noise so far, and of the squares of the two norms it observes."""
     if isinstance(layer, Int8Layer):
         step = layer.step()
         weight = layer.weight.double() * step[:, None]

@@ -77,7 +77,7 @@ class ResidualGate(GateForm):
 
 
 def _terms(linear: nn.Linear, layer: nn.Module, lipschitz: float) -> list[float]:
-    """grow, miss, seen, slack, tiny, rounding, constant of one Linear."""
+    """Return grow, miss, seen, slack, tiny, rounding and constant of one Linear."""
     weight = linear.weight.detach().double()
     frobenius = float(torch.linalg.matrix_norm(weight))
     spectral = spectral_norm(weight)
@@ -103,7 +103,7 @@ def _terms(linear: nn.Linear, layer: nn.Module, lipschitz: float) -> list[float]
 
 
 def spectral_norm(matrix: Tensor) -> float:
-    """Largest singular value of f64[m, n], from the smaller Gram matrix; exact to about 1e-13, rounded up."""
+    """Return the largest singular value of f64[m, n], from the smaller Gram matrix; exact to about 1e-13, rounded up."""
     gram = matrix @ matrix.t() if matrix.size(0) <= matrix.size(1) else matrix.t() @ matrix
     largest, trace = float(torch.linalg.eigvalsh(gram)[-1]), float(gram.diagonal().sum())
     return math.sqrt(max(largest, 0.0)) * (1 + 1e-12) + math.sqrt(max(trace, 0.0)) * 1e-8

@@ -24,7 +24,7 @@ def fit_range(gate: FeatureScore, features: Tensor) -> None:
 
 
 def fit_weights(gate: FeatureScore, features: Tensor, error: Tensor, ridge: float | None) -> None:
-    """The ridge solution over the scaled features; without a penalty the one that cross-validates best."""
+    """Solve the ridge regression over the scaled features; without a penalty the one that cross-validates best."""
     z = (features * gate.scale + gate.shift).double()
     target = error.double().clamp_min(SMALLEST_ERROR).log()
     constant = features.double().std(0, correction=0) <= HARDLY * features[:, 0].abs().max()
@@ -39,7 +39,7 @@ def fit_weights(gate: FeatureScore, features: Tensor, error: Tensor, ridge: floa
 
 
 def best_ridge(standard: Tensor, target: Tensor) -> float:
-    """The penalty with the least leave-one-out error, in closed form from one eigendecomposition.
+    """Return the penalty with the least leave-one-out error, in closed form from one eigendecomposition.
 
     Source: D. Allen, "The relationship between variable selection and data augmentation and a method for prediction",
     Technometrics 16, 1974 (PRESS).

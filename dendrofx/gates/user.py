@@ -43,7 +43,7 @@ class UserGate(GateForm):
         return f"{type(self.module).__name__}()"
 
     def to_json(self) -> dict[str, Any]:
-        """A plan keeps the name alone: to replay it, the caller brings the module again."""
+        """Write the name alone: to replay a plan, the caller brings the module again."""
         return NotKept(str(self)).to_json()
 
     @torch.no_grad()
@@ -54,7 +54,7 @@ class UserGate(GateForm):
 
     @torch.no_grad()
     def fit_model(self, rows: ModelRows) -> nn.Module:
-        """At model scope."""
+        """See `GateForm.fit`."""
         return self._fitted(rows.light, rows.losses)
 
     def _fitted(self, x: Tensor, error: Tensor) -> nn.Module:
@@ -112,5 +112,5 @@ class NotKept(GateForm):
     name: str
 
     def fit(self, evidence: SiteRows | ModelRows) -> nn.Module:
-        """It cannot be fitted."""
+        """Raise `InputError`: there is nothing to fit."""
         raise InputError(f"gate {self.name} is a module of yours, which plans do not keep: pass it again as gate=")

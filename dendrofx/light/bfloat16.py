@@ -33,7 +33,7 @@ class BFloat16(Precision):
     packed: bool = False
 
     def check_machine(self) -> None:
-        """Native bfloat16 only."""
+        """Refuse CPUs without native bfloat16."""
         if not (here := capability()).bf16:
             raise InputError(f"{self} needs a CPU with native bfloat16 products (AVX-512 BF16); this is {here}")
 

@@ -44,7 +44,7 @@ class LightForm(Form, ABC):
 
     @torch.no_grad()
     def fit_data(self, data: BlockData) -> nn.Module:
-        """`fit`, for a block whose statistics are shared by several forms."""
+        """Build the light branch of a block whose statistics are shared by several forms; see `fit`."""
         self.check_machine()
         width = data.linears[0].in_features
         if self.needs_rows and data.rows is None:
@@ -64,7 +64,7 @@ class LightForm(Form, ABC):
 
     @abstractmethod
     def build(self, data: BlockData) -> nn.Module:
-        """The branch, from checked data."""
+        """Build the branch from checked data."""
 
 
 class Precision(LightForm):
@@ -74,7 +74,7 @@ class Precision(LightForm):
 
     @abstractmethod
     def linear(self, weight: Tensor, bias: Tensor | None, rows: Tensor | None) -> nn.Module:
-        """One Linear.
+        """Build one Linear.
 
         Args:
             weight: f32[out, in].
@@ -83,7 +83,7 @@ class Precision(LightForm):
         """
 
     def build(self, data: BlockData) -> nn.Module:
-        """Every Linear of the block; see `LightForm.fit`."""
+        """Build every Linear of the block; see `LightForm.fit`."""
         inputs = data.inputs if data.rows is not None else [None] * len(data.linears)
         layers = [self.linear(*_parameters(linear), rows) for linear, rows in zip(data.linears, inputs, strict=True)]
         return observed_chain(layers, data.activations)
@@ -96,7 +96,7 @@ def check_precision(precision: object) -> None:
 
 
 def cast_linear(precision: Precision | None, dense: nn.Module, rows: Tensor | None) -> nn.Module:
-    """A `DenseLinear` in another precision; unchanged without one."""
+    """Return a `DenseLinear` in another precision; unchanged without one."""
     if precision is None:
         return dense
     bias = getattr(dense, "bias", None)

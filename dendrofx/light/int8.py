@@ -60,7 +60,7 @@ class Int8(Precision):
         return self.smooth > 0
 
     def check_machine(self) -> None:
-        """Full 8-bit weights need VNNI."""
+        """Refuse full 8-bit weights without VNNI."""
         here = capability()
         if self.weight_bits == 8 and not (here.vnni and here.int8_exact):
             raise InputError(
@@ -79,14 +79,14 @@ class Int8(Precision):
         return self._kernel()(torch.round(weight / step[:, None]).to(torch.int8), step, bias, shrink)
 
     def _kernel(self) -> type[Int8Layer]:
-        """What multiplies on this CPU."""
+        """Return what multiplies on this CPU."""
         here = capability()
         slow = not (here.vnni and here.int8_exact)
         return FusedInt8Linear if slow and here.fbgemm and self.weight_bits == 7 else Int8Linear
 
 
 def _smoothing(weight: Tensor, rows: Tensor, share: float) -> Tensor:
-    """f32[in], the columns' factors, around 1; columns that never move keep theirs."""
+    """Return f32[in], the columns' factors, around 1; columns that never move keep theirs."""
     columns, weights = rows.abs().amax(0), weight.abs().amax(0)
     factor = columns.clamp_min(1e-12).pow(share) / weights.clamp_min(1e-12).pow(1 - share)
     factor[(columns == 0) | (weights == 0)] = 1.0

@@ -24,7 +24,7 @@ class Prepacked(Precision):
     """
 
     def check_machine(self) -> None:
-        """This torch must be built with oneDNN."""
+        """Refuse a torch that is built without oneDNN."""
         if not torch.backends.mkldnn.is_available():
             raise InputError(f"{self} needs a torch with oneDNN (torch.backends.mkldnn)")
 

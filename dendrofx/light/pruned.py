@@ -72,7 +72,7 @@ class Pruned(LightForm):
         return light_chain(layers, data.activations)
 
     def _dense(self, data: BlockData) -> list[tuple[DenseLinear, Tensor]]:
-        """The smaller Linears in float32, and what each takes in."""
+        """Return the smaller Linears in float32, and what each takes in."""
         linears, inputs = data.linears, data.inputs
         kept = [self._units(h, nxt.weight) for h, nxt in zip(inputs[1:], linears[1:], strict=True)]
         layers = [(_first(linears[0], kept[0]), inputs[0])]
@@ -85,7 +85,7 @@ class Pruned(LightForm):
         return layers
 
     def _units(self, hidden: Tensor, following: Tensor) -> Tensor:
-        """Indices of the kept units, ascending."""
+        """Return the indices of the kept units, ascending."""
         energy = hidden.double().square().mean(0) * following.detach().double().square().sum(0)
         alive = int((energy > 0).sum())
         share = energy.sort(descending=True).values.cumsum(0) / energy.sum().clamp_min(1e-300)
@@ -95,7 +95,7 @@ class Pruned(LightForm):
         return energy.topk(count).indices.sort().values
 
     def _compensate(self, rows: Tensor, wanted: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight and bias that map the kept units `rows` to `wanted`, starting from `weight`."""
+        """Return weight and bias that map the kept units `rows` to `wanted`, starting from `weight`."""
         h, left = rows.double(), wanted.double() - rows.double() @ weight.double().t()
         mean, offset = h.mean(0), left.mean(0)
         if math.isinf(self.ridge):

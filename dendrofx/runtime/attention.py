@@ -33,13 +33,13 @@ class AttentionPlan(NamedTuple):
 
 
 def bias_of(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """What a spelled-out attention adds to its scores, in their type; NaN for a row that sees nothing, as a softmax makes of it."""
+    """Return what a spelled-out attention adds to its scores, in their type; NaN for a row that sees nothing, as a softmax does."""
     bias = mask.to(dtype)
     return bias.masked_fill(bias.eq(-float("inf")).all(-1, True), float("nan"))
 
 
 def cut_chunks(lengths: List[int], most: int) -> Tuple[List[int], List[int]]:
-    """Starts and sizes of chunks of neighbouring samples, at most `most` rows together; a longer sample stays alone."""
+    """Return starts and sizes of chunks of neighbouring samples, at most `most` rows together; a longer sample stays alone."""
     starts: List[int] = []
     sizes: List[int] = []
     start, size = 0, 0
@@ -56,7 +56,7 @@ def cut_chunks(lengths: List[int], most: int) -> Tuple[List[int], List[int]]:
 
 
 def cut_samples(plan: AttentionPlan, lengths: List[int]) -> AttentionPlan:
-    """The plan with a chunk for each sample."""
+    """Return the plan with a chunk for each sample."""
     starts: List[int] = []
     sizes: List[int] = []
     masks: List[Tensor] = []
@@ -78,7 +78,7 @@ def cut_samples(plan: AttentionPlan, lengths: List[int]) -> AttentionPlan:
 
 
 def plan_attention(mask: Tensor, rows: LiveRows, most: int) -> AttentionPlan:
-    """Whether, and with which masks, the live rows may attend among themselves: checked on every call.
+    """Decide whether, and with which masks, the live rows may attend among themselves; on every call.
 
     Exact where each live row sees no dead row and at least one live one.
 
@@ -154,7 +154,7 @@ def check_scores(q: Tensor, k: Tensor, scale: float, floor: float) -> None:
 def attend_rows(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor, plan: AttentionPlan, rows: LiveRows, scale: float
 ) -> Tensor:
-    """Attention from live rows to live rows, each sample on its own.
+    """Attend from live rows to live rows, each sample on its own.
 
     Args:
         q: [1, heads, count, features], floats of any type.
@@ -183,7 +183,7 @@ def attend_rows(
 
 
 def attend_chunks(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, live: int, scale: float) -> Tensor:
-    """[count, heads, features], each chunk on its own; zero behind the `live` rows. See `attend_rows`."""
+    """Return [count, heads, features], each chunk on its own; zero behind the `live` rows. See `attend_rows`."""
     out = q.new_empty([q.size(2), q.size(1), v.size(3)])
     none = q.new_zeros([1])
     for start, size, bias in zip(plan.starts, plan.sizes, plan.masks):

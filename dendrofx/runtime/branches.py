@@ -32,17 +32,17 @@ class LowRankLinear(nn.Module):
         self.macs = int(code.numel() + decode.numel())
 
     def forward(self, x: Tensor) -> Tensor:
-        """f32[N, in] -> f32[N, out]."""
+        """Map f32[N, in] to f32[N, out]."""
         return F.linear(F.linear(x, self.code), self.decode, self.bias)
 
     def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """The output, and f32[N, 2]: the norms of the row and of its code."""
+        """Return the output, and f32[N, 2]: the norms of the row and of its code."""
         code = F.linear(x, self.code)
         norms = torch.stack([torch.linalg.vector_norm(x, 2, 1), torch.linalg.vector_norm(code, 2, 1)], 1)
         return F.linear(code, self.decode, self.bias), norms
 
     def extra_repr(self) -> str:
-        """`256 -> 32 -> 1024`."""
+        """Print `256 -> 32 -> 1024`."""
         return f"{self.code.size(1)} -> {self.code.size(0)} -> {self.decode.size(0)}"
 
 
@@ -59,15 +59,15 @@ class DenseLinear(nn.Module):
         self.macs = int(weight.numel())
 
     def forward(self, x: Tensor) -> Tensor:
-        """f32[N, in] -> f32[N, out]."""
+        """Map f32[N, in] to f32[N, out]."""
         return F.linear(x, self.weight, self.bias)
 
     def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """The output, and f32[N, 2]: the row's norm twice, since nothing of the row is missed."""
+        """Return the output, and f32[N, 2]: the row's norm twice, since nothing of the row is missed."""
         return F.linear(x, self.weight, self.bias), norm_twice(x)
 
     def extra_repr(self) -> str:
-        """`1024 -> 5`."""
+        """Print `1024 -> 5`."""
         return f"{self.weight.size(1)} -> {self.weight.size(0)}"
 
 
@@ -80,7 +80,7 @@ class LinearPair(nn.Module):
         self.decode = decode
 
     def forward(self, x: Tensor) -> Tensor:
-        """f32[N, in] -> f32[N, out]."""
+        """Map f32[N, in] to f32[N, out]."""
         return self.decode(self.code(x))  # type: ignore[no-any-return]
 
 
@@ -88,7 +88,7 @@ class Int8Pair(LinearPair):
     """A `LinearPair` of `Int8Layer`s."""
 
     def scales(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """The output, and f32[N, 2]: the largest magnitudes of the row and of its code."""
+        """Return the output, and f32[N, 2]: the largest magnitudes of the row and of its code."""
         code, first = self.code.scales(x)  # type: ignore[operator]
         out, second = self.decode.scales(code)  # type: ignore[operator]
         return out, torch.cat([first, second], 1)
@@ -109,18 +109,18 @@ class LightChain(nn.Module):
         self.activations = nn.ModuleList([_in_place(activation) for _, activation in pairs])
 
     def forward(self, x: Tensor) -> Tensor:
-        """f32[N, in] -> f32[N, out]."""
+        """Map f32[N, in] to f32[N, out]."""
         for layer, activation in zip(self.layers, self.activations):
             x = activation(layer(x))
         return x
 
 
 class ObservedChain(LightChain):
-    """A chain whose layers also tell what they see of a row: `LowRankLinear`, `DenseLinear` and those of `*kernel*.py`."""
+    """A chain whose layers also tell what they see of a row: `LowRankLinear`, `DenseLinear` and those in low precision."""
 
     @torch.jit.export
     def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """The output, and f32[N, 2 * layers]: for each layer two norms of its input, which ones the layer says."""
+        """Return the output, and f32[N, 2 * layers]: for each layer two norms of its input, which ones the layer says."""
         norms: List[Tensor] = []
         for layer, activation in zip(self.layers, self.activations):
             x, norm = layer.observe(x)  # type: ignore[operator]
@@ -134,7 +134,7 @@ class Int8Chain(LightChain):
 
     @torch.jit.export
     def scales(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """The output, and f32[N, Linears]: the largest magnitude of what each takes in."""
+        """Return the output, and f32[N, Linears]: the largest magnitude of what each takes in."""
         found: List[Tensor] = []
         for layer, activation in zip(self.layers, self.activations):
             x, scale = layer.scales(x)  # type: ignore[operator]
@@ -148,24 +148,24 @@ class ObservedInt8Chain(ObservedChain, Int8Chain):
 
 
 def _in_place(activation: nn.Module) -> nn.Module:
-    """A layer's output is new and its own: a ReLU need not copy it."""
+    """Let a ReLU write into its input: a layer's output is new and its own."""
     return nn.ReLU(inplace=True) if type(activation) is nn.ReLU else activation
 
 
 def light_chain(layers: List[nn.Module], activations: List[nn.Module]) -> LightChain:
-    """An `Int8Chain` where every layer is one of its kind, else a `LightChain`."""
+    """Make an `Int8Chain` where every layer is one of its kind, else a `LightChain`."""
     int8 = all(isinstance(m, (Int8Layer, Int8Pair)) for m in layers)
     return Int8Chain(layers, activations) if int8 else LightChain(layers, activations)
 
 
 def observed_chain(layers: List[nn.Module], activations: List[nn.Module]) -> ObservedChain:
-    """An `ObservedChain`, which also has scales where every layer is an `Int8Layer`."""
+    """Make an `ObservedChain`, which also has scales where every layer is an `Int8Layer`."""
     int8 = all(isinstance(m, Int8Layer) for m in layers)
     return ObservedInt8Chain(layers, activations) if int8 else ObservedChain(layers, activations)
 
 
 def linear_pair(code: nn.Module, decode: nn.Module) -> nn.Module:
-    """An `Int8Pair` where both are `Int8Layer`s, else a `LinearPair`."""
+    """Make an `Int8Pair` where both are `Int8Layer`s, else a `LinearPair`."""
     if isinstance(code, Int8Layer) and isinstance(decode, Int8Layer):
         return Int8Pair(code, decode)
     return LinearPair(code, decode)

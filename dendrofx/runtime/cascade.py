@@ -21,21 +21,21 @@ class FullOnDoubtful(nn.Module):
         self.batched = batched
 
     def take(self, inputs: list[Tensor], index: Tensor) -> list[Tensor]:
-        """The inputs of the samples at `index`."""
+        """Return the inputs of the samples at `index`."""
         found: list[Tensor] = []
         for i in range(len(inputs)):
             found.append(inputs[i].index_select(0, index) if self.batched[i] else inputs[i])
         return found
 
     def put(self, light: list[Tensor], full: list[Tensor], index: Tensor) -> list[Tensor]:
-        """The light outputs, those of the samples at `index` replaced."""
+        """Return the light outputs, those of the samples at `index` replaced."""
         found: list[Tensor] = []
         for i in range(len(light)):
             found.append(light[i].index_copy(0, index, full[i]))
         return found
 
     def forward(self, inputs: list[Tensor], light: list[Tensor], split: Split) -> list[Tensor]:
-        """The model's outputs."""
+        """Return the model's outputs."""
         if split.hard_rows == 0:
             return light
         if split.hard_rows == split.rows:
@@ -46,7 +46,7 @@ class FullOnDoubtful(nn.Module):
     def forward_counted(
         self, inputs: list[Tensor], light: list[Tensor], split: Split
     ) -> tuple[list[Tensor], dict[str, dict[str, int]]]:
-        """The same, and what the original's own sites did."""
+        """Return the outputs, and what the original's own sites did."""
         counts: dict[str, dict[str, int]] = {}
         if split.hard_rows == 0:
             return light, counts
@@ -58,7 +58,7 @@ class FullOnDoubtful(nn.Module):
 
 
 def doubt_not_finite(score: Tensor, inputs: list[Tensor]) -> Tensor:
-    """The samples' scores; NaN where an input of the sample is not finite.
+    """Return the samples' scores; NaN where an input of the sample is not finite.
 
     Args:
         score: f32[N].
@@ -77,7 +77,7 @@ def count_cascade(
     light: dict[str, dict[str, int]],
     full: dict[str, dict[str, int]],
 ) -> dict[str, dict[str, int]]:
-    """What one call of a cascade did.
+    """Count what one call of a cascade did.
 
     Under `model` its samples, those recomputed, and those whose route may differ in another batch; of the sites inside, their
     own counts under `light/NAME` and `full/NAME`.

@@ -17,7 +17,7 @@ class ConstantScore(nn.Module):
         self.macs = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """f32[N, in] -> f32[N]."""
+        """Map f32[N, in] to f32[N]."""
         return torch.full([x.size(0)], self.score, dtype=torch.float32)
 
 
@@ -36,7 +36,7 @@ class RandomScore(nn.Module):
         self.macs = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """f32[N, in] -> f32[N]."""
+        """Map f32[N, in] to f32[N]."""
         # TorchScript cannot view floats as integers: mantissas, scaled to whole numbers, and exponents hold the same bits
         mantissa, exponent = torch.frexp(x[:, :: 1 + x.size(1) // 256].nan_to_num())
         place = (torch.arange(mantissa.size(1)) * 2654435761 + 12345) | 1  # odd: a value counts by where it stands
@@ -58,7 +58,7 @@ class OracleScore(nn.Module):
         self.macs = 0
 
     def forward(self, x: Tensor, light: LightRows) -> Tensor:
-        """f32[N, in] and the light rows -> f32[N]."""
+        """Map f32[N, in] and the light rows to f32[N]."""
         full = self.block(x)
         error = torch.linalg.vector_norm(light.out - full, 2, 1) / torch.linalg.vector_norm(full, 2, 1)
         return hard_where_not_finite(torch.nan_to_num(error, nan=float("inf"), posinf=float("inf")), x)
@@ -74,7 +74,7 @@ class RandomModelScore(nn.Module):
         self.macs = 0
 
     def forward(self, output: Tensor) -> Tensor:
-        """f32[N, ...] -> f32[N]."""
+        """Map f32[N, ...] to f32[N]."""
         return self.random(flat_rows(output))  # type: ignore[no-any-return]
 
 
@@ -97,5 +97,5 @@ class KnownScore(nn.Module):
         self.macs = 0
 
     def forward(self, output: Tensor) -> Tensor:
-        """f32[N, ...] -> f32[N]: of the nearest known output; the last bits of a sample's own depend on its batch."""
+        """Map f32[N, ...] to f32[N]: of the nearest known output; the last bits of a sample's own depend on its batch."""
         return self.scores[torch.cdist(flat_rows(output), self.outputs).argmin(1)]

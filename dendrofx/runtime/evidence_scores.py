@@ -42,7 +42,7 @@ class ResidualScore(nn.Module):
         self.macs = 0
 
     def forward(self, x: Tensor, light: LightRows) -> Tensor:
-        """The rows and what the light branch made of them -> f32[N]."""
+        """Map the rows and what the light branch made of them to f32[N]."""
         bound = torch.zeros(x.size(0), dtype=torch.float32)
         for i in range(self.terms.size(0)):
             grow, miss, seen, slack, tiny, rounding, constant = self.terms[i].unbind()
@@ -75,7 +75,7 @@ class NoiseScore(nn.Module):
         self.macs = 0
 
     def forward(self, x: Tensor, light: LightRows) -> Tensor:
-        """The rows and what the light branch made of them -> f32[N]."""
+        """Map the rows and what the light branch made of them to f32[N]."""
         size = torch.linalg.vector_norm(light.out, 2, 1)
         square = size.double().square() * self.rounding  # squares of small rows underflow in float32
         noise = torch.zeros_like(square)

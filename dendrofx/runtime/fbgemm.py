@@ -31,7 +31,7 @@ ZERO = 128
 
 
 def pack(weight: Tensor, step: Tensor) -> torch.ScriptObject:
-    """Weights laid out for fbgemm, as much memory again.
+    """Lay weights out for fbgemm, as much memory again.
 
     Args:
         weight: i8[out, in].
@@ -49,7 +49,7 @@ def pack(weight: Tensor, step: Tensor) -> torch.ScriptObject:
 
 @cache
 def fbgemm_exact() -> bool:
-    """Whether fbgemm is here and multiplies the largest 8-bit rows and 7-bit weights exactly."""
+    """Return whether fbgemm is here and multiplies the largest 8-bit rows and 7-bit weights exactly."""
     if ENGINE not in torch.backends.quantized.supported_engines:
         return False
     rows, weight = torch.ones(32, 64), torch.full((32, 64), LARGEST_WEIGHT, dtype=torch.int8)
@@ -61,7 +61,7 @@ def fbgemm_exact() -> bool:
 
 @contextmanager
 def _packing() -> Iterator[None]:
-    """The engine that packs, for a moment; and torch's word that quantised tensors will go, which no user can act on."""
+    """Set the engine that packs, and silence torch's word that quantised tensors will go, which no user can act on."""
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = ENGINE
     try:

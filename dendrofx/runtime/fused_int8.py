@@ -38,23 +38,23 @@ class FusedInt8Linear(Int8Layer):
         self.packed = pack(self.weight, self.scale)
 
     def step(self) -> Tensor:
-        """f64[out], one step of each output channel's weights."""
+        """Return f64[out], one step of each output channel's weights."""
         return self.scale.double()
 
     def quantise(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """f32[N, in] in -1 .. 1, which the product rounds to 127ths, and the rows' largest magnitudes f32[N, 1]."""
+        """Return f32[N, in] in -1 .. 1, which the product rounds to 127ths, and the rows' largest magnitudes f32[N, 1]."""
         x = self.shrunk(x)
         # reads x twice and writes nothing; writing |x| first took twice as long
         largest = torch.maximum(x.amax(1, True), x.amin(1, True).neg_()).clamp_min_(1e-30)
         return torch.div(x, largest, out=torch.empty([x.size(0), x.size(1)], dtype=torch.float32)), largest
 
     def multiply(self, q: Tensor) -> Tensor:
-        """f32[N, out] from f32[N, in] in -1 .. 1, as if each row's largest magnitude were 1."""
+        """Compute f32[N, out] from f32[N, in] in -1 .. 1, as if each row's largest magnitude were 1."""
         y: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(q, 1 / 127, 128, self.packed)
         return y
 
     def product(self, q: Tensor, largest: Tensor) -> Tensor:
-        """f32[N, out] from f32[N, in]."""
+        """Compute f32[N, out] from f32[N, in]."""
         y = self.multiply(q)
         bias = self.bias
         if bias is not None:
@@ -89,7 +89,7 @@ class FusedInt8Linear(Int8Layer):
 
 
 class BareFusedInt8Linear(FusedInt8Linear):
-    """The same where nothing is saved or loaded, for freezing (see `lowering/apart.py`)."""
+    """A `FusedInt8Linear` where nothing is saved or loaded, for freezing (see `lowering/apart.py`)."""
 
     def __getstate__(self) -> Any:  # not exported: TorchScript does not take it over
         raise NotImplementedError

@@ -41,42 +41,42 @@ class Int8Layer(nn.Module):
         self.converts = int(weight.size(0) + weight.size(1))
 
     def step(self) -> Tensor:
-        """f64[out], one step of each output channel's weights."""
+        """Return f64[out], one step of each output channel's weights."""
         raise NotImplementedError
 
     def quantise(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """The rows as the product takes them, [N, in], and their largest magnitudes f32[N, 1], at least 1e-30."""
+        """Return the rows as the product takes them, [N, in], and their largest magnitudes f32[N, 1], at least 1e-30."""
         raise NotImplementedError
 
     def product(self, q: Tensor, largest: Tensor) -> Tensor:
-        """f32[N, out] from quantised rows."""
+        """Compute f32[N, out] from quantised rows."""
         raise NotImplementedError
 
     def shrunk(self, x: Tensor) -> Tensor:
-        """f32[N, in], what is quantised."""
+        """Return f32[N, in], what is quantised."""
         x = x.data  # gradients do not pass rounding; freezing would drop detach()
         shrink = self.shrink
         return x if shrink is None else x * shrink
 
     def forward(self, x: Tensor) -> Tensor:
-        """f32[N, in] -> f32[N, out]."""
+        """Map f32[N, in] to f32[N, out]."""
         q, largest = self.quantise(x)
         return self.product(q, largest)
 
     def scales(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """The output, and f32[N, 1]: the row's largest magnitude, which quantising takes anyway."""
+        """Return the output, and f32[N, 1]: the row's largest magnitude, which quantising takes anyway."""
         q, largest = self.quantise(x)
         return self.product(q, largest), largest
 
     def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """The output, and f32[N, 2]: the row's norm and its largest magnitude, both after shrinking."""
+        """Return the output, and f32[N, 2]: the row's norm and its largest magnitude, both after shrinking."""
         q, largest = self.quantise(x)
         shrink = self.shrink
         seen = x if shrink is None else x * shrink
         return self.product(q, largest), torch.cat([torch.linalg.vector_norm(seen, 2, 1, True), largest], 1)
 
     def extra_repr(self) -> str:
-        """`1024 -> 4096, int8`."""
+        """Print `1024 -> 4096, int8`."""
         return f"{self.weight.size(1)} -> {self.weight.size(0)}, int8"
 
 
@@ -99,11 +99,11 @@ class Int8Linear(Int8Layer):
         super().__init__(weight, scale / 127.0, bias, shrink)  # a row's own scale is its largest entry, not its step
 
     def step(self) -> Tensor:
-        """f64[out], one step of each output channel's weights."""
+        """Return f64[out], one step of each output channel's weights."""
         return self.scale.double() * 127
 
     def quantise(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """i8[N, in] and the rows' largest magnitudes f32[N, 1]."""
+        """Return i8[N, in] and the rows' largest magnitudes f32[N, 1]."""
         x = self.shrunk(x)
         # a new buffer in row order: the product is refused, in silence, for the strides of some transposed rows
         buffer = torch.abs(x, out=torch.empty([x.size(0), x.size(1)], dtype=torch.float32))
@@ -112,7 +112,7 @@ class Int8Linear(Int8Layer):
         return buffer.round_().to(torch.int8), largest
 
     def product(self, q: Tensor, largest: Tensor) -> Tensor:
-        """f32[N, out] from i8[N, in]."""
+        """Compute f32[N, out] from i8[N, in]."""
         weight = self.weight
         if weight.size(1) == 1:  # the product is refused, in silence, for one column
             q, weight = F.pad(q, [0, 1]), F.pad(weight, [0, 1])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def padded_rows(rows: int) -> int:
-    """Rows that a oneDNN branch runs for `rows` rows.
+    """Return how many rows a oneDNN branch runs for `rows` rows.
 
     Example:
         >>> [padded_rows(n) for n in (0, 1, 3, 17, 300, 513)]
@@ -33,7 +33,7 @@ def padded_rows(rows: int) -> int:
 
 
 def row_blocks(x: Tensor, dtype: torch.dtype) -> List[Tensor]:
-    """f32[N, in], cut into the blocks that a oneDNN branch runs, the last one padded with zero rows."""
+    """Cut f32[N, in] into the blocks that a oneDNN branch runs, the last one padded with zero rows."""
     blocks: List[Tensor] = []
     rows = x.size(0)
     for start in range(0, rows, 512):
@@ -49,7 +49,7 @@ def row_blocks(x: Tensor, dtype: torch.dtype) -> List[Tensor]:
 
 
 def join_blocks(blocks: List[Tensor], rows: int, width: int) -> Tensor:
-    """The blocks' outputs as one f32[rows, width], padding left out."""
+    """Join the blocks' outputs to one f32[rows, width], padding left out."""
     if len(blocks) == 1:
         return blocks[0][:rows].to(torch.float32)
     out = torch.empty([rows, width], dtype=torch.float32)
@@ -62,7 +62,7 @@ def join_blocks(blocks: List[Tensor], rows: int, width: int) -> Tensor:
 
 
 def norm_twice(x: Tensor) -> Tensor:
-    """f32[N, in] -> f32[N, 2]: what a layer observes of a row that has no other norm to tell."""
+    """Map f32[N, in] to f32[N, 2]: what a layer observes of a row that has no other norm to tell."""
     norm = torch.linalg.vector_norm(x, 2, 1)
     return torch.stack([norm, norm], 1)
 
@@ -88,7 +88,7 @@ class BFloat16Linear(nn.Module):
         self.converts = int(weight.size(0) + weight.size(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """f32[N, in] -> f32[N, out]."""
+        """Map f32[N, in] to f32[N, out]."""
         if x.size(0) == 0:
             return x.new_empty([0, self.weight.size(0)])
         blocks: List[Tensor] = []
@@ -97,9 +97,9 @@ class BFloat16Linear(nn.Module):
         return join_blocks(blocks, x.size(0), self.weight.size(0))
 
     def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """The output, and f32[N, 2]: the row's norm, twice."""
+        """Return the output, and f32[N, 2]: the row's norm, twice."""
         return self.forward(x), norm_twice(x)
 
     def extra_repr(self) -> str:
-        """`1024 -> 4096, bfloat16`."""
+        """Print `1024 -> 4096, bfloat16`."""
         return f"{self.weight.size(1)} -> {self.weight.size(0)}, bfloat16"

@@ -15,7 +15,7 @@ class LightAfterGate(nn.Module):
         self.light = light
 
     def forward(self, x: Tensor, split: Split) -> LightRows:
-        """f32[N, in] -> f32[N or easy rows, out]; where no row is easy, nothing that is ever read. No evidence."""
+        """Map f32[N, in] to f32[N or easy rows, out]; where no row is easy, nothing that is ever read. No evidence."""
         if split.hard_rows == split.rows:
             return LightRows(x, x)
         out = self.light(x.index_select(0, split.easy) if split.easy_only else x)
@@ -30,7 +30,7 @@ class LightBeforeGate(nn.Module):
         self.light = light
 
     def forward(self, x: Tensor) -> LightRows:
-        """f32[N, in] -> f32[N, out]; no evidence."""
+        """Map f32[N, in] to f32[N, out]; no evidence."""
         out = self.light(x)
         return LightRows(out, out)
 
@@ -43,7 +43,7 @@ class LightWithEvidence(nn.Module):
         self.light = light
 
     def forward(self, x: Tensor) -> LightRows:
-        """f32[N, in] -> f32[N, out] and its evidence."""
+        """Map f32[N, in] to f32[N, out] and its evidence."""
         out, evidence = self.light.observe(x)  # type: ignore[operator]
         return LightRows(out, evidence)
 
@@ -56,13 +56,13 @@ class LightWithScales(nn.Module):
         self.light = light
 
     def forward(self, x: Tensor) -> LightRows:
-        """f32[N, in] -> f32[N, out] and its scales."""
+        """Map f32[N, in] to f32[N, out] and its scales."""
         out, scales = self.light.scales(x)  # type: ignore[operator]
         return LightRows(out, scales)
 
 
 def light_leaf(light: nn.Module, reads: str) -> nn.Module:
-    """The leaf that runs a light branch on every row, for a gate that reads `reads` of it."""
+    """Make the leaf that runs a light branch on every row, for a gate that reads `reads` of it."""
     if reads == "evidence":
         return LightWithEvidence(light)
     return LightWithScales(light) if reads == "scales" else LightBeforeGate(light)
@@ -76,7 +76,7 @@ class GateOnLight(nn.Module):
         self.gate = gate
 
     def forward(self, x: Tensor, out: Tensor, evidence: Tensor) -> Tensor:
-        """f32[N, in], f32[N, out] and its evidence -> f32[N]."""
+        """Map f32[N, in], f32[N, out] and its evidence to f32[N]."""
         return self.gate(x, LightRows(out, evidence))  # type: ignore[no-any-return]
 
 
@@ -96,7 +96,7 @@ class FullOnHardRows(nn.Module):
         self.site = site
 
     def forward(self, x: Tensor, light: LightRows, split: Split) -> Tensor:
-        """f32[N, in] -> f32[N, out]. The light rows are this call's own and may be written to."""
+        """Map f32[N, in] to f32[N, out]. The light rows are this call's own and may be written to."""
         if split.hard_rows == split.rows:
             return self.full(x)  # type: ignore[no-any-return]
         if split.hard_rows == 0:
@@ -118,7 +118,7 @@ class NewRows(nn.Module):
         self.width = width
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, in] -> [N, width]."""
+        """Map [N, in] to [N, width]."""
         return x.new_empty([x.size(0), self.width])
 
 
@@ -134,7 +134,7 @@ class RoutingAlone(nn.Module):
         self.register_buffer("tolerance", torch.ones(()))
 
     def forward(self, x: Tensor, score: Tensor) -> Tensor:
-        """f32[N, in], f32[N] -> [N, width]."""
+        """Map f32[N, in], f32[N] to [N, width]."""
         rows = as_rows(x, x.size(1), "")
         split = split_rows(score, self.tolerance, 2.0)
         return restore_rows(self.full(rows, self.light(rows), split), x)

@@ -36,7 +36,7 @@ class LiveRows(NamedTuple):
 
 
 def live_rows(mask: Tensor, inverted: bool, side: str = "any") -> LiveRows:
-    """Rows where `mask` [batch, tokens] is not zero (is zero, when inverted); a sample without any keeps all of its rows.
+    """Find the rows where `mask` [batch, tokens] is not zero (is zero, when inverted); a sample without any keeps all its rows.
 
     Args:
         mask: bool, int or float.
@@ -69,12 +69,12 @@ def live_rows(mask: Tensor, inverted: bool, side: str = "any") -> LiveRows:
 
 
 def count_live(rows: LiveRows) -> int:
-    """Rows of the packed layout."""
+    """Count the rows of the packed layout."""
     return rows.index.size(0)
 
 
 def take_rows(x: Tensor, rows: LiveRows, b: int, t: int) -> Tensor:
-    """Padded to live.
+    """Unpad a value: from the padded layout to live rows.
 
     Args:
         x: a value with samples and tokens.
@@ -98,7 +98,7 @@ def take_rows(x: Tensor, rows: LiveRows, b: int, t: int) -> Tensor:
 
 
 def put_rows(x: Tensor, rows: LiveRows, b: int, t: int) -> Tensor:
-    """Live to padded; dead rows are zero."""
+    """Pad a value: from live rows to the padded layout; dead rows are zero."""
     x = x.movedim([b, t], [0, 1]).squeeze(0)
     if rows.live < rows.batch * rows.tokens:
         shape = [rows.batch * rows.tokens] + list(x.shape[1:])  # TorchScript unpacks no list

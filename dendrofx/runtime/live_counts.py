@@ -7,7 +7,7 @@ from dendrofx.runtime.live import LiveRows
 
 
 def count_live_linears(rows: LiveRows, linear_macs: int) -> Dict[str, int]:
-    """What one call spared, for `forward_counted`.
+    """Count what one call spared, for `forward_counted`.
 
     Args:
         rows: of this call.
@@ -27,7 +27,7 @@ def count_live_macs(
     plans: List[AttentionPlan],
     pair_macs: List[int],
 ) -> Dict[str, int]:
-    """`count_live_linears` with attention.
+    """Count what one call spared, attention included; see `count_live_linears`.
 
     Args:
         rows: of this call.

@@ -7,7 +7,7 @@ from dendrofx.runtime.scores import FeatureScore, hard_where_not_finite
 
 
 def decision_margin(output: Tensor) -> Tensor:
-    """How far a sample is from another decision, f32[N].
+    """Measure how far a sample is from another decision, f32[N].
 
     The gap between its two largest logits, or the size of a single one; of several decisions in one sample the smallest.
     """
@@ -19,12 +19,12 @@ def decision_margin(output: Tensor) -> Tensor:
 
 
 def flat_rows(output: Tensor) -> Tensor:
-    """[N, ...] -> [N, features]; of [N] one feature."""
+    """Map [N, ...] to [N, features]; of [N] one feature."""
     return output.unsqueeze(1) if output.dim() == 1 else output.flatten(1)
 
 
 def flip_probability(margin: Tensor, noise: Tensor) -> Tensor:
-    """P(a normal error of standard deviation `noise` exceeds the margin)."""
+    """Return P(a normal error of standard deviation `noise` exceeds the margin)."""
     return torch.erfc(margin / (noise * 1.4142135623730951)) * 0.5
 
 
@@ -44,7 +44,7 @@ class MarginScore(nn.Module):
         self.macs = 0
 
     def forward(self, output: Tensor) -> Tensor:
-        """f32[N, ...] -> f32[N]."""
+        """Map f32[N, ...] to f32[N]."""
         return flip_probability(decision_margin(output.to(torch.float32)), self.noise)
 
 
@@ -71,7 +71,7 @@ class LearnedModelScore(FeatureScore):
 
     @torch.jit.export
     def features(self, output: Tensor) -> Tensor:
-        """f32[N, ...] -> f32[N, features]."""
+        """Map f32[N, ...] to f32[N, features]."""
         y = flat_rows(output).to(torch.float32)
         norm = torch.linalg.vector_norm(y, 2, 1, keepdim=True) + 1e-12
         crest = y.abs().amax(1, keepdim=True) / norm
@@ -83,7 +83,7 @@ class LearnedModelScore(FeatureScore):
         return torch.cat(found, 1)
 
     def forward(self, output: Tensor) -> Tensor:
-        """f32[N, ...] -> f32[N]."""
+        """Map f32[N, ...] to f32[N]."""
         expected = self.score(self.features(output))
         if not self.decides:
             return expected
@@ -106,6 +106,6 @@ class UserScore(nn.Module):
         self.macs = macs
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, ...] -> f32[N]."""
+        """Map [N, ...] to f32[N]."""
         score: Tensor = self.module(x)
         return hard_where_not_finite((score * self.slope + self.offset).exp(), x)

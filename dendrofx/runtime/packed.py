@@ -44,7 +44,7 @@ class PackedLinear(nn.Module):
         self.converts = int(weight.size(0) + weight.size(1)) if weight.dtype == torch.bfloat16 else 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """f32[N, in] -> f32[N, out]."""
+        """Map f32[N, in] to f32[N, out]."""
         if x.size(0) == 0:
             return x.new_empty([0, self.plain.size(0)])
         blocks: List[Tensor] = []
@@ -55,11 +55,11 @@ class PackedLinear(nn.Module):
         return join_blocks(blocks, x.size(0), self.plain.size(0))
 
     def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """The output, and f32[N, 2]: the row's norm, twice."""
+        """Return the output, and f32[N, 2]: the row's norm, twice."""
         return self.forward(x), norm_twice(x)
 
     def extra_repr(self) -> str:
-        """`1024 -> 4096, float32, packed`."""
+        """Print `1024 -> 4096, float32, packed`."""
         after = "" if self.pointwise == "none" else f", {self.pointwise}"
         return f"{self.plain.size(1)} -> {self.plain.size(0)}, {str(self.plain.dtype).partition('.')[2]}, packed{after}"
 
@@ -99,7 +99,7 @@ class PackedLinear(nn.Module):
 
 
 class BarePackedLinear(PackedLinear):
-    """The same where nothing is saved or loaded, for freezing (see `lowering/apart.py`)."""
+    """A `PackedLinear` where nothing is saved or loaded, for freezing (see `lowering/apart.py`)."""
 
     def __getstate__(self) -> Any:  # not exported: TorchScript does not take it over
         raise NotImplementedError
@@ -119,7 +119,7 @@ def _packed(
 
 
 def fuse_activation(layer: nn.Module, activation: nn.Module) -> Tuple[nn.Module, nn.Module]:
-    """A layer and the activation after it; where the layer's kernel can apply it, a layer that does, and `Identity`."""
+    """Return a layer and the activation after it; where the layer's kernel can apply it, a layer that does, and `Identity`."""
     if type(layer) is PackedLinear and layer.pointwise == "none":
         if type(activation) is nn.GELU:
             return PackedLinear(layer.plain, layer.bias, "gelu", activation.approximate), nn.Identity()

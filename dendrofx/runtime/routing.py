@@ -38,7 +38,7 @@ class Split(NamedTuple):
 
 
 def dtype_name(x: Tensor) -> str:
-    """`torch.float64`; TorchScript itself prints a number."""
+    """Return a name such as `torch.float64`; TorchScript itself prints a number."""
     if x.dtype == torch.float64:
         return "torch.float64"
     if x.dtype == torch.bfloat16:
@@ -61,7 +61,7 @@ def refuse_autocast(site: str) -> None:
 
 
 def as_rows(x: Tensor, width: int, site: str) -> Tensor:
-    """[..., width] -> [N, width], without a copy where the layout allows.
+    """Map [..., width] to [N, width], without a copy where the layout allows.
 
     Raises:
         RuntimeError: another width or dtype, quoting both and the site; or autocast, which would run the branches in another dtype.
@@ -81,7 +81,7 @@ def as_rows(x: Tensor, width: int, site: str) -> Tensor:
 
 
 def split_rows(score: Tensor, tolerance: Tensor, easy_only_from: float) -> Split:
-    """Hard rows are those where `~(score < tolerance)`: NaN and infinity are hard, and tolerance 0 makes all hard.
+    """Split rows by `~(score < tolerance)`, which are hard: NaN and infinity are, and tolerance 0 makes all hard.
 
     Args:
         score: f32[N], from the gate.
@@ -100,7 +100,7 @@ def split_rows(score: Tensor, tolerance: Tensor, easy_only_from: float) -> Split
 
 
 def light_row_count(split: Split, gate_reads_light: bool) -> int:
-    """Rows that the light branch ran on."""
+    """Count the rows that the light branch ran on."""
     if gate_reads_light:
         return split.rows
     if split.hard_rows == split.rows:
@@ -109,7 +109,7 @@ def light_row_count(split: Split, gate_reads_light: bool) -> int:
 
 
 def restore_rows(rows: Tensor, x: Tensor) -> Tensor:
-    """[N, out] -> the leading dimensions of x, [..., out]; raises as `check_dtype`."""
+    """Give rows [N, out] the leading dimensions of x, [..., out]; raises as `check_dtype`."""
     check_dtype(rows, x)
     return rows if x.dim() == 2 else rows.reshape(x.shape[:-1] + rows.shape[1:])
 
@@ -124,7 +124,7 @@ def check_dtype(rows: Tensor, x: Tensor) -> None:
 
 
 def executed(rows: int, macs: int, padded_macs: int) -> int:
-    """Multiply-adds that a branch runs for `rows` rows, padding rows included."""
+    """Return the multiply-adds that a branch runs for `rows` rows, padding rows included."""
     return rows * macs + (padded_rows(rows) - rows) * padded_macs
 
 
@@ -137,7 +137,7 @@ def count_rows(
     costs: List[List[int]],
     original_macs: int,
 ) -> Dict[str, int]:
-    """What one call of a site did.
+    """Count what one call of a site did.
 
     Args:
         split: the site's split in this call.
@@ -172,13 +172,13 @@ def count_rows(
 
 
 def no_counts() -> Dict[str, Dict[str, int]]:
-    """The counts of a module without routed sites."""
+    """Return the counts of a module without routed sites."""
     empty: Dict[str, Dict[str, int]] = {}
     return empty
 
 
 def easy_only_from(light_macs: int, in_width: int, out_width: int) -> float:
-    """Share of hard rows from which gathering the easy rows is cheaper than running light on all.
+    """Return the share of hard rows from which gathering the easy rows is cheaper than running light on all.
 
     Light on all rows wastes `hard * light_macs`; the easy rows alone cost `easy * (in + out)` moved values more.
     """

@@ -12,7 +12,7 @@ UNJUDGED = 1e30
 
 
 def hard_where_not_finite(score: Tensor, x: Tensor) -> Tensor:
-    """A row's score; NaN where the row is not finite.
+    """Return a row's score; NaN where the row is not finite.
 
     For scores that do not show it: behind a ReLU or a tanh even the light output of an infinite row is finite, and wrong. One sum
     over the row, and one addition of none of it: 0 times a number is 0, 0 times the others is NaN.
@@ -42,7 +42,7 @@ class EnergyScore(nn.Module):
         self.macs = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """f32[N, in] -> f32[N]."""
+        """Map f32[N, in] to f32[N]."""
         energy = x.abs().mean(1)
         z = energy.log()
         score = (z * self.slope + self.offset).exp()
@@ -77,7 +77,7 @@ class FeatureScore(nn.Module):
         self.macs = macs
 
     def score(self, features: Tensor) -> Tensor:
-        """f32[N, features] -> f32[N]; NaN or infinity for a row that is not finite."""
+        """Map f32[N, features] to f32[N]; NaN or infinity for a row that is not finite."""
         z = torch.addcmul(self.shift, features, self.scale)
         score = F.linear(z, self.weight, self.offset).exp_()
         reach = z.abs_().amax(1, keepdim=True)
@@ -101,13 +101,13 @@ class LearnedScore(FeatureScore):
 
     @torch.jit.export
     def features(self, x: Tensor) -> Tensor:
-        """f32[N, in] -> f32[N, features]."""
+        """Map f32[N, in] to f32[N, features]."""
         code = F.linear(x, self.directions)
         norms = [torch.linalg.vector_norm(v, 2, 1, keepdim=True) for v in (x, code)]
         return torch.cat([norms[0], norms[1], code], 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """f32[N, in] -> f32[N]."""
+        """Map f32[N, in] to f32[N]."""
         return self.score(self.features(x))
 
 
@@ -115,7 +115,7 @@ class LearnedLightScore(LearnedScore):
     """Reads what the light branch made of the row, instead of the row."""
 
     def forward(self, x: Tensor, light: LightRows) -> Tensor:  # type: ignore[override]
-        """The rows and their light outputs -> f32[N]."""
+        """Map the rows and their light outputs to f32[N]."""
         return hard_where_not_finite(self.score(self.features(light.out)), x)
 
 
@@ -131,9 +131,9 @@ class LearnedScaleScore(FeatureScore):
 
     @torch.jit.export
     def features(self, scales: Tensor) -> Tensor:
-        """f32[N, scales] -> f32[N, scales]."""
+        """Map f32[N, scales] to f32[N, scales]."""
         return scales.log()
 
     def forward(self, x: Tensor, light: LightRows) -> Tensor:
-        """The rows and their scales -> f32[N]."""
+        """Map the rows and their scales to f32[N]."""
         return self.score(self.features(light.evidence))

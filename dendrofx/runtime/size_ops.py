@@ -4,22 +4,22 @@ import math
 
 
 def choose_size(condition: bool, yes: int, no: int) -> int:
-    """`torch.sym_ite`."""
+    """Compute `torch.sym_ite`."""
     return yes if condition else no
 
 
 def negated(condition: bool) -> bool:
-    """`torch.sym_not`."""
+    """Compute `torch.sym_not`."""
     return not condition
 
 
 def whole_part(x: float) -> int:
-    """`math.trunc`."""
+    """Compute `math.trunc`."""
     return int(x)
 
 
 def nearest_even(x: float) -> int:
-    """Python's `round`: to the nearest whole number, halves to the even one."""
+    """Round as Python does: to the nearest whole number, halves to the even one."""
     low = math.floor(x)
     if x - low == 0.5:
         return low + low % 2
