@@ -1,7 +1,6 @@
 """Autocast, another default type, inference mode: transforming is the same in each, and calls work or say why not."""
 
 import copy
-import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from torch import nn
 import dendrofx
 from dendrofx.values.numerics import plain_numerics, rounding
 from tests.models import compressible
+from tests.round_trips import reloaded
 
 OPTIONS: dict[str, Any] = {"light": dendrofx.LowRank(4), "decide": False, "max_deviation": 0.3, "tune_seconds": 0}
 
@@ -103,10 +103,7 @@ def test_tolerances_of_what_was_made_copied_or_loaded_in_inference_mode(plain: A
     with torch.inference_mode():
         made = dendrofx.transform(model(), calibration=data(), **OPTIONS)
         copied, scripted = copy.deepcopy(plain), dendrofx.script(made)
-        buffer = io.BytesIO()
-        torch.jit.save(scripted, buffer)
-        buffer.seek(0)
-        loaded = torch.jit.load(buffer)
+        loaded = reloaded(scripted)
     for module in (made, copied, scripted, loaded):
         dendrofx.set_tolerances(module, dict.fromkeys(dendrofx.tolerances(module), 0.125))
         assert {float(t) for t in dendrofx.tolerances(module).values()} == {0.125}
