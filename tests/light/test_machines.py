@@ -12,7 +12,7 @@ from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Pruned
 from dendrofx.runtime.fused_int8 import FusedInt8Linear
 from dendrofx.runtime.int8 import Int8Linear
 from dendrofx.search.ladder import default_lights, default_precisions
-from tests.rungs import HERE, needs_fbgemm
+from tests.rungs import HERE, needs_fbgemm, refusal
 
 VNNI = Capability("x86_64", avx2=True, avx512=True, vnni=True, bf16=False, amx=False, int8_exact=True, fbgemm=True)
 AVX2 = replace(VNNI, avx512=False, vnni=False)
@@ -44,6 +44,12 @@ def test_the_kernel_is_chosen_by_what_the_cpu_has(
 ) -> None:
     machines.append(machine)
     assert type(form.fit(nn.Linear(8, 4)).get_submodule("layers.0")) is kind
+
+
+def test_full_weights_are_refused_without_vnni(machines: list[Capability]) -> None:
+    machines.append(AVX2)
+    wanted = f"without it, sums of 8-bit products overflow (this is {AVX2}); take Int8(weight_bits=7)"
+    assert refusal(Int8().fit, nn.Linear(8, 4)) == f"Int8() needs a CPU with VNNI: {wanted}"
 
 
 @pytest.mark.parametrize(("machine", "wanted"), [
