@@ -9,15 +9,11 @@ import pytest
 import torch
 
 from benchmarks.models import packages
+from tests.workers import usable_cores
 
 torch.set_num_threads(1)
 
-# Marker -> what the marked tests import.
-NEEDS = {
-    "tiara": ["tiara"],
-    "hf": ["transformers"],
-    "peers": ["onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "torchao"],
-}
+PEERS = ["onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "torchao"]
 
 
 @pytest.fixture(autouse=True)
@@ -35,19 +31,23 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", refuse)
 
 
-def missing(marker: str) -> list[str]:
-    """What the tests of a marker need and is not there."""
-    if marker == "real":
+def pytest_xdist_auto_num_workers() -> int:
+    """Return what `-n auto` means."""
+    return usable_cores()
+
+
+def missing(mark: pytest.Mark) -> list[str]:
+    """Return what a test with this mark needs and is not there: of `real` the modules it names, else all of the real models'."""
+    if mark.name == "real" and not mark.args:
         return packages.missing()
-    return [name for name in NEEDS[marker] if find_spec(name) is None]
+    return [name for name in (PEERS if mark.name == "peers" else mark.args) if find_spec(name) is None]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A missing package is a skip with its reason, but never in CI."""
+    """Skip what needs a missing package, with that reason, but never in CI."""
     if os.environ.get("CI"):
         return
-    absent = {marker: missing(marker) for marker in (*NEEDS, "real")}
     for item in items:
-        for marker, names in absent.items():
-            if names and item.get_closest_marker(marker):
-                item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(names)}: see README, Install"))
+        marks = [mark for name in ("real", "peers") for mark in item.iter_markers(name)]
+        if names := sorted({name for mark in marks for name in missing(mark)}):
+            item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(names)}: see tests/README.md"))

@@ -1,46 +1,50 @@
 """The README's code runs, its commands exist, and its test command is the one that CI calls."""
 
-import importlib.util
-import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
+
+import dendrofx
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 NEEDS = "<!-- needs transformers -->\n"
+PYTHON = re.compile(rf"({NEEDS})?```python\n(.*?)```", re.DOTALL)
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def runnable() -> list[str]:
-    """The Python blocks; without those that need a package that is not there, which CI installs."""
-    text = README
-    if importlib.util.find_spec("transformers") is None:
-        assert "CI" not in os.environ
-        text = re.sub(rf"{NEEDS}```python\n.*?```", "", README, flags=re.DOTALL)
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+def run(codes: Iterable[str], **names: object) -> None:
+    for code in codes:
+        exec(compile(code, "README.md", "exec"), names)
 
 
 def test_python_blocks_run_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    for code in runnable():
-        exec(compile(code, "README.md", "exec"), names)
+    run(code for needs, code in PYTHON.findall(README) if not needs)
     assert "0..2 (256 -> 2048 -> 10): " in capsys.readouterr().out
     assert (tmp_path / "model.pt").stat().st_size > 0
     loaded = torch.jit.load(tmp_path / "model.pt")
     assert loaded(torch.randn(3, 256)).shape == (3, 10)
+
+
+@pytest.mark.real("transformers")
+def test_the_blocks_that_need_transformers_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    codes = [code for needs, code in PYTHON.findall(README) if needs]
+    assert codes
+    run(codes, torch=torch, dendrofx=dendrofx)
 
 
 def test_setup_commands_use_the_constraints_file() -> None:

@@ -34,7 +34,7 @@ NO_BF16 = r"^no native bf16 on this CPU \(it has .*FP32.*\); OpenVINO chose (flo
 
 def real(test: Any) -> Any:
     """Needs the peers' packages, and transformers for the model."""
-    return pytest.mark.peers(pytest.mark.hf(test))
+    return pytest.mark.peers(pytest.mark.real("transformers")(test))
 
 
 class Toy(nn.Module):

@@ -177,7 +177,7 @@ def test_every_family_has_both_attentions() -> None:
     assert list(FAMILIES) == [*wanted, "transformer-encoder"]
 
 
-@pytest.mark.hf
+@pytest.mark.real("transformers")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_runs_at_two_shapes_and_on_both_sides(name: str) -> None:
     model = FAMILIES[name]()
@@ -189,7 +189,7 @@ def test_a_family_runs_at_two_shapes_and_on_both_sides(name: str) -> None:
     assert torch.equal(last_states(FAMILIES[name](), hf.example_inputs(name, 5, 19)), states), "the same weights"
 
 
-@pytest.mark.hf
+@pytest.mark.real("transformers")
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "vit", "gpt2", "llama"])
 def test_both_attentions_agree_on_live_tokens(kind: str) -> None:
     inputs = hf.example_inputs(kind, 4, 11, "left")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from benchmarks.cases import CASES, Case, CaseOptions
 from benchmarks.models.tiara import KINDS, load_fragments, load_model, package_dir
 
-pytestmark = pytest.mark.tiara
+pytestmark = pytest.mark.real("tiara")
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,8 @@ from dendrofx.values.numerics import rounding
 from tests.check import OTHER_GEMM
 from tests.padded import ends, live
 
+NEEDS_BERT = pytest.mark.real("transformers")
+
 
 class Attends(nn.Module):
     """Attention spelled out; what hides padding is added."""
@@ -24,7 +26,8 @@ class Attends(nn.Module):
 
 
 def bert(attention: str) -> nn.Module:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     config = transformers.BertConfig(**sizes, vocab_size=50, attn_implementation=attention)
     return transformers.BertModel(config, add_pooling_layer=False)  # type: ignore[no-any-return]
@@ -32,7 +35,12 @@ def bert(attention: str) -> nn.Module:
 
 @pytest.mark.parametrize(
     ("kind", "dtype"),
-    [("plain", torch.float64), ("plain", torch.bfloat16), ("eager", torch.bfloat16), ("sdpa", torch.float64)],
+    [
+        ("plain", torch.float64),
+        ("plain", torch.bfloat16),
+        pytest.param("eager", torch.bfloat16, marks=NEEDS_BERT),
+        pytest.param("sdpa", torch.float64, marks=NEEDS_BERT),
+    ],
 )
 def test_models_of_other_types(kind: str, dtype: torch.dtype) -> None:
     model = (Attends() if kind == "plain" else bert(kind)).eval().requires_grad_(False).to(dtype)

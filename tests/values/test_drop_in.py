@@ -134,7 +134,7 @@ TASKS = {
 }
 
 
-@pytest.mark.hf
+@pytest.mark.real("transformers")
 @pytest.mark.parametrize("task", TASKS)
 def test_transformers_pipelines_take_it_as_the_model(
     task: str, folder: Path, capfd: pytest.CaptureFixture[str]
@@ -149,9 +149,8 @@ def test_transformers_pipelines_take_it_as_the_model(
     assert "not supported" not in capfd.readouterr().err
 
 
-@pytest.mark.hf
+@pytest.mark.real("transformers", "sentence_transformers")
 def test_sentence_transformers_encode_with_its_inner_model_replaced(folder: Path) -> None:
-    pytest.importorskip("sentence_transformers")
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import BertTokenizerFast

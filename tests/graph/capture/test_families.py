@@ -30,7 +30,7 @@ ROUNDING = 1e-6
 SHAPES = [(1, 7), (1, 19), (5, 7), (5, 19)]
 PICTURES = [(1, 0), (5, 0)]
 
-pytestmark = pytest.mark.hf
+pytestmark = pytest.mark.real("transformers")
 
 
 def cases() -> list[tuple[str, int, int, hf.Side]]:

@@ -9,7 +9,7 @@ from benchmarks.models import hf
 from dendrofx.graph.find_sites import find_sites
 from tests.graph.capture.families import FAMILIES, NEVER, family
 
-pytestmark = pytest.mark.hf
+pytestmark = pytest.mark.real("transformers")
 
 # The sites of the first layer, and what comes after the layers.
 BERT = """
