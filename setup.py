@@ -55,7 +55,7 @@ setup(
             "nncf>=3.0",
             "torchao>=0.14",
         ],
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6", "build>=1", "setuptools>=77"],
-        "dev": ["ruff>=0.11", "mypy>=1.15", "types-tabulate", "types-tqdm"],
+        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6", "build>=1", "setuptools>=77", "matplotlib>=3.8"],
+        "dev": ["ruff>=0.11", "mypy>=1.15", "import-linter>=2.5", "types-tabulate", "types-tqdm"],
     },
 )
