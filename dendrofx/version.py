@@ -1,3 +1,3 @@
 """The version, in one place; `setup.py` reads it as text."""
 
-VERSION = "0.4.0"
+VERSION = "0.5.0"
