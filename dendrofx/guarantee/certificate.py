@@ -27,6 +27,7 @@ from dendrofx.guarantee.budget import Budget
 from dendrofx.machine.files import check_target, write_whole
 from dendrofx.values.codec import decode, encode_fields
 from dendrofx.values.fingerprint import state_fingerprint
+from dendrofx.version import VERSION
 
 EXTRA = "dendrofx_certificate.json"
 ASSUMPTION = (
@@ -225,7 +226,12 @@ def _verified(records: Mapping[str, bytes], path: str | Path) -> Certificate:
             f"{path} holds no certificate: write modules with dendrofx.save, transformed with budget="
         )
     try:
-        found = Certificate.from_json(json.loads(text))
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CertificateError(f"the certificate in {path} cannot be read: {error}") from error
+    _check_version(value, path)
+    try:
+        found = Certificate.from_json(value)
     except (ValueError, RecursionError) as error:
         raise CertificateError(f"the certificate in {path} cannot be read: {error}") from error
     if (digest := _digest(records, found)) != found.archive:
@@ -237,6 +243,16 @@ def _verified(records: Mapping[str, bytes], path: str | Path) -> Certificate:
     except CertificateError as error:
         raise CertificateError(f"{path}: {error}") from error
     return found
+
+
+def _check_version(value: Any, path: str | Path) -> None:  # noqa: ANN401
+    """Refuse a certificate of another version by name: its fields and digests may mean something else there."""
+    there = value.get("dendrofx", VERSION) if isinstance(value, dict) else VERSION
+    if there != VERSION:
+        raise CertificateError(
+            f"the certificate in {path} was made by another version: dendrofx {there} there, {VERSION} here. Read it with that"
+            " one, or transform again"
+        )
 
 
 def _digest(records: Mapping[str, bytes], shown: Certificate) -> str:

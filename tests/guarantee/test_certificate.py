@@ -1,6 +1,7 @@
 """Certificates: what they hold, that they travel in the file, and that changes are noticed."""
 
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import torch
 import dendrofx
 from dendrofx import Budget, Certificate, CertificateError
 from dendrofx.guarantee.certificate import EXTRA, archive_digest
+from dendrofx.version import VERSION
 from tests.search.cascade.models import certified, rows
 
 
@@ -104,6 +106,10 @@ def test_figures_that_do_not_follow_are_refused(saved: tuple[Any, Path], tmp_pat
             dendrofx.certificate(changed(**figures))
     for figures in ({"alpha": "x"}, {"losses": float("nan")}, {"thresholds": 3}):
         with pytest.raises(CertificateError, match="not a certificate"):
+            dendrofx.certificate(changed(**figures))
+    says = rf"made by another version: dendrofx 0\.4\.0 there, {re.escape(VERSION)} here\. Read it with that one, or transform"
+    for figures in ({"dendrofx": "0.4.0"}, {"dendrofx": "0.4.0", "alpha": "x"}):
+        with pytest.raises(CertificateError, match=says):
             dendrofx.certificate(changed(**figures))
     shown = Certificate.from_json({**saved[0].plan.certificate.to_json(), "n": 5000})
     with pytest.raises(CertificateError, match="does not follow from its figures"):
