@@ -24,7 +24,8 @@ NAMES = [
 ]  # fmt: skip
 FOLDERS = {"dendrofx", "passes", "tests", "benchmarks", ".ci"}
 FILES = {
-    "setup.py", "README.md", "pyproject.toml", "constraints.txt", "LICENSE", "CONTRIBUTING.md", ".gitignore",
+    "setup.py", "README.md", "pyproject.toml", "constraints.txt", "LICENSE", "CONTRIBUTING.md", "CHANGELOG.md", ".gitignore",
+    ".pre-commit-config.yaml",
 }  # fmt: skip
 
 
