@@ -28,6 +28,7 @@ def run(codes: Iterable[str], **names: object) -> None:
         exec(compile(code, "README.md", "exec"), names)
 
 
+@pytest.mark.slow
 def test_python_blocks_run_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

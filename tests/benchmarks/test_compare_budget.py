@@ -9,6 +9,7 @@ from benchmarks import compare
 from dendrofx.guarantee import binomial_p
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["block", "model"])
 def test_a_certified_row_is_said_to_be_one(scope: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "c.json"

@@ -129,6 +129,7 @@ def test_a_light_form_that_this_cpu_lacks_is_a_reason(
 # ------------------------------------------------------------------------------------------------------------- plans
 
 
+@pytest.mark.slow
 def test_a_plan_is_reproduced(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +205,7 @@ def test_rungs_are_those_of_the_plan_each_once() -> None:
         assert found[1 + len(low) :] == (composed if structural else [])
 
 
+@pytest.mark.slow
 def test_ablation(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     text, entry = run(capsys, tmp_path, *NAMED, "--batch", "64", "--ablation")
     low = [f"{p} on every row" for p in reversed(default_precisions())]

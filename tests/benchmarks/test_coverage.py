@@ -40,6 +40,7 @@ def test_a_test_that_looks_at_nothing_is_found_out() -> None:
     assert found.violations == 50 > found.allowed
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--case", "digits", "--draws", "5", "--json", str(tmp_path / "c.json")]) == 0
     rows = json.loads((tmp_path / "c.json").read_text())

@@ -59,6 +59,7 @@ def test_kernels(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         assert words in text
 
 
+@pytest.mark.slow
 def test_kernels_beside_a_case(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     small = [
         "--width",

@@ -49,6 +49,7 @@ def test_it_is_the_same_module(kind: str) -> None:
         assert any(c["executed_macs"] < c["original_macs"] for n, c in counts.items() if n.endswith("dead rows"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["routed on live rows", "cascade on live rows"])
 def test_its_recipe_comes_along(kind: str) -> None:
     made, inputs = transformed(MADE[kind])

@@ -147,6 +147,7 @@ def test_forms_are_refused_by_what_is_here(form: LightForm, taken: bool) -> None
 # ------------------------------------------------------------------------------------------------------ lesser CPUs
 
 
+@pytest.mark.slow
 @x86
 @pytest.mark.parametrize("name", NO_VNNI)
 def test_without_vnni_full_weights_are_refused_by_name(name: str) -> None:
@@ -165,6 +166,7 @@ def test_without_vnni_full_weights_are_refused_by_name(name: str) -> None:
         assert found[form] == wanted
 
 
+@pytest.mark.slow
 @x86
 @pytest.mark.parametrize("name", LESSER)
 def test_without_native_bfloat16_it_is_refused(name: str) -> None:

@@ -41,6 +41,7 @@ def grown() -> dict[str, float | None]:
     return found
 
 
+@pytest.mark.slow
 @needs_statm
 @pytest.mark.parametrize("rung", FORMS)
 def test_resident_memory_stays(rung: str, grown: dict[str, float | None]) -> None:
@@ -153,6 +154,7 @@ def test_parameters_of_other_classes_and_of_inference_mode_are_copied() -> None:
 BUDGET = Budget.parse("deviation:0.3:0.9")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

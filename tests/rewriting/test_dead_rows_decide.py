@@ -30,6 +30,7 @@ from tests.round_trips import reloaded
 # --------------------------------------------------------------------------------------------------- what is refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_deviation", [0, 0.1])
 def test_where_live_rows_do_not_win_the_original_comes_back(
     max_deviation: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -50,6 +51,7 @@ def test_where_live_rows_do_not_win_the_original_comes_back(
     assert torch.equal(again(**given), model(**given))
 
 
+@pytest.mark.slow
 def test_where_only_the_routed_site_does_not_win_live_rows_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     use_timer(monkeypatch, Recorded(races=lambda sites, n: SLOW if sites else FAST))
     model, given = rows_model(), inputs(HARD[:3])
@@ -67,6 +69,7 @@ def packed_linears(module: nn.Module) -> int:
     return sum(isinstance(m, PackedLinear) for m in module.modules())
 
 
+@pytest.mark.slow
 def test_exact_forms_are_taken_where_they_win_and_replayed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     use_timer(monkeypatch, Recorded(lambda shape, n: {"packed": 5.0 if shape == "64 -> 256 -> 64" else 12.0}))
     model, example, given = rows_model(), inputs([9, 4, 7]), inputs([3, 9])
@@ -82,6 +85,7 @@ def test_exact_forms_are_taken_where_they_win_and_replayed(monkeypatch: pytest.M
     torch.testing.assert_close(reloaded(dendrofx.script(made))(**given), made(**given), **OTHER_GEMM)
 
 
+@pytest.mark.slow
 def test_an_exact_form_beside_a_routed_site_is_replayed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     use_timer(monkeypatch, Recorded(lambda shape, n: {"packed": 5.0, "light": 1.0}))
     model, data = rows_model(), batches()

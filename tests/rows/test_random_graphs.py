@@ -106,6 +106,7 @@ quick = settings(
 )
 
 
+@pytest.mark.slow
 @quick
 @given(kept, st.integers(1, 4), st.integers(1, 7))
 def test_equal_on_live_rows(names: list[str], batch: int, tokens: int) -> None:
@@ -117,6 +118,7 @@ def test_equal_on_live_rows(names: list[str], batch: int, tokens: int) -> None:
     assert far(new(x=x, mask=mask.long()), gm(x=x, mask=mask.long()), live) <= ROUNDING, (names, str(report))
 
 
+@pytest.mark.slow
 @settings(quick, max_examples=8)
 @given(kept, st.sampled_from(sorted(UNMASKED)), st.integers(0, 2))
 def test_refused_where_padding_reaches_the_output(names: list[str], broken: str, place: int) -> None:
@@ -125,6 +127,7 @@ def test_refused_where_padding_reaches_the_output(names: list[str], broken: str,
         drop_dead_rows(gm, "mask", example)
 
 
+@pytest.mark.slow
 @settings(quick, max_examples=6)
 @given(st.lists(st.sampled_from(sorted(STEPS)), min_size=3, max_size=6))
 def test_verdicts_withstand_the_experiment(names: list[str]) -> None:

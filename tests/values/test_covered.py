@@ -257,6 +257,7 @@ def test_a_cascade_lists_what_its_decision_is_not() -> None:
 # ------------------------------------------------------------------------------------------------ plans and benchmarks
 
 
+@pytest.mark.slow
 def test_plans_keep_their_outputs(tmp_path: Path) -> None:
     model = Actor(True)
     made = routed(model, output=("action", "value"))
