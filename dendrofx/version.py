@@ -14,7 +14,7 @@ _NAMES = """
     contract controls cost covered dead_rows decide doubt drop_in explore fbgemm files find_sites fingerprint fitted forms
     given guards inputs ladder leaves lower masks measure memory module numerics operators outputs pickling pipeline
     plan_file plan_text prices progress record require rewrite routed samples show sites size_ops skill spelled stopwatch
-    timing tuning verify gates.model_scores gates.scores guarantee.certify guarantee.front guarantee.reference light.branch
+    timing tuning verify gates.model_scores gates.scores guarantee.certify guarantee.reference light.branch
     light.fused_int8_kernel light.int8_kernel light.kernels light.packed_kernel rows.attention rows.counts rows.live
 """
 MOVED = frozenset(_NAMES.split())
