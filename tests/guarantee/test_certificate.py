@@ -12,7 +12,7 @@ import torch
 
 import dendrofx
 from dendrofx import Budget, Certificate, CertificateError
-from dendrofx.guarantee.certificate import EXTRA, archive_digest
+from dendrofx.guarantee.artifact import EXTRA, archive_digest
 from tests.search.cascade.models import certified, rows
 
 
