@@ -1,4 +1,4 @@
-"""Lowering to TorchScript: the only file that touches `torch.jit.script` and `freeze`, and with `lowering/apart.py` `save`.
+"""Lowering to TorchScript: the only file that touches `torch.jit.script` and `freeze`, and with `lowering/isolate.py` `save`.
 
 Quarantined because TorchScript is deprecated (torch 2.11 and later) and has traps: scripting a graph module a second time
 returns the *old* code, and after one failure every later attempt fails too. So a fresh graph module is scripted every time.
@@ -14,8 +14,8 @@ from typing import cast
 import torch
 from torch import fx, nn
 
-from dendrofx.lowering.apart import apart, bare
 from dendrofx.lowering.fitted import MARK, guard, is_fitted, mark
+from dendrofx.lowering.isolate import freezable, isolate
 from dendrofx.lowering.operators import check_graphs, check_operators
 from dendrofx.lowering.spelled import spell_out
 from dendrofx.values.guards import add_guards
@@ -64,10 +64,10 @@ def lowered(module: nn.Module, *, freeze: bool = False, marked: bool = False) ->
             fresh.register_buffer(MARK, mark(module))
     spell_out(fresh)
     with _known_warnings_silenced():
-        scripted = torch.jit.script(bare(fresh) if freeze else fresh)
+        scripted = torch.jit.script(freezable(fresh) if freeze else fresh)
         if freeze:
             kept = ["forward_counted"] if _counts(module) else []
-            scripted = torch.jit.freeze(apart(scripted).eval(), preserved_attrs=kept)
+            scripted = torch.jit.freeze(isolate(scripted).eval(), preserved_attrs=kept)
     return cast(torch.jit.ScriptModule, scripted)
 
 

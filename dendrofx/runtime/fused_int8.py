@@ -92,7 +92,7 @@ class FusedInt8Linear(Int8Layer):
 
 
 class BareFusedInt8Linear(FusedInt8Linear):
-    """The same where nothing is saved or loaded, for freezing (see `lowering/apart.py`)."""
+    """The same where nothing is saved or loaded, for freezing (see `lowering/isolate.py`)."""
 
     def __getstate__(self) -> Any:  # noqa: ANN401  (not exported: TorchScript does not take it over)
         raise NotImplementedError

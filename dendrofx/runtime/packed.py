@@ -102,7 +102,7 @@ class PackedLinear(nn.Module):
 
 
 class BarePackedLinear(PackedLinear):
-    """The same where nothing is saved or loaded, for freezing (see `lowering/apart.py`)."""
+    """The same where nothing is saved or loaded, for freezing (see `lowering/isolate.py`)."""
 
     def __getstate__(self) -> Any:  # noqa: ANN401  (not exported: TorchScript does not take it over)
         raise NotImplementedError
