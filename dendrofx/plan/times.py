@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dendrofx.machine.doubt import Pace
+from dendrofx.machine.pace import Pace
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 The callables take turns (A B C, C A B, ...): a drift of the machine hits all of them alike. Each turn is one untimed call,
 which brings the callable's own weights back into the caches, and one timed call; where calls are long, the timed one alone.
 
-What a busy machine does to such a race is read from what each call leaves behind, see `machine/doubt.py`: its wall time, the
+What a busy machine does to such a race is read from what each call leaves behind, see `machine/pace.py`: its wall time, the
 CPU time of the thread that called, and how often a thread of this process lost its CPU meanwhile.
 """
 

@@ -17,7 +17,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dendrofx.machine.timing import AA_NOISE, SWITCHES_PER_SECOND, Race, Timing, nearest_rank
+from dendrofx.machine.race import AA_NOISE, SWITCHES_PER_SECOND, Race, Timing, nearest_rank
 
 SLICE_MS = 3.0  # what a scheduler lets a thread run at least
 # An interruption costs milliseconds, other jitter microseconds; a median is touched from these on.
