@@ -1,4 +1,4 @@
-"""A transformed module as a file, its certificate inside, and that certificate read and checked against the file.
+"""Write a transformed module with its certificate inside, and read that certificate and check it against the file.
 
 `save` writes the certificate among the extra files of the TorchScript archive, beside a digest of everything else in it. A file
 whose weights, thresholds or code were changed afterwards no longer verifies. It is no signature: whoever can write the file can
@@ -72,12 +72,12 @@ def certificate(path: str | Path) -> Certificate:
 
 
 def archive_digest(path: Path, shown: Certificate) -> str:
-    """SHA-256 over an archive's records, which are code, constants, weights and thresholds, and over the certificate's figures."""
+    """Return SHA-256 over an archive's records (code, constants, weights, thresholds) and over the certificate's figures."""
     return _digest(_records(path.read_bytes(), path), shown)
 
 
 def _records(data: bytes, path: str | Path) -> dict[str, bytes]:
-    """An archive's records by name: all that say what the module is, and the certificate.
+    """Read an archive's records by name: all that say what the module is, and the certificate.
 
     Raises:
         CertificateError: it is no archive, or a damaged one. The reader raises a dozen kinds of errors for these.
@@ -97,7 +97,7 @@ def _counts(name: str) -> bool:
 
 
 def _verified(records: Mapping[str, bytes], path: str | Path) -> Certificate:
-    """The certificate among an archive's records.
+    """Return the certificate among an archive's records, verified.
 
     Raises:
         CertificateError: there is none, or it is of other records, or does not follow from its figures.

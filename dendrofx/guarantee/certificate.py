@@ -71,12 +71,12 @@ class Certificate:
     by_output: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, and the assumption in words."""
+        """Return plain values, and the assumption in words."""
         return {**encode_fields(self), "assumption": ASSUMPTION}
 
     @staticmethod
     def from_json(value: Any) -> Certificate:  # noqa: ANN401
-        """What `to_json` gave.
+        """Read what `to_json` gave.
 
         Raises:
             CertificateError: anything else; it names the figure.

@@ -48,7 +48,7 @@ def freezable(module: Module) -> Module:
 
 
 def _twin(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
-    """Another object with the same attributes."""
+    """Return another object with the same attributes."""
     made = object.__new__(kind)  # a graph module's own __new__ would make a class without its forward
     made.__dict__.update(module.__dict__)
     return made
@@ -67,7 +67,7 @@ def isolate(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
 
 
 def _parameters(scripted: torch.jit.ScriptModule) -> dict[str, Tensor]:
-    """Parameters and large buffers (8-bit weights) by name, without those of modules that write themselves to a file."""
+    """Return parameters and large buffers (8-bit weights) by name; modules that write themselves to a file keep theirs."""
     modules = scripted.named_modules(remove_duplicate=False)
     writers = tuple(f"{name}." if name else "" for name, m in modules if m._c._has_method("__getstate__"))
     named = [*scripted.named_parameters(remove_duplicate=False), *scripted.named_buffers(remove_duplicate=False)]
@@ -76,7 +76,7 @@ def _parameters(scripted: torch.jit.ScriptModule) -> dict[str, Tensor]:
 
 
 def _layouts(scripted: torch.jit.ScriptModule) -> dict[str, Tensor | torch.ScriptObject]:
-    """The weights of freezable modules, by name."""
+    """Return the weights of freezable modules, by name."""
     found = {}
     for name, module in scripted.named_modules(remove_duplicate=False):
         kind = re.sub(r"___torch_mangle_\d+\.", "", module._c._type().qualified_name())
@@ -85,7 +85,7 @@ def _layouts(scripted: torch.jit.ScriptModule) -> dict[str, Tensor | torch.Scrip
 
 
 def _small(weight: Tensor | torch.ScriptObject) -> Tensor | torch.ScriptObject:
-    """What can be saved in place of a weight."""
+    """Return what can be saved in place of a weight."""
     if isinstance(weight, Tensor):
         return torch.empty(0, dtype=weight.dtype)
     return pack(torch.ones(1, 1, dtype=torch.int8), torch.ones(1))
