@@ -26,7 +26,6 @@ from dendrofx.light.routed import Routed
 from dendrofx.machine.memory import part
 from dendrofx.plan.origin import check_origin
 from dendrofx.plan.plan import Plan
-from dendrofx.plan.redecide import check_redecided
 from dendrofx.replay import replay
 from dendrofx.request import Request
 from dendrofx.rewriting.module import RoutedModule

@@ -6,5 +6,4 @@ times     one race of the whole model
 text      printed
 file      JSON
 origin    where it was made, and that it belongs here
-redecide  what stays when it is decided anew
 """
