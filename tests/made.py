@@ -107,6 +107,15 @@ def made(kind: str) -> Made:
         return Made(model, options, given, dendrofx.transform(model, tune_seconds=0, **options))
 
 
+# TorchScript may fuse pointwise operations.
+SAME_KERNELS: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-6}
+
+
+def set_all(module: nn.Module, value: float) -> None:
+    """Set every tolerance of a module or its script."""
+    dendrofx.set_tolerances(module, dict.fromkeys(dendrofx.tolerances(module), value))
+
+
 def loaded(scripted: nn.Module) -> torch.jit.ScriptModule:
     """A script module, saved and loaded again."""
     buffer = io.BytesIO()
