@@ -65,7 +65,10 @@ def _tensors(root: object, seen: set[int]) -> Iterator[Tensor]:
 
 
 def release() -> None:
-    """Collect cycles (graph modules have many), and `trim`. It takes 0.3 s where the libraries of a real model are loaded."""
+    """Collect cycles (graph modules have many), and `trim`.
+
+    It takes 0.3 s where the libraries of a real model are loaded.
+    """
     gc.collect()
     trim()
 
