@@ -21,8 +21,8 @@ import dendrofx
 from benchmarks.int8_before import Int8Before
 from dendrofx.errors import InputError
 from dendrofx.lowering.script import script
-from dendrofx.machine.doubt import noisy
-from dendrofx.machine.timing import Race, race
+from dendrofx.machine.pace import noisy
+from dendrofx.machine.race import Race, race
 from dendrofx.runtime.fused_int8 import FusedInt8Linear
 from dendrofx.runtime.int8 import Int8Layer
 

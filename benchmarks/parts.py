@@ -25,7 +25,7 @@ from dendrofx.compare import controls
 from dendrofx.graph.block import block_of
 from dendrofx.graph.record import record_rows
 from dendrofx.machine.capability import describe_machine
-from dendrofx.machine.timing import race
+from dendrofx.machine.race import race
 from dendrofx.rewriting.rewrite import Branches
 from dendrofx.search.choose import scores
 from dendrofx.search.verify import site_alone

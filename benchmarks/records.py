@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from benchmarks.cases.samples import Order, timed_batches
 from benchmarks.variants import UNTIMED, Peer, Prepared, Variant
 from dendrofx.guarantee.losses import losses_of
-from dendrofx.machine.doubt import Pace, noisy, pace, touched
-from dendrofx.machine.timing import Race, Timing, on_one_thread, race
+from dendrofx.machine.pace import Pace, noisy, pace, touched
+from dendrofx.machine.race import Race, Timing, on_one_thread, race
 from dendrofx.search.cascade.skills import cascade_skills, light_outputs
 from dendrofx.values.counts import CASCADE, activity, executed_macs, executed_work, live_share, of_sites
 from dendrofx.values.covered import Covered, cover

@@ -12,7 +12,7 @@ from tabulate import tabulate
 from benchmarks.records import Record, Row
 from benchmarks.verdict import verdict
 from dendrofx.compare import controls
-from dendrofx.machine.doubt import HELPS
+from dendrofx.machine.pace import HELPS
 from dendrofx.plan.text import WIDTH
 from dendrofx.runtime.scores import UNJUDGED
 from dendrofx.values.skill import Skill, router_skill

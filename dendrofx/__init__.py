@@ -27,7 +27,7 @@ from dendrofx.graph.find_sites import find_sites
 from dendrofx.graph.show import graph_text
 from dendrofx.graph.sites import Site, Sites
 from dendrofx.guarantee import Audit, Budget, Certificate, audit
-from dendrofx.guarantee.certificate import certificate, save
+from dendrofx.guarantee.artifact import certificate, save
 from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Precision, Prepacked, Pruned
 from dendrofx.light.routed import Routed
 from dendrofx.lowering.script import script

@@ -12,7 +12,7 @@ from benchmarks.variants import Asked, Peer, Prepared, Variant
 from dendrofx import LearnedGate, LowRank, Plan, SitePlan
 from dendrofx.gates import GateForm
 from dendrofx.guarantee.certificate import Certificate
-from dendrofx.machine.timing import Race, Timing
+from dendrofx.machine.race import Race, Timing
 from dendrofx.values.meta import RECIPE
 
 LIGHT = LowRank(8)

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dendrofx.machine.timing import Race, Timing
+from dendrofx.machine.race import Race, Timing
 
 
 def _race(value: Any, alone: Race | None = None) -> Race:

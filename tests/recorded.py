@@ -16,7 +16,7 @@ from dendrofx.gates.form import reads_of_light
 from dendrofx.graph.capture import capture
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.light import Int8, LightForm, LowRank
-from dendrofx.machine.timing import Race, Timing
+from dendrofx.machine.race import Race, Timing
 from dendrofx.plan.entries import SitePlan
 from dendrofx.plan.plan import Plan
 from dendrofx.request import Request

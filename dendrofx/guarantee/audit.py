@@ -79,6 +79,22 @@ def audit(losses: Tensor | Sequence[float], certificate: Certificate, easy_share
         >>> dendrofx.audit(torch.cat(losses), certificate).answer
         'not shown broken'
     """
+    seen = _checked(losses, certificate, easy_share)
+    allowed, alarm = certificate.alpha / easy_share, 1 / certificate.delta
+    mean = largest_mean(seen) if len(seen) else 0.0
+    if allowed >= 1:  # so few rows are easy that they cannot break it
+        return Audit("not shown broken", len(seen), mean, allowed, 1.0, alarm, None)
+    wealth = torch.stack([_wealth(of, allowed) for of in seen.unbind(1)]).mean(0)
+    largest = max(1.0, float(wealth.max())) if len(wealth) else 1.0
+    at = int((wealth >= alarm).nonzero()[0]) + 1 if largest >= alarm else None
+    if at is not None:
+        return Audit("broken", len(seen), mean, allowed, largest, alarm, at)
+    answer: Answer = "too few rows" if len(seen) < fewest(allowed, alarm) else "not shown broken"
+    return Audit(answer, len(seen), mean, allowed, largest, alarm, None)
+
+
+def _checked(losses: object, certificate: object, easy_share: object) -> Tensor:
+    """Return losses as f64[t, outputs], or raise `InputError` for what is no loss, no certificate or no share."""
     if not isinstance(certificate, Certificate):
         raise InputError(
             f"an audit tests a certificate, got {certificate!r}: pass plan.certificate of a module that was transformed with"
@@ -93,21 +109,11 @@ def audit(losses: Tensor | Sequence[float], certificate: Certificate, easy_share
         raise InputError("losses of an audit must be in [0, 1] and not NaN")
     if not isinstance(easy_share, int | float) or not 0 < easy_share <= 1:
         raise InputError(f"easy_share must be above 0 and at most 1, got {easy_share!r}")
-    allowed, alarm = certificate.alpha / easy_share, 1 / certificate.delta
-    mean = largest_mean(seen) if len(seen) else 0.0
-    if allowed >= 1:  # so few rows are easy that they cannot break it
-        return Audit("not shown broken", len(seen), mean, allowed, 1.0, alarm, None)
-    wealth = torch.stack([_wealth(of, allowed) for of in seen.unbind(1)]).mean(0)
-    largest = max(1.0, float(wealth.max())) if len(wealth) else 1.0
-    at = int((wealth >= alarm).nonzero()[0]) + 1 if largest >= alarm else None
-    if at is not None:
-        return Audit("broken", len(seen), mean, allowed, largest, alarm, at)
-    answer: Answer = "too few rows" if len(seen) < fewest(allowed, alarm) else "not shown broken"
-    return Audit(answer, len(seen), mean, allowed, largest, alarm, None)
+    return seen
 
 
 def fewest(allowed: float, alarm: float) -> int:
-    """Rows that it takes to pass the alarm if every loss were 1."""
+    """Return how many rows it takes to pass the alarm if every loss were 1."""
     wealth, rows = 1.0, 0
     ones = _stakes([1.0] * 10_000, allowed)
     while wealth < alarm and rows < len(ones):
@@ -117,15 +123,16 @@ def fewest(allowed: float, alarm: float) -> int:
 
 
 def _wealth(losses: Tensor, allowed: float) -> Tensor:
-    """f64[t]: of one bettor, after each of f64[t] losses."""
+    """Return f64[t], the wealth of one bettor after each of f64[t] losses."""
     stakes = torch.tensor(_stakes(losses.tolist(), allowed), dtype=torch.float64)
     return (1 + stakes * (losses - allowed)).cumprod(0)
 
 
 def _stakes(losses: Sequence[float], allowed: float) -> list[float]:
-    """Stakes, each from the losses before it: (mean - m) / (variance + (mean - m)^2), between 0 and half of 1 / m.
+    """Return stakes, each from the losses before it.
 
-    That is the growth-optimal stake to second order ("approximate GRAPA"). It starts from one loss at twice the allowed mean.
+    A stake is (mean - m) / (variance + (mean - m)^2), between 0 and half of 1 / m: the growth-optimal one to second order
+    ("approximate GRAPA"). The first is made as if one loss of twice the allowed mean had been seen.
     """
     count, total, squares = 1.0, 2 * allowed, allowed * 1.0
     found = []

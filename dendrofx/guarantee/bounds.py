@@ -11,14 +11,18 @@ Both are valid for any distribution of losses in [0, 1] and any n: P(p <= delta)
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from scipy.stats import binom
 
 from dendrofx.errors import InputError
 
+# From the sum of n losses, n and alpha to a p-value.
+Tail = Callable[[float, int, float], float]
+
 
 def binomial_p(losses: float, n: int, alpha: float) -> float:
-    """The exact binomial tail.
+    """Return the exact binomial tail.
 
     Args:
         losses: how many of the n losses are 1.
@@ -37,7 +41,7 @@ def binomial_p(losses: float, n: int, alpha: float) -> float:
 
 
 def hoeffding_bentkus_p(losses: float, n: int, alpha: float) -> float:
-    """The smaller of Hoeffding's tail in its relative-entropy form and Bentkus' inequality.
+    """Return the smaller of Hoeffding's tail in its relative-entropy form and Bentkus' inequality.
 
     Args:
         losses: the sum of the n losses, each in [0, 1].
@@ -61,7 +65,7 @@ def hoeffding_bentkus_p(losses: float, n: int, alpha: float) -> float:
 
 
 def least_samples(alpha: float, delta: float) -> int:
-    """The least n at which losses of zero show a risk of at most alpha: `ceil(ln delta / ln(1 - alpha))`.
+    """Return the least n at which losses of zero show a risk of at most alpha: `ceil(ln delta / ln(1 - alpha))`.
 
     Example:
         >>> least_samples(0.01, 0.05)
@@ -73,8 +77,23 @@ def least_samples(alpha: float, delta: float) -> int:
     return math.ceil(math.log(delta) / math.log1p(-alpha) - 1e-12)
 
 
+def samples_to_show(risk: float, alpha: float, delta: float, tail: Tail) -> int | None:
+    """Return the least n at which an observed risk would show the limit alpha; None where no n below 10^8 would."""
+    if risk >= alpha:
+        return None
+    low, high = 1, least_samples(alpha, delta)
+    while tail(risk * high, high, alpha) > delta:
+        low, high = high, 2 * high
+        if high > 10**8:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if tail(risk * middle, middle, alpha) <= delta else (middle, high)
+    return high
+
+
 def _kl(mean: float, alpha: float) -> float:
-    """Relative entropy of Bernoulli(mean) to Bernoulli(alpha)."""
+    """Return the relative entropy of Bernoulli(mean) to Bernoulli(alpha)."""
     low = mean * math.log(mean / alpha) if mean > 0 else 0.0
     return low + ((1 - mean) * math.log((1 - mean) / (1 - alpha)) if mean < 1 else 0.0)
 

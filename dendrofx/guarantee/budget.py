@@ -10,23 +10,16 @@ of one document), sources must be drawn alike; samples of one source say less th
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import Tensor
 
 from dendrofx.errors import InputError
-from dendrofx.graph.show import first_line
-from dendrofx.guarantee.bounds import binomial_p, hoeffding_bentkus_p, least_samples
-from dendrofx.guarantee.metrics import Metric, named_metric
+from dendrofx.guarantee.bounds import Tail, binomial_p, hoeffding_bentkus_p, least_samples, samples_to_show
+from dendrofx.guarantee.metrics import Measure, Metric, checked_losses, measure_of, users_metric
 from dendrofx.values.covered import Covered, Named, cover, named_outputs
-
-ROUNDING = 1e-9  # of a metric in floating point
-# Where a budget says nothing about distances, the mean deviation that choosing starts from; it tries a quarter to four times that.
-USUAL_DEVIATION = 0.1
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         if isinstance(self.metric, str):
-            named_metric(self.metric)
+            measure_of(self.metric)
         elif not callable(self.metric):
             raise InputError(f"metric is a name or a function of (reference, output), got {self.metric!r}")
         object.__setattr__(self, "output", named_outputs(self.output))
@@ -68,7 +61,7 @@ class Budget:
 
     @staticmethod
     def parse(text: str) -> Budget:
-        """From `METRIC:ALPHA:CONFIDENCE`, such as `flip:0.01:0.95`; the confidence may be left out.
+        """Read a budget from `METRIC:ALPHA:CONFIDENCE`, such as `flip:0.01:0.95`; the confidence may be left out.
 
         Raises:
             InputError: anything else.
@@ -100,24 +93,22 @@ class Budget:
         return self.metric == "flip"
 
     @property
-    def _metric(self) -> tuple[Metric, bool]:
-        return named_metric(self.metric) if isinstance(self.metric, str) else (self.metric, False)
+    def _measure(self) -> Measure:
+        return measure_of(self.metric)
+
+    @property
+    def _tail(self) -> Tail:
+        return binomial_p if self._measure.is_binary else hoeffding_bentkus_p
 
     @property
     def deviation(self) -> float:
         """A mean deviation that is about as much, for choosing what is worth testing; no promise rests on it."""
-        if self.name == "deviation":
-            return self.limit
-        if self.name == "cosine":  # 1 - cos is about half the squared deviation
-            return 2 * float(self.limit**0.5)
-        if (found := re.fullmatch(r"exceeds\((.+)\)", self.name)) is not None:
-            return float(found[1]) / 2
-        return USUAL_DEVIATION
+        return self._measure.deviation(self.limit)
 
     @property
     def test(self) -> Literal["binomial", "hoeffding-bentkus"]:
         """The test's name."""
-        return "binomial" if self._metric[1] else "hoeffding-bentkus"
+        return "binomial" if self._measure.is_binary else "hoeffding-bentkus"
 
     @property
     def least(self) -> int:
@@ -125,23 +116,12 @@ class Budget:
         return least_samples(self.limit, self.delta)
 
     def p_value(self, losses: float, n: int) -> float:
-        """Of "the risk is above the limit", from the sum of n losses."""
-        tail: Callable[[float, int, float], float] = binomial_p if self._metric[1] else hoeffding_bentkus_p
-        return tail(losses, n, self.limit)
+        """Return the p-value of "the risk is above the limit", from the sum of n losses."""
+        return self._tail(losses, n, self.limit)
 
     def samples_to_show(self, risk: float) -> int | None:
-        """The least samples that would show it at an observed risk; None at one that is not below the limit."""
-        if risk >= self.limit:
-            return None
-        low, high = 1, self.least
-        while self.p_value(risk * high, high) > self.delta:
-            low, high = high, 2 * high
-            if high > 10**8:
-                return None
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self.p_value(risk * middle, middle) <= self.delta else (middle, high)
-        return high
+        """Return the least samples that would show it at an observed risk; None at one that is not below the limit."""
+        return samples_to_show(risk, self.limit, self.delta, self._tail)
 
     @property
     def named(self) -> Named:
@@ -149,7 +129,7 @@ class Budget:
         return named_outputs(self.output)
 
     def cover(self, names: Sequence[str], tensors: Sequence[Tensor]) -> Covered:
-        """The outputs that it is about, each of which must keep it.
+        """Return the outputs that it is about, each of which must keep it.
 
         Args:
             names: of all tensors of the model's output.
@@ -168,7 +148,7 @@ class Budget:
         return found
 
     def single(self, covered: Covered) -> int:
-        """The place of the only output that is covered.
+        """Return the place of the only output that is covered.
 
         Raises:
             InputError: there are several.
@@ -180,44 +160,20 @@ class Budget:
         return covered.places[0]
 
     def losses(self, reference: Tensor, output: Tensor) -> Tensor:
-        """Per sample, f64[N] in [0, 1], of one output.
+        """Return the losses of one output, per sample: f64[N] in [0, 1].
 
         Raises:
-            InputError: the user's metric gives NaN, leaves [0, 1], or has another shape.
+            InputError: the user's metric fails, gives NaN, leaves [0, 1], or has another shape.
         """
-        named = isinstance(self.metric, str)
-        found = self._metric[0](reference, output) if named else self._users(reference, output)
-        loss = torch.as_tensor(found).detach().double()
-        if loss.shape != (len(reference),):
-            raise InputError(
-                f"metric {self.name} returned {tuple(loss.shape)} for {len(reference)} samples: return one loss each"
-            )
-        if bool(loss.isnan().any()):
-            raise InputError(
-                f"metric {self.name} gave NaN for sample {int(loss.isnan().nonzero()[0])}: return losses in [0, 1]"
-            )
-        if bool((outside := (loss < -ROUNDING) | (loss > 1 + ROUNDING)).any()):
-            where = int(outside.nonzero()[0])
-            raise InputError(
-                f"metric {self.name} gave {float(loss[where]):.4g} for sample {where}: losses must be in [0, 1]"
-            )
-        return loss.clamp(0.0, 1.0)
-
-    def _users(self, reference: Tensor, output: Tensor) -> Any:  # noqa: ANN401  (checked by the caller)
-        """What the caller's metric gives, on copies that it may write to."""
-        try:
-            return self._metric[0](reference.clone(), output.clone())
-        except Exception as error:
-            raise InputError(
-                f"metric {self.name} failed on outputs {tuple(output.shape)}: {first_line(error)}"
-            ) from error
+        metric = self._measure.loss if isinstance(self.metric, str) else users_metric(self.name, self.metric)
+        return checked_losses(self.name, metric(reference, output), len(reference))
 
     def __str__(self) -> str:
         return budget_text(self.name, self.named, self.limit, self.confidence)
 
 
 def budget_text(metric: str, named: Named, limit: float, confidence: float) -> str:
-    """A budget in words, as plans keep it."""
+    """Return a budget in words, as plans keep it."""
     of = "" if named is None else f" of output {named}"
     if isinstance(named, tuple):
         of = f" of each of the outputs {', '.join(map(str, named))}"

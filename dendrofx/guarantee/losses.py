@@ -19,7 +19,7 @@ from dendrofx.values.inputs import Inputs
 def reference_picks(
     original: fx.GraphModule, captured: fx.GraphModule, batches: Sequence[Inputs], covered: Covered
 ) -> list[list[Tensor]]:
-    """Per batch the covered outputs of the original; of outputs per token, where dead rows are dropped, what it gives on live rows.
+    """Return the covered outputs of the original, per batch; where dead rows are dropped, those per token are what live rows give.
 
     Args:
         original: with all rows.
@@ -45,7 +45,7 @@ def counted_losses(
     budget: Budget,
     covered: Covered,
 ) -> tuple[Tensor, Counts]:
-    """f64[N, outputs] losses of all samples, and what was executed for them."""
+    """Return the losses of all samples, f64[N, outputs], and what was executed for them."""
     losses, total = [], Counts()
     for batch, reference in zip(batches, references, strict=True):
         output, counts = batch.call(graph_level(module, "forward_counted"))
@@ -55,5 +55,5 @@ def counted_losses(
 
 
 def losses_of(budget: Budget, references: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
-    """f64[N, outputs] losses of what was picked of a module's outputs, against what was picked of the original's."""
+    """Return the losses, f64[N, outputs], of what was picked of a module's outputs against what was picked of the original's."""
     return torch.stack([budget.losses(a, b) for a, b in zip(references, outputs, strict=True)], 1)

@@ -25,12 +25,12 @@ LOADED = "load the weights into the original model and transform that; tolerance
 
 
 def is_fitted(module: nn.Module) -> bool:
-    """Whether a module holds what was fitted to its weights: routed sites, or laid-out weights."""
+    """Return whether a module holds what was fitted to its weights: routed sites, or laid-out weights."""
     return any(isinstance(m, FullOnHardRows | FullOnDoubtful) or hasattr(m, "packed") for m in module.modules())
 
 
 def mark(module: nn.Module) -> Tensor:
-    """f32[0, a, b], the fingerprint of a module's weights in its shape."""
+    """Return f32[0, a, b], whose shape is the fingerprint of a module's weights."""
     digest = hashlib.blake2b(digest_size=6)
     for name, value in sorted(module.state_dict().items()):
         if not name.endswith(TOLERANCE):
@@ -58,7 +58,7 @@ def check_state(module: nn.Module, given: Mapping[str, Any]) -> None:
 
 
 def guard(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """The same script module, whose `load_state_dict` refuses other weights, as `check_state` does."""
+    """Have a script module's `load_state_dict` refuse other weights, as `check_state` does."""
     plain = scripted.load_state_dict
 
     def load_state_dict(state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401

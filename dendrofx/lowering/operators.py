@@ -47,7 +47,7 @@ def _refuse(calls: Mapping[str, str]) -> None:
 
 
 def _calls(block: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401  (a graph or a block of one)
-    """Every operator that a block calls, and the name of what it gives."""
+    """Yield every operator that a block calls, and the name of what it gives."""
     for node in block.nodes():
         if "::" in (kind := node.kind()):
             name = next((out.debugName() for out in node.outputs()), kind)

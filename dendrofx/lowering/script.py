@@ -1,4 +1,4 @@
-"""Lowering to TorchScript: the only file that touches `torch.jit.script` and `freeze`, and with `lowering/apart.py` `save`.
+"""Lowering to TorchScript: the only file that touches `torch.jit.script` and `freeze`, and with `lowering/isolate.py` `save`.
 
 Quarantined because TorchScript is deprecated (torch 2.11 and later) and has traps: scripting a graph module a second time
 returns the *old* code, and after one failure every later attempt fails too. So a fresh graph module is scripted every time.
@@ -14,8 +14,8 @@ from typing import cast
 import torch
 from torch import fx, nn
 
-from dendrofx.lowering.apart import apart, bare
 from dendrofx.lowering.fitted import MARK, guard, is_fitted, mark
+from dendrofx.lowering.isolate import freezable, isolate
 from dendrofx.lowering.operators import check_graphs, check_operators
 from dendrofx.lowering.spelled import spell_out
 from dendrofx.values.guards import add_guards
@@ -23,7 +23,7 @@ from dendrofx.values.meta import CALL
 
 
 def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule:
-    """The TorchScript form of a module, for CPUs.
+    """Lower a module to TorchScript, for CPUs.
 
     Args:
         module: what `transform` returned, or any scriptable module (a baseline gets the same treatment).
@@ -48,7 +48,7 @@ def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule
 
 
 def lowered(module: nn.Module, *, freeze: bool = False, marked: bool = False) -> torch.jit.ScriptModule:
-    """The same, to run here and now: whatever operators it calls.
+    """Lower a module to run here and now, whatever operators it calls.
 
     Args:
         module: see `script`.
@@ -64,20 +64,20 @@ def lowered(module: nn.Module, *, freeze: bool = False, marked: bool = False) ->
             fresh.register_buffer(MARK, mark(module))
     spell_out(fresh)
     with _known_warnings_silenced():
-        scripted = torch.jit.script(bare(fresh) if freeze else fresh)
+        scripted = torch.jit.script(freezable(fresh) if freeze else fresh)
         if freeze:
             kept = ["forward_counted"] if _counts(module) else []
-            scripted = torch.jit.freeze(apart(scripted).eval(), preserved_attrs=kept)
+            scripted = torch.jit.freeze(isolate(scripted).eval(), preserved_attrs=kept)
     return cast(torch.jit.ScriptModule, scripted)
 
 
 def _counts(module: nn.Module) -> bool:
-    """Whether a module says what it executed, as routed ones do."""
+    """Return whether a module says what it executed, as routed ones do."""
     return isinstance(module, fx.GraphModule) and hasattr(module, "forward_counted")
 
 
 def _guarded(gm: fx.GraphModule) -> fx.Graph:
-    """A copy of a module's graph that checks the sizes it was captured for."""
+    """Copy a module's graph, with checks of the sizes it was captured for."""
     graph, form = copy.deepcopy(gm.graph), gm.meta.get(CALL)
     if form is not None and form.guards:
         add_guards(graph, form.model, form.guards)
@@ -85,14 +85,14 @@ def _guarded(gm: fx.GraphModule) -> fx.Graph:
 
 
 def script_bytes(scripted: torch.jit.ScriptModule, extra: Mapping[str, str] | None = None) -> bytes:
-    """The file of a script module, with extra files by name; torch's own writer ends the process where a disk is full."""
+    """Return the file of a script module, with extra files by name; torch's own writer ends the process where a disk is full."""
     with _known_warnings_silenced():
         made: bytes = scripted.save_to_buffer(_extra_files=dict(extra or {}))
     return made
 
 
 def artifact_bytes(scripted: torch.jit.ScriptModule) -> int:
-    """Size of the saved file, in bytes."""
+    """Return the size of the saved file, in bytes."""
     return len(script_bytes(scripted))
 
 

@@ -30,7 +30,7 @@ def spell_out(module: nn.Module) -> None:
 
 
 def _spelled(graph: fx.Graph) -> bool:
-    """Whether a number was replaced."""
+    """Spell out a graph's numbers, and return whether any was replaced."""
     found = False
 
     def spell(value: Any) -> Any:  # noqa: ANN401

@@ -1,1 +1,9 @@
-"""The machine: what its CPU can do, memory, files, and races between modules on a clock that others disturb."""
+"""The machine: what its CPU can do, its memory and files, and how fast modules are on a clock that others disturb.
+
+capability  what the CPU can do natively
+memory      weights shared and unshared; freed pages returned
+files       written whole or not at all
+race        callables timed in turns
+pace        what a race says: how many times as fast, and whether to believe it
+progress    bars at a terminal
+"""

@@ -51,7 +51,7 @@ class Capability:
         return f"{self.architecture} with {', '.join(has) or 'no vector extensions'}"
 
     def differs(self, other: Capability) -> str:
-        """How `other` differs, in words: `vnni True here, False there`; empty when it does not."""
+        """Say how `other` differs: `vnni True here, False there`; empty when it does not."""
         mine, theirs = asdict(self), asdict(other)
         return ", ".join(
             f"{name} {mine[name]} here, {theirs[name]} there" for name in mine if mine[name] != theirs[name]
@@ -59,7 +59,7 @@ class Capability:
 
 
 def capability() -> Capability:
-    """This machine's, under the caps of its environment."""
+    """Return what this machine can do, under the caps of its environment."""
     cap = (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "ALL").upper()
     level = torch.backends.cpu.get_cpu_capability()
     avx512 = torch.cpu._is_avx512_supported() and "AVX512" in level
@@ -82,14 +82,14 @@ def _allowed(cap: str, names: tuple[str, ...]) -> bool:
 
 @cache
 def _int8_exact() -> bool:
-    """Whether the largest 8-bit operands multiply exactly."""
+    """Return whether the largest 8-bit operands multiply exactly."""
     a = torch.full((32, 64), 127, dtype=torch.int8)
     b = torch.full((32, 64), 127, dtype=torch.int8)
     return all(bool((torch._int_mm(x, b.t()) == x.int() @ b.t().int()).all()) for x in (a, -a))
 
 
 def describe_machine() -> dict[str, str]:
-    """CPU, its cores and vector instructions, and versions: `{"cpu": ..., "cores": ..., "capability": ..., ...}`."""
+    """Return the CPU, its cores and vector instructions, and versions: `{"cpu": ..., "cores": ..., "capability": ..., ...}`."""
     return {
         "cpu": cpu_name(),
         "cores": str(os.cpu_count()),
@@ -101,7 +101,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def cpu_name() -> str:
-    """As the system names it, `AMD EPYC` say."""
+    """Return the CPU's name as the system has it, `AMD EPYC` say."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -14,7 +14,7 @@ from dendrofx.errors import InputError
 
 
 def check_target(path: str | Path, error: type[InputError] = InputError) -> Path:
-    """The file that a path means, links followed.
+    """Return the file that a path means, links followed.
 
     Args:
         path: where a file is to be written; there may be one already.
@@ -65,7 +65,7 @@ def write_whole(path: str | Path, content: bytes | str, error: type[InputError] 
 
 @contextmanager
 def scratch() -> Iterator[str]:
-    """The path of an empty file that goes with the block: in memory, where a full disk cannot break what writes it (Linux).
+    """Give the path of an empty file that goes with the block: in memory, where a full disk cannot break what writes it (Linux).
 
     torch's writer of script modules ends the process where it cannot write (torch 2.13).
     """
@@ -81,7 +81,7 @@ def scratch() -> Iterator[str]:
 
 
 def _replace(target: Path, data: bytes) -> None:
-    """One call's own file in the same folder takes the target's place."""
+    """Have a file of this call's own, in the same folder, take the target's place."""
     part = target.with_name(
         f".{uuid.uuid4().hex}.part"
     )  # a name of its own length: the target's may be as long as names can be

@@ -18,7 +18,7 @@ _CLOSED = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType
 
 
 def shareable(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that are nothing but memory: no tensors of other classes, none made in inference mode."""
+    """Return the parameters that are nothing but memory: no tensors of other classes, none made in inference mode."""
     return [p for p in model.parameters() if type(p) is nn.Parameter and not p.is_inference()]
 
 
@@ -51,7 +51,7 @@ def part(made: Made, model: nn.Module) -> Made:
 
 
 def _tensors(root: object, seen: set[int]) -> Iterator[Tensor]:
-    """The tensors that an object reaches, but for what is in `seen`, by id."""
+    """Yield the tensors that an object reaches, but for what is in `seen`, by id."""
     stack, alive = [root], []
     while stack:
         found = stack.pop()
@@ -65,7 +65,10 @@ def _tensors(root: object, seen: set[int]) -> Iterator[Tensor]:
 
 
 def release() -> None:
-    """Collect cycles (graph modules have many), and `trim`. It takes 0.3 s where the libraries of a real model are loaded."""
+    """Collect cycles (graph modules have many), and `trim`.
+
+    It takes 0.3 s where the libraries of a real model are loaded.
+    """
     gc.collect()
     trim()
 
@@ -82,7 +85,7 @@ def trim() -> None:
 
 @cache
 def _malloc_trim() -> Callable[[int], int] | None:
-    """Glibc's function; None on other systems."""
+    """Return glibc's function; None on other systems."""
     try:
         found: Callable[[int], int] = ctypes.CDLL("libc.so.6").malloc_trim
     except (OSError, AttributeError):

@@ -39,7 +39,7 @@ class Origin:
 
 
 def here(model: str, data: str | None, seed: int, batch_sizes: tuple[int, ...], min_speedup: float) -> Origin:
-    """The origin of a plan that is made now."""
+    """Return the origin of a plan that is made now."""
     return Origin(
         dendrofx=VERSION,
         torch=torch.__version__,

@@ -146,7 +146,7 @@ class Plan:
         return "\n".join([*table, *before, *middle, *races, *self._footer(), *outputs])
 
     def _inside(self) -> list[str]:
-        """The plans of a cascade's models, where their blocks are routed."""
+        """Return the plans of a cascade's models, where their blocks are routed."""
         lines: list[str] = []
         if self.cascade is not None:
             for which, inner in (("light", self.cascade.light_plan), ("full", self.cascade.full_plan)):
@@ -155,7 +155,7 @@ class Plan:
         return lines
 
     def _footer(self) -> list[str]:
-        """What was kept, in the terms of the budget."""
+        """Say what was kept, in the terms of the budget."""
         if self.certificate is not None:
             return [str(self.certificate)]
         if self.budget:

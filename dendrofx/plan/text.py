@@ -53,7 +53,7 @@ def outputs(covered: Mapping[str, float | None], others: Sequence[str]) -> list[
 
 
 def _fitting(head: str, items: Sequence[str]) -> str:
-    """As many items as fit a line, and how many more there are."""
+    """Return as many items as fit a line, and how many more there are."""
     for count in range(len(items), 0, -1):
         rest = f" and {len(items) - count} more" if count < len(items) else ""
         if len(line := head + ", ".join(items[:count]) + rest) <= WIDTH:
@@ -72,23 +72,17 @@ def reasons(sites: list[SitePlan]) -> list[str]:
 def _line(status: str, shape: str, group: list[SitePlan]) -> str:
     first = group[0].reason
     alike = all(_without_node(s.reason) == _without_node(first) for s in group)
-    reason = (
-        first
-        if len(group) == 1
-        else _without_node(first)
-        if alike
-        else f"{_without_node(first)} (of the first; the others alike)"
-    )
+    reason = first if len(group) == 1 else _without_node(first) + ("" if alike else " (of the first; the others alike)")
     return f"{status} {_names([s.name for s in group])}{f' ({shape})' if shape else ''}: {reason}"
 
 
 def _without_figures(reason: str) -> str:
-    """A reason without the node at its end, its figures, and the arguments of forms."""
+    """Return a reason without the node at its end, its figures, and the arguments of forms."""
     return re.sub(r"\d+(\.\d+)?(e[+-]\d+)?", "#", re.sub(r"\w+\([^()]*\)", "()", _without_node(reason)))
 
 
 def _without_node(reason: str) -> str:
-    """A reason without the node at its end, ` (%fc1)`."""
+    """Return a reason without the node at its end, ` (%fc1)`."""
     return re.sub(r" \(%\w+\)$", "", reason)
 
 
@@ -104,10 +98,10 @@ def _row(site: SitePlan) -> list[str]:
 
 
 def number(value: float | None) -> str:
-    """Three digits; nothing for None."""
+    """Write three digits; nothing for None."""
     return "" if value is None else f"{value:.3g}"
 
 
 def percent(share: float | None) -> str:
-    """One digit behind the point; nothing for None."""
+    """Write a percentage with one digit behind the point; nothing for None."""
     return "" if share is None else f"{100 * share:.1f} %"

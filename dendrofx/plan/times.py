@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dendrofx.machine.doubt import Pace
+from dendrofx.machine.pace import Pace
 
 
 @dataclass(frozen=True)
 class ModelTimes:
-    """One race of the rewritten model against the original.
+    """What one race of the rewritten model against the original took.
 
     Attributes:
         batch: samples per call.
@@ -41,11 +41,11 @@ class ModelTimes:
         return self.pace.ratio
 
     def wins(self, min_speedup: float) -> bool:
-        """Whether the gain can be relied on and reaches `min_speedup`, and beyond the noise where that is larger."""
+        """Return whether the gain can be relied on and reaches `min_speedup`, and beyond the noise where that is larger."""
         return self.pace.reliable and self.speedup >= max(min_speedup, 1 + self.noise)
 
     def reason(self, min_speedup: float) -> str:
-        """Why it did not win, with the figures."""
+        """Say why it did not win, with the figures."""
         figure = str(self.pace) if self.doubt else f"{self.scripted_ms:.3g} ms"
         pace = f"{self.speedup:.2f} x the scripted original at batch {self.batch} ({figure})"
         if self.speedup >= min_speedup:

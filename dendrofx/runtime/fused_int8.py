@@ -89,7 +89,7 @@ class FusedInt8Linear(Int8Layer):
 
 
 class BareFusedInt8Linear(FusedInt8Linear):
-    """A `FusedInt8Linear` where nothing is saved or loaded, for freezing (see `lowering/apart.py`)."""
+    """A `FusedInt8Linear` where nothing is saved or loaded, for freezing (see `lowering/isolate.py`)."""
 
     def __getstate__(self) -> Any:  # not exported: TorchScript does not take it over
         raise NotImplementedError

@@ -99,7 +99,7 @@ class PackedLinear(nn.Module):
 
 
 class BarePackedLinear(PackedLinear):
-    """A `PackedLinear` where nothing is saved or loaded, for freezing (see `lowering/apart.py`)."""
+    """A `PackedLinear` where nothing is saved or loaded, for freezing (see `lowering/isolate.py`)."""
 
     def __getstate__(self) -> Any:  # not exported: TorchScript does not take it over
         raise NotImplementedError

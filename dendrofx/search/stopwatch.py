@@ -4,7 +4,7 @@ What is timed is scripted and frozen, as it will run. Sites of equal shape share
 Ctrl-C, no more parts are timed and the decision is taken among those that were; the last step, timing the whole rewritten model
 against the original, always runs.
 
-Where a race is in doubt (`machine/doubt.py`), it is run once more on one thread, for the CPU time there; a race of whole models
+Where a race is in doubt (`machine/pace.py`), it is run once more on one thread, for the CPU time there; a race of whole models
 whose estimates contradict each other, all over again, once.
 """
 
@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from dendrofx.gates.form import LightRuns, reads_of_light
 from dendrofx.graph.block import row_macs
 from dendrofx.lowering.script import lowered
-from dendrofx.machine.doubt import figures, noisy, pace, touched
 from dendrofx.machine.memory import trim
-from dendrofx.machine.timing import AA_NOISE, Race, on_one_thread, race
+from dendrofx.machine.pace import figures, noisy, pace, touched
+from dendrofx.machine.race import AA_NOISE, Race, on_one_thread, race
 from dendrofx.runtime.leaves import GateOnLight, RoutingAlone, light_leaf
 from dendrofx.search.choose import Candidate
 from dendrofx.search.cost import BLOCK, SiteTimes

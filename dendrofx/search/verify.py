@@ -9,8 +9,8 @@ from torch import nn
 
 from dendrofx.graph.capture import capture
 from dendrofx.graph.find_sites import find_sites
-from dendrofx.machine.doubt import HELPS, cpu_times, disturbed, pace
-from dendrofx.machine.timing import Race
+from dendrofx.machine.pace import HELPS, cpu_times, disturbed, pace
+from dendrofx.machine.race import Race
 from dendrofx.plan.times import ModelTimes
 from dendrofx.rewriting.module import RoutedModule, graph_names, set_tolerances
 from dendrofx.rewriting.rewrite import Branches, rewrite

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import compare, variants
-from dendrofx.machine.timing import race
+from dendrofx.machine.race import race
 
 VARIANTS = ["eager", "scripted", "routed", "always-full", "always-light", "random", "oracle"]
 ENTRY = {

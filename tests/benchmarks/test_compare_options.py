@@ -14,7 +14,7 @@ from benchmarks.ablation import rungs
 from benchmarks.cases import CASES, CaseOptions
 from benchmarks.variants import Asked, prepare
 from dendrofx import BFloat16, Int8, LowRank, Plan, Prepacked
-from dendrofx.machine.timing import race
+from dendrofx.machine.race import race
 from dendrofx.search.ladder import default_precisions
 
 # One site that is routed, in about a second: decided by counted cost, the same on every run.

@@ -10,7 +10,7 @@ import pytest
 
 import dendrofx
 from benchmarks import compare
-from dendrofx.machine.timing import race
+from dendrofx.machine.race import race
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ from benchmarks.records import AGAIN, Bench
 from benchmarks.tables import footer, table
 from benchmarks.verdict import verdict
 from dendrofx import Budget, LearnedGate, Plan, SitePlan
-from dendrofx.machine.doubt import noisy
-from dendrofx.machine.timing import Race
+from dendrofx.machine.pace import noisy
+from dendrofx.machine.race import Race
 from dendrofx.plan.plan import CascadePlan
 from tests.made_records import BUDGET, CERTIFICATE, REFUSED, ROUTED, record, renamed, row
 from tests.races import RACES

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from dendrofx import Certificate, InputError, audit
+from dendrofx import Certificate, audit
 from dendrofx.guarantee.audit import fewest
 
 CERTIFICATE = Certificate(
@@ -62,14 +62,6 @@ def test_stakes_look_at_the_past_alone() -> None:
 
 def test_few_easy_samples_cannot_break_it() -> None:
     assert audit(torch.ones(100), CERTIFICATE, easy_share=0.01).answer == "not shown broken"
-
-
-@pytest.mark.parametrize("bad", [[-0.1], [1.1], [float("nan")]])
-def test_what_is_no_loss_is_refused(bad: Any) -> None:
-    with pytest.raises(InputError):
-        audit(bad, CERTIFICATE, 0.8)
-    with pytest.raises(InputError):
-        audit([0.0], CERTIFICATE, easy_share=0.0)
 
 
 def test_samples_that_went_to_full_count_as_kept() -> None:

@@ -56,19 +56,6 @@ def test_several_sites_share_the_budget_by_weights_that_are_searched() -> None:
     assert len({f"{r:.4g}" for r in ratios}) > 1
 
 
-def test_a_plan_with_a_certificate_replays_the_same_bits(tmp_path: Path) -> None:
-    model = classifier(0.01)
-    for scope in ("block", "model"):
-        made = certified(model, scope=scope)
-        made.plan.save(tmp_path / "p.json")
-        plan = Plan.load(tmp_path / "p.json")
-        assert plan.certificate == made.plan.certificate
-        again = dendrofx.transform(model, calibration=batches(), plan=plan)
-        x = rows(64, 2)
-        assert torch.equal(again(x), made(x))
-        assert again.forward_counted(x)[1] == made.forward_counted(x)[1]
-
-
 def test_a_plan_with_a_user_s_gate_asks_for_it(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = classifier(0.01)

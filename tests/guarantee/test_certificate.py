@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,40 +11,39 @@ import pytest
 import torch
 
 import dendrofx
-from dendrofx import Budget, Certificate, CertificateError
-from dendrofx.guarantee.certificate import EXTRA, archive_digest
+from dendrofx import Certificate, CertificateError
+from dendrofx.guarantee.artifact import EXTRA, archive_digest
 from dendrofx.version import VERSION
-from tests.search.cascade.models import certified, rows
+from tests.made import made, unpickled
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
-    made, path = certified("model"), tmp_path_factory.mktemp("saved") / "model.pt"
-    dendrofx.save(made, path)
-    return made, path
+    module, path = made("cascade").module, tmp_path_factory.mktemp("saved") / "model.pt"
+    dendrofx.save(module, path)
+    return module, path
 
 
-@pytest.mark.parametrize("scope", ["block", "model"])
+@pytest.mark.parametrize("kind", ["budget", "cascade"])
 @pytest.mark.parametrize("freeze", [False, True])
-def test_a_saved_module_loads_without_dendrofx_and_verifies(scope: str, freeze: bool, tmp_path: Path) -> None:
-    made = certified(scope, *([] if scope == "model" else [Budget("deviation", 0.3)]))
-    dendrofx.save(made, tmp_path / "m.pt", freeze=freeze)
+def test_a_saved_module_loads_without_dendrofx_and_verifies(kind: str, freeze: bool, tmp_path: Path) -> None:
+    module, x = made(kind).module, made(kind).rows
+    dendrofx.save(module, tmp_path / "m.pt", freeze=freeze)
     shown = dendrofx.certificate(tmp_path / "m.pt")
-    assert shown.p_value == made.plan.certificate.p_value
+    assert shown.p_value == module.plan.certificate.p_value
     extra = {EXTRA: ""}
     loaded = torch.jit.load(tmp_path / "m.pt", _extra_files=extra)
-    assert json.loads(extra[EXTRA])["metric"] == made.plan.certificate.metric
-    x = rows(40, 5)
-    assert torch.equal(loaded(x), made(x))
+    assert json.loads(extra[EXTRA])["metric"] == module.plan.certificate.metric
+    assert torch.equal(loaded(x), module(x))
 
 
 def test_its_figures_are_enough_to_recompute_it(saved: tuple[Any, Path]) -> None:
-    made, _ = saved
-    value = made.plan.certificate.to_json()
+    module, _ = saved
+    value = module.plan.certificate.to_json()
     assert {"metric", "alpha", "delta", "n", "losses", "p_value"} <= set(value)
     assert value["p_value"] == pytest.approx(dendrofx.guarantee.binomial_p(value["losses"], value["n"], value["alpha"]))
     assert "exchangeable" in value["assumption"]
-    assert Certificate.from_json(value) == made.plan.certificate
+    assert Certificate.from_json(value) == module.plan.certificate
 
 
 def rewritten(path: Path, target: Path, change: Callable[[str, bytes], bytes]) -> Path:
@@ -70,7 +68,7 @@ def test_a_file_that_was_changed_does_not_verify(part: str, saved: tuple[Any, Pa
 
 def test_every_threshold_is_under_the_digest(saved: tuple[Any, Path], tmp_path: Path) -> None:
     """A file of the same module with another tolerance, and the old certificate."""
-    made, path = saved
+    module, path = unpickled(saved[0]), saved[1]
     loaded = torch.jit.load(path)
     with torch.no_grad():
         dendrofx.tolerances(loaded)["model"].fill_(float("inf"))
@@ -79,11 +77,11 @@ def test_every_threshold_is_under_the_digest(saved: tuple[Any, Path], tmp_path: 
     torch.jit.save(loaded, str(tmp_path / "m.pt"), _extra_files={EXTRA: text})
     with pytest.raises(CertificateError, match="was changed since it was certified"):
         dendrofx.certificate(tmp_path / "m.pt")
-    dendrofx.set_tolerances(made, {"model": 0.9})
+    dendrofx.set_tolerances(module, {"model": 0.9})
     with pytest.raises(CertificateError, match="weights, thresholds or gates were changed since"):
-        dendrofx.save(made, tmp_path / "n.pt")
-    dendrofx.set_tolerances(made, made.plan.certificate.thresholds)
-    dendrofx.save(made, tmp_path / "n.pt")
+        dendrofx.save(module, tmp_path / "n.pt")
+    dendrofx.set_tolerances(module, module.plan.certificate.thresholds)
+    dendrofx.save(module, tmp_path / "n.pt")
 
 
 def test_figures_that_do_not_follow_are_refused(saved: tuple[Any, Path], tmp_path: Path) -> None:
@@ -116,17 +114,18 @@ def test_figures_that_do_not_follow_are_refused(saved: tuple[Any, Path], tmp_pat
         dendrofx.certificate(changed(n=5000, archive=archive_digest(saved[1], shown)))
 
 
-def test_files_without_one(tmp_path: Path) -> None:
-    plain = tmp_path / "plain.pt"
-    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(plain))
-    with pytest.raises(CertificateError, match="holds no certificate"):
-        dendrofx.certificate(plain)
-    with pytest.raises(CertificateError, match="cannot read"):
-        dendrofx.certificate(tmp_path / "none.pt")
-    (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(CertificateError, match="cannot read"):
-        dendrofx.certificate(tmp_path / "text.pt")
-    shutil.rmtree(tmp_path, ignore_errors=True)
+@pytest.mark.parametrize(("content", "message"), [
+    (b"hello", "cannot read"), (None, "cannot read"), ("module", "holds no certificate"),
+    *[(kept, "it is damaged, or no saved module") for kept in (0, 1, 100, 5000, -1)],
+])  # fmt: skip
+def test_files_without_one(content: Any, message: str, saved: tuple[Any, Path], tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    if content == "module":
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path))
+    elif content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else saved[1].read_bytes()[:content])
+    with pytest.raises(CertificateError, match=message):
+        dendrofx.certificate(path)
 
 
 def test_a_file_with_any_bit_flipped_is_refused_in_words_or_is_read_the_same(
@@ -146,10 +145,3 @@ def test_a_file_with_any_bit_flipped_is_refused_in_words_or_is_read_the_same(
     assert len(messages) > 200
     known = (f"cannot read {path}: ", f"{path} was changed since", f"{path} holds no cert")
     assert [m for m in messages if not m.startswith(known)] == []
-
-
-@pytest.mark.parametrize("kept", [0, 1, 100, 5000, -1])
-def test_half_a_file_is_refused(kept: int, saved: tuple[Any, Path], tmp_path: Path) -> None:
-    (tmp_path / "m.pt").write_bytes(saved[1].read_bytes()[:kept])
-    with pytest.raises(CertificateError, match="it is damaged, or no saved module"):
-        dendrofx.certificate(tmp_path / "m.pt")

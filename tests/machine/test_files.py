@@ -6,7 +6,6 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,13 @@ from torch import nn
 import dendrofx
 from dendrofx import InputError, Plan
 from dendrofx.machine.files import scratch, write_whole
-from tests.search.cascade import models
+from tests.made import made
 
-certified = cache(models.certified)
 Saver = Callable[[Any], None]
 SAVERS: dict[str, Saver] = {
     "a plan": Plan([], 0.1).save,
     "a module": lambda path: dendrofx.save(nn.Linear(40, 40).eval(), path),
-    "a certified module": lambda path: dendrofx.save(certified("model"), path),
+    "a certified module": lambda path: dendrofx.save(made("cascade").module, path),
 }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import dendrofx
 from dendrofx import EnergyGate, InputError, LearnedGate, LowRank, Prepacked, ResidualGate
 from dendrofx.graph.block import BlockData
-from dendrofx.machine.timing import Race, Timing
+from dendrofx.machine.race import Race, Timing
 from dendrofx.search.choose import Candidate, SiteData, candidates
 from dendrofx.search.stopwatch import AGAIN, BASELINE, ROUTED, Stopwatch
 from dendrofx.values.inputs import Inputs

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dendrofx.machine.timing import Race, Timing
+from dendrofx.machine.race import Race, Timing
 from dendrofx.plan.times import ModelTimes
 from dendrofx.search.stopwatch import AGAIN, BASELINE, ROUTED
 from dendrofx.search.verify import judge, site_alone, timing_batches

@@ -1,11 +1,11 @@
-"""A scripted module in a compilation unit of its own, its weights uncopied: what `torch.jit.freeze` should be given.
+"""Isolate a script module: a compilation unit of its own, its weights uncopied. That is what `torch.jit.freeze` should be given.
 
 `torch.jit.freeze` registers what it makes with the module's compilation unit. That of everything scripted from Python never ends,
 and with it never the frozen weights (torch 2.13): a process that tunes would keep every candidate that it timed. A module that is
 saved and loaded has a unit that ends with it. So it is, but for its weights, which take the place of small ones afterwards.
 
 Modules that lay out their weights on load (`PackedLinear`, `FusedInt8Linear`) would do so again there, and once more in freezing,
-which writes and reads them in memory. `bare` gives them a class that does neither.
+which writes and reads them in memory. `freezable` gives them a class that does neither.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from dendrofx.runtime.packed import BarePackedLinear, PackedLinear
 
 LARGE = 2**16  # numbers in a buffer
 Module = TypeVar("Module", bound=nn.Module)
-_BARE: dict[type[nn.Module], type[nn.Module]] = {PackedLinear: BarePackedLinear, FusedInt8Linear: BareFusedInt8Linear}
+_FREEZABLE: dict[type[nn.Module], type[nn.Module]] = {
+    PackedLinear: BarePackedLinear,
+    FusedInt8Linear: BareFusedInt8Linear,
+}
 # Of these, by the name that TorchScript gives the class, what holds weights.
 _WEIGHTS = {
     f"__torch__.{kind.__module__}.{kind.__qualname__}": ("packed", weight)
@@ -32,11 +35,11 @@ _WEIGHTS = {
 }
 
 
-def bare(module: Module) -> Module:
-    """The module with the same weights, and in it bare classes: the modules on the way to them are new, all others the same."""
-    if (kind := _BARE.get(type(module))) is not None:
+def freezable(module: Module) -> Module:
+    """Return a module with the same weights and freezable classes: what holds these is new, every other part the same."""
+    if (kind := _FREEZABLE.get(type(module))) is not None:
         return cast(Module, _twin(module, kind))
-    children = {name: child if child is None else bare(child) for name, child in module._modules.items()}
+    children = {name: child if child is None else freezable(child) for name, child in module._modules.items()}
     if all(child is module._modules[name] for name, child in children.items()):
         return module
     made = cast(Module, _twin(module, type(module)))
@@ -45,14 +48,14 @@ def bare(module: Module) -> Module:
 
 
 def _twin(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
-    """Another object with the same attributes."""
+    """Return another object with the same attributes."""
     made = object.__new__(kind)  # a graph module's own __new__ would make a class without its forward
     made.__dict__.update(module.__dict__)
     return made
 
 
-def apart(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """The same module in a compilation unit of its own; `scripted` is used up."""
+def isolate(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """Give a script module a compilation unit of its own; `scripted` is used up."""
     weights = {**_parameters(scripted), **_layouts(scripted)}
     _put({name: _small(value) for name, value in weights.items()}, scripted)
     # a buffer in memory would hold what is written four times
@@ -64,7 +67,7 @@ def apart(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
 
 
 def _parameters(scripted: torch.jit.ScriptModule) -> dict[str, Tensor]:
-    """Parameters and large buffers (8-bit weights) by name, without those of modules that write themselves to a file."""
+    """Return parameters and large buffers (8-bit weights) by name; modules that write themselves to a file keep theirs."""
     modules = scripted.named_modules(remove_duplicate=False)
     writers = tuple(f"{name}." if name else "" for name, m in modules if m._c._has_method("__getstate__"))
     named = [*scripted.named_parameters(remove_duplicate=False), *scripted.named_buffers(remove_duplicate=False)]
@@ -73,7 +76,7 @@ def _parameters(scripted: torch.jit.ScriptModule) -> dict[str, Tensor]:
 
 
 def _layouts(scripted: torch.jit.ScriptModule) -> dict[str, Tensor | torch.ScriptObject]:
-    """The weights of bare modules, by name."""
+    """Return the weights of freezable modules, by name."""
     found = {}
     for name, module in scripted.named_modules(remove_duplicate=False):
         kind = re.sub(r"___torch_mangle_\d+\.", "", module._c._type().qualified_name())
@@ -82,7 +85,7 @@ def _layouts(scripted: torch.jit.ScriptModule) -> dict[str, Tensor | torch.Scrip
 
 
 def _small(weight: Tensor | torch.ScriptObject) -> Tensor | torch.ScriptObject:
-    """What can be saved in place of a weight."""
+    """Return what can be saved in place of a weight."""
     if isinstance(weight, Tensor):
         return torch.empty(0, dtype=weight.dtype)
     return pack(torch.ones(1, 1, dtype=torch.int8), torch.ones(1))

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from dendrofx.machine.timing import LEAST_ROUNDS, LONG_SECONDS, MOST_ROUNDS, Race, Timing, on_one_thread, race
+from dendrofx.machine.race import LEAST_ROUNDS, LONG_SECONDS, MOST_ROUNDS, Race, Timing, on_one_thread, race
 
 
 def test_median_and_95th_percentile() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from dendrofx.machine.doubt import AGREE, Pace, figures, noisy, pace, touched
-from dendrofx.machine.timing import Race, Timing
+from dendrofx.machine.pace import AGREE, Pace, figures, noisy, pace, touched
+from dendrofx.machine.race import Race, Timing
 from dendrofx.search.stopwatch import AGAIN, BASELINE, DISTURBED, ROUTED, Stopwatch
 from dendrofx.search.verify import judge, lost
 from dendrofx.values.inputs import Inputs

@@ -1,4 +1,4 @@
-"""Whether a race can be believed: pure functions of recorded timings.
+"""Read a race: how many times as fast one callable is, and whether that can be believed. Pure functions of recorded timings.
 
 A busy machine takes the CPU away from long calls and leaves short ones alone, for a scheduler acts every few milliseconds. The
 medians of a long original and a short rewritten model are then no comparison, and the original against itself does not show it,
@@ -17,7 +17,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dendrofx.machine.timing import AA_NOISE, SWITCHES_PER_SECOND, Race, Timing, nearest_rank
+from dendrofx.machine.race import AA_NOISE, SWITCHES_PER_SECOND, Race, Timing, nearest_rank
 
 SLICE_MS = 3.0  # what a scheduler lets a thread run at least
 # An interruption costs milliseconds, other jitter microseconds; a median is touched from these on.
@@ -84,7 +84,7 @@ class Pace:
 
 
 def pace(race: Race, base: str, again: str, other: str) -> Pace:
-    """How many times as fast `other` is as `base`, whose second entry is `again`; of both the better one counts."""
+    """Return how many times as fast `other` is as `base`, whose second entry is `again`; of both the better one counts."""
     doubt = touched(race, (base, again, other))
     medians = min(race.timings[name].p50 for name in (base, again)) / race.timings[other].p50
     if not doubt:
@@ -102,7 +102,7 @@ def pace(race: Race, base: str, again: str, other: str) -> Pace:
 
 
 def touched(race: Race, names: Iterable[str]) -> str:
-    """Why medians are doubtful: the callable that was interrupted most, in words; empty where none was."""
+    """Say why medians are doubtful: the callable that was interrupted most, in words; empty where none was."""
     found = [
         (share, words)
         for name in names
@@ -112,14 +112,14 @@ def touched(race: Race, names: Iterable[str]) -> str:
 
 
 def noisy(race: Race, base: str, again: str, *others: str) -> str:
-    """What says that the machine was disturbed, in words, the original against itself included; empty where nothing does."""
+    """Say what shows that the machine was disturbed, the original against itself included; empty where nothing does."""
     if (off := abs(race.ratio(again, base) - 1)) > AA_NOISE:
         return f"{base} against itself is {100 * off:.0f} % off"
     return disturbed(race, base, again, *others)
 
 
 def disturbed(race: Race, *names: str) -> str:
-    """The same of each callable for itself. The medians may be sound all the same, unless `touched`."""
+    """Say what shows it of each callable for itself. The medians may be sound all the same, unless `touched`."""
     if race.switches_per_second > SWITCHES_PER_SECOND:
         return f"{race.switches_per_second:.0f} involuntary context switches per second"
     for name in names:
@@ -130,12 +130,12 @@ def disturbed(race: Race, *names: str) -> str:
 
 
 def quickest(timing: Timing) -> float:
-    """The lower tenth of the wall times on each batch, the median over the batches, ms."""
+    """Return the lower tenth of the wall times on each batch, the median over the batches, ms."""
     return statistics.median(nearest_rank(ms, 10) for ms in _by_batch(timing))
 
 
 def cpu_times(race: Race) -> dict[str, float]:
-    """Medians of CPU time on one thread, ms; empty where it was not taken."""
+    """Return the medians of CPU time on one thread, ms; empty where it was not taken."""
     alone = race if race.threads == 1 else race.alone
     if alone is None or not all(t.cpu_ms for t in alone.timings.values()):
         return {}
@@ -143,12 +143,12 @@ def cpu_times(race: Race) -> dict[str, float]:
 
 
 def figures(race: Race) -> dict[str, float]:
-    """What each callable takes, ms: medians of the wall times, or where any of these is doubtful CPU time on one thread."""
+    """Return what each callable takes, ms: medians of wall times, or where any of these is doubtful CPU time on one thread."""
     return (cpu_times(race) if touched(race, race.timings) else {}) or {n: t.p50 for n, t in race.timings.items()}
 
 
 def _interruptions(name: str, timing: Timing) -> Iterable[tuple[float, str]]:
-    """The share of the median call that interruptions took, and what shows it."""
+    """Yield the share of the median call that interruptions took, and what shows it."""
     p50, quick = timing.p50, quickest(timing)
     if timing.cpu_ms:
         off = statistics.median(ms - cpu for ms, cpu in zip(timing.ms, timing.cpu_ms, strict=True))
@@ -164,13 +164,13 @@ def _interruptions(name: str, timing: Timing) -> Iterable[tuple[float, str]]:
 
 
 def _tail(timing: Timing) -> float:
-    """How many times as long as the quickest one on the same batch the slowest twentieth of the calls took."""
+    """Return how many times as long as the quickest one on the same batch the slowest twentieth of the calls took."""
     shares = (ms / least if ms - least > LEAST_MS else 1.0 for ms, least in _beside_quickest(timing))
     return nearest_rank(tuple(shares), 95)
 
 
 def _beside_quickest(timing: Timing) -> list[tuple[float, float]]:
-    """Each wall time beside the quickest ones on the same batch: one of another size is no interruption."""
+    """Return each wall time beside the quickest ones on the same batch: one of another size is no interruption."""
     return [(ms, nearest_rank(batch, 10)) for batch in _by_batch(timing) for ms in batch]
 
 

@@ -1,10 +1,10 @@
-"""Timing callables against each other in one process, on a machine that may be disturbed.
+"""Time callables against each other in one process, on a machine that may be disturbed.
 
 The callables take turns (A B C, C A B, ...): a drift of the machine hits all of them alike. Each turn is one untimed call,
 which brings the callable's own weights back into the caches, and one timed call; where calls are long, the timed one alone.
 
-What a busy machine does to such a race is read from what each call leaves behind, see `machine/doubt.py`: its wall time, the
-CPU time of the thread that called, and how often a thread of this process lost its CPU meanwhile.
+Each timed call leaves behind its wall time, the CPU time of the thread that called, and how often a thread of this process lost
+its CPU meanwhile. From these `machine/pace.py` reads how much faster one callable is, and whether the machine let the race be fair.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ class Race:
     alone: Race | None = None
 
     def ratio(self, a: str, b: str) -> float:
-        """Median of a over median of b."""
+        """Return the median of a over the median of b."""
         return self.timings[a].p50 / self.timings[b].p50
 
 
 def nearest_rank(values: tuple[float, ...], percent: int) -> float:
-    """The smallest value that at least `percent` % of the values do not exceed."""
+    """Return the smallest value that at least `percent` % of the values do not exceed."""
     return sorted(values)[-(-percent * len(values) // 100) - 1]
 
 
@@ -100,8 +100,8 @@ def race(
         calls: by name; each takes the number of the round, so that all of them get the same inputs in a round.
         seconds: rough time to spend; at least `least_rounds` and at most 400 rounds are run.
         seed: of the order of turns.
-        least_rounds: however long they take,
-        most_seconds: unless this is over; then two rounds are enough.
+        least_rounds: run however long they take, unless `most_seconds` are over.
+        most_seconds: after which two rounds are enough.
         untimed_rounds: before them, at least one: the last says how many rounds fit. TorchScript instruments its first call and
             optimises on its second: 1 where these were made.
         pause: called before each round of long calls.
@@ -110,12 +110,7 @@ def race(
     Returns:
         The timings, one per round and callable.
     """
-    started = 0.0
-    for number in range(max(untimed_rounds, 1)):
-        started = time.perf_counter()
-        for call in calls.values():
-            call(number)
-    spent = time.perf_counter() - started
+    spent = _first_rounds(calls, untimed_rounds)
     warms = spent < LONG_SECONDS * len(calls)
     turn = max((2 if warms else 1) * spent, 1e-6)
     rounds = min(max(int(seconds / turn), least_rounds), MOST_ROUNDS)
@@ -138,9 +133,19 @@ def race(
     return Race(timings, len(taken[order[0]]), switches, torch.get_num_threads())
 
 
+def _first_rounds(calls: Mapping[str, Callable[[int], object]], rounds: int) -> float:
+    """Call everything in each of the untimed rounds, and return the seconds that the last one took."""
+    started = 0.0
+    for number in range(max(rounds, 1)):
+        started = time.perf_counter()
+        for call in calls.values():
+            call(number)
+    return time.perf_counter() - started
+
+
 @contextmanager
 def on_one_thread() -> Iterator[None]:
-    """Within it torch computes on the calling thread alone."""
+    """Have torch compute on the calling thread alone, within the block."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -150,7 +155,7 @@ def on_one_thread() -> Iterator[None]:
 
 
 def _timed(call: Callable[[int], object], number: int) -> tuple[float, float, int]:
-    """One call: wall ms, CPU ms of this thread, and involuntary switches of the process."""
+    """Time one call: wall ms, CPU ms of this thread, and involuntary switches of the process."""
     before, cpu, wall = _switches(), time.thread_time(), time.perf_counter()
     call(number)
     wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
