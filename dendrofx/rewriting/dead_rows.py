@@ -4,7 +4,7 @@
     transform(model, dead_rows="~src_key_padding_mask")   ... where it is zero
 
 The captured graph is analysed (`rows/analysis.py`), its row-wise regions are rewritten to run on live rows (passes SplitAxes,
-FuseAttention, MarkRows, DropDeadRows, MergeLinears), and the mask contract (`rows/contract.py`) is verified before the result is
+FuseAttention, MarkRows, DropDeadRows, MergeLinears), and the mask contract (`rows/mask_check.py`) is verified before the result is
 trusted.
 
 Dead positions of row-shaped outputs become zero. A sample without any live row is computed as the original computes it.
@@ -23,7 +23,7 @@ from dendrofx.errors import InputError
 from dendrofx.graph.shapes import shape
 from dendrofx.passes import DropDeadRows, FuseAttention, MarkRows, MergeLinears, SplitAxes, run_passes
 from dendrofx.rows.analysis import RowAnalysis
-from dendrofx.rows.contract import ANY, Contract, fits, live_mask
+from dendrofx.rows.mask_check import ANY, MaskCheck, fits, live_mask
 from dendrofx.runtime.attention import attend_rows
 from dendrofx.runtime.live import put_rows, take_rows
 from dendrofx.values.inputs import Inputs
@@ -92,11 +92,11 @@ def drop_dead_rows(captured: fx.GraphModule, dead_rows: str, example: Inputs) ->
     run_passes(gm, [SplitAxes(), FuseAttention(), MarkRows(name)])
     analysis = RowAnalysis(gm, name)
     analysis.check(few)
-    contract = Contract(dead_rows, few)
-    side = contract.check(gm, analysis)
+    check = MaskCheck(dead_rows, few)
+    side = check.check(gm, analysis)
     run_passes(gm, [DropDeadRows(name, inverted, side), MergeLinears()])
     gm = _copy(gm)
-    return gm, _report(gm, dead_rows, side, contract.compare(captured, gm, side))
+    return gm, _report(gm, dead_rows, side, check.compare(captured, gm, side))
 
 
 def _copy(gm: fx.GraphModule) -> fx.GraphModule:

@@ -1,7 +1,7 @@
 """Row analysis: which nodes of a graph treat every row (sample, token) on its own.
 
 Every value gets a layout (`layout.py`), every call is judged by the rule of its op (`rules.py`); an unknown op, or a layout that
-cannot be told, is never row-wise. `str(analysis)` prints the verdicts, `check` tries them (`trial.py`).
+cannot be told, is never row-wise. `str(analysis)` prints the verdicts, `check` tries them (`numerical_check.py`).
 
     input_ids    bt    input
     embedding    bt.   row-wise
@@ -23,9 +23,9 @@ from dendrofx.graph.record import positional
 from dendrofx.graph.shapes import shape, tensors
 from dendrofx.rows.in_place import written_in_place
 from dendrofx.rows.layout import OPAQUE, SAMPLES, TOKENS, Letters, has_rows
+from dendrofx.rows.numerical_check import NumericalCheck
 from dendrofx.rows.op import Op, Rule
 from dendrofx.rows.rules import is_getitem, rule_of
-from dendrofx.rows.trial import Trial
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.meta import ROWS
 
@@ -146,7 +146,7 @@ class RowAnalysis:
         """
         layouts = {n: note.layout for n, note in self.notes.items()}
         with torch.no_grad():
-            Trial(self.gm, layouts, self.row_wise, seed).run(*positional(self.gm, inputs))
+            NumericalCheck(self.gm, layouts, self.row_wise, seed).run(*positional(self.gm, inputs))
 
 
 def _operands(node: fx.Node) -> list[fx.Node]:

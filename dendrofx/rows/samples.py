@@ -16,7 +16,7 @@ from torch import fx
 
 from dendrofx.errors import InputError
 from dendrofx.graph.shapes import tensors
-from dendrofx.rows import proofs
+from dendrofx.rows import op_rules
 from dendrofx.rows.analysis import RowAnalysis, RowNote
 from dendrofx.rows.layout import FEATURES, OPAQUE, SAMPLES, Letters, fixed
 from dendrofx.rows.op import Op, Rule
@@ -95,7 +95,7 @@ class SampleAnalysis(RowAnalysis):
     def is_place(self, node: fx.Node) -> bool:
         """Whether a value is a sample's own place in the batch: 0, 1, 2, ...; Hugging Face's masks are indexed by it."""
         counted = node.target is aten.arange and len(node.args) == 1 and self.letters.of(node) == SAMPLES
-        moved = RULES.get(node.target) is proofs.moves_axes and node.all_input_nodes[0] in self.places
+        moved = RULES.get(node.target) is op_rules.moves_axes and node.all_input_nodes[0] in self.places
         if counted or moved:
             self.places.add(node)
         return counted or moved
@@ -195,7 +195,7 @@ def _product(op: Op) -> str | None:
         return f"it sums over axis '{SAMPLES}'" if first.endswith(SAMPLES) else None
     if any(SAMPLES in layout[-2:] for layout in op.ins):
         return "samples are multiplied with each other"
-    return proofs.elementwise(Op(op.node, op.out, tuple(i[:-2] + FEATURES * 2 for i in op.ins), *_rest(op)))
+    return op_rules.elementwise(Op(op.node, op.out, tuple(i[:-2] + FEATURES * 2 for i in op.ins), *_rest(op)))
 
 
 def _rest(op: Op) -> tuple[Any, Any, Any]:
@@ -213,7 +213,7 @@ def _batch_norm(op: Op) -> str | None:
 
 def _slices(op: Op) -> str | None:
     axis = op.ins[0][op.argument(1, "dim", 0)]
-    return proofs.slices(op) if axis == SAMPLES else None
+    return op_rules.slices(op) if axis == SAMPLES else None
 
 
 SAMPLE_RULES: dict[Any, Rule] = {

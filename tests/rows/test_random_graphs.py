@@ -13,7 +13,7 @@ from dendrofx.errors import InputError
 from dendrofx.graph.capture import capture
 from dendrofx.rewriting.dead_rows import drop_dead_rows
 from dendrofx.rows.analysis import RowAnalysis
-from dendrofx.rows.contract import ROUNDING
+from dendrofx.rows.mask_check import ROUNDING
 from dendrofx.values.inputs import Inputs
 
 WIDTH = 8

@@ -14,7 +14,7 @@ from dendrofx.rows.rules import is_getitem
 from dendrofx.values.numerics import rounding
 
 
-class Trial(fx.Interpreter):
+class NumericalCheck(fx.Interpreter):
     """Runs a graph; every row-wise node once more with half of the rows replaced, and with its samples permuted.
 
     Args:

@@ -34,7 +34,7 @@ ANY, RIGHT, LEFT = "any", "right", "left"
 GUESSED = ". The example has no padding, so how it is marked is a guess: pass inputs with padding"
 
 
-class Contract:
+class MaskCheck:
     """The contract of one mask.
 
     Args:
@@ -70,7 +70,7 @@ class Contract:
     def hint(self, gm: fx.GraphModule, analysis: RowAnalysis) -> str:
         """What to do about a contract that does not hold."""
         other = self.name if self.inverted else f"~{self.name}"
-        if not Contract(other, self.example).broken(gm, analysis, ANY):
+        if not MaskCheck(other, self.example).broken(gm, analysis, ANY):
             return f". It holds for the inverted mask: pass dead_rows={other!r}"
         step = ". The model lets padding reach its outputs (a pooling over all tokens, say): transform the part before that"
         return step if bool((self.mask != 0).any() & (self.mask == 0).any()) else f"{step}{GUESSED}"
