@@ -23,7 +23,7 @@ from dendrofx.errors import InputError
 from dendrofx.graph.shapes import shape
 from dendrofx.passes import DropDeadRows, FuseAttention, MarkRows, MergeLinears, SplitAxes, run_passes
 from dendrofx.rows.analysis import RowAnalysis
-from dendrofx.rows.mask_check import ANY, MaskCheck, fits, live_mask
+from dendrofx.rows.mask_check import ANY, MaskCheck, fits, live_mask, mask_of
 from dendrofx.runtime.attention import attend_rows
 from dendrofx.runtime.live import put_rows, take_rows
 from dendrofx.values.inputs import Inputs
@@ -55,7 +55,7 @@ class DeadRows:
 
     def takes(self, batches: Iterable[Inputs]) -> bool:
         """Whether the padding of all of them is where the contract holds."""
-        name, inverted = self.mask.removeprefix("~"), self.mask.startswith("~")
+        name, inverted = mask_of(self.mask)
         return all(fits(live_mask(dict(b.kwargs)[name], inverted), self.side) for b in batches)
 
     def describe(self, live: float | None = None) -> str:
@@ -85,7 +85,7 @@ def drop_dead_rows(captured: fx.GraphModule, dead_rows: str, example: Inputs) ->
         InputError: no such input, or the contract does not hold: names the output that moved.
         PassError: the row analysis was wrong, which it must not be.
     """
-    name, inverted = dead_rows.removeprefix("~"), dead_rows.startswith("~")
+    name, inverted = mask_of(dead_rows)
     _check_mask(captured, name, example)
     few = example.take(torch.arange(min(example.samples, FEW_SAMPLES)))
     gm = _copy(captured)

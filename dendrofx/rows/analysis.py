@@ -125,7 +125,7 @@ class RowAnalysis:
             return "an operand has one value per sample, not per row"
         module = self.gm.get_submodule(str(node.target)) if node.op == "call_module" else None
         first = shape(given[0]) if given else ()
-        return rule(Op(node, out, ins, first, shape(node), self.letters.letter, module))
+        return rule(Op(node, out, ins, first, shape(node), self.letters.axis, module))
 
     def in_place(self, node: fx.Node) -> str | None:
         """Whether a node writes in place, or its value or what it reads is written in place later."""

@@ -22,14 +22,13 @@ from dendrofx.errors import InputError
 from dendrofx.graph.capture.variants import variants
 from dendrofx.graph.show import first_line
 from dendrofx.rows.analysis import RowAnalysis
+from dendrofx.rows.difference import ROUNDING, difference
 from dendrofx.rows.layout import SAMPLES, TOKENS
 from dendrofx.values import numerics
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.masks import EMPTY, PATTERNS, live_of, patterns
 from dendrofx.values.outputs import flatten
 
-# Of float32. When dead rows change, live ones do not even round in another way: it holds for every type.
-ROUNDING = numerics.ROUNDING[torch.float32]
 ANY, RIGHT, LEFT = "any", "right", "left"
 GUESSED = ". The example has no padding, so how it is marked is a guess: pass inputs with padding"
 
@@ -44,7 +43,7 @@ class MaskCheck:
 
     def __init__(self, dead_rows: str, example: Inputs) -> None:
         self.dead_rows, self.example = dead_rows, example
-        self.name, self.inverted = dead_rows.removeprefix("~"), dead_rows.startswith("~")
+        self.name, self.inverted = mask_of(dead_rows)
 
     def check(self, gm: fx.GraphModule, analysis: RowAnalysis) -> str:
         """Change what dead rows hold, and compare the outputs of a graph with all rows.
@@ -151,6 +150,11 @@ class MaskCheck:
             yield what, Inputs((), tuple((k, mask if k == self.name else v) for k, v in self.example.kwargs))
 
 
+def mask_of(dead_rows: str) -> tuple[str, bool]:
+    """Return the mask's name, and whether it marks the dead rows: `~padding` -> padding, True."""
+    return dead_rows.removeprefix("~"), dead_rows.startswith("~")
+
+
 def fits(alive: Tensor, side: str) -> bool:
     """Whether all dead rows of bool[batch, tokens] are on a side of the live ones."""
     steps = alive[:, 1:].int() - alive[:, :-1].int()
@@ -181,8 +185,5 @@ def differences(before: object, after: object, alive: Tensor) -> dict[str, float
     for name, a, b in zip(form.names, first, flatten(after)[0], strict=True):
         if a.dim() >= 2 and a.shape[:2] == alive.shape:
             a, b = a[alive], b[alive]
-        scale = max(float(a.double().nan_to_num().abs().max()) if a.numel() else 0.0, 1e-30)
-        far = (a.double() - b.double()).abs()
-        far = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, far).nan_to_num(nan=torch.inf)
-        found[name] = float(far.max()) / scale if far.numel() else 0.0
+        found[name] = difference(a, b)
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from dendrofx.errors import InputError
 from dendrofx.graph.shapes import tensors
 from dendrofx.rows import op_rules
 from dendrofx.rows.analysis import RowAnalysis, RowNote
+from dendrofx.rows.difference import ROUNDING, difference
 from dendrofx.rows.layout import FEATURES, OPAQUE, SAMPLES, Letters, fixed
 from dendrofx.rows.op import Op, Rule
 from dendrofx.rows.rules import RULES
@@ -25,7 +27,6 @@ from dendrofx.values.inputs import Inputs
 from dendrofx.values.outputs import flatten
 
 aten = torch.ops.aten
-ROUNDING = 1e-5
 
 
 class SampleLetters(Letters):
@@ -33,24 +34,13 @@ class SampleLetters(Letters):
 
     def __init__(self, gm: fx.GraphModule, mask: str | None = None) -> None:
         super().__init__(gm, mask)
-        samples = {s for s, letter in self.letter.items() if letter in (SAMPLES, OPAQUE)}
-        self.letter = _Letter(samples)
+        self.letter = {s: SAMPLES for s, letter in self.letter.items() if letter in (SAMPLES, OPAQUE)}
 
     def axis(self, size: int | str) -> str:
-        """The letter of one size."""
-        return FEATURES if isinstance(size, int) else self.letter.get(size, OPAQUE)
-
-
-class _Letter(dict[str, str]):
-    """Letters by symbol or expression of symbols."""
-
-    def __init__(self, samples: set[str]) -> None:
-        super().__init__(dict.fromkeys(samples, SAMPLES))
-
-    def get(self, symbol: str, default: Any = None) -> Any:  # noqa: ANN401  (dict's own)
-        if symbol in self:
+        """Return the letter of a size, which may be an expression of symbols."""
+        if size in self.letter:
             return SAMPLES
-        return OPAQUE if set(re.findall(r"\w+", symbol)) & set(self) else FEATURES
+        return OPAQUE if set(re.findall(r"\w+", str(size))) & self.letter.keys() else FEATURES
 
 
 class SampleAnalysis(RowAnalysis):
@@ -173,11 +163,8 @@ def check_samples(gm: fx.GraphModule, inputs: Inputs, seed: int = 0) -> None:
     whole, form = flatten(inputs.call(gm))
     part, _ = flatten(inputs.take(order).call(gm))
     for name, a, b in zip(form.names, whole, part, strict=True):
-        scale = float(a.double().abs().nan_to_num().max()) if a.numel() else 0.0
         expected = a.index_select(0, order) if a.dim() and len(a) == samples else a
-        if expected.shape != b.shape or not torch.allclose(
-            expected.double(), b.double(), rtol=0, atol=ROUNDING * scale, equal_nan=True
-        ):
+        if expected.shape != b.shape or not difference(expected, b, a) <= ROUNDING:
             raise InputError(f"scope='model': output '{name}' of a sample depends on the other samples of its batch")
 
 
@@ -195,11 +182,7 @@ def _product(op: Op) -> str | None:
         return f"it sums over axis '{SAMPLES}'" if first.endswith(SAMPLES) else None
     if any(SAMPLES in layout[-2:] for layout in op.ins):
         return "samples are multiplied with each other"
-    return op_rules.elementwise(Op(op.node, op.out, tuple(i[:-2] + FEATURES * 2 for i in op.ins), *_rest(op)))
-
-
-def _rest(op: Op) -> tuple[Any, Any, Any]:
-    return op.first, op.result, op.letter
+    return op_rules.elementwise(replace(op, ins=tuple(i[:-2] + FEATURES * 2 for i in op.ins)))
 
 
 def _leading(op: Op) -> str | None:
