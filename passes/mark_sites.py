@@ -12,7 +12,8 @@ from torch import fx
 
 from dendrofx.errors import PassError
 from dendrofx.graph.sites import Site
-from dendrofx.passes.base import Change, Pass, PassResult, noted
+from dendrofx.passes.base import Change, Pass, PassResult
+from dendrofx.passes.places import noted
 from dendrofx.values.meta import NOTE, Note
 
 

@@ -19,7 +19,8 @@ from torch import fx, nn
 from dendrofx.errors import PassError
 from dendrofx.graph.block import linear_input, row_cost
 from dendrofx.graph.sites import Site
-from dendrofx.passes.base import Change, Pass, PassResult, unique_names
+from dendrofx.passes.base import Change, Pass, PassResult
+from dendrofx.passes.places import require_free, unique_names
 from dendrofx.runtime.routing import as_rows, restore_rows
 from dendrofx.values.meta import LIVE
 
@@ -40,8 +41,7 @@ class UseExact(Pass):
 
     def requires(self, gm: fx.GraphModule) -> None:
         """The name `exact` must be free, and every site has a form of the Linears' own multiply-adds."""
-        if hasattr(gm, CONTAINER):
-            raise PassError(f"the model has an attribute '{CONTAINER}', which dendrofx needs for its own modules")
+        require_free(gm, CONTAINER)
         for site in self.sites:
             if site.name not in self.forms or row_cost(self.forms[site.name]).macs != site.macs:
                 raise PassError(f"site '{site.name}' ({site.shape}) has no exact form")

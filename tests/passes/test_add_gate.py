@@ -52,7 +52,7 @@ class ReadsLight(Expected):
 
 LIGHT = LowRank(rank=2).fit(block())
 CASES = [
-    (AlwaysLight(), ReadsInput(ConstantScore(0.0), LightBeforeGate(LIGHT))),
+    (AlwaysLight(), ReadsInput(ConstantScore(0.0), LIGHT)),
     (OracleGate(), ReadsLight(OracleScore(block()), LightBeforeGate(LIGHT))),
     (ResidualGate(), ReadsLight(ResidualScore(torch.zeros(2, 7), 0.0), LightWithEvidence(LIGHT))),
 ]

@@ -9,7 +9,6 @@ from dendrofx.graph.show import graph_text
 from dendrofx.graph.sites import Refusal
 from dendrofx.light import LowRank
 from dendrofx.passes import AddLight, Change, PassResult
-from dendrofx.runtime.leaves import LightBeforeGate
 from dendrofx.runtime.routing import as_rows
 from dendrofx.values.meta import Note
 from tests.check import after, assert_same_graph, assert_same_output
@@ -23,7 +22,7 @@ def block() -> nn.Sequential:
 class ExpectedMlp(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.light, self.block = LightBeforeGate(LowRank(rank=2).fit(block())), block()
+        self.light, self.block = LowRank(rank=2).fit(block()), block()
 
     def forward(self, x: Tensor) -> Tensor:
         rows = as_rows(x, 16, "fc1..fc2")
@@ -37,7 +36,7 @@ class ExpectedShared(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.norm, self.second = nn.Sequential(nn.Linear(16, 16)), nn.LayerNorm(16), nn.Sequential()
-        self.light = LightBeforeGate(nn.Linear(16, 16))
+        self.light = nn.Linear(16, 16)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.first(x))
@@ -65,7 +64,7 @@ def test_case_1_result_and_notes() -> None:
         "fc1_fc2_light": "light of fc1..fc2",
         "fc2": "outlined of fc1..fc2",
     }
-    assert gm.get_submodule("routed.fc1_fc2.light.light") is light
+    assert gm.get_submodule("routed.fc1_fc2.light") is light
 
 
 def test_case_2_a_site_without_a_light_branch_is_refused() -> None:
