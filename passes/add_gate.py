@@ -34,7 +34,7 @@ class AddGate(Pass):
     gates: Mapping[str, tuple[Reads, nn.Module]]
 
     def requires(self, gm: fx.GraphModule) -> None:
-        """Every site with a light branch has a gate."""
+        """Require that every site with a light branch has a gate."""
         if missing := sorted(set(noted(gm, "light")) - set(self.gates)):
             raise PassError(f"sites {missing} have a light branch and no gate")
 

@@ -29,7 +29,7 @@ class AddLight(Pass):
     lights: Mapping[str, nn.Module]
 
     def requires(self, gm: fx.GraphModule) -> None:
-        """No site has a light branch yet."""
+        """Require that no site has a light branch yet."""
         if have := sorted(noted(gm, "light")):
             raise PassError(f"sites {have} already have a light branch")
 

@@ -78,7 +78,7 @@ class FuseAttention(Pass):
 
 
 def _replace(gm: fx.GraphModule, found: _Attention, biases: dict[_Mask, fx.Node]) -> str:
-    """The name of the new node."""
+    """Return the name of the new node."""
     mask = found.mask
     if mask is not None and mask not in biases:
         biases[mask] = _bias(gm.graph, mask)
@@ -98,7 +98,7 @@ def _replace(gm: fx.GraphModule, found: _Attention, biases: dict[_Mask, fx.Node]
 
 
 def _bias(graph: fx.Graph, mask: _Mask) -> fx.Node:
-    """What is added to the scores."""
+    """Return what is added to the scores."""
     added = mask.node
     if mask.fill is not None:
         with graph.inserting_after(added):
@@ -111,7 +111,7 @@ def _bias(graph: fx.Graph, mask: _Mask) -> fx.Node:
 
 
 def _match(softmax: fx.Node) -> _Attention | None:
-    """The attention around a softmax over keys, or None."""
+    """Return the attention around a softmax over keys, or None."""
     weights = _through_casts(softmax)
     last = _sole_user(weights)
     if last is None or not calls(last, aten.matmul) or last.args[0] is not weights:
@@ -132,7 +132,7 @@ def _match(softmax: fx.Node) -> _Attention | None:
 
 
 def _without_mask(scores: fx.Node) -> tuple[fx.Node, _Mask | None]:
-    """What a mask of four axes was added to or filled, unless that made it larger, and the mask."""
+    """Return what a mask of four axes was added to or filled, unless that made it larger, and the mask."""
     given = [n for n in scores.args if isinstance(n, fx.Node) and tensors(n)]
     if scores.kwargs or not _sole_user(scores) or len(given) != 2:
         return scores, None
@@ -155,7 +155,7 @@ def _mask(scores: fx.Node, mask: fx.Node) -> _Mask | None:
 
 
 def _without_scale(scores: fx.Node) -> tuple[fx.Node, float]:
-    """What was multiplied or divided by a number, and the factor."""
+    """Return what was multiplied or divided by a number, and the factor."""
     if not (calls(scores, aten.mul) or calls(scores, aten.div)) or scores.kwargs or not _sole_user(scores):
         return scores, 1.0
     number = scores.args[1]
@@ -165,7 +165,7 @@ def _without_scale(scores: fx.Node) -> tuple[fx.Node, float]:
 
 
 def _node(node: fx.Node, index: int) -> fx.Node:
-    """An argument that the op's schema says is a tensor."""
+    """Return an argument that the op's schema says is a tensor."""
     found = node.args[index]
     assert isinstance(found, fx.Node)
     return found
@@ -176,7 +176,7 @@ def _sole_user(node: fx.Node) -> fx.Node | None:
 
 
 def _through_casts(node: fx.Node) -> fx.Node:
-    """The last of the casts that follow a node and change nothing, or itself."""
+    """Return the last of the casts that follow a node and change nothing, or itself."""
     dtype = node.meta.get(DTYPE)
     while (user := _sole_user(node)) is not None and user.target in _CASTS and user.meta.get(DTYPE) == dtype:
         node = user
@@ -184,6 +184,6 @@ def _through_casts(node: fx.Node) -> fx.Node:
 
 
 def _heads(node: fx.Node) -> tuple[int | str, ...] | None:
-    """Batch and heads of [batch, heads, tokens, features]; None for other shapes."""
+    """Return batch and heads of [batch, heads, tokens, features]; None for other shapes."""
     sizes = shape(node) if tensors(node) else ()
     return sizes[:2] if len(sizes) == 4 and isinstance(sizes[3], int) else None

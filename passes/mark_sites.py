@@ -24,7 +24,7 @@ class MarkSites(Pass):
     sites: tuple[Site, ...]
 
     def requires(self, gm: fx.GraphModule) -> None:
-        """The graph has every node that a site names."""
+        """Require that the graph has every node that a site names."""
         names = {n.name for n in gm.graph.nodes}
         for site in self.sites:
             if missing := [name for name in site.nodes if name not in names]:

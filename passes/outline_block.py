@@ -27,7 +27,7 @@ class OutlineBlock(Pass):
     """Outline every marked site. Claim: each site is one call of an `nn.Sequential` that starts and ends in a Linear."""
 
     def requires(self, gm: fx.GraphModule) -> None:
-        """The name `routed` must be free: the model has no such attribute."""
+        """Require that the name `routed` is free: the model has no such attribute."""
         if noted(gm, "block"):
             require_free(gm, CONTAINER)
 

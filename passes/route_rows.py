@@ -44,7 +44,7 @@ class RouteRows(Pass):
     fulls: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def requires(self, gm: fx.GraphModule) -> None:
-        """Every site with a light branch has a gate."""
+        """Require that every site with a light branch has a gate."""
         if missing := sorted(set(noted(gm, "light")) - set(noted(gm, "split"))):
             raise PassError(f"sites {missing} have no gate: run AddGate first")
 

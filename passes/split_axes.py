@@ -72,11 +72,11 @@ class _Splitter:
         return self.folded.get(node) or tuple((size,) for size in shape(node))
 
     def splits(self, node: fx.Node) -> bool:
-        """Whether a node makes or reads a folded value that is not left."""
+        """Tell whether a node makes or reads a folded value that is not left."""
         return any(n in self.folded and n not in self.left for n in (node, *node.all_input_nodes))
 
     def judge(self, node: fx.Node) -> Axes | None:
-        """What a node's axes are folded from; empty where nothing is folded, None where that cannot be told."""
+        """Return what a node's axes are folded from; empty where nothing is folded, None where that cannot be told."""
         given = [n for n in node.all_input_nodes if tensors(n)]
         reads = any(n in self.folded for n in given)
         makes = any(len(_factors(size)) > 1 for size in (shape(node) if tensors(node) else ()))
@@ -120,11 +120,11 @@ class _Splitter:
         return self.gm.graph.create_node("call_function", target, args, name=f"{node.name}_apart")
 
     def counts(self, atom: int | str) -> bool:
-        """Whether an input counts a symbol."""
+        """Tell whether an input counts a symbol."""
         return isinstance(atom, int) or any(atom in shape(n) for n in self.inputs)
 
     def size(self, atom: int | str) -> Any:  # noqa: ANN401
-        """A number, or a node that counts a symbol."""
+        """Return a number, or a node that counts a symbol."""
         if isinstance(atom, str) and atom not in self.sizes:
             source = next(n for n in self.inputs if atom in shape(n))
             self.sizes[atom] = self.gm.graph.call_method("size", (source, shape(source).index(atom)))
@@ -133,7 +133,7 @@ class _Splitter:
 
 
 def _order(node: fx.Node, rank: int) -> list[int] | None:
-    """Which axis comes where, of a transposition; None for another op."""
+    """Return which axis comes where, of a transposition; None for another op."""
     if not calls(node, aten.transpose) and not calls(node, aten.permute):
         return None
     given = node.args[1] if node.target is aten.permute else node.args[1:]
@@ -149,7 +149,7 @@ def _flat(axes: Axes) -> Shape:
 
 
 def _places(axes: Axes) -> list[list[int]]:
-    """Where the parts of each axis are among all parts."""
+    """Return where the parts of each axis are among all parts."""
     starts = [len(_flat(axes[:i])) for i in range(len(axes))]
     return [list(range(start, start + len(atoms))) for start, atoms in zip(starts, axes, strict=True)]
 
@@ -163,14 +163,14 @@ def _factors(size: int | str) -> list[int | str]:
 
 
 def _refold(axes: Axes, sizes: Shape) -> Axes | None:
-    """What the axes of a reshaped value are folded from, parts in their order; None where parts do not fit."""
+    """Return what the axes of a reshaped value are folded from, parts in their order; None where parts do not fit."""
     left = [atom for atom in _flat(axes) if atom != 1]
     found = [_take(left, size) for size in sizes]
     return tuple(atoms for atoms in found if atoms is not None) if None not in found and not left else None
 
 
 def _take(left: list[int | str], size: int | str) -> tuple[int | str, ...] | None:
-    """The next parts, as many as a size is the product of; a number among them is divided where it is larger."""
+    """Return the next parts, as many as a size is the product of; a number among them is divided where it is larger."""
     symbols = [f for f in _factors(size) if isinstance(f, str)]
     number = math.prod(f for f in _factors(size) if isinstance(f, int))
     taken: list[int | str] = []

@@ -40,7 +40,7 @@ class UseExact(Pass):
     forms: Mapping[str, nn.Module]
 
     def requires(self, gm: fx.GraphModule) -> None:
-        """The name `exact` must be free, and every site has a form of the Linears' own multiply-adds."""
+        """Require that the name `exact` is free, and that every site has a form of the Linears' own multiply-adds."""
         require_free(gm, CONTAINER)
         for site in self.sites:
             if site.name not in self.forms or row_cost(self.forms[site.name]).macs != site.macs:
@@ -68,7 +68,7 @@ class UseExact(Pass):
 
 
 def _replace(gm: fx.GraphModule, site: Site, nodes: list[fx.Node], target: str) -> tuple[str, ...]:
-    """The site's nodes by three; their names."""
+    """Replace the site's nodes by three, and return their names."""
     first, last = nodes[0], nodes[-1]
     name = target.rpartition(".")[2]
     x = linear_input(first)

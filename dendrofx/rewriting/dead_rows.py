@@ -54,12 +54,12 @@ class DeadRows:
     difference: float
 
     def takes(self, batches: Iterable[Inputs]) -> bool:
-        """Whether the padding of all of them is where the contract holds."""
+        """Tell whether the padding of all of them is where the contract holds."""
         name, inverted = mask_of(self.mask)
         return all(fits(live_mask(dict(b.kwargs)[name], inverted), self.side) for b in batches)
 
     def describe(self, live: float | None = None) -> str:
-        """In words.
+        """Say what was rewritten in words.
 
         Args:
             live: share of rows that are live in the caller's data, if known.
@@ -74,7 +74,7 @@ class DeadRows:
 
 
 def drop_dead_rows(captured: fx.GraphModule, dead_rows: str, example: Inputs) -> tuple[fx.GraphModule, DeadRows]:
-    """A new graph module that runs row-wise regions on live rows.
+    """Make a new graph module that runs row-wise regions on live rows.
 
     Args:
         captured: with symbolic shapes; left unchanged.
@@ -100,7 +100,7 @@ def drop_dead_rows(captured: fx.GraphModule, dead_rows: str, example: Inputs) ->
 
 
 def _copy(gm: fx.GraphModule) -> fx.GraphModule:
-    """A fresh module with the same parameters and a graph of its own."""
+    """Make a fresh module with the same parameters and a graph of its own."""
     made = fx.GraphModule(gm, copy.deepcopy(gm.graph))
     made.meta.update(gm.meta)
     return made.eval()

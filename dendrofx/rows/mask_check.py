@@ -67,7 +67,7 @@ class MaskCheck:
         )
 
     def hint(self, gm: fx.GraphModule, analysis: RowAnalysis) -> str:
-        """What to do about a contract that does not hold."""
+        """Return what to do about a contract that does not hold."""
         other = self.name if self.inverted else f"~{self.name}"
         if not MaskCheck(other, self.example).broken(gm, analysis, ANY):
             return f". It holds for the inverted mask: pass dead_rows={other!r}"
@@ -75,7 +75,7 @@ class MaskCheck:
         return step if bool((self.mask != 0).any() & (self.mask == 0).any()) else f"{step}{GUESSED}"
 
     def broken(self, gm: fx.GraphModule, analysis: RowAnalysis, side: str) -> list[str]:
-        """What breaks the contract for padding on a side: outputs that move, each with how far, or a mask that is refused."""
+        """Return what breaks the contract for padding on a side: outputs that move and how far, or a mask that is refused."""
         generator = torch.Generator().manual_seed(0)
         layouts = {str(n.target): analysis.layout(n) for n in gm.graph.nodes if n.op == "placeholder"}
         worst: dict[str, float] = {}
@@ -95,7 +95,7 @@ class MaskCheck:
         return [f"output '{k}' moves by {v:.2g} of its largest value" for k, v in worst.items() if not v <= ROUNDING]
 
     def run(self, gm: fx.GraphModule, inputs: Inputs, what: str) -> Any:  # noqa: ANN401
-        """The graph's output, or why it rejects a variant of the example: other sizes and masks than the model is made for."""
+        """Return the graph's output, or why it rejects a variant of the example whose sizes or masks it is not made for."""
         try:
             return inputs.call(gm)
         except Exception as error:
@@ -104,7 +104,7 @@ class MaskCheck:
             return first_line(error)
 
     def compare(self, captured: fx.GraphModule, live: fx.GraphModule, side: str) -> float:
-        """The largest difference of an output on live rows from that on all rows, relative to its largest value.
+        """Return the largest difference of an output on live rows from that on all rows, relative to its largest value.
 
         Raises:
             InputError: more than rounding; names the output and the inputs.
@@ -135,17 +135,17 @@ class MaskCheck:
 
     @property
     def mask(self) -> Tensor:
-        """The example's own."""
+        """Return the example's own."""
         return cast(Tensor, dict(self.example.kwargs)[self.name])
 
     def variants(self, side: str) -> Iterator[tuple[str, Inputs]]:
-        """The example, its variants and every pattern of its mask, of those whose padding is on a side; each with its name."""
+        """Yield, with its name, the example and all variants and patterns of its mask that have their padding on a side."""
         for what, inputs in chain(variants(self.example), self.patterns()):
             if fits(self.alive(inputs), side):
                 yield what, inputs
 
     def patterns(self) -> Iterator[tuple[str, Inputs]]:
-        """The example with masks of every pattern."""
+        """Yield the example with masks of every pattern."""
         for what, mask in patterns(self.mask, self.inverted):
             yield what, Inputs((), tuple((k, mask if k == self.name else v) for k, v in self.example.kwargs))
 
@@ -156,7 +156,7 @@ def mask_of(dead_rows: str) -> tuple[str, bool]:
 
 
 def fits(alive: Tensor, side: str) -> bool:
-    """Whether all dead rows of bool[batch, tokens] are on a side of the live ones."""
+    """Tell whether all dead rows of bool[batch, tokens] are on a side of the live ones."""
     steps = alive[:, 1:].int() - alive[:, :-1].int()
     return side == ANY or not bool((steps > 0 if side == RIGHT else steps < 0).any())
 
@@ -168,7 +168,7 @@ def live_mask(mask: Tensor, inverted: bool) -> Tensor:
 
 
 def _with_other_dead_rows(x: Tensor, alive: Tensor, generator: torch.Generator) -> Tensor:
-    """Dead rows replaced: integers by those of random rows, which are valid, floats by noise."""
+    """Return values with other dead rows: integers by those of random rows, which are valid, floats by noise."""
     flat, dead = x.flatten(0, 1).clone(), ~alive.reshape(-1)
     if x.is_floating_point():
         noise = torch.randn(flat.shape, generator=generator, dtype=x.dtype) * (3 * float(x.std(correction=0)) + 1)
@@ -179,7 +179,7 @@ def _with_other_dead_rows(x: Tensor, alive: Tensor, generator: torch.Generator) 
 
 
 def differences(before: object, after: object, alive: Tensor) -> dict[str, float]:
-    """By output, how far what the caller reads of it is apart: live positions of row-shaped outputs, and all of the others."""
+    """Return by output how far apart is what the caller reads: live positions of row-shaped outputs, and all of the others."""
     found = {}
     first, form = flatten(before)
     for name, a, b in zip(form.names, first, flatten(after)[0], strict=True):

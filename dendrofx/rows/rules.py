@@ -72,14 +72,14 @@ SIZED = frozenset(_SIZED)
 
 
 def rule_of(node: fx.Node) -> Rule | None:
-    """The rule of a call, None for an op without one."""
+    """Return the rule of a call, None for an op without one."""
     if node.op == "call_module":
         return op_rules.linear_module
     return RULES.get(node.target) if node.op == "call_function" else None
 
 
 def is_getitem(node: fx.Node) -> bool:
-    """Whether a node picks one of several tensors."""
+    """Tell whether a node picks one of several tensors."""
     return node.op == "call_function" and node.target is operator.getitem
 
 

@@ -59,15 +59,15 @@ class SampleAnalysis(RowAnalysis):
         super().__init__(gm, mask)
 
     def letters_of(self, gm: fx.GraphModule, mask: str | None) -> Letters:
-        """Samples alone."""
+        """Return the letters of samples alone."""
         return SampleLetters(gm, mask)
 
     def has_rows(self, layout: str) -> bool:
-        """Whether a layout has one sample axis, and no axis that mixes samples."""
+        """Tell whether a layout has one sample axis, and no axis that mixes samples."""
         return layout.count(SAMPLES) == 1 and OPAQUE not in layout
 
     def judge(self, node: fx.Node) -> RowNote:
-        """One node; its inputs have been judged."""
+        """Judge a node whose inputs have been judged."""
         layout = self.letters.of(node)
         if not node.op.startswith("call_"):
             return RowNote(layout, False)
@@ -83,7 +83,7 @@ class SampleAnalysis(RowAnalysis):
         return RowNote(layout, reason is None, reason or "")
 
     def is_place(self, node: fx.Node) -> bool:
-        """Whether a value is a sample's own place in the batch: 0, 1, 2, ...; Hugging Face's masks are indexed by it."""
+        """Tell whether a value is a sample's own place in the batch: 0, 1, 2, ...; Hugging Face's masks are indexed by it."""
         counted = node.target is aten.arange and len(node.args) == 1 and self.letters.of(node) == SAMPLES
         moved = RULES.get(node.target) is op_rules.moves_axes and node.all_input_nodes[0] in self.places
         if counted or moved:
@@ -91,19 +91,19 @@ class SampleAnalysis(RowAnalysis):
         return counted or moved
 
     def misplaced(self, node: fx.Node) -> str | None:
-        """A place may be moved, and used to pick the own sample of a tensor; nothing else may be computed of it."""
+        """Refuse what a place is used for, unless it is moved, or picks the own sample of a tensor."""
         if node in self.places or node.target is aten.index or not any(n in self.places for n in node.all_input_nodes):
             return None
         return "it computes with a sample's place in the batch"
 
     def rule(self, node: fx.Node) -> Rule | None:
-        """The rule of a call."""
+        """Return the rule of a call."""
         if node.target is aten.index and node.op == "call_function":
             return self.indexes
         return SAMPLE_RULES.get(node.target) or super().rule(node) if node.op == "call_function" else super().rule(node)
 
     def indexes(self, op: Op) -> str | None:
-        """`x[place, ...]`: every sample picks from itself."""
+        """Take `x[place, ...]`: every sample picks from itself."""
         picked, index = op.node.args[0], op.node.args[1]
         assert isinstance(picked, fx.Node)
         assert isinstance(index, Sequence)
@@ -112,12 +112,12 @@ class SampleAnalysis(RowAnalysis):
         return None if own and fixed(self.layout(i) for i in others) else "it picks samples by computed places"
 
     def lone(self, ins: Sequence[str]) -> bool:
-        """Values per sample are what this is about."""
+        """Let all pass: values per sample are what this is about."""
         return False
 
     @property
     def refusals(self) -> list[str]:
-        """Why the graph is not independent of the batch, a line per node that is to blame; empty where it is."""
+        """Return why the graph is not independent of the batch, a line per node that is to blame; empty where it is."""
         found = [f"%{n.name} ({self.layout(n)}): {note.reason}" for n, note in self.notes.items() if note.reason]
         found += [
             f"input '{n}' ({layout}) has its samples not on axis 0"
@@ -132,23 +132,23 @@ class SampleAnalysis(RowAnalysis):
         ]
 
     def inputs(self) -> dict[str, str]:
-        """Layouts of the inputs by name."""
+        """Return the layouts of the inputs by name."""
         return {str(n.target): self.layout(n) for n in self.gm.graph.nodes if n.op == "placeholder"}
 
     @property
     def batched(self) -> tuple[str, ...]:
-        """The inputs that carry samples."""
+        """Return the inputs that carry samples."""
         return tuple(name for name, layout in self.inputs().items() if layout.startswith(SAMPLES))
 
     @property
     def shared(self) -> frozenset[str]:
-        """The other inputs, which all samples share."""
+        """Return the other inputs, which all samples share."""
         return frozenset(self.inputs()) - frozenset(self.batched)
 
 
 @torch.no_grad()
 def check_samples(gm: fx.GraphModule, inputs: Inputs, seed: int = 0) -> None:
-    """Try it: a permuted part of the batch alone must give what these samples gave among all.
+    """Try whether it holds: a permuted part of the batch alone must give what these samples gave among all.
 
     Args:
         gm: the module.
@@ -169,14 +169,14 @@ def check_samples(gm: fx.GraphModule, inputs: Inputs, seed: int = 0) -> None:
 
 
 def _reshapes(op: Op) -> str | None:
-    """Whatever happens within a sample, as long as samples stay on axis 0."""
+    """Take whatever happens within a sample, as long as samples stay on axis 0."""
     if op.ins[0].startswith(SAMPLES) and op.out.startswith(SAMPLES):
         return None
     return f"reshaping {op.ins[0]} to {op.out} may move values across samples"
 
 
 def _product(op: Op) -> str | None:
-    """Matrix products of each sample on its own: samples are in no axis of the matrices, but in rows of the first."""
+    """Take matrix products of each sample on its own: samples are in no axis of the matrices, but in rows of the first."""
     first, *others = op.ins
     if fixed(others):
         return f"it sums over axis '{SAMPLES}'" if first.endswith(SAMPLES) else None
@@ -186,7 +186,7 @@ def _product(op: Op) -> str | None:
 
 
 def _leading(op: Op) -> str | None:
-    """Convolutions, pools and norms of [samples, channels, ...] with fixed weights."""
+    """Take convolutions, pools and norms of [samples, channels, ...] with fixed weights."""
     return None if op.ins[0].startswith(SAMPLES) and fixed(op.ins[1:]) else f"samples are not on axis 0 of {op.ins[0]}"
 
 
