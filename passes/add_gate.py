@@ -18,10 +18,13 @@ from torch import fx, nn
 from dendrofx.errors import PassError
 from dendrofx.gates.form import Reads
 from dendrofx.graph.block import row_cost
-from dendrofx.passes.base import Change, Pass, PassResult, noted
-from dendrofx.runtime.leaves import LightBeforeGate, light_leaf
+from dendrofx.passes.base import Change, Pass, PassResult
+from dendrofx.passes.places import Place, noted, places
+from dendrofx.runtime.leaves import light_leaf
 from dendrofx.runtime.routing import easy_only_from, split_rows
-from dendrofx.values.meta import NOTE, Note
+
+# A share of hard rows that no batch reaches: the light branch has run on every row before the gate.
+NEVER = 2.0
 
 
 @dataclass(frozen=True)
@@ -31,38 +34,13 @@ class AddGate(Pass):
     gates: Mapping[str, tuple[Reads, nn.Module]]
 
     def requires(self, gm: fx.GraphModule) -> None:
-        """Every site with a light branch has a gate."""
+        """Require that every site with a light branch has a gate."""
         if missing := sorted(set(noted(gm, "light")) - set(self.gates)):
             raise PassError(f"sites {missing} have a light branch and no gate")
 
     def run(self, gm: fx.GraphModule) -> PassResult:
         """See `Pass.run`."""
-        outlined = noted(gm, "outlined")
-        rows_of = noted(gm, "rows")
-        changed = tuple(
-            self._add(gm, site, outlined[site][0], rows_of[site][0], light)
-            for site, (light,) in noted(gm, "light").items()
-        )
-        return PassResult(gm, changed)
-
-    def _add(self, gm: fx.GraphModule, site: str, block: fx.Node, rows: fx.Node, light: fx.Node) -> Change:
-        reads, gate = self.gates[site]
-        prefix = str(light.target).rpartition(".")[0]
-        name = prefix.rpartition(".")[2]
-        gm.add_submodule(f"{prefix}.gate", gate)
-        gm.get_submodule(prefix).register_buffer("tolerance", torch.zeros(()))
-        inner = cast(LightBeforeGate, gm.get_submodule(str(light.target))).light
-        gm.add_submodule(str(light.target), light_leaf(inner, reads))
-        share = 2.0 if reads != "input" else _share(gm, block, light)
-        with gm.graph.inserting_before(block):
-            new = gm.graph.create_node
-            gate_args = (rows,) if reads == "input" else (rows, light)
-            score = new("call_module", f"{prefix}.gate", gate_args, name=f"{name}_gate")
-            tolerance = new("get_attr", f"{prefix}.tolerance", name=f"{name}_tolerance")
-            split = new("call_function", split_rows, (score, tolerance, share), name=f"{name}_split")
-        for node, part in ((score, "gate"), (tolerance, "tolerance"), (split, "split")):
-            node.meta[NOTE] = Note(site, part)
-        return Change(site, "gate added", (score.name, tolerance.name, split.name))
+        return PassResult(gm, tuple(_add(place, *self.gates[place.site]) for place in places(gm, "rows", "light")))
 
     def ensures(self, gm: fx.GraphModule) -> None:
         """See `Pass.ensures`."""
@@ -74,9 +52,22 @@ class AddGate(Pass):
                 raise PassError(f"rows of '{site}' are routed before RouteRows: {list(split.users)}")
 
 
-def _share(gm: fx.GraphModule, block: fx.Node, light: fx.Node) -> float:
-    """Share of hard rows from which the light branch runs on the easy rows only."""
-    chain = cast(nn.Sequential, gm.get_submodule(str(block.target)))
+def _add(place: Place, reads: Reads, gate: nn.Module) -> Change:
+    """Add a gate, and choose the leaf of the light branch that it reads; that of others is `RouteRows`'s to choose."""
+    rows, light = place.nodes["rows"], place.nodes["light"]
+    share = _share(place) if reads == "input" else NEVER
+    if reads != "input":
+        place.put("light", light_leaf(place.module("light"), reads))
+    score = place.add_module("gate", gate, (rows,) if reads == "input" else (rows, light))
+    place.gm.get_submodule(place.prefix).register_buffer("tolerance", torch.zeros(()))
+    tolerance = place.add("tolerance", "get_attr", f"{place.prefix}.tolerance")
+    split = place.add("split", "call_function", split_rows, (score, tolerance, share))
+    return Change(place.site, "gate added", (score.name, tolerance.name, split.name))
+
+
+def _share(place: Place) -> float:
+    """Return the share of hard rows from which the light branch runs on the easy rows only."""
+    chain = cast(nn.Sequential, place.module("block"))
     first, last = cast(nn.Linear, chain[0]), cast(nn.Linear, chain[-1])
-    work = row_cost(gm.get_submodule(str(light.target))).work
+    work = row_cost(place.module("light")).work
     return round(easy_only_from(work, first.in_features, last.out_features), 4)

@@ -2,7 +2,8 @@
 
     %fc2 = block(%x)      ->      %rows = as_rows(%x);  %light = light(%rows);  %fc2 = block(%x)
 
-1. A site with a light branch gets the two nodes; nothing reads %light yet.
+1. A site with a light branch gets the two nodes; nothing reads %light yet. What will read it says which leaf runs it: `AddGate`
+   chooses one for gates that do, `RouteRows` for the others.
 2. A site without one is refused and left as it is.
 """
 
@@ -16,10 +17,9 @@ from torch import fx, nn
 
 from dendrofx.errors import PassError
 from dendrofx.graph.sites import Refusal
-from dendrofx.passes.base import Change, Pass, PassResult, noted
-from dendrofx.runtime.leaves import LightBeforeGate
+from dendrofx.passes.base import Change, Pass, PassResult
+from dendrofx.passes.places import noted, places
 from dendrofx.runtime.routing import as_rows
-from dendrofx.values.meta import NOTE, Note
 
 
 @dataclass(frozen=True)
@@ -29,25 +29,21 @@ class AddLight(Pass):
     lights: Mapping[str, nn.Module]
 
     def requires(self, gm: fx.GraphModule) -> None:
-        """No site has a light branch yet."""
+        """Require that no site has a light branch yet."""
         if have := sorted(noted(gm, "light")):
             raise PassError(f"sites {have} already have a light branch")
 
     def run(self, gm: fx.GraphModule) -> PassResult:
         """See `Pass.run`."""
         changed, refused = [], []
-        for site, (node,) in noted(gm, "outlined").items():
+        for place in places(gm):
+            site, block = place.site, place.nodes["outlined"]
             if site not in self.lights:
-                refused.append(Refusal(site, "no light branch given", node.name))
+                refused.append(Refusal(site, "no light branch given", block.name))
                 continue
-            prefix, name = _prefix(node)
-            block = cast(nn.Sequential, gm.get_submodule(str(node.target)))
-            gm.add_submodule(f"{prefix}.light", LightBeforeGate(self.lights[site]))
-            with gm.graph.inserting_before(node):
-                args = (node.args[0], cast(nn.Linear, block[0]).in_features, site)
-                rows = gm.graph.create_node("call_function", as_rows, args, name=f"{name}_rows")
-                light = gm.graph.create_node("call_module", f"{prefix}.light", (rows,), name=f"{name}_light")
-            rows.meta[NOTE], light.meta[NOTE] = Note(site, "rows"), Note(site, "light")
+            first = cast(nn.Linear, cast(nn.Sequential, place.module("block"))[0])
+            rows = place.add("rows", "call_function", as_rows, (block.args[0], first.in_features, site))
+            light = place.add_module("light", self.lights[site], (rows,))
             changed.append(Change(site, "light branch added", (rows.name, light.name)))
         return PassResult(gm, tuple(changed), tuple(refused))
 
@@ -56,9 +52,3 @@ class AddLight(Pass):
         for site, (light,) in noted(gm, "light").items():
             if light.users:
                 raise PassError(f"the light branch of '{site}' has users before it has a gate: {list(light.users)}")
-
-
-def _prefix(node: fx.Node) -> tuple[str, str]:
-    """`routed.fc1_fc2` and `fc1_fc2` of an outlined site's node."""
-    prefix = str(node.target).rpartition(".")[0]
-    return prefix, prefix.rpartition(".")[2]

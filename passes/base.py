@@ -16,7 +16,7 @@ from torch import fx
 from dendrofx.errors import PassError
 from dendrofx.graph.show import graph_text
 from dendrofx.graph.sites import Refusal, Site
-from dendrofx.values.meta import NOTE, Note
+from dendrofx.values.meta import SHAPES
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class PassResult:
 
     @property
     def modified(self) -> bool:
-        """Whether anything was changed."""
+        """Tell whether anything was changed."""
         return bool(self.changed)
 
 
@@ -56,7 +56,7 @@ class Pass(ABC):
         return result
 
     def checked(self, gm: fx.GraphModule) -> PassResult:
-        """A call without the recompiling, of which a sequence of passes needs one at its end."""
+        """Do what a call does without the recompiling, of which a sequence of passes needs one at its end."""
         self.requires(gm)
         result = self.run(gm)
         result.graph_module.graph.lint()
@@ -64,7 +64,7 @@ class Pass(ABC):
         return result
 
     def __str__(self) -> str:
-        """Name and configuration on one line; sites and modules by the sites' names."""
+        """Print name and configuration on one line; sites and modules by the sites' names."""
         values = ((f.name, getattr(self, f.name)) for f in fields(self))  # type: ignore[arg-type]
         return f"{type(self).__name__}({', '.join(f'{name}={_short(value)}' for name, value in values)})"
 
@@ -77,6 +77,15 @@ class Pass(ABC):
 
     def ensures(self, gm: fx.GraphModule) -> None:
         """Raise `PassError` when the resulting graph breaks the pass's claim."""
+
+
+class PassOnShapes(Pass):
+    """Base of the passes that read symbolic shapes, which `capture(..., shapes=True)` leaves."""
+
+    def requires(self, gm: fx.GraphModule) -> None:
+        """Raise where no node has shapes."""
+        if not any(SHAPES in n.meta for n in gm.graph.nodes):
+            raise PassError("the graph has no symbolic shapes: capture it with shapes=True")
 
 
 def _short(value: object) -> str:
@@ -113,30 +122,6 @@ def run_passes(gm: fx.GraphModule, passes: Sequence[Pass]) -> PassResult:
     return PassResult(gm, changed, refused)
 
 
-def noted(gm: fx.GraphModule, part: str) -> dict[str, list[fx.Node]]:
-    """The nodes that carry a note with this part, by site, in graph order."""
-    found: dict[str, list[fx.Node]] = {}
-    for node in gm.graph.nodes:
-        note = node.meta.get(NOTE)
-        if isinstance(note, Note) and note.part == part:
-            found.setdefault(note.site, []).append(node)
-    return found
-
-
-def graph_name(site: str) -> str:
-    """A site's name as a Python identifier: `blocks.0.fc1..fc2` -> `blocks_0_fc1_fc2`, `0..4` -> `site_0_4`."""
-    words = [w for w in "".join(c if c.isalnum() else " " for c in site).split() if w]
-    name = "_".join(words)
-    return name if name[:1].isalpha() else f"site_{name}"
-
-
-def unique_names(sites: Sequence[str]) -> dict[str, str]:
-    """Sites' names as identifiers, by site, none of them twice."""
-    names: dict[str, str] = {}
-    for site in sites:
-        number, name = 1, graph_name(site)
-        while name in names.values():
-            number += 1
-            name = f"{graph_name(site)}_{number}"
-        names[site] = name
-    return names
+def calls(node: fx.Node, target: object) -> bool:
+    """Tell whether a node calls a function or an op."""
+    return node.op == "call_function" and node.target is target

@@ -62,7 +62,7 @@ class DropDeadRows(Pass):
     attend: bool = True
 
     def requires(self, gm: fx.GraphModule) -> None:
-        """Row verdicts, and an input of the mask's name and layout."""
+        """Require row verdicts, and an input of the mask's name and layout."""
         if any(ROWS not in n.meta for n in gm.graph.nodes):
             raise PassError("the graph has no row verdicts: run MarkRows first")
         inputs = {str(n.target): n for n in gm.graph.nodes if n.op == "placeholder"}
@@ -147,7 +147,7 @@ class _Worlds:
         return self.padded[node]
 
     def in_output(self, node: fx.Node) -> fx.Node:
-        """Padded, dead rows of live values zero."""
+        """Return the padded value, dead rows of live values zero."""
         if node not in self.below:
             return self.in_padded(node)
         if node not in self.scattered:
@@ -164,7 +164,7 @@ class _Worlds:
         return self.live[node]
 
     def sized(self, node: fx.Node) -> Any:  # noqa: ANN401
-        """A tensor on live rows; a size as they count it."""
+        """Return a tensor on live rows; a size as they count it."""
         if tensors(node):
             return self.in_live(node)
         size = node.meta.get(SHAPES)
@@ -172,7 +172,7 @@ class _Worlds:
         return 1 if letter == SAMPLES else self.count if letter == TOKENS else self.in_padded(node)
 
     def attends(self, node: fx.Node) -> bool:
-        """Whether a node is an attention of live rows over live rows with a mask, in its plain form."""
+        """Tell whether a node is an attention of live rows over live rows with a mask, in its plain form."""
         if node.target is not aten.scaled_dot_product_attention or set(node.kwargs) - {"scale"}:
             return False
         given = dict(enumerate(node.args))
@@ -208,7 +208,7 @@ class _Worlds:
 
 
 def _row_macs(node: fx.Node) -> int:
-    """Multiply-adds of a product of rows with fixed weights, per row."""
+    """Return the multiply-adds of a product of rows with fixed weights, per row."""
     x = node.args[0]
     assert isinstance(x, fx.Node)
     features = [int(size) for size in shape(node) if isinstance(size, int)]

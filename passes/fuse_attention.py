@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx
 
 from dendrofx.graph.shapes import shape, tensors
-from dendrofx.passes.base import Change, Pass, PassResult
+from dendrofx.passes.base import Change, Pass, PassResult, calls
 from dendrofx.rows.in_place import written_in_place
 from dendrofx.runtime.attention import bias_of
 from dendrofx.values.meta import DTYPE, SHAPES
@@ -69,7 +68,7 @@ class FuseAttention(Pass):
         written = written_in_place(gm)
         biases: dict[_Mask, fx.Node] = {}
         changed = []
-        for softmax in [n for n in gm.graph.nodes if _calls(n, aten.softmax)]:
+        for softmax in [n for n in gm.graph.nodes if calls(n, aten.softmax)]:
             found = _match(softmax)
             if found is not None and not any(n in written and written[n] > n for n in found.reads):
                 name = _replace(gm, found, biases)
@@ -79,7 +78,7 @@ class FuseAttention(Pass):
 
 
 def _replace(gm: fx.GraphModule, found: _Attention, biases: dict[_Mask, fx.Node]) -> str:
-    """The name of the new node."""
+    """Return the name of the new node."""
     mask = found.mask
     if mask is not None and mask not in biases:
         biases[mask] = _bias(gm.graph, mask)
@@ -99,7 +98,7 @@ def _replace(gm: fx.GraphModule, found: _Attention, biases: dict[_Mask, fx.Node]
 
 
 def _bias(graph: fx.Graph, mask: _Mask) -> fx.Node:
-    """What is added to the scores."""
+    """Return what is added to the scores."""
     added = mask.node
     if mask.fill is not None:
         with graph.inserting_after(added):
@@ -112,20 +111,20 @@ def _bias(graph: fx.Graph, mask: _Mask) -> fx.Node:
 
 
 def _match(softmax: fx.Node) -> _Attention | None:
-    """The attention around a softmax over keys, or None."""
+    """Return the attention around a softmax over keys, or None."""
     weights = _through_casts(softmax)
     last = _sole_user(weights)
-    if last is None or not _calls(last, aten.matmul) or last.args[0] is not weights:
+    if last is None or not calls(last, aten.matmul) or last.args[0] is not weights:
         return None
     dtype = softmax.meta.get(DTYPE)
     if softmax.args[1] not in (-1, 3) or dtype not in ROUNDING or last.meta.get(DTYPE) != dtype:
         return None
     scores, mask = _without_mask(_node(softmax, 0))
     scores, scale = _without_scale(scores)
-    if not _calls(scores, aten.matmul) or not _sole_user(scores) or scores.meta.get(DTYPE) != dtype:
+    if not calls(scores, aten.matmul) or not _sole_user(scores) or scores.meta.get(DTYPE) != dtype:
         return None
     q, keys, v = _node(scores, 0), _node(scores, 1), _node(last, 1)
-    if not _calls(keys, aten.transpose) or {d % 4 for d in keys.args[1:] if isinstance(d, int)} != {2, 3}:
+    if not calls(keys, aten.transpose) or {d % 4 for d in keys.args[1:] if isinstance(d, int)} != {2, 3}:
         return None
     k = _node(keys, 0)
     same = _heads(q) is not None and _heads(q) == _heads(k) == _heads(v)
@@ -133,31 +132,31 @@ def _match(softmax: fx.Node) -> _Attention | None:
 
 
 def _without_mask(scores: fx.Node) -> tuple[fx.Node, _Mask | None]:
-    """What a mask of four axes was added to or filled, unless that made it larger, and the mask."""
+    """Return what a mask of four axes was added to or filled, unless that made it larger, and the mask."""
     given = [n for n in scores.args if isinstance(n, fx.Node) and tensors(n)]
     if scores.kwargs or not _sole_user(scores) or len(given) != 2:
         return scores, None
-    inner, mask = given[::-1] if _calls(scores, aten.where) else given
+    inner, mask = given[::-1] if calls(scores, aten.where) else given
     found = _mask(scores, mask)
     fits = len(shape(mask)) == 4 and shape(inner) == shape(scores)
     return (inner, found) if fits and found is not None else (scores, None)
 
 
 def _mask(scores: fx.Node, mask: fx.Node) -> _Mask | None:
-    if _calls(scores, aten.add):
+    if calls(scores, aten.add):
         return _Mask(mask, scores.meta[DTYPE])
     low = scores.args[2] if len(scores.args) == 3 else None
     if not isinstance(low, int | float) or low > _FORBIDS:
         return None
     lowest = low if math.isinf(low) else max(_LOWEST, torch.finfo(scores.meta[DTYPE]).min)
-    if _calls(scores, aten.masked_fill):
+    if calls(scores, aten.masked_fill):
         return _Mask(mask, scores.meta[DTYPE], (lowest, 0.0))
-    return _Mask(mask, scores.meta[DTYPE], (0.0, lowest)) if _calls(scores, aten.where) else None
+    return _Mask(mask, scores.meta[DTYPE], (0.0, lowest)) if calls(scores, aten.where) else None
 
 
 def _without_scale(scores: fx.Node) -> tuple[fx.Node, float]:
-    """What was multiplied or divided by a number, and the factor."""
-    if not (_calls(scores, aten.mul) or _calls(scores, aten.div)) or scores.kwargs or not _sole_user(scores):
+    """Return what was multiplied or divided by a number, and the factor."""
+    if not (calls(scores, aten.mul) or calls(scores, aten.div)) or scores.kwargs or not _sole_user(scores):
         return scores, 1.0
     number = scores.args[1]
     if not isinstance(number, int | float):
@@ -165,12 +164,8 @@ def _without_scale(scores: fx.Node) -> tuple[fx.Node, float]:
     return _node(scores, 0), float(number) if scores.target is aten.mul else 1 / number
 
 
-def _calls(node: fx.Node, target: Any) -> bool:  # noqa: ANN401
-    return node.op == "call_function" and node.target is target
-
-
 def _node(node: fx.Node, index: int) -> fx.Node:
-    """An argument that the op's schema says is a tensor."""
+    """Return an argument that the op's schema says is a tensor."""
     found = node.args[index]
     assert isinstance(found, fx.Node)
     return found
@@ -181,7 +176,7 @@ def _sole_user(node: fx.Node) -> fx.Node | None:
 
 
 def _through_casts(node: fx.Node) -> fx.Node:
-    """The last of the casts that follow a node and change nothing, or itself."""
+    """Return the last of the casts that follow a node and change nothing, or itself."""
     dtype = node.meta.get(DTYPE)
     while (user := _sole_user(node)) is not None and user.target in _CASTS and user.meta.get(DTYPE) == dtype:
         node = user
@@ -189,6 +184,6 @@ def _through_casts(node: fx.Node) -> fx.Node:
 
 
 def _heads(node: fx.Node) -> tuple[int | str, ...] | None:
-    """Batch and heads of [batch, heads, tokens, features]; None for other shapes."""
+    """Return batch and heads of [batch, heads, tokens, features]; None for other shapes."""
     sizes = shape(node) if tensors(node) else ()
     return sizes[:2] if len(sizes) == 4 and isinstance(sizes[3], int) else None

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from torch import fx
 
 from dendrofx.errors import PassError
-from dendrofx.passes.base import Pass, PassResult
+from dendrofx.passes.base import PassOnShapes, PassResult
 from dendrofx.rows.analysis import RowAnalysis
-from dendrofx.values.meta import ROWS, SHAPES
+from dendrofx.values.meta import ROWS
 
 
 @dataclass(frozen=True)
-class MarkRows(Pass):
+class MarkRows(PassOnShapes):
     """Annotate a graph that was captured with symbolic shapes. Claim: every node carries a verdict.
 
     Args:
@@ -25,11 +25,6 @@ class MarkRows(Pass):
     """
 
     mask: str | None = None
-
-    def requires(self, gm: fx.GraphModule) -> None:
-        """Symbolic shapes, which `capture(..., shapes=True)` leaves."""
-        if not any(SHAPES in n.meta for n in gm.graph.nodes):
-            raise PassError("the graph has no symbolic shapes: capture it with shapes=True")
 
     def run(self, gm: fx.GraphModule) -> PassResult:
         """See `Pass.run`."""

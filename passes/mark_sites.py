@@ -12,7 +12,8 @@ from torch import fx
 
 from dendrofx.errors import PassError
 from dendrofx.graph.sites import Site
-from dendrofx.passes.base import Change, Pass, PassResult, noted
+from dendrofx.passes.base import Change, Pass, PassResult
+from dendrofx.passes.places import noted
 from dendrofx.values.meta import NOTE, Note
 
 
@@ -23,7 +24,7 @@ class MarkSites(Pass):
     sites: tuple[Site, ...]
 
     def requires(self, gm: fx.GraphModule) -> None:
-        """The graph has every node that a site names."""
+        """Require that the graph has every node that a site names."""
         names = {n.name for n in gm.graph.nodes}
         for site in self.sites:
             if missing := [name for name in site.nodes if name not in names]:

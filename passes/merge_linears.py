@@ -49,7 +49,7 @@ class MergeLinears(Pass):
 
 
 def _siblings(gm: fx.GraphModule) -> list[tuple[fx.Node, list[fx.Node]]]:
-    """Live rows, and the two or more mergeable Linears that read them."""
+    """Return live rows, and the two or more mergeable Linears that read them."""
     groups: dict[tuple[fx.Node, bool], list[fx.Node]] = {}
     for node in gm.graph.nodes:
         if node.op == "call_module" and LIVE in node.meta:

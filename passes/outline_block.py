@@ -15,7 +15,8 @@ from torch import fx, nn
 
 from dendrofx.errors import PassError
 from dendrofx.graph.block import block_of, linear_input
-from dendrofx.passes.base import Change, Pass, PassResult, noted, unique_names
+from dendrofx.passes.base import Change, Pass, PassResult
+from dendrofx.passes.places import noted, require_free, unique_names
 from dendrofx.values.meta import NOTE, Note
 
 CONTAINER = "routed"
@@ -26,16 +27,16 @@ class OutlineBlock(Pass):
     """Outline every marked site. Claim: each site is one call of an `nn.Sequential` that starts and ends in a Linear."""
 
     def requires(self, gm: fx.GraphModule) -> None:
-        """The name `routed` must be free: the model has no such attribute."""
-        if hasattr(gm, CONTAINER) and any(True for _ in noted(gm, "block")):
-            raise PassError(f"the model has an attribute '{CONTAINER}', which dendrofx needs for its own modules")
+        """Require that the name `routed` is free: the model has no such attribute."""
+        if noted(gm, "block"):
+            require_free(gm, CONTAINER)
 
     def run(self, gm: fx.GraphModule) -> PassResult:
         """See `Pass.run`."""
-        changed = []
-        blocks = {site: block_of(gm, tuple(n.name for n in nodes)) for site, nodes in noted(gm, "block").items()}
+        changed, marked = [], noted(gm, "block")
+        blocks = {site: block_of(gm, tuple(n.name for n in nodes)) for site, nodes in marked.items()}
         names = unique_names(list(blocks))
-        for site, nodes in noted(gm, "block").items():
+        for site, nodes in marked.items():
             target = f"{CONTAINER}.{names[site]}.block"
             gm.add_submodule(target, blocks[site])
             first, last = nodes[0], nodes[-1]

@@ -21,14 +21,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import cast
 
 from torch import fx, nn
 
 from dendrofx.errors import PassError
 from dendrofx.graph.block import row_macs
-from dendrofx.passes.base import Change, Pass, PassResult, noted
-from dendrofx.runtime.leaves import FullOnHardRows, LightAfterGate, LightBeforeGate
+from dendrofx.passes.base import Change, Pass, PassResult
+from dendrofx.passes.places import Place, noted, places
+from dendrofx.runtime.leaves import FullOnHardRows, LightAfterGate
 from dendrofx.runtime.routing import restore_rows
 from dendrofx.values.meta import NOTE, Note
 
@@ -44,48 +44,34 @@ class RouteRows(Pass):
     fulls: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def requires(self, gm: fx.GraphModule) -> None:
-        """Every site with a light branch has a gate."""
+        """Require that every site with a light branch has a gate."""
         if missing := sorted(set(noted(gm, "light")) - set(noted(gm, "split"))):
             raise PassError(f"sites {missing} have no gate: run AddGate first")
 
     def run(self, gm: fx.GraphModule) -> PassResult:
         """See `Pass.run`."""
-        parts = {part: noted(gm, part) for part in ("outlined", "rows", "light", "gate", "split")}
-        changed = []
-        for site, (light,) in parts["light"].items():
-            block, rows, score, split = (parts[p][site][0] for p in ("outlined", "rows", "gate", "split"))
-            if light not in score.all_input_nodes:
-                _defer_light(gm, light, split)
-            full = _route(gm, site, (block, rows, light, split), self.fulls.get(site))
-            full.meta[NOTE], block.meta[NOTE] = Note(site, "full"), Note(site, "routed")
-            changed.append(Change(site, "routed", (light.name, full.name, block.name)))
-        return PassResult(gm, tuple(changed))
+        routed = places(gm, "rows", "light", "gate", "split")
+        return PassResult(gm, tuple(_route(place, self.fulls.get(place.site)) for place in routed))
 
     def ensures(self, gm: fx.GraphModule) -> None:
         """See `Pass.ensures`."""
+        lights = noted(gm, "light")
         for site, (full,) in noted(gm, "full").items():
             users = list(full.users)
-            if len(users) != 1 or users[0].target is not restore_rows or not noted(gm, "light")[site][0].users:
+            if len(users) != 1 or users[0].target is not restore_rows or not lights[site][0].users:
                 raise PassError(f"the output of '{site}' does not come from its full leaf: {users}")
 
 
-def _defer_light(gm: fx.GraphModule, light: fx.Node, split: fx.Node) -> None:
-    inner = cast(LightBeforeGate, gm.get_submodule(str(light.target))).light
-    gm.add_submodule(str(light.target), LightAfterGate(inner))
-    split.append(light)
-    light.args = (*light.args, split)
-
-
-def _route(
-    gm: fx.GraphModule, site: str, nodes: tuple[fx.Node, fx.Node, fx.Node, fx.Node], given: nn.Module | None
-) -> fx.Node:
-    block, rows, light, split = nodes
-    prefix, _, _ = str(block.target).rpartition(".")
-    chain = gm.get_submodule(str(block.target))
-    gm.add_submodule(f"{prefix}.full", FullOnHardRows(chain if given is None else given, row_macs(chain), site))
-    with gm.graph.inserting_before(block):
-        name = f"{prefix.rpartition('.')[2]}_full"
-        full = gm.graph.create_node("call_module", f"{prefix}.full", (rows, light, split), name=name)
+def _route(place: Place, given: nn.Module | None) -> Change:
+    block, rows, light, split = (place.nodes[part] for part in ("outlined", "rows", "light", "split"))
+    if light not in place.nodes["gate"].all_input_nodes:
+        place.put("light", LightAfterGate(place.module("light")))
+        split.append(light)
+        light.args = (rows, split)
+    chain = place.module("block")
+    leaf = FullOnHardRows(chain if given is None else given, row_macs(chain), place.site)
+    full = place.add_module("full", leaf, (rows, light, split))
     block.op, block.target, block.args = "call_function", restore_rows, (full, block.args[0])
-    gm.delete_submodule(f"{prefix}.block")
-    return full
+    block.meta[NOTE] = Note(place.site, "routed")
+    place.gm.delete_submodule(f"{place.prefix}.block")
+    return Change(place.site, "routed", (light.name, full.name, block.name))

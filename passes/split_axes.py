@@ -24,9 +24,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from dendrofx.errors import PassError
 from dendrofx.graph.shapes import Shape, shape, tensors
-from dendrofx.passes.base import Change, Pass, PassResult
+from dendrofx.passes.base import Change, PassOnShapes, PassResult, calls
 from dendrofx.rows.in_place import written_in_place
 from dendrofx.rows.rules import ELEMENTWISE
 from dendrofx.values.meta import SHAPES
@@ -37,13 +36,8 @@ Axes = tuple[tuple[int | str, ...], ...]
 
 
 @dataclass(frozen=True)
-class SplitAxes(Pass):
+class SplitAxes(PassOnShapes):
     """Split folded axes. Claim: none beyond equality; what cannot be split is left as it is."""
-
-    def requires(self, gm: fx.GraphModule) -> None:
-        """Symbolic shapes, which `capture(..., shapes=True)` leaves."""
-        if not any(SHAPES in n.meta for n in gm.graph.nodes):
-            raise PassError("the graph has no symbolic shapes: capture it with shapes=True")
 
     def run(self, gm: fx.GraphModule) -> PassResult:
         """See `Pass.run`."""
@@ -78,11 +72,11 @@ class _Splitter:
         return self.folded.get(node) or tuple((size,) for size in shape(node))
 
     def splits(self, node: fx.Node) -> bool:
-        """Whether a node makes or reads a folded value that is not left."""
+        """Tell whether a node makes or reads a folded value that is not left."""
         return any(n in self.folded and n not in self.left for n in (node, *node.all_input_nodes))
 
     def judge(self, node: fx.Node) -> Axes | None:
-        """What a node's axes are folded from; empty where nothing is folded, None where that cannot be told."""
+        """Return what a node's axes are folded from; empty where nothing is folded, None where that cannot be told."""
         given = [n for n in node.all_input_nodes if tensors(n)]
         reads = any(n in self.folded for n in given)
         makes = any(len(_factors(size)) > 1 for size in (shape(node) if tensors(node) else ()))
@@ -91,14 +85,14 @@ class _Splitter:
         if not given or any(n in self.written and self.written[n] > n for n in (node, *given)):
             return None
         x = self.axes(given[0])
-        if _calls(node, aten.reshape):
+        if calls(node, aten.reshape):
             axes = _refold(x, shape(node))
             return axes if axes is not None and all(map(self.counts, _flat(axes))) else None
         if any(n in self.folded for n in given[1:]) or not reads or len(tensors(node)) != 1:
             return None
         if (order := _order(node, len(x))) is not None:
             return tuple(x[i] for i in order)
-        if node.op == "call_module" or _calls(node, aten.linear):
+        if node.op == "call_module" or calls(node, aten.linear):
             return (*x[:-1], (shape(node)[-1],)) if len(x[-1]) == 1 else None
         return x if node.target in ELEMENTWISE and len(given) == 1 else None
 
@@ -107,7 +101,7 @@ class _Splitter:
         x = node.all_input_nodes[0]
         given, before, after = self.apart.get(x, x), self.axes(x), self.axes(node)
         with self.gm.graph.inserting_before(node):
-            if _calls(node, aten.reshape):
+            if calls(node, aten.reshape):
                 new = given
                 if _flat(before) != _flat(after):
                     new = self.call(node, aten.reshape, given, [self.size(atom) for atom in _flat(after)])
@@ -126,11 +120,11 @@ class _Splitter:
         return self.gm.graph.create_node("call_function", target, args, name=f"{node.name}_apart")
 
     def counts(self, atom: int | str) -> bool:
-        """Whether an input counts a symbol."""
+        """Tell whether an input counts a symbol."""
         return isinstance(atom, int) or any(atom in shape(n) for n in self.inputs)
 
     def size(self, atom: int | str) -> Any:  # noqa: ANN401
-        """A number, or a node that counts a symbol."""
+        """Return a number, or a node that counts a symbol."""
         if isinstance(atom, str) and atom not in self.sizes:
             source = next(n for n in self.inputs if atom in shape(n))
             self.sizes[atom] = self.gm.graph.call_method("size", (source, shape(source).index(atom)))
@@ -138,13 +132,9 @@ class _Splitter:
         return self.sizes[atom] if isinstance(atom, str) else atom
 
 
-def _calls(node: fx.Node, target: Any) -> bool:  # noqa: ANN401
-    return node.op == "call_function" and node.target is target
-
-
 def _order(node: fx.Node, rank: int) -> list[int] | None:
-    """Which axis comes where, of a transposition; None for another op."""
-    if not _calls(node, aten.transpose) and not _calls(node, aten.permute):
+    """Return which axis comes where, of a transposition; None for another op."""
+    if not calls(node, aten.transpose) and not calls(node, aten.permute):
         return None
     given = node.args[1] if node.target is aten.permute else node.args[1:]
     dims = [d % rank for d in given if isinstance(d, int)] if isinstance(given, list | tuple) else []
@@ -159,7 +149,7 @@ def _flat(axes: Axes) -> Shape:
 
 
 def _places(axes: Axes) -> list[list[int]]:
-    """Where the parts of each axis are among all parts."""
+    """Return where the parts of each axis are among all parts."""
     starts = [len(_flat(axes[:i])) for i in range(len(axes))]
     return [list(range(start, start + len(atoms))) for start, atoms in zip(starts, axes, strict=True)]
 
@@ -173,14 +163,14 @@ def _factors(size: int | str) -> list[int | str]:
 
 
 def _refold(axes: Axes, sizes: Shape) -> Axes | None:
-    """What the axes of a reshaped value are folded from, parts in their order; None where parts do not fit."""
+    """Return what the axes of a reshaped value are folded from, parts in their order; None where parts do not fit."""
     left = [atom for atom in _flat(axes) if atom != 1]
     found = [_take(left, size) for size in sizes]
     return tuple(atoms for atoms in found if atoms is not None) if None not in found and not left else None
 
 
 def _take(left: list[int | str], size: int | str) -> tuple[int | str, ...] | None:
-    """The next parts, as many as a size is the product of; a number among them is divided where it is larger."""
+    """Return the next parts, as many as a size is the product of; a number among them is divided where it is larger."""
     symbols = [f for f in _factors(size) if isinstance(f, str)]
     number = math.prod(f for f in _factors(size) if isinstance(f, int))
     taken: list[int | str] = []

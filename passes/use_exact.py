@@ -19,7 +19,8 @@ from torch import fx, nn
 from dendrofx.errors import PassError
 from dendrofx.graph.block import linear_input, row_cost
 from dendrofx.graph.sites import Site
-from dendrofx.passes.base import Change, Pass, PassResult, unique_names
+from dendrofx.passes.base import Change, Pass, PassResult
+from dendrofx.passes.places import require_free, unique_names
 from dendrofx.runtime.routing import as_rows, restore_rows
 from dendrofx.values.meta import LIVE
 
@@ -39,9 +40,8 @@ class UseExact(Pass):
     forms: Mapping[str, nn.Module]
 
     def requires(self, gm: fx.GraphModule) -> None:
-        """The name `exact` must be free, and every site has a form of the Linears' own multiply-adds."""
-        if hasattr(gm, CONTAINER):
-            raise PassError(f"the model has an attribute '{CONTAINER}', which dendrofx needs for its own modules")
+        """Require that the name `exact` is free, and that every site has a form of the Linears' own multiply-adds."""
+        require_free(gm, CONTAINER)
         for site in self.sites:
             if site.name not in self.forms or row_cost(self.forms[site.name]).macs != site.macs:
                 raise PassError(f"site '{site.name}' ({site.shape}) has no exact form")
@@ -68,7 +68,7 @@ class UseExact(Pass):
 
 
 def _replace(gm: fx.GraphModule, site: Site, nodes: list[fx.Node], target: str) -> tuple[str, ...]:
-    """The site's nodes by three; their names."""
+    """Replace the site's nodes by three, and return their names."""
     first, last = nodes[0], nodes[-1]
     name = target.rpartition(".")[2]
     x = linear_input(first)

@@ -33,6 +33,49 @@ class Rows(nn.Module):
         return self.head(x + self.mlp(self.norm(x)))  # type: ignore[no-any-return]
 
 
+class First(Rows):
+    """What a pooler reads: its rows, and the first of them."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Any:
+        rows = super().forward(x, mask)
+        return rows, rows[:, 0]
+
+
+class Placed(Rows):
+    """Positions count live rows: before the first there is none, and the table is read at -1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Embedding(9, WIDTH)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return super().forward(x + self.places(mask.long().cumsum(1) - 1), mask)
+
+
+class Graph(Rows):
+    """Rows are joined by an adjacency, [batch, tokens, tokens]."""
+
+    def forward(self, x: Tensor, adjacency: Tensor, mask: Tensor) -> Tensor:
+        live = (mask != 0).float()
+        return super().forward(torch.bmm(adjacency * live[:, None], x + self.mlp(x)), mask) * live[..., None]
+
+
+class Attends(nn.Module):
+    """Attention spelled out; what hides padding is added, or filled in."""
+
+    def __init__(self, fills: bool = False) -> None:
+        super().__init__()
+        self.fills = fills
+        self.q, self.k, self.v = (nn.Linear(32, 32) for _ in range(3))
+
+    def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
+        q, k, v = (f(x).unflatten(-1, (2, 16)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        scores, mask = q @ k.transpose(-1, -2) * 0.25, attention_mask[:, None, None]
+        hidden = (1 - mask.to(x.dtype)) * torch.finfo(x.dtype).min
+        scores = scores.masked_fill(mask == 0, -torch.inf) if self.fills else scores + hidden
+        return x + (scores.softmax(-1) @ v).transpose(1, 2).reshape(x.shape)
+
+
 def rows_model(noise: float = 1e-3) -> Rows:
     """In eval mode, without gradients."""
     return Rows(noise).eval().requires_grad_(False)

@@ -4,7 +4,7 @@
     transform(model, dead_rows="~src_key_padding_mask")   ... where it is zero
 
 The captured graph is analysed (`rows/analysis.py`), its row-wise regions are rewritten to run on live rows (passes SplitAxes,
-FuseAttention, MarkRows, DropDeadRows, MergeLinears), and the mask contract (`rows/contract.py`) is verified before the result is
+FuseAttention, MarkRows, DropDeadRows, MergeLinears), and the mask contract (`rows/mask_check.py`) is verified before the result is
 trusted.
 
 Dead positions of row-shaped outputs become zero. A sample without any live row is computed as the original computes it.
@@ -23,7 +23,7 @@ from dendrofx.errors import InputError
 from dendrofx.graph.shapes import shape
 from dendrofx.passes import DropDeadRows, FuseAttention, MarkRows, MergeLinears, SplitAxes, run_passes
 from dendrofx.rows.analysis import RowAnalysis
-from dendrofx.rows.contract import ANY, Contract, fits, live_mask
+from dendrofx.rows.mask_check import ANY, MaskCheck, fits, live_mask, mask_of
 from dendrofx.runtime.attention import attend_rows
 from dendrofx.runtime.live import put_rows, take_rows
 from dendrofx.values.inputs import Inputs
@@ -54,12 +54,12 @@ class DeadRows:
     difference: float
 
     def takes(self, batches: Iterable[Inputs]) -> bool:
-        """Whether the padding of all of them is where the contract holds."""
-        name, inverted = self.mask.removeprefix("~"), self.mask.startswith("~")
+        """Tell whether the padding of all of them is where the contract holds."""
+        name, inverted = mask_of(self.mask)
         return all(fits(live_mask(dict(b.kwargs)[name], inverted), self.side) for b in batches)
 
     def describe(self, live: float | None = None) -> str:
-        """In words.
+        """Say what was rewritten in words.
 
         Args:
             live: share of rows that are live in the caller's data, if known.
@@ -74,7 +74,7 @@ class DeadRows:
 
 
 def drop_dead_rows(captured: fx.GraphModule, dead_rows: str, example: Inputs) -> tuple[fx.GraphModule, DeadRows]:
-    """A new graph module that runs row-wise regions on live rows.
+    """Make a new graph module that runs row-wise regions on live rows.
 
     Args:
         captured: with symbolic shapes; left unchanged.
@@ -85,22 +85,22 @@ def drop_dead_rows(captured: fx.GraphModule, dead_rows: str, example: Inputs) ->
         InputError: no such input, or the contract does not hold: names the output that moved.
         PassError: the row analysis was wrong, which it must not be.
     """
-    name, inverted = dead_rows.removeprefix("~"), dead_rows.startswith("~")
+    name, inverted = mask_of(dead_rows)
     _check_mask(captured, name, example)
     few = example.take(torch.arange(min(example.samples, FEW_SAMPLES)))
     gm = _copy(captured)
     run_passes(gm, [SplitAxes(), FuseAttention(), MarkRows(name)])
     analysis = RowAnalysis(gm, name)
     analysis.check(few)
-    contract = Contract(dead_rows, few)
-    side = contract.check(gm, analysis)
+    check = MaskCheck(dead_rows, few)
+    side = check.check(gm, analysis)
     run_passes(gm, [DropDeadRows(name, inverted, side), MergeLinears()])
     gm = _copy(gm)
-    return gm, _report(gm, dead_rows, side, contract.compare(captured, gm, side))
+    return gm, _report(gm, dead_rows, side, check.compare(captured, gm, side))
 
 
 def _copy(gm: fx.GraphModule) -> fx.GraphModule:
-    """A fresh module with the same parameters and a graph of its own."""
+    """Make a fresh module with the same parameters and a graph of its own."""
     made = fx.GraphModule(gm, copy.deepcopy(gm.graph))
     made.meta.update(gm.meta)
     return made.eval()

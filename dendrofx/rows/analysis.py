@@ -1,7 +1,7 @@
 """Row analysis: which nodes of a graph treat every row (sample, token) on its own.
 
 Every value gets a layout (`layout.py`), every call is judged by the rule of its op (`rules.py`); an unknown op, or a layout that
-cannot be told, is never row-wise. `str(analysis)` prints the verdicts, `check` tries them (`trial.py`).
+cannot be told, is never row-wise. `str(analysis)` prints the verdicts, `check` tries them (`numerical_check.py`).
 
     input_ids    bt    input
     embedding    bt.   row-wise
@@ -23,9 +23,9 @@ from dendrofx.graph.record import positional
 from dendrofx.graph.shapes import shape, tensors
 from dendrofx.rows.in_place import written_in_place
 from dendrofx.rows.layout import OPAQUE, SAMPLES, TOKENS, Letters, has_rows
+from dendrofx.rows.numerical_check import NumericalCheck
 from dendrofx.rows.op import Op, Rule
 from dendrofx.rows.rules import is_getitem, rule_of
-from dendrofx.rows.trial import Trial
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.meta import ROWS
 
@@ -74,31 +74,31 @@ class RowAnalysis:
             self.notes[node] = self.judge(node)
 
     def letters_of(self, gm: fx.GraphModule, mask: str | None) -> Letters:
-        """Which symbols are axes of rows."""
+        """Return which symbols are axes of rows."""
         return Letters(gm, mask)
 
     def has_rows(self, layout: str) -> bool:
-        """Whether values of a layout have rows."""
+        """Tell whether values of a layout have rows."""
         return has_rows(layout)
 
     def rule(self, node: fx.Node) -> Rule | None:
-        """The rule of a call, None for an op without one."""
+        """Return the rule of a call, None for an op without one."""
         return rule_of(node)
 
     def lone(self, ins: Sequence[str]) -> bool:
-        """Whether an operand has one value per sample, which is none per row."""
+        """Tell whether an operand has one value per sample, which is none per row."""
         return any(SAMPLES in i and TOKENS not in i for i in ins)
 
     def layout(self, node: fx.Node) -> str:
-        """A node's layout."""
+        """Return a node's layout."""
         return self.notes[node].layout
 
     def row_wise(self, node: fx.Node) -> bool:
-        """A node's verdict."""
+        """Return a node's verdict."""
         return self.notes[node].row_wise
 
     def judge(self, node: fx.Node) -> RowNote:
-        """One node; its inputs have been judged."""
+        """Judge a node whose inputs have been judged."""
         layout = self.letters.of(node)
         if not node.op.startswith("call_"):
             return RowNote(layout, False)
@@ -109,7 +109,7 @@ class RowAnalysis:
         return RowNote(layout, reason is None, reason or "")
 
     def refusal(self, node: fx.Node, out: str) -> str | None:
-        """Why a call is not row-wise, or None."""
+        """Return why a call is not row-wise, or None."""
         if (reason := self.in_place(node)) is not None:
             return reason
         if is_getitem(node):
@@ -125,10 +125,10 @@ class RowAnalysis:
             return "an operand has one value per sample, not per row"
         module = self.gm.get_submodule(str(node.target)) if node.op == "call_module" else None
         first = shape(given[0]) if given else ()
-        return rule(Op(node, out, ins, first, shape(node), self.letters.letter, module))
+        return rule(Op(node, out, ins, first, shape(node), self.letters.axis, module))
 
     def in_place(self, node: fx.Node) -> str | None:
-        """Whether a node writes in place, or its value or what it reads is written in place later."""
+        """Tell whether a node writes in place, or its value or what it reads is written in place later."""
         if (writer := self.written.get(node)) is not None and not writer < node:
             return "it writes in place" if writer is node else f"%{writer.name} writes its value in place"
         read = next((n for n in node.all_input_nodes if n in self.written and self.written[n] > node), None)
@@ -146,11 +146,11 @@ class RowAnalysis:
         """
         layouts = {n: note.layout for n, note in self.notes.items()}
         with torch.no_grad():
-            Trial(self.gm, layouts, self.row_wise, seed).run(*positional(self.gm, inputs))
+            NumericalCheck(self.gm, layouts, self.row_wise, seed).run(*positional(self.gm, inputs))
 
 
 def _operands(node: fx.Node) -> list[fx.Node]:
-    """The tensors among a node's arguments, in order, as often as they are given."""
+    """Return the tensors among a node's arguments, in order, as often as they are given."""
     found: list[fx.Node] = []
 
     def keep(n: fx.Node) -> fx.Node:

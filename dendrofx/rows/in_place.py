@@ -23,7 +23,7 @@ _MAYBE_ITSELF = (aten.type_as, aten.dropout, aten.alpha_dropout, aten.feature_dr
 
 
 def written_in_place(gm: fx.GraphModule) -> dict[fx.Node, fx.Node]:
-    """Every value whose memory some node writes in place, and the last node that does."""
+    """Return every value whose memory some node writes in place, and the last node that does."""
     owner: dict[fx.Node, fx.Node] = {
         n: n for n in gm.graph.nodes
     }  # a node of the same memory, up to one that owns itself
@@ -47,7 +47,7 @@ def _writes(node: fx.Node) -> bool:
 
 
 def _shared(node: fx.Node) -> list[fx.Node]:
-    """The inputs whose memory a node's value may share."""
+    """Return the inputs whose memory a node's value may share."""
     if node.op != "call_function":
         return []
     if not isinstance(node.target, torch._ops.OpOverloadPacket):  # getitem, and what is not known
@@ -58,7 +58,7 @@ def _shared(node: fx.Node) -> list[fx.Node]:
 
 
 def _is_view(packet: Any) -> bool:  # noqa: ANN401
-    """Whether a schema of an op says that its result may be its first argument, or a view of it."""
+    """Tell whether a schema of an op says that its result may be its first argument, or a view of it."""
     schemas = (getattr(packet, name)._schema for name in packet.overloads())
     first = (s.arguments[0] for s in schemas if s.arguments)
     return any(str(a.type) == "Tensor" and a.alias_info is not None for a in first)

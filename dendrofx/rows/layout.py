@@ -23,12 +23,12 @@ SAMPLES, TOKENS, FEATURES, OPAQUE = "b", "t", ".", "?"
 
 
 def has_rows(layout: str) -> bool:
-    """Whether a layout has one sample axis and one token axis, and all others are features."""
+    """Tell whether a layout has one sample axis and one token axis, and all others are features."""
     return layout.count(SAMPLES) == 1 and layout.count(TOKENS) == 1 and OPAQUE not in layout
 
 
 def fixed(layouts: Iterable[str]) -> bool:
-    """Whether no layout counts samples or tokens: weights and constants."""
+    """Tell whether no layout counts samples or tokens: weights and constants."""
     return not set("".join(layouts)) & {SAMPLES, TOKENS, OPAQUE}
 
 
@@ -61,10 +61,10 @@ class Letters:
             self.letter[size] = OPAQUE if both else SAMPLES if size in samples else TOKENS
 
     def of(self, node: fx.Node) -> str:
-        """A node's layout; "?" alone where its tensors differ or an axis cannot be told."""
+        """Return a node's layout; "?" alone where its tensors differ or an axis cannot be told."""
         layouts = {"".join(map(self.axis, sizes)) for sizes in tensors(node)}
         return layouts.pop() if len(layouts) == 1 else "" if not layouts else OPAQUE
 
     def axis(self, size: int | str) -> str:
-        """The letter of one size."""
+        """Return the letter of one size."""
         return FEATURES if isinstance(size, int) else self.letter.get(size, OPAQUE)

@@ -15,12 +15,12 @@ _PRODUCTS = (aten.linear, aten.matmul)
 
 
 def is_product(node: fx.Node) -> bool:
-    """Whether a row-wise node is a product with weights."""
+    """Tell whether a row-wise node is a product with weights."""
     return node.op == "call_module" or (node.op == "call_function" and node.target in _PRODUCTS)
 
 
 def around_products(gm: fx.GraphModule) -> tuple[set[fx.Node], set[fx.Node]]:
-    """Row-wise nodes with a product among their descendants, and those with one among their ancestors; products are in both.
+    """Return row-wise nodes with a product among their descendants, and those with one among their ancestors; products are in both.
 
     What lies between is reached through row-wise nodes alone.
     """
@@ -37,7 +37,7 @@ def around_products(gm: fx.GraphModule) -> tuple[set[fx.Node], set[fx.Node]]:
 
 
 def masked(gm: fx.GraphModule, mask: str, below: set[fx.Node]) -> set[fx.Node]:
-    """Nodes below products that a mask is applied in, and what maps or moves their values alone.
+    """Return nodes below products that a mask is applied in, and what maps or moves their values alone.
 
     Their dead rows hold what the mask says, whatever the rows were: masked_fill(%scores, %mask == 0, -inf).
 

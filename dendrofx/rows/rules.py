@@ -1,6 +1,6 @@
 """One rule per op: does row (b, t) of the output read row (b, t) of the inputs, and nothing else of any sample?
 
-A rule gets the node and its layouts and returns the reason why not, or None when the op is row-wise (`proofs.py`). Layouts are
+A rule gets the node and its layouts and returns the reason why not, or None when the op is row-wise (`op_rules.py`). Layouts are
 definitions (see `layout.py`): rows may begin anywhere, at an input, a position table or the output of attention; only ops need
 a proof. An op without a rule is not row-wise: what draws random numbers or writes in place has none.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from dendrofx.rows import proofs
+from dendrofx.rows import op_rules
 from dendrofx.rows.op import Rule
 
 aten = torch.ops.aten
@@ -35,51 +35,51 @@ ELEMENTWISE = _ops(
 # Ops whose computed integer arguments are sizes, which count samples and tokens anew on live rows; elsewhere (x / tokens) they
 # are values.
 _SIZED: dict[Any, Rule] = {
-    aten.expand: proofs.sized(1, "size", proofs.elementwise),
-    aten.repeat: proofs.sized(1, "repeats", proofs.elementwise),
-    aten.reshape: proofs.sized(1, "shape", proofs.reshapes),
-    aten.flatten: proofs.reshapes,
-    aten.unflatten: proofs.sized(2, "sizes", proofs.reshapes, first=1),
-    aten.slice: proofs.slices,
-    **dict.fromkeys(_ops("zeros ones full"), proofs.sized(0, "size", proofs.makes)),
-    **dict.fromkeys(_ops("new_zeros new_ones new_full"), proofs.sized(1, "size", proofs.makes)),
+    aten.expand: op_rules.sized(1, "size", op_rules.elementwise),
+    aten.repeat: op_rules.sized(1, "repeats", op_rules.elementwise),
+    aten.reshape: op_rules.sized(1, "shape", op_rules.reshapes),
+    aten.flatten: op_rules.reshapes,
+    aten.unflatten: op_rules.sized(2, "sizes", op_rules.reshapes, first=1),
+    aten.slice: op_rules.slices,
+    **dict.fromkeys(_ops("zeros ones full"), op_rules.sized(0, "size", op_rules.makes)),
+    **dict.fromkeys(_ops("new_zeros new_ones new_full"), op_rules.sized(1, "size", op_rules.makes)),
 }
 RULES: dict[Any, Rule] = {
     **_SIZED,
-    **dict.fromkeys(ELEMENTWISE, proofs.elementwise),
-    **dict.fromkeys(_ops("transpose permute unsqueeze movedim swapaxes swapdims t numpy_T mT"), proofs.moves_axes),
-    **dict.fromkeys(_ops("layer_norm rms_norm"), proofs.normalises),
+    **dict.fromkeys(ELEMENTWISE, op_rules.elementwise),
+    **dict.fromkeys(_ops("transpose permute unsqueeze movedim swapaxes swapdims t numpy_T mT"), op_rules.moves_axes),
+    **dict.fromkeys(_ops("layer_norm rms_norm"), op_rules.normalises),
     **dict.fromkeys(
-        _ops("softmax log_softmax logsumexp cumsum cumprod sum mean prod amax amin var std any all"), proofs.over(1)
+        _ops("softmax log_softmax logsumexp cumsum cumprod sum mean prod amax amin var std any all"), op_rules.over(1)
     ),
-    **dict.fromkeys(_ops("argmax argmin select narrow index_select squeeze unbind"), proofs.over(1)),
-    **dict.fromkeys(_ops("sort argsort glu"), proofs.over(1, default=-1)),
-    **dict.fromkeys(_ops("norm linalg_vector_norm split split_with_sizes chunk repeat_interleave"), proofs.over(2)),
-    **dict.fromkeys(_ops("max min"), proofs.extreme),
-    **dict.fromkeys(_ops("constant_pad_nd pad"), proofs.pads),
-    aten.flip: proofs.over(1, "dims"),
-    aten.roll: proofs.over(2, "dims"),
-    aten.topk: proofs.over(2, default=-1),
-    aten.linear: proofs.linear,
-    aten.matmul: proofs.matmul,
-    aten.embedding: proofs.embeds,
-    aten.one_hot: proofs.one_hot,
-    aten.gather: proofs.gathers,
-    aten.cat: proofs.along(1),
-    aten.stack: proofs.stacks,
+    **dict.fromkeys(_ops("argmax argmin select narrow index_select squeeze unbind"), op_rules.over(1)),
+    **dict.fromkeys(_ops("sort argsort glu"), op_rules.over(1, default=-1)),
+    **dict.fromkeys(_ops("norm linalg_vector_norm split split_with_sizes chunk repeat_interleave"), op_rules.over(2)),
+    **dict.fromkeys(_ops("max min"), op_rules.extreme),
+    **dict.fromkeys(_ops("constant_pad_nd pad"), op_rules.pads),
+    aten.flip: op_rules.over(1, "dims"),
+    aten.roll: op_rules.over(2, "dims"),
+    aten.topk: op_rules.over(2, default=-1),
+    aten.linear: op_rules.linear,
+    aten.matmul: op_rules.matmul,
+    aten.embedding: op_rules.embeds,
+    aten.one_hot: op_rules.one_hot,
+    aten.gather: op_rules.gathers,
+    aten.cat: op_rules.along(1),
+    aten.stack: op_rules.stacks,
 }
 SIZED = frozenset(_SIZED)
 
 
 def rule_of(node: fx.Node) -> Rule | None:
-    """The rule of a call, None for an op without one."""
+    """Return the rule of a call, None for an op without one."""
     if node.op == "call_module":
-        return proofs.linear_module
+        return op_rules.linear_module
     return RULES.get(node.target) if node.op == "call_function" else None
 
 
 def is_getitem(node: fx.Node) -> bool:
-    """Whether a node picks one of several tensors."""
+    """Tell whether a node picks one of several tensors."""
     return node.op == "call_function" and node.target is operator.getitem
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ from torch import fx
 
 from dendrofx.errors import InputError
 from dendrofx.graph.shapes import tensors
-from dendrofx.rows import proofs
+from dendrofx.rows import op_rules
 from dendrofx.rows.analysis import RowAnalysis, RowNote
+from dendrofx.rows.difference import ROUNDING, difference
 from dendrofx.rows.layout import FEATURES, OPAQUE, SAMPLES, Letters, fixed
 from dendrofx.rows.op import Op, Rule
 from dendrofx.rows.rules import RULES
@@ -25,7 +27,6 @@ from dendrofx.values.inputs import Inputs
 from dendrofx.values.outputs import flatten
 
 aten = torch.ops.aten
-ROUNDING = 1e-5
 
 
 class SampleLetters(Letters):
@@ -33,24 +34,13 @@ class SampleLetters(Letters):
 
     def __init__(self, gm: fx.GraphModule, mask: str | None = None) -> None:
         super().__init__(gm, mask)
-        samples = {s for s, letter in self.letter.items() if letter in (SAMPLES, OPAQUE)}
-        self.letter = _Letter(samples)
+        self.letter = {s: SAMPLES for s, letter in self.letter.items() if letter in (SAMPLES, OPAQUE)}
 
     def axis(self, size: int | str) -> str:
-        """The letter of one size."""
-        return FEATURES if isinstance(size, int) else self.letter.get(size, OPAQUE)
-
-
-class _Letter(dict[str, str]):
-    """Letters by symbol or expression of symbols."""
-
-    def __init__(self, samples: set[str]) -> None:
-        super().__init__(dict.fromkeys(samples, SAMPLES))
-
-    def get(self, symbol: str, default: Any = None) -> Any:  # noqa: ANN401  (dict's own)
-        if symbol in self:
+        """Return the letter of a size, which may be an expression of symbols."""
+        if size in self.letter:
             return SAMPLES
-        return OPAQUE if set(re.findall(r"\w+", symbol)) & set(self) else FEATURES
+        return OPAQUE if set(re.findall(r"\w+", str(size))) & self.letter.keys() else FEATURES
 
 
 class SampleAnalysis(RowAnalysis):
@@ -69,15 +59,15 @@ class SampleAnalysis(RowAnalysis):
         super().__init__(gm, mask)
 
     def letters_of(self, gm: fx.GraphModule, mask: str | None) -> Letters:
-        """Samples alone."""
+        """Return the letters of samples alone."""
         return SampleLetters(gm, mask)
 
     def has_rows(self, layout: str) -> bool:
-        """Whether a layout has one sample axis, and no axis that mixes samples."""
+        """Tell whether a layout has one sample axis, and no axis that mixes samples."""
         return layout.count(SAMPLES) == 1 and OPAQUE not in layout
 
     def judge(self, node: fx.Node) -> RowNote:
-        """One node; its inputs have been judged."""
+        """Judge a node whose inputs have been judged."""
         layout = self.letters.of(node)
         if not node.op.startswith("call_"):
             return RowNote(layout, False)
@@ -93,27 +83,27 @@ class SampleAnalysis(RowAnalysis):
         return RowNote(layout, reason is None, reason or "")
 
     def is_place(self, node: fx.Node) -> bool:
-        """Whether a value is a sample's own place in the batch: 0, 1, 2, ...; Hugging Face's masks are indexed by it."""
+        """Tell whether a value is a sample's own place in the batch: 0, 1, 2, ...; Hugging Face's masks are indexed by it."""
         counted = node.target is aten.arange and len(node.args) == 1 and self.letters.of(node) == SAMPLES
-        moved = RULES.get(node.target) is proofs.moves_axes and node.all_input_nodes[0] in self.places
+        moved = RULES.get(node.target) is op_rules.moves_axes and node.all_input_nodes[0] in self.places
         if counted or moved:
             self.places.add(node)
         return counted or moved
 
     def misplaced(self, node: fx.Node) -> str | None:
-        """A place may be moved, and used to pick the own sample of a tensor; nothing else may be computed of it."""
+        """Refuse what a place is used for, unless it is moved, or picks the own sample of a tensor."""
         if node in self.places or node.target is aten.index or not any(n in self.places for n in node.all_input_nodes):
             return None
         return "it computes with a sample's place in the batch"
 
     def rule(self, node: fx.Node) -> Rule | None:
-        """The rule of a call."""
+        """Return the rule of a call."""
         if node.target is aten.index and node.op == "call_function":
             return self.indexes
         return SAMPLE_RULES.get(node.target) or super().rule(node) if node.op == "call_function" else super().rule(node)
 
     def indexes(self, op: Op) -> str | None:
-        """`x[place, ...]`: every sample picks from itself."""
+        """Take `x[place, ...]`: every sample picks from itself."""
         picked, index = op.node.args[0], op.node.args[1]
         assert isinstance(picked, fx.Node)
         assert isinstance(index, Sequence)
@@ -122,12 +112,12 @@ class SampleAnalysis(RowAnalysis):
         return None if own and fixed(self.layout(i) for i in others) else "it picks samples by computed places"
 
     def lone(self, ins: Sequence[str]) -> bool:
-        """Values per sample are what this is about."""
+        """Let all pass: values per sample are what this is about."""
         return False
 
     @property
     def refusals(self) -> list[str]:
-        """Why the graph is not independent of the batch, a line per node that is to blame; empty where it is."""
+        """Return why the graph is not independent of the batch, a line per node that is to blame; empty where it is."""
         found = [f"%{n.name} ({self.layout(n)}): {note.reason}" for n, note in self.notes.items() if note.reason]
         found += [
             f"input '{n}' ({layout}) has its samples not on axis 0"
@@ -142,23 +132,23 @@ class SampleAnalysis(RowAnalysis):
         ]
 
     def inputs(self) -> dict[str, str]:
-        """Layouts of the inputs by name."""
+        """Return the layouts of the inputs by name."""
         return {str(n.target): self.layout(n) for n in self.gm.graph.nodes if n.op == "placeholder"}
 
     @property
     def batched(self) -> tuple[str, ...]:
-        """The inputs that carry samples."""
+        """Return the inputs that carry samples."""
         return tuple(name for name, layout in self.inputs().items() if layout.startswith(SAMPLES))
 
     @property
     def shared(self) -> frozenset[str]:
-        """The other inputs, which all samples share."""
+        """Return the other inputs, which all samples share."""
         return frozenset(self.inputs()) - frozenset(self.batched)
 
 
 @torch.no_grad()
 def check_samples(gm: fx.GraphModule, inputs: Inputs, seed: int = 0) -> None:
-    """Try it: a permuted part of the batch alone must give what these samples gave among all.
+    """Try whether it holds: a permuted part of the batch alone must give what these samples gave among all.
 
     Args:
         gm: the module.
@@ -173,37 +163,30 @@ def check_samples(gm: fx.GraphModule, inputs: Inputs, seed: int = 0) -> None:
     whole, form = flatten(inputs.call(gm))
     part, _ = flatten(inputs.take(order).call(gm))
     for name, a, b in zip(form.names, whole, part, strict=True):
-        scale = float(a.double().abs().nan_to_num().max()) if a.numel() else 0.0
         expected = a.index_select(0, order) if a.dim() and len(a) == samples else a
-        if expected.shape != b.shape or not torch.allclose(
-            expected.double(), b.double(), rtol=0, atol=ROUNDING * scale, equal_nan=True
-        ):
+        if expected.shape != b.shape or not difference(expected, b, a) <= ROUNDING:
             raise InputError(f"scope='model': output '{name}' of a sample depends on the other samples of its batch")
 
 
 def _reshapes(op: Op) -> str | None:
-    """Whatever happens within a sample, as long as samples stay on axis 0."""
+    """Take whatever happens within a sample, as long as samples stay on axis 0."""
     if op.ins[0].startswith(SAMPLES) and op.out.startswith(SAMPLES):
         return None
     return f"reshaping {op.ins[0]} to {op.out} may move values across samples"
 
 
 def _product(op: Op) -> str | None:
-    """Matrix products of each sample on its own: samples are in no axis of the matrices, but in rows of the first."""
+    """Take matrix products of each sample on its own: samples are in no axis of the matrices, but in rows of the first."""
     first, *others = op.ins
     if fixed(others):
         return f"it sums over axis '{SAMPLES}'" if first.endswith(SAMPLES) else None
     if any(SAMPLES in layout[-2:] for layout in op.ins):
         return "samples are multiplied with each other"
-    return proofs.elementwise(Op(op.node, op.out, tuple(i[:-2] + FEATURES * 2 for i in op.ins), *_rest(op)))
-
-
-def _rest(op: Op) -> tuple[Any, Any, Any]:
-    return op.first, op.result, op.letter
+    return op_rules.elementwise(replace(op, ins=tuple(i[:-2] + FEATURES * 2 for i in op.ins)))
 
 
 def _leading(op: Op) -> str | None:
-    """Convolutions, pools and norms of [samples, channels, ...] with fixed weights."""
+    """Take convolutions, pools and norms of [samples, channels, ...] with fixed weights."""
     return None if op.ins[0].startswith(SAMPLES) and fixed(op.ins[1:]) else f"samples are not on axis 0 of {op.ins[0]}"
 
 
@@ -213,7 +196,7 @@ def _batch_norm(op: Op) -> str | None:
 
 def _slices(op: Op) -> str | None:
     axis = op.ins[0][op.argument(1, "dim", 0)]
-    return proofs.slices(op) if axis == SAMPLES else None
+    return op_rules.slices(op) if axis == SAMPLES else None
 
 
 SAMPLE_RULES: dict[Any, Rule] = {

@@ -12,7 +12,7 @@ from dendrofx.graph.capture import capture
 from dendrofx.graph.show import graph_text
 from dendrofx.graph.sites import Refusal
 from dendrofx.passes import Change, Pass, PassResult, run_passes
-from dendrofx.passes.base import graph_name, noted
+from dendrofx.passes.places import graph_name, noted
 from dendrofx.values.meta import Note
 from tests.check import assert_same_graph, assert_same_output, five_passes
 from tests.models import Mlp, NoBlock, Residual

@@ -3,20 +3,17 @@
 import pytest
 
 from dendrofx.errors import PassError
-from dendrofx.graph.capture import capture
 from dendrofx.graph.show import graph_text
 from dendrofx.passes import MarkRows
 from dendrofx.rows.analysis import RowAnalysis
-from dendrofx.values.inputs import Inputs
 from dendrofx.values.meta import ROWS
 from tests.check import assert_same_output
-from tests.models import Mlp
-from tests.rows.models import Decoder, encoder, padded, two_sequences
+from tests.rows.models import Decoder, encoder, padded, symbolic, two_sequences
 
 
 def test_every_node_carries_its_verdict() -> None:
     model, example = encoder(), padded([5, 2, 3], 5)
-    gm = capture(model, Inputs.of(example), shapes=True)
+    gm = symbolic(model, example)
     before = graph_text(gm)
     result = MarkRows()(gm)
     assert not result.modified
@@ -27,21 +24,14 @@ def test_every_node_carries_its_verdict() -> None:
 
 
 def test_rows_are_those_of_the_mask() -> None:
-    model = Decoder().eval().requires_grad_(False)
-    gm = capture(model, Inputs.of(two_sequences()), shapes=True)
+    gm = symbolic(Decoder(), two_sequences())
     marked = {n.name: n.meta[ROWS].layout for n in MarkRows("source_mask")(gm).graph_module.graph.nodes}
     assert (marked["target"], marked["source"], marked["source_mask"]) == ("b?.", "bt.", "bt")
     assert str(MarkRows("source_mask")) == "MarkRows(mask='source_mask')"
 
 
-def test_a_graph_without_symbolic_shapes() -> None:
-    with pytest.raises(PassError, match=r"^the graph has no symbolic shapes: capture it with shapes=True$"):
-        MarkRows()(capture(Mlp().eval()))
-
-
 def test_claim_every_node_has_a_verdict() -> None:
-    gm = capture(encoder(), Inputs.of(padded([5, 2], 5)), shapes=True)
-    MarkRows()(gm)
+    gm = MarkRows()(symbolic(encoder(), padded([5, 2], 5))).graph_module
     del next(n for n in gm.graph.nodes if n.op == "call_module").meta[ROWS]
     with pytest.raises(PassError, match=r"^%layers_0_attention_query has no verdict$"):
         MarkRows().ensures(gm)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import dendrofx
 from dendrofx import LowRank, Plan, PlanError
 from dendrofx.plan.entries import DeadRowsPlan
 from tests.check import OTHER_GEMM
-from tests.padded import MLP, OPTIONS, assert_lossless, batches, inputs, live, replayed, rows_model, statuses
+from tests.padded import MLP, OPTIONS, Rows, assert_lossless, batches, inputs, live, replayed, rows_model, statuses
+
+LIMIT = 0.05
 
 
 def deviations(model: nn.Module, made: nn.Module, given: dict[str, Tensor]) -> Tensor:
@@ -24,29 +27,39 @@ def deviations(model: nn.Module, made: nn.Module, given: dict[str, Tensor]) -> T
     return far
 
 
+EXAMPLE_LENGTHS = [9, 4, 7]
+
+
+@cache
+def made(kind: str) -> tuple[Rows, Any, dict[str, Any]]:
+    """A model, what became of it on live rows, "live" alone or "routed", and what it was made from."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if kind == "live":
+            model, example = rows_model(), inputs(EXAMPLE_LENGTHS)
+            return model, live(model, example), {"example_inputs": example}
+        model, data = rows_model(0.3), batches(20)
+        options = {**OPTIONS, "light": LowRank(16), "max_deviation": LIMIT, "tune_seconds": 0, "decide": False}
+        return model, dendrofx.transform(model, calibration=data, **options), {"calibration": data}
+
+
 # --------------------------------------------------------------------------------------------------------- replaying
 
 
-def test_live_rows_alone_are_replayed(tmp_path: Path) -> None:
-    model, example = rows_model(), inputs([9, 4, 7])
-    made = live(model, example)
-    again = replayed(model, made, tmp_path, example_inputs=example)
-    given = inputs([3, 9])
-    assert_lossless(model, again, given, given["mask"] != 0)
-
-
-def test_routed_sites_on_live_rows_are_replayed(tmp_path: Path) -> None:
-    model, data = rows_model(0.3), batches()
-    made = dendrofx.transform(model, calibration=data, max_deviation=0.05, tune_seconds=0, decide=False, **OPTIONS)
-    assert statuses(made.plan)[MLP] == "routed"
-    replayed(model, made, tmp_path, calibration=data)
+@pytest.mark.parametrize("kind", ["live", "routed"])
+def test_a_replay_is_the_same(kind: str, tmp_path: Path) -> None:
+    model, routed, source = made(kind)
+    assert (statuses(routed.plan)[MLP] == "routed") is (kind == "routed")
+    again = replayed(model, routed, tmp_path, **source)
+    if kind == "live":
+        given = inputs([3, 9])
+        assert_lossless(model, again, given, given["mask"] != 0)
 
 
 def test_a_replay_takes_inputs_to_verify_the_mask_on() -> None:
-    model = rows_model()
-    plan = live(model, inputs([9, 4])).plan
+    model, routed, _ = made("live")
     with pytest.raises(dendrofx.InputError, match=r"^dead_rows='mask' is verified on inputs"):
-        dendrofx.transform(model, plan=plan)
+        dendrofx.transform(model, plan=routed.plan)
 
 
 @pytest.mark.parametrize("dead_rows", [
@@ -69,15 +82,14 @@ def test_dead_rows_that_cannot_be_read(dead_rows: Any, tmp_path: Path) -> None:
 
 
 def test_decided_anew_elsewhere_dead_rows_are_tried_again() -> None:
-    model, example = rows_model(), inputs([9, 4])
-    plan = live(model, example, "mask").plan
-    assert plan.origin is not None
+    model, routed, source = made("live")
+    plan = routed.plan
     there = replace(
         plan, origin=replace(plan.origin, cpu="Z80"), dead_rows=DeadRowsPlan("mask", "refused", "slow there")
     )
     with pytest.raises(PlanError, match="made on another machine"):
-        dendrofx.transform(model, example, plan=there)
-    again = dendrofx.transform(model, example, plan=there, redecide=True, tune_seconds=0).plan
+        dendrofx.transform(model, plan=there, **source)
+    again = dendrofx.transform(model, plan=there, redecide=True, tune_seconds=0, **source).plan
     assert again.dead_rows == plan.dead_rows
     assert again.max_deviation == 0
 
@@ -86,36 +98,25 @@ def test_decided_anew_elsewhere_dead_rows_are_tried_again() -> None:
 
 
 def test_sites_that_are_routed_on_live_rows_keep_the_budget_on_other_samples() -> None:
-    model, limit = rows_model(0.3), 0.05
-    made = dendrofx.transform(
-        model,
-        calibration=batches(20),
-        max_deviation=limit,
-        tune_seconds=0,
-        decide=False,
-        **{**OPTIONS, "light": LowRank(16)},
-    )
-    (site, _) = made.plan.sites
-    assert site.status == "routed"
-    assert made.plan.dead_rows is not None
-    assert made.plan.dead_rows.status == "live"
-    assert made.plan.deviation is not None
-    assert 0 < made.plan.deviation <= limit
-    far = torch.cat([deviations(model, made, given) for given in batches(20)])
-    assert 0 < float(far.mean()) <= limit
+    model, routed, _ = made("routed")
+    assert routed.plan.dead_rows.status == "live"
+    assert 0 < routed.plan.deviation <= LIMIT
+    far = torch.cat([deviations(model, routed, given) for given in batches(20)])
+    assert 0 < float(far.mean()) <= LIMIT
 
 
 def test_routed_sites_see_live_rows_alone() -> None:
-    model = rows_model(0.3)
-    made = dendrofx.transform(
-        model, calibration=batches(), max_deviation=0.05, tune_seconds=0, decide=False, sites=MLP, **OPTIONS
-    )
+    model, routed, _ = made("routed")
     given = inputs([9, 3, 4])
-    output, counts = made.forward_counted(**given)
+    output, counts = routed.forward_counted(**given)
     assert counts["dead rows"]["live_rows"] == 16
     assert counts[MLP]["rows"] == 16
     other = {**given, "x": torch.where((given["mask"] == 0)[..., None], 1e4, given["x"])}
-    assert torch.equal(made(**other), output)
-    dendrofx.set_tolerances(made, dict.fromkeys(dendrofx.tolerances(made), 0.0))
-    assert_lossless(model, made, given, given["mask"] != 0)
-    torch.testing.assert_close(dendrofx.script(made)(**given), made(**given), **OTHER_GEMM)
+    assert torch.equal(routed(**other), output)
+    torch.testing.assert_close(dendrofx.script(routed)(**given), output, **OTHER_GEMM)
+    kept = {name: float(t) for name, t in dendrofx.tolerances(routed).items()}
+    try:
+        dendrofx.set_tolerances(routed, dict.fromkeys(kept, 0.0))
+        assert_lossless(model, routed, given, given["mask"] != 0)
+    finally:
+        dendrofx.set_tolerances(routed, kept)

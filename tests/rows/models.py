@@ -1,14 +1,43 @@
-"""A small encoder with a mask, in the forms that tests of live rows need, and its inputs."""
+"""Models with a mask that tests of live rows need, and their inputs: functions of rows, and a small encoder."""
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+
+from dendrofx.graph.capture import capture
+from dendrofx.values.inputs import Inputs
 
 WIDTH, HEADS, VOCABULARY = 8, 2, 11
 Form = Literal["sdpa", "eager"]
+
+
+class OfRows(nn.Module):
+    """A function of x, f32[batch, tokens, 8], and a mask, that finds its layers here; those named alone are Linears."""
+
+    def __init__(self, function: Callable[..., Any], *linears: str, **layers: nn.Module) -> None:
+        super().__init__()
+        self.function = function
+        for name, layer in {**{n: nn.Linear(WIDTH, WIDTH) for n in linears}, **layers}.items():
+            self.add_module(name, layer)
+        self.eval().requires_grad_(False)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Any:
+        return self.function(self, x, mask)
+
+
+def ragged(lengths: tuple[int, ...] = (3, 4, 1), tokens: int = 4) -> dict[str, Tensor]:
+    """For `OfRows`, with samples of these lengths."""
+    mask = torch.arange(tokens) < torch.tensor(lengths)[:, None]
+    return {"x": torch.randn(*mask.shape, WIDTH), "mask": mask.long()}
+
+
+def symbolic(model: nn.Module, example: Any) -> fx.GraphModule:
+    """Captured with symbolic shapes."""
+    return capture(model.eval().requires_grad_(False), Inputs.of(example), shapes=True)
 
 
 class Attention(nn.Module):

@@ -6,20 +6,21 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from dendrofx.runtime.attention import AttentionPlan, attend_rows, plan_attention
 from dendrofx.runtime.live import LiveRows, live_rows, put_rows, take_rows
 from tests.check import OTHER_GEMM
+from tests.padded import ends
 
 HEADS, FEATURES, TOKENS, SCALE, MOST = 3, 4, 6, 0.7, 8
 LENGTHS = {"ragged": [6, 1, 3, 2], "full": [6, 6], "single": [4], "first empty": [0, 2, 3]}
 
 
 def alive_of(lengths: list[int], left: bool = False, tokens: int = TOKENS) -> Tensor:
-    """bool[batch, tokens]."""
-    place, ends = torch.arange(tokens), torch.tensor(lengths)[:, None]
-    return place >= tokens - ends if left else place < ends
+    return ends(lengths, tokens, left)
 
 
 def keys(alive: Tensor) -> Tensor:
@@ -57,9 +58,13 @@ SEEN = {"keys": keys, "causal": causal, "window": window, "per head": per_head}
 AS = {"bool": lambda seen: seen, "inf": additive(-torch.inf), "min": additive(-3.4e38), "alibi": alibi}
 
 
+def as_it_is(function: Any) -> Any:
+    return function
+
+
 @pytest.fixture(params=["eager", "scripted"])
 def ready(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
-    return torch.jit.script if request.param == "scripted" else lambda function: function
+    return torch.jit.script if request.param == "scripted" else as_it_is
 
 
 def heads(batch: int, tokens: int = TOKENS) -> list[Tensor]:
@@ -77,27 +82,41 @@ def attended(
     return plan, put_rows(live, rows, 0, 2)
 
 
-def assert_equal_on(alive: Tensor, got: Tensor, wanted: Tensor) -> None:
-    torch.testing.assert_close(got.transpose(1, 2)[alive], wanted.transpose(1, 2)[alive], **OTHER_GEMM)
+def assert_equal_on(alive: Tensor, got: Tensor, wanted: Tensor, **tolerance: float) -> None:
+    given = tolerance or OTHER_GEMM
+    torch.testing.assert_close(got.transpose(1, 2)[alive], wanted.transpose(1, 2)[alive], **given)
 
 
-@pytest.mark.parametrize("seen", SEEN)
-@pytest.mark.parametrize("form", AS)
-@pytest.mark.parametrize("lengths", ["ragged", "full", "single"])
-@pytest.mark.parametrize("left", [False, True])
-def test_equal_to_the_padded_form(ready: Callable[[Any], Any], seen: str, form: str, lengths: str, left: bool) -> None:
-    alive = alive_of(LENGTHS[lengths], left)
-    mask, qkv = AS[form](SEEN[seen](alive)), heads(len(alive))
-    plan, got = attended(ready, qkv, mask, live_rows(alive, False))
-    assert plan.packed
-    assert_equal_on(alive, got, F.scaled_dot_product_attention(*qkv, mask, scale=SCALE))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(
+    st.sampled_from(sorted(SEEN)),
+    st.sampled_from(sorted(AS)),
+    st.lists(st.integers(0, TOKENS), min_size=1, max_size=5),
+    st.booleans(),
+    st.integers(1, 3 * TOKENS),
+    st.booleans(),
+)
+def test_equal_to_the_padded_form(
+    dtype: torch.dtype, seen: str, form: str, lengths: list[int], left: bool, most: int, scripted: bool
+) -> None:
+    """Of any type, with a mask of another type too, which torch's own op does not take; in chunks of any size."""
+    alive, ready = alive_of(lengths, left), torch.jit.script if scripted else as_it_is
+    mask, qkv = AS[form](SEEN[seen](alive)), [x.to(dtype) for x in heads(len(alive))]
+    plan, got = attended(ready, qkv, mask, live_rows(alive, False), most)
+    assert plan.packed or 0 in lengths
+    assert got.dtype == dtype
+    wide = mask if mask.dtype == torch.bool else mask.double()
+    wanted = F.scaled_dot_product_attention(*(x.double() for x in qkv), wide, scale=SCALE)
+    allowed = 4 * torch.finfo(dtype).eps * float(wanted.transpose(1, 2)[alive].abs().max()) if alive.any() else 0.0
+    assert_equal_on(alive, got.double(), wanted, rtol=0, atol=allowed)
 
 
 @pytest.mark.parametrize("most", [1, 6, 100])
 def test_equal_in_chunks_of_any_size(most: int) -> None:
     alive = alive_of(LENGTHS["ragged"])
     qkv, mask = heads(4), additive(-1e30)(keys(alive))
-    plan, got = attended(lambda f: f, qkv, mask, live_rows(alive, False), most)
+    plan, got = attended(as_it_is, qkv, mask, live_rows(alive, False), most)
     assert plan.sizes == {1: [6, 1, 3, 2], 6: [6, 6], 100: [12]}[most]
     assert [m.numel() > 0 for m in plan.masks] == {1: [False] * 4, 6: [False, True], 100: [True]}[most]
     assert_equal_on(alive, got, F.scaled_dot_product_attention(*qkv, mask, scale=SCALE))
@@ -178,23 +197,6 @@ def test_scores_that_a_mask_does_not_outweigh_are_refused(ready: Callable[[Any],
     attended(ready, [large * q, large * k, v], AS["min"](keys(alive)), rows)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("form", AS)
-@pytest.mark.parametrize("lengths", LENGTHS)
-def test_types(ready: Callable[[Any], Any], dtype: torch.dtype, form: str, lengths: str) -> None:
-    """With a mask of another type too, which torch's own op does not take."""
-    alive, low = alive_of(LENGTHS[lengths]), AS[form]
-    mask, qkv, rows = low(per_head(alive)), [x.to(dtype) for x in heads(len(alive))], live_rows(alive, False)
-    plan = ready(plan_attention)(mask, rows, MOST)
-    live = ready(attend_rows)(*(take_rows(x, rows, 0, 2) for x in qkv), mask, plan, rows, SCALE)
-    assert live.dtype == dtype
-    wide = mask if mask.dtype == torch.bool else mask.double()
-    wanted = F.scaled_dot_product_attention(*(x.double() for x in qkv), wide, scale=SCALE)
-    allowed = 4 * torch.finfo(dtype).eps * float(wanted.abs().max())
-    got = put_rows(live, rows, 0, 2).double()
-    torch.testing.assert_close(got.transpose(1, 2)[alive], wanted.transpose(1, 2)[alive], rtol=0, atol=allowed)
-
-
 @pytest.mark.parametrize("batch", [0, 1])
 def test_no_samples_and_one_token(ready: Callable[[Any], Any], batch: int) -> None:
     qkv, alive = heads(batch, 1), torch.ones(batch, 1, dtype=torch.bool)
@@ -211,9 +213,9 @@ def test_no_sample_depends_on_another() -> None:
     """Two by two they share a chunk; when one changes, the others' bits must stay."""
     alive = alive_of(LENGTHS["ragged"])
     qkv, mask, rows = heads(4), additive(-1e30)(keys(alive)), live_rows(alive, False)
-    plan, before = attended(lambda f: f, qkv, mask, rows)
+    plan, before = attended(as_it_is, qkv, mask, rows)
     assert plan.sizes == [7, 5]
-    after = attended(lambda f: f, changed(qkv, 2, 50 * torch.randn(4, HEADS, TOKENS, FEATURES)), mask, rows)[1]
+    after = attended(as_it_is, changed(qkv, 2, 50 * torch.randn(4, HEADS, TOKENS, FEATURES)), mask, rows)[1]
     others = [0, 1, 3]
     assert torch.equal(before[others], after[others])
     assert not torch.equal(before[2], after[2])

@@ -4,11 +4,10 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from dendrofx.graph.capture import capture
 from dendrofx.graph.shapes import Shape, shape, tensors, value_shapes
 from dendrofx.rows.layout import Letters, fixed, has_rows
-from dendrofx.values.inputs import Inputs
 from dendrofx.values.meta import SHAPES
+from tests.rows.models import symbolic
 
 
 def graph(**sizes: Shape) -> fx.GraphModule:
@@ -25,57 +24,34 @@ def layouts(gm: fx.GraphModule, mask: str | None = None) -> dict[str, str]:
     return {n.name: letters.of(n) for n in gm.graph.nodes if n.op != "output"}
 
 
-def test_ids_and_their_mask() -> None:
-    assert layouts(graph(ids=("b", "t"), mask=("b", "t"))) == {"ids": "bt", "mask": "bt"}
+SOURCE: dict[str, Shape] = {"source": ("b", "s", 8), "target": ("b", "t", 8), "target_mask": ("b", "t")}
+UNCOMPARED: dict[str, Shape] = {"x": ("b", "t", 8), "mask": ("b2", "t2")}
+IMAGE: dict[str, Shape] = {"image": ("b", 3, 32, 32), "labels": ("n",), "x": ("b", "t", 8)}
+# What it shows, the inputs, the mask, and the layouts of the inputs in order.
+GRAPHS: list[tuple[str, dict[str, Shape], str | None, str]] = [
+    ("ids and their mask", {"ids": ("b", "t"), "mask": ("b", "t")}, None, "bt bt"),
+    # a model need not compare the lengths of its inputs; calls do
+    ("samples counted by several symbols", {"ids": ("b", "t"), "mask": ("b2", "t")}, None, "bt bt"),
+    # no mask of the source says which rows of the target are dead
+    ("tokens of one sequence only", SOURCE, None, "bt. b?. b?"),
+    ("tokens of the mask's sequence", SOURCE, "target_mask", "b?. bt. bt"),
+    # it can only mean the one sequence that there is; with two there is no telling
+    ("a mask never compared with its rows", {**UNCOMPARED, "positions": ("b", "t")}, "mask", "bt. bt bt"),
+    ("a mask never compared with either", {**UNCOMPARED, "y": ("b", "u")}, "mask", "b?. bt b?"),
+    ("no mask: the first input with both", IMAGE, None, "b... ? bt."),
+    ("a mask elsewhere: the same", IMAGE, "elsewhere", "b... ? bt."),
+    ("one symbol for both", {"x": ("n", "n")}, None, "??"),
+    ("tokens are samples elsewhere", {"x": ("b", "t"), "y": ("t", "u")}, None, "b? ??"),
+    ("twice samples", {"x": ("b", "t"), "y": ("b", "b")}, None, "bt bb"),
+    ("one batch", {"x": (4, "t")}, None, ".t"),
+    ("one length", {"x": ("b", 7)}, None, "b."),
+    ("a multiple", {"x": ("b", "2*t")}, None, "bt"),
+]
 
 
-def test_samples_may_be_counted_by_several_symbols() -> None:
-    """A model need not compare the lengths of its inputs; calls do."""
-    assert layouts(graph(ids=("b", "t"), mask=("b2", "t"))) == {"ids": "bt", "mask": "bt"}
-
-
-def test_tokens_of_one_sequence_only() -> None:
-    """No mask of the source says which rows of the target are dead."""
-    gm = graph(source=("b", "s", 8), target=("b", "t", 8), target_mask=("b", "t"))
-    assert layouts(gm) == {"source": "bt.", "target": "b?.", "target_mask": "b?"}
-    assert layouts(gm, "target_mask") == {"source": "b?.", "target": "bt.", "target_mask": "bt"}
-
-
-def test_a_mask_that_the_model_never_compares_with_its_rows() -> None:
-    """It can only mean the one sequence that there is; with two there is no telling."""
-    gm = graph(x=("b", "t", 8), mask=("b2", "t2"), positions=("b", "t"))
-    assert layouts(gm, "mask") == {"x": "bt.", "mask": "bt", "positions": "bt"}
-    gm = graph(x=("b", "t", 8), mask=("b2", "t2"), y=("b", "u"))
-    assert layouts(gm, "mask") == {"x": "b?.", "mask": "bt", "y": "b?"}
-
-
-@pytest.mark.parametrize("mask", ["elsewhere", None])
-def test_without_such_a_mask_the_first_input_with_both_counts(mask: str | None) -> None:
-    gm = graph(image=("b", 3, 32, 32), labels=("n",), x=("b", "t", 8))
-    assert layouts(gm, mask) == {"image": "b...", "labels": "?", "x": "bt."}
-
-
-@pytest.mark.parametrize(
-    ("sizes", "expected"),
-    [
-        ({"x": ("n", "n")}, {"x": "??"}),
-        ({"x": ("b", "t"), "y": ("t", "u")}, {"x": "b?", "y": "??"}),
-        ({"x": ("b", "t"), "y": ("b", "b")}, {"x": "bt", "y": "bb"}),
-        ({"x": (4, "t")}, {"x": ".t"}),
-        ({"x": ("b", 7)}, {"x": "b."}),
-        ({"x": ("b", "2*t")}, {"x": "bt"}),
-    ],
-    ids=[
-        "one symbol for both",
-        "tokens are samples elsewhere",
-        "twice samples",
-        "one batch",
-        "one length",
-        "a multiple",
-    ],
-)
-def test_what_one_symbol_can_tell(sizes: dict[str, Shape], expected: dict[str, str]) -> None:
-    assert layouts(graph(**sizes)) == expected
+@pytest.mark.parametrize(("sizes", "mask", "expected"), [g[1:] for g in GRAPHS], ids=[g[0] for g in GRAPHS])
+def test_layouts_of_inputs(sizes: dict[str, Shape], mask: str | None, expected: str) -> None:
+    assert list(layouts(graph(**sizes), mask).values()) == expected.split()
 
 
 def test_several_tensors_need_one_layout() -> None:
@@ -116,9 +92,7 @@ class Doubled(nn.Module):
 
 def test_letters_of_an_export() -> None:
     """Batch, tokens and width are all 4; the channels are no symbol though export keeps them as one."""
-    model = Doubled().eval().requires_grad_(False)
-    example = Inputs.of({"image": torch.randn(4, 3, 4), "x": torch.randn(4, 4, 4)})
-    gm = capture(model, example, shapes=True)
+    gm = symbolic(Doubled(), {"image": torch.randn(4, 3, 4), "x": torch.randn(4, 4, 4)})
     found = layouts(gm)
     wanted = {"image": "b.?", "conv1d": "b.?", "mean": "b.", "x": "bt.", "add": "bt."}
     assert {name: found[name] for name in wanted} == wanted

@@ -22,19 +22,18 @@ from dendrofx.errors import InputError
 from dendrofx.graph.capture.variants import variants
 from dendrofx.graph.show import first_line
 from dendrofx.rows.analysis import RowAnalysis
+from dendrofx.rows.difference import ROUNDING, difference
 from dendrofx.rows.layout import SAMPLES, TOKENS
 from dendrofx.values import numerics
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.masks import EMPTY, PATTERNS, live_of, patterns
 from dendrofx.values.outputs import flatten
 
-# Of float32. When dead rows change, live ones do not even round in another way: it holds for every type.
-ROUNDING = numerics.ROUNDING[torch.float32]
 ANY, RIGHT, LEFT = "any", "right", "left"
 GUESSED = ". The example has no padding, so how it is marked is a guess: pass inputs with padding"
 
 
-class Contract:
+class MaskCheck:
     """The contract of one mask.
 
     Args:
@@ -44,7 +43,7 @@ class Contract:
 
     def __init__(self, dead_rows: str, example: Inputs) -> None:
         self.dead_rows, self.example = dead_rows, example
-        self.name, self.inverted = dead_rows.removeprefix("~"), dead_rows.startswith("~")
+        self.name, self.inverted = mask_of(dead_rows)
 
     def check(self, gm: fx.GraphModule, analysis: RowAnalysis) -> str:
         """Change what dead rows hold, and compare the outputs of a graph with all rows.
@@ -68,15 +67,15 @@ class Contract:
         )
 
     def hint(self, gm: fx.GraphModule, analysis: RowAnalysis) -> str:
-        """What to do about a contract that does not hold."""
+        """Return what to do about a contract that does not hold."""
         other = self.name if self.inverted else f"~{self.name}"
-        if not Contract(other, self.example).broken(gm, analysis, ANY):
+        if not MaskCheck(other, self.example).broken(gm, analysis, ANY):
             return f". It holds for the inverted mask: pass dead_rows={other!r}"
         step = ". The model lets padding reach its outputs (a pooling over all tokens, say): transform the part before that"
         return step if bool((self.mask != 0).any() & (self.mask == 0).any()) else f"{step}{GUESSED}"
 
     def broken(self, gm: fx.GraphModule, analysis: RowAnalysis, side: str) -> list[str]:
-        """What breaks the contract for padding on a side: outputs that move, each with how far, or a mask that is refused."""
+        """Return what breaks the contract for padding on a side: outputs that move and how far, or a mask that is refused."""
         generator = torch.Generator().manual_seed(0)
         layouts = {str(n.target): analysis.layout(n) for n in gm.graph.nodes if n.op == "placeholder"}
         worst: dict[str, float] = {}
@@ -96,7 +95,7 @@ class Contract:
         return [f"output '{k}' moves by {v:.2g} of its largest value" for k, v in worst.items() if not v <= ROUNDING]
 
     def run(self, gm: fx.GraphModule, inputs: Inputs, what: str) -> Any:  # noqa: ANN401
-        """The graph's output, or why it rejects a variant of the example: other sizes and masks than the model is made for."""
+        """Return the graph's output, or why it rejects a variant of the example whose sizes or masks it is not made for."""
         try:
             return inputs.call(gm)
         except Exception as error:
@@ -105,7 +104,7 @@ class Contract:
             return first_line(error)
 
     def compare(self, captured: fx.GraphModule, live: fx.GraphModule, side: str) -> float:
-        """The largest difference of an output on live rows from that on all rows, relative to its largest value.
+        """Return the largest difference of an output on live rows from that on all rows, relative to its largest value.
 
         Raises:
             InputError: more than rounding; names the output and the inputs.
@@ -136,23 +135,28 @@ class Contract:
 
     @property
     def mask(self) -> Tensor:
-        """The example's own."""
+        """Return the example's own."""
         return cast(Tensor, dict(self.example.kwargs)[self.name])
 
     def variants(self, side: str) -> Iterator[tuple[str, Inputs]]:
-        """The example, its variants and every pattern of its mask, of those whose padding is on a side; each with its name."""
+        """Yield, with its name, the example and all variants and patterns of its mask that have their padding on a side."""
         for what, inputs in chain(variants(self.example), self.patterns()):
             if fits(self.alive(inputs), side):
                 yield what, inputs
 
     def patterns(self) -> Iterator[tuple[str, Inputs]]:
-        """The example with masks of every pattern."""
+        """Yield the example with masks of every pattern."""
         for what, mask in patterns(self.mask, self.inverted):
             yield what, Inputs((), tuple((k, mask if k == self.name else v) for k, v in self.example.kwargs))
 
 
+def mask_of(dead_rows: str) -> tuple[str, bool]:
+    """Return the mask's name, and whether it marks the dead rows: `~padding` -> padding, True."""
+    return dead_rows.removeprefix("~"), dead_rows.startswith("~")
+
+
 def fits(alive: Tensor, side: str) -> bool:
-    """Whether all dead rows of bool[batch, tokens] are on a side of the live ones."""
+    """Tell whether all dead rows of bool[batch, tokens] are on a side of the live ones."""
     steps = alive[:, 1:].int() - alive[:, :-1].int()
     return side == ANY or not bool((steps > 0 if side == RIGHT else steps < 0).any())
 
@@ -164,7 +168,7 @@ def live_mask(mask: Tensor, inverted: bool) -> Tensor:
 
 
 def _with_other_dead_rows(x: Tensor, alive: Tensor, generator: torch.Generator) -> Tensor:
-    """Dead rows replaced: integers by those of random rows, which are valid, floats by noise."""
+    """Return values with other dead rows: integers by those of random rows, which are valid, floats by noise."""
     flat, dead = x.flatten(0, 1).clone(), ~alive.reshape(-1)
     if x.is_floating_point():
         noise = torch.randn(flat.shape, generator=generator, dtype=x.dtype) * (3 * float(x.std(correction=0)) + 1)
@@ -175,14 +179,11 @@ def _with_other_dead_rows(x: Tensor, alive: Tensor, generator: torch.Generator) 
 
 
 def differences(before: object, after: object, alive: Tensor) -> dict[str, float]:
-    """By output, how far what the caller reads of it is apart: live positions of row-shaped outputs, and all of the others."""
+    """Return by output how far apart is what the caller reads: live positions of row-shaped outputs, and all of the others."""
     found = {}
     first, form = flatten(before)
     for name, a, b in zip(form.names, first, flatten(after)[0], strict=True):
         if a.dim() >= 2 and a.shape[:2] == alive.shape:
             a, b = a[alive], b[alive]
-        scale = max(float(a.double().nan_to_num().abs().max()) if a.numel() else 0.0, 1e-30)
-        far = (a.double() - b.double()).abs()
-        far = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, far).nan_to_num(nan=torch.inf)
-        found[name] = float(far.max()) / scale if far.numel() else 0.0
+        found[name] = difference(a, b)
     return found

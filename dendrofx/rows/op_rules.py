@@ -23,7 +23,7 @@ _WHOLE = 2**63 - 1  # the end of a slice that has none
 
 
 def elementwise(op: Op) -> str | None:
-    """Broadcasting must pair a row axis with itself or with a size of one."""
+    """Take broadcasting that pairs a row axis with itself or with a size of one."""
     for layout in op.ins:
         for mine, theirs in zip_longest(reversed(layout), reversed(op.out), fillvalue=FEATURES):
             if mine not in (theirs, FEATURES):
@@ -32,12 +32,12 @@ def elementwise(op: Op) -> str | None:
 
 
 def moves_axes(op: Op) -> str | None:
-    """The letters move with their axes."""
+    """Take what moves axes: their letters move with them."""
     return None
 
 
 def sized(index: int, name: str, rule: Rule, first: int | None = None) -> Rule:
-    """An op with a list of sizes, whose computed ones count the axis that they stand for.
+    """Take an op with a list of sizes, whose computed ones count the axis that they stand for.
 
     Args:
         index: of the list among the arguments.
@@ -57,14 +57,14 @@ def sized(index: int, name: str, rule: Rule, first: int | None = None) -> Rule:
 
 
 def reshapes(op: Op) -> str | None:
-    """Features may be split and merged between the row axes, never across one."""
+    """Take what splits and merges features between the row axes, never across one."""
     if _skeleton(op.ins[0], op.first) == _skeleton(op.out, op.result):
         return None
     return f"reshaping {op.ins[0]} to {op.out} moves values across rows"
 
 
 def _skeleton(layout: str, sizes: Shape) -> list[int | str]:
-    """Row axes, and between them how many features: [1, 'b', 1, 't', 384]."""
+    """Return row axes, and between them how many features: [1, 'b', 1, 't', 384]."""
     found: list[int | str] = [1]
     for letter, size in zip(layout, sizes, strict=True):
         if letter == FEATURES:
@@ -75,33 +75,33 @@ def _skeleton(layout: str, sizes: Shape) -> list[int | str]:
 
 
 def makes(op: Op) -> str | None:
-    """A constant, in every row."""
+    """Take a constant, in every row."""
     fill = op.argument(1 if op.node.target is aten.full else 2, "fill_value")
     return "it is filled with a computed value" if isinstance(fill, fx.Node) else None
 
 
 def linear(op: Op) -> str | None:
-    """A product with fixed weights, over the last axis."""
+    """Take a product with fixed weights, over the last axis."""
     if not fixed(op.ins[1:]):
         return "its second operand has rows too"
     return None if op.ins[0].endswith(FEATURES) else f"it sums over axis '{op.ins[0][-1]}'"
 
 
 def linear_module(op: Op) -> str | None:
-    """A call of an `nn.Linear`."""
+    """Take a call of an `nn.Linear`."""
     if type(op.module) is not nn.Linear:
         return f"no rule for {type(op.module).__name__}"
     return "its hooks may read other rows" if has_hooks(op.module) else linear(op)
 
 
 def matmul(op: Op) -> str | None:
-    """A product with fixed weights, or, in every row, of two matrices of features."""
+    """Take a product with fixed weights, or, in every row, of two matrices of features."""
     matrices = all(layout.endswith(FEATURES * 2) for layout in op.ins)
     return elementwise(op) if matrices and len(op.ins) == 2 else linear(op)
 
 
 def normalises(op: Op) -> str | None:
-    """Layer and RMS norms over trailing feature axes."""
+    """Take layer and RMS norms over trailing feature axes."""
     axes = op.ins[0][-len(op.argument(1, "normalized_shape")) :]
     if not fixed(op.ins[1:]):
         return "its weights have rows"
@@ -109,17 +109,17 @@ def normalises(op: Op) -> str | None:
 
 
 def embeds(op: Op) -> str | None:
-    """A fixed table, read by indices."""
+    """Take a fixed table, read by indices."""
     return None if fixed(op.ins[:1]) else "its table has rows"
 
 
 def one_hot(op: Op) -> str | None:
-    """Of a given number of classes; without it, the largest index of all rows decides."""
+    """Take a given number of classes; without it, the largest index of all rows decides."""
     return None if op.argument(1, "num_classes", -1) != -1 else "its width depends on all rows"
 
 
 def over(index: int, name: str = "dim", default: int | None = None) -> Rule:
-    """An op along the dims in one of its arguments, which must all be features; its other tensors are fixed."""
+    """Take an op along the dims in one of its arguments, which must all be features; its other tensors are fixed."""
 
     def rule(op: Op) -> str | None:
         dims = op.argument(index, name, default)
@@ -135,19 +135,19 @@ def over(index: int, name: str = "dim", default: int | None = None) -> Rule:
 
 
 def extreme(op: Op) -> str | None:
-    """`max` and `min`: of two tensors, or along a dim."""
+    """Take `max` and `min` of two tensors, or along a dim."""
     return elementwise(op) if isinstance(op.argument(1, "other"), fx.Node) else over(1)(op)
 
 
 def gathers(op: Op) -> str | None:
-    """Features picked by indices of the same row."""
+    """Take features that are picked by indices of the same row."""
     if len(set(op.ins)) != 1:
         return f"it picks from {op.ins[0]} by indices laid out {op.ins[-1]}"
     return along(1)(op)
 
 
 def along(index: int) -> Rule:
-    """Like layouts, along features: `cat`, `gather`."""
+    """Take values of one layout, along features: `cat`, `gather`."""
 
     def rule(op: Op) -> str | None:
         if len(set(op.ins)) != 1:
@@ -159,12 +159,12 @@ def along(index: int) -> Rule:
 
 
 def stacks(op: Op) -> str | None:
-    """Like layouts, along a new axis."""
+    """Take values of one layout, along a new axis."""
     return None if len(set(op.ins)) == 1 else f"it stacks {' and '.join(op.ins)}"
 
 
 def slices(op: Op) -> str | None:
-    """Of features, between given numbers; or a row axis from 0 to its own count."""
+    """Take slices of features, between given numbers; or a row axis from 0 to its own count."""
     axis = op.ins[0][op.argument(1, "dim", 0)]
     start, end = op.argument(2, "start") or 0, op.argument(3, "end", _WHOLE)
     if axis == FEATURES:
@@ -175,6 +175,6 @@ def slices(op: Op) -> str | None:
 
 
 def pads(op: Op) -> str | None:
-    """At trailing feature axes."""
+    """Take padding of trailing feature axes."""
     axes = op.ins[0][-(len(op.argument(1, "pad")) // 2) :]
     return None if set(axes) <= {FEATURES} else f"it pads axes '{axes}'"

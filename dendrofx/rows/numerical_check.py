@@ -14,7 +14,7 @@ from dendrofx.rows.rules import is_getitem
 from dendrofx.values.numerics import rounding
 
 
-class Trial(fx.Interpreter):
+class NumericalCheck(fx.Interpreter):
     """Runs a graph; every row-wise node once more with half of the rows replaced, and with its samples permuted.
 
     Args:
@@ -36,7 +36,7 @@ class Trial(fx.Interpreter):
         self.generator = torch.Generator().manual_seed(seed)
 
     def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401
-        """One node, and its experiments."""
+        """Run a node, and its experiments."""
         value = super().run_node(n)
         if self.row_wise(n) and not is_getitem(n):
             rowed = [i for i in n.all_input_nodes if has_rows(self.layouts[i])]
@@ -60,7 +60,7 @@ class Trial(fx.Interpreter):
         self._compare(n, pairs, "depends on a sample's place in the batch")
 
     def _run_from(self, n: fx.Node, source: Tensor) -> list[Tensor]:
-        """A node's tensors when row i of its inputs is their row `source[i]`."""
+        """Return a node's tensors when row i of its inputs is their row `source[i]`."""
         env = dict(self.env)
         for i in n.all_input_nodes:
             if has_rows(self.layouts[i]) and isinstance(env[i], Tensor):
@@ -83,7 +83,7 @@ def _several(value: Any) -> list[Tensor]:  # noqa: ANN401
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    """Equal up to rounding, as a row's sums may take another order when its neighbours change; the same where not finite."""
+    """Tell whether two values are equal up to rounding (sums of a row may take another order), the same where not finite."""
     allowed = rounding(a.dtype)
     a, b = a.double(), b.double()
     scale = float(a.nan_to_num(0, 0, 0).abs().max()) if a.numel() else 0.0
@@ -91,18 +91,18 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 
 def row_axes(layout: str) -> tuple[int, int]:
-    """Where samples and tokens are counted."""
+    """Return the axes that count samples and tokens."""
     return layout.index(SAMPLES), layout.index(TOKENS)
 
 
 def as_rows(x: Tensor, layout: str) -> Tensor:
-    """[rows, features ...]."""
+    """Return a value as [rows, features ...]."""
     rows: Tensor = x.movedim(row_axes(layout), (0, 1)).flatten(0, 1)
     return rows
 
 
 def from_rows(rows: Tensor, like: Tensor, layout: str) -> Tensor:
-    """The inverse of `as_rows`."""
+    """Undo `as_rows`."""
     axes = row_axes(layout)
     x: Tensor = rows.unflatten(0, [like.size(axis) for axis in axes]).movedim((0, 1), axes)
     return x.contiguous()
