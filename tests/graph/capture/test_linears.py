@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import dendrofx.graph.capture as ways
 from dendrofx.errors import CaptureError
-from dendrofx.graph.capture import Captured, capture
+from dendrofx.graph.capture import Captured, attempts, capture
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.meta import CAPTURE
@@ -91,8 +90,8 @@ def test_a_layer_that_no_other_way_can_open_stays_closed(monkeypatch: pytest.Mon
     def fails(*_: object) -> None:
         raise CaptureError("not today")
 
-    monkeypatch.setattr(ways, "export", fails)
-    monkeypatch.setattr(ways, "trace", fails)
+    monkeypatch.setattr(attempts, "export", fails)
+    monkeypatch.setattr(attempts, "trace", fails)
     gm = capture(nn.Sequential(nn.TransformerEncoderLayer(WIDTH, 2, 32, batch_first=True)).eval(), Inputs.of(X))
     assert gm.meta[CAPTURE].way == "symbolic"
     assert gm.meta[CAPTURE].failed == ("export: not today", "trace: not today")

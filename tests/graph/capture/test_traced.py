@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-import dendrofx.graph.capture as ways
 from dendrofx.errors import CaptureError
+from dendrofx.graph import capture as page
 from dendrofx.graph.capture import Captured, capture
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.light import LowRank
@@ -112,7 +112,7 @@ def test_it_reads_what_the_others_do(kind: str, monkeypatch: pytest.MonkeyPatch)
     model = build().eval()
     inputs = Inputs.of(example)
     wanted = capture(model, inputs)
-    monkeypatch.setattr(ways, "_ways", lambda *_: ("trace",))
+    monkeypatch.setattr(page, "_ways", lambda *_: ("trace",))
     got = capture(model, inputs)
     assert got.meta[CAPTURE].difference == 0
     assert [s.linears for s in find_sites(got)] == [s.linears for s in find_sites(wanted)]
