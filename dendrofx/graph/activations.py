@@ -9,7 +9,7 @@
 | Hardswish  | `nn.Hardswish` | `F.hardswish`           |          | `aten.hardswish` | 1.5                |
 
 Functions, methods and aten operations also with a trailing underscore. The constants are the largest absolute slopes, rounded up;
-`tests/test_activations.py` checks them on a dense grid. An activation that a model composes of smaller operations, such as
+`tests/graph/test_activations.py` checks them on a dense grid. An activation that a model composes of smaller operations, such as
 GPT-2's `gelu_new`, is not recognised: its two Linears are two sites.
 """
 
@@ -30,27 +30,13 @@ LIPSCHITZ: dict[type[nn.Module], float] = {
 }
 
 aten = torch.ops.aten
+# Every function of these names that torch has, also with an underscore.
 _FUNCTIONS: dict[object, type[nn.Module]] = {
-    F.relu: nn.ReLU,
-    F.relu_: nn.ReLU,
-    torch.relu: nn.ReLU,
-    torch.relu_: nn.ReLU,
-    aten.relu: nn.ReLU,
-    aten.relu_: nn.ReLU,
-    F.tanh: nn.Tanh,
-    torch.tanh: nn.Tanh,
-    torch.tanh_: nn.Tanh,
-    aten.tanh: nn.Tanh,
-    aten.tanh_: nn.Tanh,
-    F.gelu: nn.GELU,
-    aten.gelu: nn.GELU,
-    aten.gelu_: nn.GELU,
-    F.silu: nn.SiLU,
-    aten.silu: nn.SiLU,
-    aten.silu_: nn.SiLU,
-    F.hardswish: nn.Hardswish,
-    aten.hardswish: nn.Hardswish,
-    aten.hardswish_: nn.Hardswish,
+    getattr(library, name): kind
+    for kind in LIPSCHITZ
+    for name in (kind.__name__.lower(), f"{kind.__name__.lower()}_")
+    for library in (F, torch, aten)
+    if hasattr(library, name)
 }
 _METHODS: dict[object, type[nn.Module]] = {"relu": nn.ReLU, "relu_": nn.ReLU, "tanh": nn.Tanh, "tanh_": nn.Tanh}
 _ASSIGNMENTS = {operator.setitem, operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.imatmul}

@@ -140,9 +140,7 @@ class _Finder:
             if name not in called and name not in self.gm.meta.get(MERGED, {}):
                 read = reads.get(f"{name}.weight") or reads.get(f"{name}.bias")
                 leaf = next((c for c in sorted(called) if name.startswith(f"{c}.")), None)
-                merged = self.gm.meta.get(MERGED, {}).get(name)
-                reason = self.uncalled(kind, read, leaf) if merged is None else f"computed as a part of '{merged}'"
-                self.refused.append(Refusal(name, reason, read.name if read is not None else None))
+                self.refused.append(Refusal(name, self.uncalled(kind, read, leaf), None if read is None else read.name))
 
     def uncalled(self, kind: str, read: fx.Node | None, leaf: str | None) -> str:
         """Why a Linear of class `kind` is not called: a node reads its weight, or a leaf module has it."""

@@ -69,7 +69,7 @@ class PackedModule:
         graph = fx.Graph()
         made: list[fx.Node] = []
         for op, name, target, args, named, typed, notes in self.nodes:
-            args, named = (_at(part, made) for part in (args, named))
+            args, named = fx.node.map_aggregate((args, named), lambda v: made[v.index] if isinstance(v, _Place) else v)
             target = target.find() if isinstance(target, _Operator) else target
             made.append(graph.create_node(op, target, args, named, name, typed))
             made[-1].meta.update(notes)
@@ -104,17 +104,3 @@ def _target(target: Any) -> Any:  # noqa: ANN401
     if isinstance(target, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
         return _Operator(str(target))
     return target
-
-
-def _at(value: Any, made: list[fx.Node]) -> Any:  # noqa: ANN401
-    """Arguments with nodes at their places."""
-    if isinstance(value, _Place):
-        return made[value.index]
-    if isinstance(value, tuple | list):
-        items = [_at(v, made) for v in value]
-        return items if isinstance(value, list) else type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    if isinstance(value, dict):
-        return {k: _at(v, made) for k, v in value.items()}
-    if isinstance(value, slice):
-        return slice(*(_at(v, made) for v in (value.start, value.stop, value.step)))
-    return value

@@ -79,7 +79,10 @@ class OutputForm:
         return self.kind(made if issubclass(self.kind, Mapping) else made.values())
 
 
-def flatten(value: Any, name: str = "") -> tuple[list[Tensor], OutputForm]:  # noqa: ANN401
+Output = tuple[list[Tensor], OutputForm]
+
+
+def flatten(value: Any, name: str = "") -> Output:  # noqa: ANN401
     """The tensors of an output, in order, and its form.
 
     What holds neither tensors nor plain values, such as a cache object, is left out: see `OutputForm.leaves`.

@@ -16,10 +16,11 @@ from torch import Tensor, fx, nn
 
 from dendrofx.errors import CaptureError
 from dendrofx.graph.activations import is_in_place
-from dendrofx.graph.capture.check import ROUNDING, difference
 from dendrofx.values.calling import CallForm
+from dendrofx.values.difference import difference
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.outputs import flatten
+from dendrofx.values.numerics import rounding
+from dendrofx.values.outputs import Output, flatten
 
 ROOT = "the model"
 _KINDS = ("_forward_pre_hooks", "_forward_hooks")
@@ -60,9 +61,9 @@ def observe(model: nn.Module, form: CallForm, example: Inputs) -> Behaviour:
         output = form.call(model, inputs)
         _refuse_writes(name, example, inputs, versions)
         _refuse_state(name, model, state, weights)
-        first = [t.clone() for t in flatten(output)[0]]
+        first = _cloned(output)
         again = form.call(model, example.copied())
-    if not difference((first, flatten(output)[1]), flatten(again)) <= ROUNDING:
+    if not difference(first, flatten(again)) <= rounding():
         raise CaptureError(
             f"{name} gives another output for the same inputs every time: {_randomness(model, form, example)}"
         )
@@ -144,14 +145,18 @@ def _randomness(model: nn.Module, form: CallForm, example: Inputs) -> str:
     with torch.random.fork_rng(devices=[]):
         for _ in range(2):
             torch.manual_seed(0)
-            output = form.call(model, example.copied())
-            runs.append(([t.clone() for t in flatten(output)[0]], flatten(output)[1]))
-    if difference(*runs) <= ROUNDING:
+            runs.append(_cloned(form.call(model, example.copied())))
+    if difference(*runs) <= rounding():
         return (
             "it draws random numbers (dropout with training=True, torch.rand): a graph is compared with it, and has to give the"
             " same. Turn them off"
         )
     return "it counts its calls, or draws random numbers that are not torch's. Turn that off"
+
+
+def _cloned(output: Any) -> Output:  # noqa: ANN401
+    tensors, form = flatten(output)
+    return [t.clone() for t in tensors], form
 
 
 class _watched:

@@ -21,13 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dendrofx.graph.capture.check import DiffersError, Output, difference
+from dendrofx.graph.capture.check import DiffersError
 from dendrofx.graph.show import first_line
 from dendrofx.values.calling import CallForm
+from dendrofx.values.difference import difference
 from dendrofx.values.guards import broken, equal, independent, is_equality, is_simple
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.numerics import rounding
-from dendrofx.values.outputs import flatten
+from dendrofx.values.outputs import Output, flatten
 
 Axis = tuple[str, int]
 # Of more axes of one size, not every pair is tried.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -32,23 +30,12 @@ class Tracer(fx.Tracer):
     def __init__(self, form: CallForm | None = None) -> None:
         super().__init__(autowrap_functions=() if form is not None else (as_rows, split_rows, restore_rows))
         self.form = form
-        self.thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Torch's own layers as they are, and dendrofx's run-time leaves."""
         if m is self.root or has_own_forward(m):
             return False
         return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
-
-    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:  # noqa: ANN401
-        """A call of a module; those of other threads are passed on, for FX patches all modules while it traces."""
-        own = threading.get_ident() == self.thread
-        return super().call_module(m, forward, args, kwargs) if own else forward(*args, **kwargs)
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:  # noqa: ANN401
-        """A read of a parameter; the same."""
-        own = threading.get_ident() == self.thread
-        return super().getattr(attr, attr_val, parameter_proxy_cache) if own else attr_val
 
     def create_args_for_root(
         self,
@@ -82,7 +69,7 @@ def symbolic_trace(own: nn.Module, model: nn.Module, form: CallForm) -> fx.Graph
         own = nn.Sequential(own).eval()
     tracer = Tracer(form)
     try:
-        with tracing(own):
+        with tracing(own, Tracer):
             graph = tracer.trace(own)
     except Exception as error:
         raise CaptureError(_explain(error, model)) from error

@@ -23,15 +23,15 @@ _MISSING, _A_TENSOR = object(), torch.zeros(())
 
 
 @contextmanager
-def tracing(model: nn.Module) -> Iterator[None]:
-    """Trace `model` inside; torch's remarks beside the errors that it raises are held back.
+def tracing(model: nn.Module, *tracers: type[fx.Tracer]) -> Iterator[None]:
+    """Trace `model` inside, by torch's tracers or others; torch's remarks beside the errors that it raises are held back.
 
     Inside, `len(x)` of a tensor in the model's own code is its size, known when it runs, and not a number fixed now; and
     `isinstance(x, Tensor)` takes a traced value for the tensor that it stands for.
     """
     remarks = logging.getLogger("torch.fx.experimental.symbolic_shapes")
     with _ONE_AT_A_TIME, ExitStack() as stack:
-        for kind in (PythonKeyTracer, _ModuleStackTracer):
+        for kind in (PythonKeyTracer, _ModuleStackTracer, *tracers):
             stack.enter_context(_of_this_thread(kind))
         for namespace in _namespaces(model):
             stack.enter_context(_instead(namespace, "len", length))
