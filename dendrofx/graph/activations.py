@@ -43,7 +43,7 @@ _ASSIGNMENTS = {operator.setitem, operator.iadd, operator.isub, operator.imul, o
 
 
 def activation_of(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
-    """The activation that a graph node applies, as a module without side effects.
+    """Return the activation that a graph node applies, as a module without side effects.
 
     Args:
         node: any node of a captured graph.
@@ -70,12 +70,12 @@ def activation_of(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | N
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether calling a module does more than its forward."""
+    """Return whether calling a module does more than its forward."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def is_transparent(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Whether a node hands its input on unchanged: Identity, and Dropout in eval mode."""
+    """Return whether a node hands its input on unchanged: Identity, and Dropout in eval mode."""
     if node.op == "call_module":
         module = modules[str(node.target)]
         return type(module) in (nn.Identity, nn.Dropout) and not module.training and not has_hooks(module)
@@ -87,7 +87,7 @@ def is_transparent(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
 
 
 def is_in_place(node: fx.Node) -> bool:
-    """Whether a function or method may write into a tensor that it is given."""
+    """Return whether a function or method may write into a tensor that it is given."""
     if node.op not in ("call_function", "call_method"):
         return False
     name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
@@ -98,7 +98,7 @@ def is_in_place(node: fx.Node) -> bool:
 
 
 def _is_custom_write(target: object) -> bool:
-    """Whether an operation from outside torch says that it writes: aten's end in an underscore."""
+    """Return whether an operation from outside torch says that it writes: aten's end in an underscore."""
     if not isinstance(target, torch._ops.OpOverloadPacket) or str(target).startswith("aten."):
         return False
     return any(getattr(target, name)._schema.is_mutable for name in target.overloads())

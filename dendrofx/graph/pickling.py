@@ -65,7 +65,7 @@ class PackedModule:
         return PackedModule(state, tuple(packed(node) for node in gm.graph.nodes), meta)
 
     def unpack(self, kind: type[fx.GraphModule]) -> fx.GraphModule:
-        """The module again, as a `kind`."""
+        """Return the module again, as a `kind`."""
         graph = fx.Graph()
         made: list[fx.Node] = []
         for op, name, target, args, named, typed, notes in self.nodes:
@@ -81,12 +81,12 @@ class PackedModule:
 
 
 def _pack_fields(record: Any) -> Any:  # noqa: ANN401
-    """A dataclass whose plain graph modules are packed; those with a reduction of their own look after themselves."""
+    """Return a dataclass whose plain graph modules are packed; those with a reduction of their own look after themselves."""
     return _changed(record, lambda v: PackedModule.of(v) if _is_plain(v) else v)
 
 
 def _unpack_fields(record: Any) -> Any:  # noqa: ANN401
-    """The dataclass again."""
+    """Return the dataclass again."""
     return _changed(record, lambda v: v.unpack(fx.GraphModule) if isinstance(v, PackedModule) else v)
 
 

@@ -88,7 +88,7 @@ class CallForm:
         return CallForm(name, signature, OutputForm("", kind=dict, parts=parts), tuple(needed), flags(model, signature))
 
     def returning(self, output: Any) -> CallForm:  # noqa: ANN401
-        """Return the same call with the form of its output.
+        """Return this call with the form of its output.
 
         Raises:
             InputError: an output that cannot be put together again from its tensors.
@@ -98,7 +98,7 @@ class CallForm:
         return replace(self, output=form)
 
     def plain(self, inputs: Inputs) -> Inputs:
-        """A caller's inputs as the graph takes them: its tensors by name, flags at their captured values dropped.
+        """Return a caller's inputs as the graph takes them: its tensors by name, flags at their captured values dropped.
 
         Raises:
             InputError: an argument that was not there, or had another value, when the model was captured, or a size that the
@@ -145,7 +145,7 @@ class CallForm:
             raise InputError(f"{self.model} was captured with {self}; {name} {said}")
 
     def _match_parts(self, form: OutputForm, value: Any, found: list[Tensor]) -> None:  # noqa: ANN401
-        """The same for a container."""
+        """Collect the tensors of a container, part by part; see `_match`."""
         own = flatten(value)[1].parts if not isinstance(value, Mapping) else ()
         items = dict(value) if isinstance(value, Mapping) else {k: _part(value, k) for k, _ in own}
         known = {key for key, _ in form.parts}
@@ -172,17 +172,17 @@ class CallForm:
             raise InputError(f"{self.model} was captured with {self} and cannot take {path}={show(value)}: {AGAIN}")
 
     def call(self, model: nn.Module, plain: Inputs) -> Any:  # noqa: ANN401
-        """What a model that is called this way returns for a graph's inputs."""
+        """Return what a model that is called this way returns for a graph's inputs."""
         return self.call_with(model, [dict(plain.kwargs)[name] for name in self.tensors])
 
     def call_with(self, model: nn.Module, tensors: Sequence[Any]) -> Any:  # noqa: ANN401  (the model's output)
-        """The same for its tensors in order."""
+        """Call a model as `call` does, with the tensors in order."""
         bound = self.signature.bind_partial()
         bound.arguments.update(self.given.build(tensors))
         return model(*bound.args, **bound.kwargs)
 
     def restore(self, raw: Any) -> Any:  # noqa: ANN401
-        """What the model would have returned, from what the graph returned."""
+        """Return what the model would have returned, from what the graph returned."""
         if self.output is None:
             return raw
         if self.output.leaf == "tensor":
@@ -190,14 +190,14 @@ class CallForm:
         return self.output.build(list(raw.values()) if isinstance(raw, Mapping) else list(raw))
 
     def __str__(self) -> str:
-        """`the inputs input_ids, attention_mask, use_cache=False`."""
+        """Return `the inputs input_ids, attention_mask, use_cache=False`."""
         tensors = [shown(leaf.name, self.signature) for leaf in self.given.leaves("tensor")]
         constants = [f"{shown(c.name, self.signature)}={c.value!r}" for c in self.given.leaves("constant")]
         return "the inputs " + ", ".join([*tensors, *constants])
 
 
 def _part(value: Any, key: Any) -> Any:  # noqa: ANN401
-    """A part of a container by the key that `flatten` gives it."""
+    """Return a part of a container by the key that `flatten` gives it."""
     return value[key] if isinstance(value, tuple | list) and isinstance(key, int) else getattr(value, key)
 
 

@@ -17,7 +17,7 @@ MISSING = object()
 
 
 def signature_of(model: nn.Module) -> inspect.Signature:
-    """The signature of a model's forward, without annotations, and without defaults that are no plain values."""
+    """Return the signature of a model's forward, without annotations, and without defaults that are no plain values."""
     found = inspect.signature(model.forward)
     plain = [p.replace(annotation=p.empty, default=_plain_default(p)) for p in found.parameters.values()]
     return inspect.Signature(plain)
@@ -33,7 +33,7 @@ class Unsaid:
 
 
 def bind(signature: inspect.Signature, model: str, inputs: Inputs) -> dict[str, Any]:
-    """Inputs by parameter, in the order of the signature.
+    """Return inputs by parameter, in the order of the signature.
 
     Raises:
         InputError: they do not fit it.
@@ -45,7 +45,7 @@ def bind(signature: inspect.Signature, model: str, inputs: Inputs) -> dict[str, 
 
 
 def _hint(signature: inspect.Signature, inputs: Inputs) -> str:
-    """What was probably meant by inputs of which there are too many."""
+    """Return what was probably meant by inputs of which there are too many."""
     takes = [p for p in signature.parameters.values() if p.kind not in (*OPEN, p.KEYWORD_ONLY)]
     if inputs.kwargs or len(inputs.args) <= len(takes):
         return ""
@@ -56,7 +56,7 @@ def _hint(signature: inspect.Signature, inputs: Inputs) -> str:
 
 
 def names(given: OutputForm, signature: inspect.Signature) -> tuple[str, ...]:
-    """Names of a graph's inputs: the path to each tensor, as an identifier."""
+    """Return the names of a graph's inputs: the path to each tensor, as an identifier."""
     found: list[str] = []
     for leaf in given.leaves("tensor"):
         name = re.sub(r"\W", "_", shown(leaf.name, signature))
@@ -68,14 +68,14 @@ def names(given: OutputForm, signature: inspect.Signature) -> tuple[str, ...]:
 
 
 def shown(path: str, signature: inspect.Signature) -> str:
-    """A path without the parameter that takes all other keywords."""
+    """Return a path without the parameter that takes all other keywords."""
     first, _, rest = path.partition(".")
     parameter = signature.parameters.get(first)
     return rest if rest and parameter is not None and parameter.kind is inspect.Parameter.VAR_KEYWORD else path
 
 
 def flags(model: nn.Module, signature: inspect.Signature) -> dict[str, Any]:
-    """What a model does about keywords that are left out, as far as a config of it says so; None stands for that, too."""
+    """Return what a model does about keywords that are left out, as far as a config of it says so; None stands for that, too."""
     config = getattr(model, "config", None)
     if config is None or not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values()):
         return {}

@@ -68,7 +68,7 @@ def capture_call(
     others: Sequence[Inputs] = (),
     shared: bool = False,
 ) -> fx.GraphModule:
-    """The same for a call whose form is known, and inputs as a graph takes them."""
+    """Capture a model whose form of call is known, with inputs as a graph takes them; see `capture`."""
     # inputs that are one tensor would become one input of the graph
     example = None if example is None else example.copied()
     found = Attempts.prepared(model, form, example, others).by(_ways(example, shapes))

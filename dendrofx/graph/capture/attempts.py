@@ -66,7 +66,7 @@ class Attempts:
         return Attempts(model, form.returning(seen.output), example, others, seen.changing, seen.looking)
 
     def by(self, ways: Sequence[str]) -> fx.GraphModule:
-        """The graph of the first way that succeeds; of those that hold for some sizes alone, the one that holds for most."""
+        """Return the graph of the first way that succeeds; of those that hold for some sizes alone, the one that holds for most."""
         failed: dict[str, str] = {}
         kept: dict[str, fx.GraphModule] = {}
         cause: BaseException | None = None
@@ -91,7 +91,7 @@ class Attempts:
         raise CaptureError(f"cannot capture {type(self.model).__name__}.\n  " + "\n  ".join(lines)) from cause
 
     def lacks(self, gm: fx.GraphModule) -> str | None:
-        """Why another way may be better than a graph that is right."""
+        """Return why another way may be better than a graph that is right."""
         if gm.meta[CAPTURE].way == "symbolic" and self.example is not None and _hides_linears(gm):
             return "torch's own layers hide their Linears"
         captured: Captured = gm.meta[CAPTURE]
@@ -100,7 +100,7 @@ class Attempts:
         return f"it holds only for {', '.join(captured.guards)}" if captured.guards else None
 
     def finished(self, gm: fx.GraphModule, failed: Mapping[str, str]) -> fx.GraphModule:
-        """With notes of what was done."""
+        """Add notes of what was done."""
         linears = {n or "0": type(m).__name__ for n, m in self.model.named_modules() if isinstance(m, nn.Linear)}
         gm.meta[LINEARS] = linears  # a model that is one Linear became a chain of one
         notes = [f"hooks that only look are left out: {', '.join(self.looking)}"] if self.looking else []
@@ -110,7 +110,7 @@ class Attempts:
         return gm
 
     def by_symbolic(self) -> fx.GraphModule:
-        """The graph that FX's own tracer gives."""
+        """Return the graph that FX's own tracer gives."""
         if self.changing:
             raise CaptureError(f"the hooks of {', '.join(self.changing)} change values")
         if self.form.output is not None and not self.form.output.scripts:
@@ -123,15 +123,15 @@ class Attempts:
         return self.verified(gm, "symbolic", replace(self.form, output=None), own, changed)
 
     def by_export(self) -> fx.GraphModule:
-        """The graph that torch.export records."""
+        """Return the graph that torch.export records."""
         return self.by_running("export", export, "torch.export.export")
 
     def by_trace(self) -> fx.GraphModule:
-        """The graph that torch.jit.trace records."""
+        """Return the graph that torch.jit.trace records."""
         return self.by_running("trace", trace, "torch.jit.trace")
 
     def by_running(self, way: str, runner: Callable[[nn.Module, CallForm, Inputs], Run], call: str) -> fx.GraphModule:
-        """A graph of what the model does on the example."""
+        """Return a graph of what the model does on the example."""
         assert self.example is not None
         own, changed = _own(self.model)
         drop_hooks(own, self.changing)
@@ -152,7 +152,7 @@ class Attempts:
     def verified(
         self, gm: fx.GraphModule, way: str, form: CallForm, own: nn.Module, changed: str, run: Run | None = None
     ) -> fx.GraphModule:
-        """A graph that was scripted, and run against its model on the example and on other inputs like it."""
+        """Script a graph, and run it against its model on the example and on other inputs like it."""
         drop_hooks(gm)  # those that change values are in the graph
         gm.meta[CALL] = form
         refuse_unscriptable(gm, self.example)
@@ -184,7 +184,7 @@ class Attempts:
         return gm
 
     def tries(self, way: str, run: Run | None) -> Iterator[tuple[str, Inputs]]:
-        """The example's variants, and for a trace the other inputs."""
+        """Return the example's variants, and for a trace the other inputs."""
         assert self.example is not None
         sizes = {name: t.shape for name, t in self.example.kwargs}
         limits = [] if run is None else sorted({(axis, sizes[name][axis], most) for name, axis, most in run.limits})
@@ -193,19 +193,19 @@ class Attempts:
         return chain(islice(found, 1, None), more)
 
     def twins(self, own: nn.Module, changed: str, plain: bool) -> list[Twin]:
-        """From the model to the copy that is captured, step by step."""
+        """Return the copies that lead from the model to the one that is captured, step by step."""
         twins = [Twin(stand_in(self.model), _FUSED, plain=True)] if plain else []
         twins.append(Twin(copy_of(self.model), _GRADIENTS, plain))
         return [*twins, Twin(own, changed, plain)] if changed else twins
 
 
 def _own(model: nn.Module) -> tuple[nn.Module, str]:
-    """A copy for the graph, and how it was changed."""
+    """Return a copy for the graph, and how it was changed."""
     own = copy_of(model)
     return own, prepare(own)
 
 
 def _hides_linears(gm: fx.GraphModule) -> bool:
-    """Whether a leaf module of the graph has Linears inside that could be called."""
+    """Return whether a leaf module of the graph has Linears inside that could be called."""
     called = [gm.get_submodule(str(n.target)) for n in gm.graph.nodes if n.op == "call_module"]
     return any(type(m) is not nn.Linear and any(type(c) is nn.Linear for c in m.modules()) for m in called)

@@ -75,7 +75,7 @@ State = dict[str, tuple[Tensor, int, Tensor]]
 
 
 def held(model: nn.Module) -> State:
-    """What a model holds beside its parameters: each buffer, its version and its values."""
+    """Return what a model holds beside its parameters: each buffer, its version and its values."""
     return {k: (t, t._version, t.clone()) for k, t in model.named_buffers()}
 
 
@@ -133,14 +133,14 @@ def _refuse_state(
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
-    """Same values, NaN in the same places."""
+    """Say whether two tensors have the same values, and NaN in the same places."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     return torch.equal(a, b) or (a.is_floating_point() and torch.equal(a.nan_to_num(), b.nan_to_num()))
 
 
 def _randomness(model: nn.Module, form: CallForm, example: Inputs) -> str:
-    """Where two runs on the same inputs differ: why, as far as it can be told."""
+    """Say where two runs on the same inputs differ: why, as far as it can be told."""
     runs = []
     with torch.random.fork_rng(devices=[]):
         for _ in range(2):
@@ -183,7 +183,7 @@ class _watched:
             hooks.update(before)
 
     def watch(self, name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
-        """The hook, and a note of what it did."""
+        """Return the hook, and a note of what it did."""
 
         def watched(*args: Any) -> Any:  # noqa: ANN401  (a hook's own)
             tensors = flatten(list(args[1:]))[0]
@@ -207,12 +207,12 @@ def drop_hooks(model: nn.Module, keep: Sequence[str] = ()) -> None:
 
 
 def has_own_forward(module: nn.Module) -> bool:
-    """Whether `forward` was replaced on a module: it is not what its class says."""
+    """Return whether `forward` was replaced on a module: it is not what its class says."""
     return "forward" in vars(module)
 
 
 def hooked(model: nn.Module) -> Iterator[str]:
-    """Names of the modules that have hooks."""
+    """Return the names of the modules that have hooks."""
     for name, module in model.named_modules():
         if any(getattr(module, kind) for kind in _KINDS):
             yield name or ROOT

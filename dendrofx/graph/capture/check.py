@@ -85,7 +85,7 @@ class Twin:
     plain: bool = False
 
     def run(self, inputs: Inputs, call: Call = _as_given) -> Output:
-        """Its output on some inputs."""
+        """Return its output on some inputs."""
         with plain_attention() if self.plain else nullcontext():
             return flatten(call(self.module, inputs.copied()))
 
@@ -157,7 +157,7 @@ def _refusal(model: nn.Module, where: str, far: float, why: list[str]) -> str:
 
 
 def _wanted(model: nn.Module, inputs: Inputs, optional: bool, call: Call) -> Output | None:
-    """The model's output on some inputs; None when these are optional and it rejects them."""
+    """Return the model's output on some inputs; None when these are optional and it rejects them."""
     try:
         output = flatten(call(model, inputs.copied()))
     except Exception:
@@ -168,7 +168,7 @@ def _wanted(model: nn.Module, inputs: Inputs, optional: bool, call: Call) -> Out
 
 
 def _reasons(twins: Sequence[Twin], inputs: Inputs, wanted: Output, got: Output, call: Call) -> list[str]:
-    """The changes that lead from the model's bits to the graph's; none when no twin has those."""
+    """Return the changes that lead from the model's bits to the graph's; none when no twin has those."""
     found: list[str] = []
     last = wanted
     for twin in twins:

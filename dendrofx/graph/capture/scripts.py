@@ -41,7 +41,7 @@ def refuse_unscriptable(gm: fx.GraphModule, example: Inputs | None) -> None:
 
 
 def _failure(gm: fx.GraphModule, example: Inputs | None) -> str:
-    """What TorchScript says about a graph; nothing where it takes it."""
+    """Return what TorchScript says about a graph; nothing where it takes it."""
     step = "be scripted"
     try:
         scripted = lowered(gm)
@@ -61,14 +61,14 @@ def _failure(gm: fx.GraphModule, example: Inputs | None) -> str:
 
 
 def _said(error: Exception) -> str:
-    """The line of a TorchScript error that says what is wrong: the last of an interpreter's, else the first."""
+    """Return the line of a TorchScript error that says what is wrong: the last of an interpreter's, else the first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     raised = [line for line in lines if "Error: " in line]
     return raised[-1] if raised else first_line(error)
 
 
 def _weightless(gm: fx.GraphModule) -> fx.GraphModule:
-    """A copy whose parameters take next to no memory."""
+    """Return a copy whose parameters take next to no memory."""
     memo: dict[int, object] = {id(b): b for b in gm.buffers()}
     for parameter in gm.parameters():
         memo[id(parameter)] = nn.Parameter(_overlapping(parameter), requires_grad=False)
@@ -76,7 +76,7 @@ def _weightless(gm: fx.GraphModule) -> fx.GraphModule:
 
 
 def _overlapping(parameter: Tensor) -> Tensor:
-    """A weight of a parameter's shape, whose entry at (i, j) is the number i + j of a few random ones."""
+    """Return a weight of a parameter's shape, whose entry at (i, j) is the number i + j of a few random ones."""
     if not parameter.is_floating_point():
         return parameter.detach()
     count = sum(parameter.shape) - parameter.dim() + 1
