@@ -9,7 +9,7 @@
 | Hardswish  | `nn.Hardswish` | `F.hardswish`           |          | `aten.hardswish` | 1.5                |
 
 Functions, methods and aten operations also with a trailing underscore. The constants are the largest absolute slopes, rounded up;
-`tests/test_activations.py` checks them on a dense grid. An activation that a model composes of smaller operations, such as
+`tests/graph/test_activations.py` checks them on a dense grid. An activation that a model composes of smaller operations, such as
 GPT-2's `gelu_new`, is not recognised: its two Linears are two sites.
 """
 
@@ -30,34 +30,20 @@ LIPSCHITZ: dict[type[nn.Module], float] = {
 }
 
 aten = torch.ops.aten
+# Every function of these names that torch has, also with an underscore.
 _FUNCTIONS: dict[object, type[nn.Module]] = {
-    F.relu: nn.ReLU,
-    F.relu_: nn.ReLU,
-    torch.relu: nn.ReLU,
-    torch.relu_: nn.ReLU,
-    aten.relu: nn.ReLU,
-    aten.relu_: nn.ReLU,
-    F.tanh: nn.Tanh,
-    torch.tanh: nn.Tanh,
-    torch.tanh_: nn.Tanh,
-    aten.tanh: nn.Tanh,
-    aten.tanh_: nn.Tanh,
-    F.gelu: nn.GELU,
-    aten.gelu: nn.GELU,
-    aten.gelu_: nn.GELU,
-    F.silu: nn.SiLU,
-    aten.silu: nn.SiLU,
-    aten.silu_: nn.SiLU,
-    F.hardswish: nn.Hardswish,
-    aten.hardswish: nn.Hardswish,
-    aten.hardswish_: nn.Hardswish,
+    getattr(library, name): kind
+    for kind in LIPSCHITZ
+    for name in (kind.__name__.lower(), f"{kind.__name__.lower()}_")
+    for library in (F, torch, aten)
+    if hasattr(library, name)
 }
 _METHODS: dict[object, type[nn.Module]] = {"relu": nn.ReLU, "relu_": nn.ReLU, "tanh": nn.Tanh, "tanh_": nn.Tanh}
 _ASSIGNMENTS = {operator.setitem, operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.imatmul}
 
 
 def activation_of(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
-    """The activation that a graph node applies, as a module without side effects.
+    """Return the activation that a graph node applies, as a module without side effects.
 
     Args:
         node: any node of a captured graph.
@@ -84,12 +70,12 @@ def activation_of(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | N
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether calling a module does more than its forward."""
+    """Return whether calling a module does more than its forward."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def is_transparent(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Whether a node hands its input on unchanged: Identity, and Dropout in eval mode."""
+    """Return whether a node hands its input on unchanged: Identity, and Dropout in eval mode."""
     if node.op == "call_module":
         module = modules[str(node.target)]
         return type(module) in (nn.Identity, nn.Dropout) and not module.training and not has_hooks(module)
@@ -101,7 +87,7 @@ def is_transparent(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
 
 
 def is_in_place(node: fx.Node) -> bool:
-    """Whether a function or method may write into a tensor that it is given."""
+    """Return whether a function or method may write into a tensor that it is given."""
     if node.op not in ("call_function", "call_method"):
         return False
     name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
@@ -112,7 +98,7 @@ def is_in_place(node: fx.Node) -> bool:
 
 
 def _is_custom_write(target: object) -> bool:
-    """Whether an operation from outside torch says that it writes: aten's end in an underscore."""
+    """Return whether an operation from outside torch says that it writes: aten's end in an underscore."""
     if not isinstance(target, torch._ops.OpOverloadPacket) or str(target).startswith("aten."):
         return False
     return any(getattr(target, name)._schema.is_mutable for name in target.overloads())

@@ -20,7 +20,7 @@ from dendrofx.graph.activations import LIPSCHITZ, activation_of
 
 
 def block_of(gm: fx.GraphModule, nodes: tuple[str, ...]) -> nn.Sequential:
-    """The module that computes what a site's nodes compute.
+    """Return the module that computes what a site's nodes compute.
 
     Args:
         gm: the captured module.
@@ -39,12 +39,12 @@ def block_of(gm: fx.GraphModule, nodes: tuple[str, ...]) -> nn.Sequential:
 
 
 def linear_input(linear: fx.Node) -> fx.Node:
-    """What a Linear's call takes in, given by position or as `input=`."""
+    """Return what a Linear's call takes in, given by position or as `input=`."""
     return cast(fx.Node, linear.args[0] if linear.args else linear.kwargs["input"])
 
 
 def as_block(module: nn.Module) -> nn.Sequential:
-    """A lone Linear as a chain of one; a chain as it is.
+    """Return a lone Linear as a chain of one; a chain as it is.
 
     Raises:
         InputError: the module is no chain Linear (activation Linear)*.
@@ -96,7 +96,7 @@ class BlockData:
         return self.linears[-1](self.inputs[-1])  # type: ignore[no-any-return]
 
     def directions(self, index: int, basis: str) -> Tensor:
-        """f32[n, k], orthonormal directions of the index-th Linear, the leading ones first (see `light/low_rank.py`)."""
+        """Return f32[n, k], orthonormal directions of the index-th Linear, the leading ones first (see `light/low_rank.py`)."""
         key = (index, basis)
         if key not in self._directions:
             weight = self.linears[index].weight.detach()
@@ -110,7 +110,9 @@ class BlockData:
 
 
 def principal_directions(matrix: Tensor, most: int | None = None) -> Tensor:
-    """The right singular vectors of f32[m, n], leading first, as f32[n, min(m, n, most)], from the smaller Gram matrix in float64.
+    """Return the right singular vectors of f32[m, n], leading first, as f32[n, min(m, n, most)].
+
+    They are taken from the smaller Gram matrix in float64.
 
     Taken from the Gram matrix of the rows they lose orthogonality where singular values are small, so they are
     orthonormalised once more. A sign rule makes them the same on every machine, as far as the eigenvectors are.
@@ -141,7 +143,7 @@ class RowCost(NamedTuple):
 
 
 def row_cost(module: nn.Module) -> RowCost:
-    """What the parts of a branch or gate count themselves (`macs`, `bits`, `pads`), plus in x out of each Linear."""
+    """Return what the parts of a branch or gate count themselves (`macs`, `bits`, `pads`), plus in x out of each Linear."""
     own = getattr(module, "macs", None)
     if isinstance(module, nn.Linear):
         own = module.in_features * module.out_features
@@ -153,10 +155,10 @@ def row_cost(module: nn.Module) -> RowCost:
 
 
 def row_macs(module: nn.Module) -> int:
-    """Multiply-adds per row of a branch or gate."""
+    """Return the multiply-adds per row of a branch or gate."""
     return row_cost(module).macs
 
 
 def converted_values(module: nn.Module) -> int:
-    """Values per row that a branch converts from and to a lower precision: what its Linears take in and give out."""
+    """Return the values per row that a branch converts from and to a lower precision: what its Linears take in and give out."""
     return sum(int(getattr(m, "converts", 0)) for m in module.modules())

@@ -26,7 +26,7 @@ PRODUCTS = (
 
 
 def find_sites(gm: nn.Module) -> Sites:
-    """All sites of a module, and a refusal for every Linear that cannot be one.
+    """Return all sites of a module, and a refusal for every Linear that cannot be one.
 
     Args:
         gm: in eval mode; one that is not captured yet is captured, as `transform(model)` does without inputs.
@@ -84,7 +84,7 @@ class _Finder:
         return Site(self.unique(_chain_name(targets)), tuple(n.name for n in nodes), targets, widths)  # type: ignore[arg-type]
 
     def extend(self, linear: fx.Node) -> list[fx.Node] | None:
-        """The nodes after `linear` up to and with the next Linear of its chain, or None."""
+        """Return the nodes after `linear` up to and with the next Linear of its chain, or None."""
         path, activated = [linear], False
         while True:
             follower = self.next_in_chain(path[-1], activated)
@@ -104,7 +104,7 @@ class _Finder:
             path.append(follower)
 
     def next_in_chain(self, node: fx.Node, activated: bool) -> fx.Node | None:
-        """The user of `node` that could carry the chain on: an activation, a no-op or a Linear fed by it alone."""
+        """Return the user of `node` that could carry the chain on: an activation, a no-op or a Linear fed by it alone."""
         for user in node.users:
             fed = bool(user.args) and user.args[0] is node and user.all_input_nodes == [node]
             if fed and user not in self.taken:
@@ -114,7 +114,7 @@ class _Finder:
         return None
 
     def break_before(self, path: list[fx.Node], follower: fx.Node) -> tuple[fx.Node, str] | None:
-        """Why `path` and the Linear after it cannot be one block: the node and the reason, or None."""
+        """Return why `path` and the Linear after it cannot be one block: the node and the reason, or None."""
         inside = {*path, follower}
         for node in path:
             if (other := next((u for u in node.users if u not in inside), None)) is not None:
@@ -127,25 +127,23 @@ class _Finder:
         return None
 
     def writes_in_place(self, node: fx.Node) -> bool:
-        """Whether a node may change a value that another node reads."""
+        """Return whether a node may change a value that another node reads."""
         if node.op == "call_module":
             return getattr(self.modules[str(node.target)], "inplace", False) is True
         return is_in_place(node)
 
     def refuse_uncalled(self) -> None:
-        """Linears that the graph never calls: inside a leaf module, or used through their parameters."""
+        """Refuse Linears that the graph never calls: inside a leaf module, or used through their parameters."""
         called = {str(n.target) for n in self.gm.graph.nodes if n.op == "call_module"}
         reads = {str(n.target): n for n in self.gm.graph.nodes if n.op == "get_attr"}
         for name, kind in self.linears().items():
             if name not in called and name not in self.gm.meta.get(MERGED, {}):
                 read = reads.get(f"{name}.weight") or reads.get(f"{name}.bias")
                 leaf = next((c for c in sorted(called) if name.startswith(f"{c}.")), None)
-                merged = self.gm.meta.get(MERGED, {}).get(name)
-                reason = self.uncalled(kind, read, leaf) if merged is None else f"computed as a part of '{merged}'"
-                self.refused.append(Refusal(name, reason, read.name if read is not None else None))
+                self.refused.append(Refusal(name, self.uncalled(kind, read, leaf), None if read is None else read.name))
 
     def uncalled(self, kind: str, read: fx.Node | None, leaf: str | None) -> str:
-        """Why a Linear of class `kind` is not called: a node reads its weight, or a leaf module has it."""
+        """Return why a Linear of class `kind` is not called: a node reads its weight, or a leaf module has it."""
         if kind == NonDynamicallyQuantizableLinear.__name__ and (read is not None or leaf is not None):
             return f"never swapped: nn.MultiheadAttention reads the weight of this {kind} without calling it"
         if leaf is not None:
@@ -162,7 +160,7 @@ class _Finder:
         return f"its parameters are used functionally (%{read.name}), not by calling the module"
 
     def linears(self) -> dict[str, str]:
-        """Every Linear of the model, `{name: class name}`."""
+        """Return every Linear of the model, `{name: class name}`."""
         found = {name: type(m).__name__ for name, m in self.gm.named_modules() if isinstance(m, nn.Linear)}
         return {**found, **self.gm.meta.get(LINEARS, {})}
 
@@ -172,7 +170,7 @@ class _Finder:
 
 
 def linear_refusal(module: nn.Linear) -> str | None:
-    """Why a called Linear cannot be (part of) a site, or None."""
+    """Return why a called Linear cannot be (part of) a site, or None."""
     if type(module) is not nn.Linear:
         return subclass_refusal(type(module).__name__)
     if has_hooks(module):
@@ -185,7 +183,7 @@ def linear_refusal(module: nn.Linear) -> str | None:
 
 
 def subclass_refusal(kind: str) -> str:
-    """Why a Linear of another class is left alone."""
+    """Return why a Linear of another class is left alone."""
     return f"{kind} is a subclass of nn.Linear, its forward may differ"
 
 
@@ -198,7 +196,7 @@ def without_linears(gm: fx.GraphModule) -> str:
 
 
 def _weighs(node: fx.Node, modules: Mapping[str, nn.Module]) -> str:
-    """What a node is called if it holds weights or multiplies: `Conv2d`, or `conv2d()` where it is a function."""
+    """Return what a node is called if it holds weights or multiplies: `Conv2d`, or `conv2d()` where it is a function."""
     if node.op == "call_module":
         module = modules[str(node.target)]
         return type(module).__name__ if next(module.parameters(), None) is not None else ""
@@ -209,7 +207,7 @@ def _weighs(node: fx.Node, modules: Mapping[str, nn.Module]) -> str:
 
 
 def _chain_name(targets: Sequence[str]) -> str:
-    """`blocks.0.fc1..fc2`: the first name, and the last one without the parents that they share."""
+    """Return `blocks.0.fc1..fc2`: the first name, and the last one without the parents that they share."""
     first, last = targets[0].split("."), targets[-1].split(".")
     if first == last:
         return targets[0]

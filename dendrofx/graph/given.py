@@ -100,7 +100,7 @@ def try_inputs(model: str, run: Callable[[Inputs], Any], inputs: Inputs) -> None
 
 
 def _label(run: Callable[[Inputs], Any], inputs: Inputs) -> str:
-    """A hint, where the last input is probably a label."""
+    """Return a hint, where the last input is probably a label."""
     if len(inputs.kwargs) < 2:
         return ""
     try:
@@ -111,7 +111,7 @@ def _label(run: Callable[[Inputs], Any], inputs: Inputs) -> str:
 
 
 def one_of_each_kind(batches: Sequence[Inputs]) -> list[Inputs]:
-    """The first batch of every width and dtype."""
+    """Return the first batch of every width and dtype."""
     kinds: dict[str, Inputs] = {}
     for batch in batches:
         kinds.setdefault(str([_kind(t) for t in batch.tensors]), batch)
@@ -119,7 +119,7 @@ def one_of_each_kind(batches: Sequence[Inputs]) -> list[Inputs]:
 
 
 def _kind(t: Tensor) -> tuple[object, ...]:
-    """Dtype and width; of ids and masks, whose second size counts tokens, the number of axes."""
+    """Return dtype and width; of ids and masks, whose second size counts tokens, the number of axes."""
     return t.dtype, t.shape[1:] if t.is_floating_point() else t.dim()
 
 
@@ -137,7 +137,7 @@ def _check_batches(run: Callable[[Inputs], Any], batches: list[Inputs], shared: 
 
 
 def _check_infinite(outputs: list[Tensor], batch: Inputs, number: int) -> None:
-    """An infinite mask is an input like any other; infinite features are not."""
+    """Refuse infinite features; an infinite mask is an input like any other."""
     if any(bool((t.isnan() | (t == torch.inf)).any()) for t in outputs if t.is_floating_point()):
         raise InputError(
             f"calibration batch {number} {batch} holds infinite values that make the model's output infinite or NaN: drop"

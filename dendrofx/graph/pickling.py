@@ -65,11 +65,11 @@ class PackedModule:
         return PackedModule(state, tuple(packed(node) for node in gm.graph.nodes), meta)
 
     def unpack(self, kind: type[fx.GraphModule]) -> fx.GraphModule:
-        """The module again, as a `kind`."""
+        """Return the module again, as a `kind`."""
         graph = fx.Graph()
         made: list[fx.Node] = []
         for op, name, target, args, named, typed, notes in self.nodes:
-            args, named = (_at(part, made) for part in (args, named))
+            args, named = fx.node.map_aggregate((args, named), lambda v: made[v.index] if isinstance(v, _Place) else v)
             target = target.find() if isinstance(target, _Operator) else target
             made.append(graph.create_node(op, target, args, named, name, typed))
             made[-1].meta.update(notes)
@@ -81,12 +81,12 @@ class PackedModule:
 
 
 def _pack_fields(record: Any) -> Any:  # noqa: ANN401
-    """A dataclass whose plain graph modules are packed; those with a reduction of their own look after themselves."""
+    """Return a dataclass whose plain graph modules are packed; those with a reduction of their own look after themselves."""
     return _changed(record, lambda v: PackedModule.of(v) if _is_plain(v) else v)
 
 
 def _unpack_fields(record: Any) -> Any:  # noqa: ANN401
-    """The dataclass again."""
+    """Return the dataclass again."""
     return _changed(record, lambda v: v.unpack(fx.GraphModule) if isinstance(v, PackedModule) else v)
 
 
@@ -104,17 +104,3 @@ def _target(target: Any) -> Any:  # noqa: ANN401
     if isinstance(target, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
         return _Operator(str(target))
     return target
-
-
-def _at(value: Any, made: list[fx.Node]) -> Any:  # noqa: ANN401
-    """Arguments with nodes at their places."""
-    if isinstance(value, _Place):
-        return made[value.index]
-    if isinstance(value, tuple | list):
-        items = [_at(v, made) for v in value]
-        return items if isinstance(value, list) else type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    if isinstance(value, dict):
-        return {k: _at(v, made) for k, v in value.items()}
-    if isinstance(value, slice):
-        return slice(*(_at(v, made) for v in (value.start, value.stop, value.step)))
-    return value

@@ -32,7 +32,7 @@ class Recorder(fx.Interpreter):
         self.values: dict[str, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401
-        """One node."""
+        """Run one node, as long as one is wanted."""
         if len(self.values) == len(self.wanted):
             return None
         value = super().run_node(n)
@@ -57,7 +57,7 @@ class Recorded:
 def record_in_turn(
     gm: fx.GraphModule, sites: Sequence[Site], sets: Sequence[Sequence[Inputs]], seed: int
 ) -> Iterator[tuple[Site, list[Recorded]]]:
-    """The sites in turn, each with the rows of every set that reach it: those that `record_rows` keeps of all sites at once.
+    """Give the sites in turn, each with the rows of every set that reach it: those that `record_rows` keeps of all sites at once.
 
     Only a few sites' rows are held at a time.
     """
@@ -68,7 +68,7 @@ def record_in_turn(
 
 
 def _groups(sites: Sequence[Site], width: int) -> Iterator[list[Site]]:
-    """Neighbours whose inputs are together at most `width` wide, at least one."""
+    """Give neighbours whose inputs are together at most `width` wide, at least one."""
     group: list[Site] = []
     for site in sites:
         if group and sum(s.widths[0] for s in [*group, site]) > width:
@@ -119,7 +119,7 @@ def _most_rows(sites: Sequence[Site]) -> int:
 
 
 def positional(gm: fx.GraphModule, batch: Inputs) -> list[Any]:
-    """A batch's inputs in the order of the graph's placeholders, defaults filled in."""
+    """Return a batch's inputs in the order of the graph's placeholders, defaults filled in."""
     named = dict(batch.kwargs)
     values = list(batch.args)
     for node in [n for n in gm.graph.nodes if n.op == "placeholder"][len(values) :]:

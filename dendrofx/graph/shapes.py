@@ -13,7 +13,7 @@ Shape = tuple[int | str, ...]
 
 
 def value_shapes(value: Any) -> list[Shape] | int | str | None:  # noqa: ANN401
-    """The shapes of a value in export's graph, as plain words."""
+    """Return the shapes of a value in export's graph, as plain words."""
     if isinstance(value, Tensor):
         return [tuple(_size(s) for s in value.shape)]
     if isinstance(value, list | tuple):
@@ -22,22 +22,22 @@ def value_shapes(value: Any) -> list[Shape] | int | str | None:  # noqa: ANN401
 
 
 def value_dtype(value: Any) -> torch.dtype | None:  # noqa: ANN401
-    """The type of a tensor in export's graph."""
+    """Return the type of a tensor in export's graph."""
     return value.dtype if isinstance(value, Tensor) else None
 
 
 def _size(size: Any) -> int | str:  # noqa: ANN401
-    """An int as it is, also where export keeps it as a symbol that can have one value only; a symbolic size as its expression."""
+    """Return an int, also where export keeps it as a symbol of a single value; of a symbolic size its expression."""
     known = size.node.maybe_as_int() if isinstance(size, torch.SymInt) else int(size)
     return str(size) if known is None else int(known)
 
 
 def tensors(node: fx.Node) -> list[Shape]:
-    """The shapes of the tensors that a node gives."""
+    """Return the shapes of the tensors that a node gives."""
     shapes = node.meta.get(SHAPES)
     return shapes if isinstance(shapes, list) else []
 
 
 def shape(node: fx.Node) -> Shape:
-    """The shape of the (first) tensor that a node gives."""
+    """Return the shape of the (first) tensor that a node gives."""
     return tensors(node)[0]

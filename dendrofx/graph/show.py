@@ -26,7 +26,7 @@ _DTYPES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf
 
 
 def graph_text(gm: fx.GraphModule) -> str:
-    """The graph in a form a person can read; see the module's docstring.
+    """Write the graph in a form a person can read; see the module's docstring.
 
     Args:
         gm: what `transform` returned.
@@ -66,7 +66,7 @@ def graph_text(gm: fx.GraphModule) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind."""
+    """Return the first line of an error's message, or its kind."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
@@ -116,7 +116,7 @@ def annotate_shapes(gm: fx.GraphModule, args: tuple[Any, ...], samples: int) -> 
 
 
 def describe(value: Tensor, samples: int) -> str:
-    """`f32[N, 256]`."""
+    """Return `f32[N, 256]`."""
     name = str(value.dtype).removeprefix("torch.")
     dims = [str(s) for s in value.shape]
     if dims and samples > 1 and value.shape[0] > 0 and value.shape[0] % samples == 0:

@@ -84,7 +84,7 @@ class Sites(Sequence[Site]):
         return tabulate(rows, headers=["site", "shape", "MACs/row", "status"], tablefmt="simple")
 
     def expect(self, count: int) -> Sites:
-        """Itself when there are `count` sites, otherwise an `InputError` that lists them."""
+        """Return itself when there are `count` sites, otherwise an `InputError` that lists them."""
         if len(self) != count:
             raise InputError(f"expected {count} sites, found {len(self)}:\n{self}")
         return self

@@ -60,7 +60,7 @@ class Calibration:
         return tuple(sum(b.samples for b in part) for part in sets)
 
     def map(self, change: Callable[[Inputs], Inputs]) -> Calibration:
-        """With every batch changed; the fingerprint stays that of what was given."""
+        """Return the sets with every batch changed; the fingerprint stays that of what was given."""
         sets = (self.fit, self.gate, self.choose, self.walk, self.test)
         fit, gate, choose, walk, test = ([change(b) for b in part] for part in sets)
         last = None if self.last is None else change(self.last)
@@ -74,11 +74,11 @@ class Calibration:
         return Calibration(fit, gate, choose, walk, sizes, self.fingerprint, test, last)
 
     def with_shared(self, shared: frozenset[str]) -> Calibration:
-        """With the names of the inputs that all samples share."""
+        """Return the sets with the names of the inputs that all samples share."""
         return self.map(lambda b: replace(b, shared=shared)) if shared else self
 
     def live_share(self, mask: str) -> float:
-        """Share of nonzero entries of the input `mask`; of zeros, where its name begins with `~`."""
+        """Return the share of nonzero entries of the input `mask`; of zeros, where its name begins with `~`."""
         batches = [*self.fit, *self.gate, *self.choose, *self.walk, *self.test]
         masks: list[Tensor] = [dict(b.kwargs)[mask.removeprefix("~")] for b in batches]
         live = sum(int((m == 0).sum() if mask.startswith("~") else (m != 0).sum()) for m in masks)
@@ -120,7 +120,7 @@ class Calibration:
 
 
 def _sizes(samples: Sequence[int]) -> tuple[int, ...]:
-    """Each size once, ascending, but that of a last batch smaller than all others: nobody chose what was left for it."""
+    """Return each size once, ascending, but that of a last batch smaller than all others: nobody chose what was left for it."""
     *others, last = samples
     return tuple(sorted(set(others if others and last < min(others) else samples)))
 
@@ -171,7 +171,7 @@ def _checked(batch: Any, number: int) -> Inputs:  # noqa: ANN401
 
 
 def _fix(inputs: Inputs) -> str:
-    """What to write for arrays that are no tensors."""
+    """Return what to write for arrays that are no tensors."""
     values = [*inputs.args, *(v for _, v in inputs.kwargs)]
     return ". Write torch.from_numpy(x) for each array" if any(hasattr(v, "__array__") for v in values) else ""
 
@@ -190,7 +190,7 @@ def _deal_samples(batches: list[Inputs], generator: torch.Generator, shares: Seq
 
 
 def _deal(count: int, generator: torch.Generator, shares: Sequence[float]) -> list[Tensor]:
-    """A seeded order of `count` things, cut into the sets; from eight things on (ten with a test set), none is empty."""
+    """Return a seeded order of `count` things, cut into the sets; from eight things on (ten with a test set), none is empty."""
     order = torch.randperm(count, generator=generator)
     sizes = [int(share * count + 1e-9) for share in shares]
     return list(order.split([*sizes, count - sum(sizes)]))

@@ -14,7 +14,6 @@ dict of tensors, or a tuple.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,11 +23,10 @@ from torch import Tensor, nn
 from dendrofx.errors import InputError
 from dendrofx.values.guards import SizeError, broken, refusal
 from dendrofx.values.inputs import Inputs, show
-from dendrofx.values.outputs import PLAIN, OutputForm, flatten
+from dendrofx.values.outputs import OutputForm, flatten
+from dendrofx.values.signature import MISSING, OPEN, bind, flags, names, shown, signature_of
 
 AGAIN = "transform it again with example_inputs= that hold this argument"
-_OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-_MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -68,12 +66,12 @@ class CallForm:
         arguments = bind(signature, name, example)
         given = flatten(arguments)[1]
         if left := given.leaves("left out"):
-            path = _shown(left[0].name, signature)
+            path = shown(left[0].name, signature)
             raise InputError(
                 f"{name} takes {path}, a {left[0].value}: a graph takes tensors and plain values. Wrap the model in a module"
                 " whose forward takes each tensor under a name of its own"
             )
-        return CallForm(name, signature, given, _names(given, signature), _flags(model, signature))
+        return CallForm(name, signature, given, names(given, signature), flags(model, signature))
 
     @staticmethod
     def of_signature(model: nn.Module) -> CallForm:
@@ -83,16 +81,14 @@ class CallForm:
             InputError: there is no such parameter.
         """
         signature, name = signature_of(model), type(model).__name__
-        needed = [p.name for p in signature.parameters.values() if p.default is p.empty and p.kind not in _OPEN]
+        needed = [p.name for p in signature.parameters.values() if p.default is p.empty and p.kind not in OPEN]
         if not needed:
             raise InputError(f"{name} says nothing about its inputs: pass example_inputs= or calibration=")
         parts = tuple((n, OutputForm(n, "tensor")) for n in needed)
-        return CallForm(
-            name, signature, OutputForm("", kind=dict, parts=parts), tuple(needed), _flags(model, signature)
-        )
+        return CallForm(name, signature, OutputForm("", kind=dict, parts=parts), tuple(needed), flags(model, signature))
 
     def returning(self, output: Any) -> CallForm:  # noqa: ANN401
-        """Return the same call with the form of its output.
+        """Return this call with the form of its output.
 
         Raises:
             InputError: an output that cannot be put together again from its tensors.
@@ -102,7 +98,7 @@ class CallForm:
         return replace(self, output=form)
 
     def plain(self, inputs: Inputs) -> Inputs:
-        """A caller's inputs as the graph takes them: its tensors by name, flags at their captured values dropped.
+        """Return a caller's inputs as the graph takes them: its tensors by name, flags at their captured values dropped.
 
         Raises:
             InputError: an argument that was not there, or had another value, when the model was captured, or a size that the
@@ -111,8 +107,8 @@ class CallForm:
         arguments = bind(self.signature, self.model, inputs)
         found: list[Tensor] = []
         for name, form in self.given.parts:
-            value = arguments.pop(name, _MISSING)
-            self._match(form, self._default(name) if value is _MISSING else value, found, value is _MISSING)
+            value = arguments.pop(name, MISSING)
+            self._match(form, self._default(name) if value is MISSING else value, found, value is MISSING)
         for name, value in arguments.items():
             self._refuse_new(name, value)
         self.check(dict(zip(self.tensors, found, strict=True)))
@@ -127,14 +123,14 @@ class CallForm:
         default = self.signature.parameters[name].default
         kind = self.signature.parameters[name].kind
         empty: Any = {} if kind is inspect.Parameter.VAR_KEYWORD else ()
-        return empty if kind in _OPEN else _MISSING if default is inspect.Parameter.empty else default
+        return empty if kind in OPEN else MISSING if default is inspect.Parameter.empty else default
 
     def _match(self, form: OutputForm, value: Any, found: list[Tensor], left_out: bool = False) -> None:  # noqa: ANN401
         """Collect the tensors of an argument that has the captured form; raise `InputError` where it has another."""
-        name = _shown(form.name, self.signature)
+        name = shown(form.name, self.signature)
         if form.leaf == "tensor":
             if not isinstance(value, Tensor):
-                missing = left_out or value is _MISSING or value is None
+                missing = left_out or value is MISSING or value is None
                 said = "is missing" if missing else f"cannot be {show(value)}"
                 raise InputError(f"{self.model} was captured with {self}; {name} {said}")
             found.append(value)
@@ -145,18 +141,18 @@ class CallForm:
         elif isinstance(value, Mapping) if issubclass(form.kind, Mapping) else type(value) is form.kind:
             self._match_parts(form, value, found)
         else:
-            said = "is missing" if left_out or value is _MISSING else f"cannot be {show(value)}"
+            said = "is missing" if left_out or value is MISSING else f"cannot be {show(value)}"
             raise InputError(f"{self.model} was captured with {self}; {name} {said}")
 
     def _match_parts(self, form: OutputForm, value: Any, found: list[Tensor]) -> None:  # noqa: ANN401
-        """The same for a container."""
+        """Collect the tensors of a container, part by part; see `_match`."""
         own = flatten(value)[1].parts if not isinstance(value, Mapping) else ()
         items = dict(value) if isinstance(value, Mapping) else {k: _part(value, k) for k, _ in own}
         known = {key for key, _ in form.parts}
         for key in [k for k in items if k not in known]:
             self._refuse_new(str(key) if self._is_open(form) else f"{form.name}.{key}", items[key])
         for key, part in form.parts:
-            default = self.flags.get(str(key), _MISSING) if self._is_open(form) else _MISSING
+            default = self.flags.get(str(key), MISSING) if self._is_open(form) else MISSING
             self._match(part, items.get(key, default), found, key not in items)
 
     def _is_open(self, form: OutputForm) -> bool:
@@ -170,23 +166,23 @@ class CallForm:
             for key, inner in value.items():
                 self._refuse_new(key, inner)
             return
-        default = self.flags.get(name, _MISSING) if parameter is None else parameter.default
-        if default is _MISSING or not _same(default, value):
-            shown = _shown(name, self.signature)
-            raise InputError(f"{self.model} was captured with {self} and cannot take {shown}={show(value)}: {AGAIN}")
+        default = self.flags.get(name, MISSING) if parameter is None else parameter.default
+        if default is MISSING or not _same(default, value):
+            path = shown(name, self.signature)
+            raise InputError(f"{self.model} was captured with {self} and cannot take {path}={show(value)}: {AGAIN}")
 
     def call(self, model: nn.Module, plain: Inputs) -> Any:  # noqa: ANN401
-        """What a model that is called this way returns for a graph's inputs."""
+        """Return what a model that is called this way returns for a graph's inputs."""
         return self.call_with(model, [dict(plain.kwargs)[name] for name in self.tensors])
 
     def call_with(self, model: nn.Module, tensors: Sequence[Any]) -> Any:  # noqa: ANN401  (the model's output)
-        """The same for its tensors in order."""
+        """Call a model as `call` does, with the tensors in order."""
         bound = self.signature.bind_partial()
         bound.arguments.update(self.given.build(tensors))
         return model(*bound.args, **bound.kwargs)
 
     def restore(self, raw: Any) -> Any:  # noqa: ANN401
-        """What the model would have returned, from what the graph returned."""
+        """Return what the model would have returned, from what the graph returned."""
         if self.output is None:
             return raw
         if self.output.leaf == "tensor":
@@ -194,85 +190,14 @@ class CallForm:
         return self.output.build(list(raw.values()) if isinstance(raw, Mapping) else list(raw))
 
     def __str__(self) -> str:
-        """`the inputs input_ids, attention_mask, use_cache=False`."""
-        tensors = [_shown(leaf.name, self.signature) for leaf in self.given.leaves("tensor")]
-        constants = [f"{_shown(c.name, self.signature)}={c.value!r}" for c in self.given.leaves("constant")]
+        """Return `the inputs input_ids, attention_mask, use_cache=False`."""
+        tensors = [shown(leaf.name, self.signature) for leaf in self.given.leaves("tensor")]
+        constants = [f"{shown(c.name, self.signature)}={c.value!r}" for c in self.given.leaves("constant")]
         return "the inputs " + ", ".join([*tensors, *constants])
 
 
-def signature_of(model: nn.Module) -> inspect.Signature:
-    """The signature of a model's forward, without annotations, and without defaults that are no plain values."""
-    found = inspect.signature(model.forward)
-    plain = [p.replace(annotation=p.empty, default=_plain_default(p)) for p in found.parameters.values()]
-    return inspect.Signature(plain)
-
-
-def _plain_default(parameter: inspect.Parameter) -> Any:  # noqa: ANN401
-    default = parameter.default
-    return default if default is parameter.empty or isinstance(default, PLAIN) else Unsaid()
-
-
-class Unsaid:
-    """A default of the model's that a caller cannot repeat."""
-
-
-def bind(signature: inspect.Signature, model: str, inputs: Inputs) -> dict[str, Any]:
-    """Inputs by parameter, in the order of the signature.
-
-    Raises:
-        InputError: they do not fit it.
-    """
-    try:
-        return dict(signature.bind(*inputs.args, **dict(inputs.kwargs)).arguments)
-    except TypeError as error:
-        raise InputError(f"{model} does not take the inputs {inputs}: {error}{_hint(signature, inputs)}") from error
-
-
-def _hint(signature: inspect.Signature, inputs: Inputs) -> str:
-    """What was probably meant by inputs of which there are too many."""
-    takes = [p for p in signature.parameters.values() if p.kind not in (*_OPEN, p.KEYWORD_ONLY)]
-    if inputs.kwargs or len(inputs.args) <= len(takes):
-        return ""
-    if len(inputs.args) == len(takes) + 1:
-        names = ", ".join(p.name for p in takes) or "x"
-        return f". If its last is a label, pass calibration=[{names} for {names}, _ in loader]"
-    return ". Several batches go to calibration=, not to example_inputs="
-
-
-def _names(given: OutputForm, signature: inspect.Signature) -> tuple[str, ...]:
-    """Names of a graph's inputs: the path to each tensor, as an identifier."""
-    names: list[str] = []
-    for leaf in given.leaves("tensor"):
-        name = re.sub(r"\W", "_", _shown(leaf.name, signature))
-        name = f"input_{name}" if not name.isidentifier() or name == "self" else name
-        while name in names:
-            name += "_"
-        names.append(name)
-    return tuple(names)
-
-
-def _shown(path: str, signature: inspect.Signature) -> str:
-    """A path without the parameter that takes all other keywords."""
-    first, _, rest = path.partition(".")
-    parameter = signature.parameters.get(first)
-    return rest if rest and parameter is not None and parameter.kind is inspect.Parameter.VAR_KEYWORD else path
-
-
-def _flags(model: nn.Module, signature: inspect.Signature) -> dict[str, Any]:
-    """What a model does about keywords that are left out, as far as a config of it says so; None stands for that, too."""
-    config = getattr(model, "config", None)
-    if config is None or not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values()):
-        return {}
-    found = {}
-    for name in ("return_dict", "output_attentions", "output_hidden_states", "use_cache"):
-        value = getattr(config, name, _MISSING)
-        if isinstance(value, PLAIN):
-            found[name] = value
-    return found
-
-
 def _part(value: Any, key: Any) -> Any:  # noqa: ANN401
-    """A part of a container by the key that `flatten` gives it."""
+    """Return a part of a container by the key that `flatten` gives it."""
     return value[key] if isinstance(value, tuple | list) and isinstance(key, int) else getattr(value, key)
 
 

@@ -24,7 +24,7 @@ _INFINITE = {"inf": math.inf, "-inf": -math.inf}
 
 
 def encode(value: Any) -> Any:  # noqa: ANN401
-    """Plain JSON values: dicts, lists, strings, finite numbers, booleans and None."""
+    """Return plain JSON values: dicts, lists, strings, finite numbers, booleans and None."""
     if is_dataclass(value) and not isinstance(value, type):
         if (own := getattr(value, "to_json", None)) is not None:
             return own()
@@ -39,12 +39,12 @@ def encode(value: Any) -> Any:  # noqa: ANN401
 
 
 def encode_fields(value: Any) -> dict[str, Any]:  # noqa: ANN401  (a dataclass)
-    """A dataclass by the names of its fields."""
+    """Return a dataclass by the names of its fields."""
     return {f.name: encode(getattr(value, f.name)) for f in fields(value)}
 
 
 def decode(kind: type[T], value: Any, path: str = "") -> T:  # noqa: ANN401
-    """A value of a type, from what `encode` made of it.
+    """Return a value of a type, from what `encode` made of it.
 
     Args:
         kind: a dataclass, or any type that its fields may have.
@@ -83,7 +83,7 @@ def _decode(kind: Any, value: Any, path: str) -> Any:  # noqa: ANN401
 
 
 def _plain(kind: Any, value: Any, path: str) -> Any:  # noqa: ANN401
-    """A string, a number, true, false or null."""
+    """Return a string, a number, true, false or null."""
     if kind is float and isinstance(value, str) and value in _INFINITE:
         return _INFINITE[value]
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= math.inf:
@@ -98,7 +98,7 @@ def _plain(kind: Any, value: Any, path: str) -> Any:  # noqa: ANN401
 
 
 def _union(kind: Any, kinds: tuple[Any, ...], value: Any, path: str) -> Any:  # noqa: ANN401
-    """The first of several types that a value has; of one besides None, what is wrong with it."""
+    """Return the first of several types that a value has; of one besides None, what is wrong with it."""
     if value is None and NoneType in kinds:
         return None
     others = [k for k in kinds if k is not NoneType]
@@ -112,7 +112,7 @@ def _union(kind: Any, kinds: tuple[Any, ...], value: Any, path: str) -> Any:  # 
 
 
 def decode_fields(kind: type[T], value: Mapping[str, Any], path: str) -> T:
-    """A dataclass from its fields by name."""
+    """Return a dataclass from its fields by name."""
     hints, known = _hints(cast(Any, kind)), {f.name: f for f in fields(cast(Any, kind)) if f.init}
     at = f"{path}." if path else ""
     value = {str(k): v for k, v in value.items() if k not in getattr(kind, "json_notes", ())}
@@ -139,7 +139,7 @@ def _check_least(field: Field[Any], value: Any, path: str) -> None:  # noqa: ANN
 
 
 def _by_name(kind: type, value: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401
-    """A value of the class that is named beside its fields: one of those that share the words' first owner with `kind`."""
+    """Return a value of the class that is named beside its fields: one of those that share the words' first owner with `kind`."""
     root = next(c for c in reversed(kind.__mro__) if "json_words" in vars(c))
     known = {s.__name__: s for s in _subclasses(root) if is_dataclass(s)}
     name = value.get("form")
@@ -162,7 +162,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _words(kind: Any) -> str:  # noqa: ANN401
-    """A type as one would say it: "a number or null"."""
+    """Return a type as one would say it: "a number or null"."""
     origin, args = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return " or ".join(_words(k) for k in args)
@@ -178,7 +178,7 @@ def _words(kind: Any) -> str:  # noqa: ANN401
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401
-    """A value as JSON writes it, cut short."""
+    """Return a value as JSON writes it, cut short."""
     try:
         text = json.dumps(value)
     except (TypeError, ValueError):

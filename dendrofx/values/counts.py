@@ -19,33 +19,33 @@ def add_counts(total: Counts, counts: Mapping[str, Mapping[str, int]]) -> None:
 
 
 def of_sites(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Mapping[str, int]]:
-    """The counts of routed sites alone."""
+    """Return the counts of routed sites alone."""
     return {name: c for name, c in counts.items() if "original_macs" in c and name != DEAD_ROWS}
 
 
 def of_branch(counts: Mapping[str, Mapping[str, int]], branch: str) -> dict[str, Mapping[str, int]]:
-    """Of a cascade's counts, those inside its light or its full model: `branch` is "light" or "full"."""
+    """Return those of a cascade's counts that are inside its light or its full model: `branch` is "light" or "full"."""
     return {n.removeprefix(f"{branch}/"): c for n, c in counts.items() if n.startswith(f"{branch}/")}
 
 
 def live_share(counts: Mapping[str, Mapping[str, int]]) -> float | None:
-    """Share of rows that are live, of a cascade in its light model, which all samples run; None where no rows are dropped."""
+    """Return the share of live rows, of a cascade in its light model, which all samples run; None where none are dropped."""
     counted = (of_branch(counts, "light") if CASCADE in counts else counts).get(DEAD_ROWS)
     return None if counted is None else counted["live_rows"] / max(counted["rows"], 1)
 
 
 def site_activity(counts: Mapping[str, int]) -> float:
-    """Share of one site's rows that took the full branch."""
+    """Return the share of one site's rows that took the full branch."""
     return counts["hard_rows"] / max(counts["rows"], 1)
 
 
 def site_compute(counts: Mapping[str, int]) -> float:
-    """One site's effective compute: executed multiply-adds, weighted by bits / 32, padding included, over its block's."""
+    """Return a site's effective compute: executed multiply-adds, weighted by bits / 32, padding included, over its block's."""
     return (counts["gate_work"] + counts["light_work"] + counts["full_work"]) / max(counts["original_macs"], 1)
 
 
 def activity(counts: Mapping[str, Mapping[str, int]]) -> float:
-    """Over sites: MACs of rows that took the full branch over MACs of all rows, in the original block's MACs.
+    """Return the MACs of rows that took the full branch over those of all rows, in the original blocks' MACs.
 
     Of a cascade it is the share of samples that were recomputed.
     """
@@ -58,12 +58,12 @@ def activity(counts: Mapping[str, Mapping[str, int]]) -> float:
 
 
 def executed_macs(counts: Mapping[str, Mapping[str, int]], original: int) -> int:
-    """Multiply-adds executed: the original's, less those of dead rows and of routed blocks, plus gate, light and full."""
+    """Return the executed multiply-adds: the original's, less dead rows and routed blocks, plus gate, light and full."""
     return _executed(counts, original, "macs")
 
 
 def executed_work(counts: Mapping[str, Mapping[str, int]], original: int) -> int:
-    """The same, each multiply-add weighted by the bits of its widest operand over 32."""
+    """Return the executed multiply-adds, each weighted by the bits of its widest operand over 32."""
     return _executed(counts, original, "work")
 
 

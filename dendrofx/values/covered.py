@@ -51,7 +51,7 @@ class Covered:
         return tuple(n for p, n in enumerate(self.names) if p not in self.places)
 
     def pick(self, output: Any, samples: int) -> list[Tensor]:  # noqa: ANN401
-        """The covered tensors of one call's output, each [samples, ...].
+        """Return the covered tensors of one call's output, each [samples, ...].
 
         Raises:
             InputError: one of them has no value per sample; names those that have.
@@ -63,7 +63,7 @@ class Covered:
         return [tensors[p] for p in self.places]
 
     def rows(self, output: Any, samples: int) -> list[Tensor]:  # noqa: ANN401
-        """The same, each flattened to f32[samples, features]; a batch of one sample, such as one that is never cut, is one row.
+        """Return the covered tensors as f32[samples, features]; a batch of one sample, such as one that is never cut, is one row.
 
         Raises:
             InputError: see `pick`.
@@ -84,7 +84,7 @@ class Covered:
 
 
 def cover(names: Sequence[str], tensors: Sequence[Tensor], asked: Named = None) -> Covered:
-    """The outputs that are asked for, by default every floating-point one.
+    """Return the outputs that are asked for, by default every floating-point one.
 
     Args:
         names: of all tensors of an output.
@@ -107,7 +107,7 @@ def cover(names: Sequence[str], tensors: Sequence[Tensor], asked: Named = None) 
 
 
 def named_outputs(asked: object) -> Named:
-    """Names or places of outputs as the caller gives them: one, or a sequence of them.
+    """Return names or places of outputs as the caller gives them: one, or a sequence of them.
 
     Raises:
         InputError: anything else.
@@ -127,7 +127,7 @@ def covered_by(
     which: Callable[[Sequence[str], Sequence[Tensor]], Covered],
     strict: bool,
 ) -> Covered:
-    """The covered outputs of a captured module, checked to have one value per sample.
+    """Return the covered outputs of a captured module, checked to have one value per sample.
 
     Args:
         gm: the module; its outputs are named as the model's are.
@@ -156,7 +156,7 @@ def covered_by(
 
 
 def _places(name: str | int, names: Sequence[str], floats: Sequence[int]) -> list[int]:
-    """The floating-point outputs that a name, a path or a place means."""
+    """Return the floating-point outputs that a name, a path or a place means."""
     if isinstance(name, int):
         found = [name] if name in floats else []
     else:

@@ -39,7 +39,7 @@ def _template(self: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN40
 
 
 def call_form(module: nn.Module) -> CallForm | None:
-    """How a graph module is called; None where its graph's inputs are all there is to say."""
+    """Return how a graph module is called; None where its graph's inputs are all there is to say."""
     form: CallForm | None = getattr(module, "meta", {}).get(CALL)
     return form
 
@@ -60,7 +60,7 @@ class Original:
         self.skeleton: nn.Module | None = _skeleton(model)
 
     def answer(self, name: str) -> Any:  # noqa: ANN401
-        """An attribute of the original.
+        """Return an attribute of the original.
 
         Raises:
             AttributeError: it has none of that name, or one that is made of weights, which are not here.
@@ -75,7 +75,7 @@ class Original:
         return value
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without a skeleton that cannot be pickled."""
+        """Leave out a skeleton that cannot be pickled."""
         try:
             pickle.dumps(self.skeleton)
         except Exception:
@@ -84,7 +84,7 @@ class Original:
 
 
 def _skeleton(model: nn.Module) -> nn.Module | None:
-    """A copy of a model whose weights are shapes alone; None where there is nothing to ask it."""
+    """Return a copy of a model whose weights are shapes alone; None where there is nothing to ask it."""
     if not _speaks(model):
         return None
     memo: dict[int, Any] = {}
@@ -99,7 +99,7 @@ def _skeleton(model: nn.Module) -> nn.Module | None:
 
 
 def _speaks(model: nn.Module) -> bool:
-    """Whether a model has more to say than any module."""
+    """Return whether a model has more to say than any module."""
     plain = set(dir(nn.Module()))
     own = {name for name in dir(model) if not name.startswith("_")} - plain
     return bool(own - set(model._modules) - set(model._parameters) - set(model._buffers))

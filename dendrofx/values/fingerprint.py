@@ -16,7 +16,7 @@ _PLAIN = (bool, int, float, str, tuple, list)
 
 
 def model_fingerprint(model: nn.Module) -> str:
-    """Of names, shapes, dtypes and values of all parameters and buffers, and of the modules' types and settings."""
+    """Hash names, shapes, dtypes and values of all parameters and buffers, and the modules' types and settings."""
     digest = hashlib.sha256()
     for name, module in model.named_modules():
         digest.update(f"{name}:{type(module).__name__}({module.extra_repr()});".encode())
@@ -29,7 +29,7 @@ def model_fingerprint(model: nn.Module) -> str:
 
 
 def state_fingerprint(module: nn.Module) -> str:
-    """Of all that a routed module computes with: parameters, buffers and tolerances, plain attributes, classes, and its code."""
+    """Hash all that a routed module computes with: parameters, buffers and tolerances, plain attributes, classes, and its code."""
     digest = hashlib.sha256()
     for name, part in sorted(module.named_modules(), key=lambda named: named[0]):
         plain = {k: v for k, v in vars(part).items() if not k.startswith("_") and isinstance(v, _PLAIN)}
@@ -44,7 +44,7 @@ def state_fingerprint(module: nn.Module) -> str:
 
 
 def data_fingerprint(batches: Iterable[Inputs]) -> str:
-    """Of the inputs of all batches, in order: names, tensors and other values."""
+    """Hash the inputs of all batches, in order: names, tensors and other values."""
     digest = hashlib.sha256()
     for batch in batches:
         for name, value in [*((str(i), v) for i, v in enumerate(batch.args)), *batch.kwargs]:
@@ -57,7 +57,7 @@ def data_fingerprint(batches: Iterable[Inputs]) -> str:
 
 
 def _wiring(graph: fx.Graph) -> str:
-    """A graph's calls and what they take, whatever its nodes are called."""
+    """Return a graph's calls and what they take, whatever its nodes are called."""
     at = {node: f"%{i}" for i, node in enumerate(graph.nodes)}
     lines = []
     for node in graph.nodes:

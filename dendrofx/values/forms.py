@@ -17,7 +17,7 @@ class Form:
     json_words: ClassVar[str] = "a form"
 
     def __str__(self) -> str:
-        """The form as one would write it, without what is as by default: `LowRank(rank=8, basis='weight', precision=Int8())`."""
+        """Write the form as one would, without what is as by default: `LowRank(rank=8, basis='weight', precision=Int8())`."""
         shown = ((f.name, getattr(self, f.name)) for f in _fields(self) if self._shown(f))
         return f"{type(self).__name__}({', '.join(f'{n}={v if isinstance(v, Form) else repr(v)}' for n, v in shown)})"
 
@@ -25,12 +25,12 @@ class Form:
         return bool(field.metadata.get("shown", False)) or getattr(self, field.name) != field.default
 
     def to_json(self) -> dict[str, Any]:
-        """`{"form": "LowRank", "rank": 8, "basis": "weight", "precision": None}`."""
+        """Return `{"form": "LowRank", "rank": 8, "basis": "weight", "precision": None}`."""
         return {"form": type(self).__name__} | encode_fields(self)
 
 
 def form_from_text(text: str) -> Form:
-    """The form that `str(form)` wrote, or a person: `Int8`, `LowRank(rank=8, precision=Int8())`.
+    """Return the form that `str(form)` wrote, or a person: `Int8`, `LowRank(rank=8, precision=Int8())`.
 
     Raises:
         InputError: it is no form.
@@ -46,7 +46,7 @@ def form_from_text(text: str) -> Form:
 
 
 def _evaluated(node: ast.expr, text: str) -> Any:  # noqa: ANN401
-    """Calls of forms with constants and forms as arguments; nothing else is run."""
+    """Evaluate calls of forms with constants and forms as arguments; nothing else is run."""
     if isinstance(node, ast.Name) and node.id == "inf":
         return math.inf
     if isinstance(node, ast.Name):

@@ -75,12 +75,12 @@ def equal(first: str, second: str) -> str:
 
 
 def is_simple(guard: str) -> bool:
-    """Whether a guard only fixes a size, equals two, or bounds one: what a graph may well fail on by itself."""
+    """Return whether a guard only fixes a size, equals two, or bounds one: what a graph may well fail on by itself."""
     return re.fullmatch(rf"{_SIZE} (== {_SIZE}|[=<>]= \d+)", guard) is not None
 
 
 def is_equality(guard: str) -> bool:
-    """Whether a guard says that two sizes are equal: that inputs fit together, not that the graph is made for one size."""
+    """Return whether a guard says that two sizes are equal: that inputs fit together, not that the graph is made for one size."""
     return re.fullmatch(f"{_SIZE} == {_SIZE}", guard) is not None
 
 
@@ -105,14 +105,14 @@ def independent(guards: Sequence[str]) -> tuple[str, ...]:
 
 
 def _substituted(guard: str, known: Mapping[str, str]) -> str:
-    """A guard with sizes replaced by what they are equal to."""
+    """Return a guard with sizes replaced by what they are equal to."""
     for _ in range(len(known)):
         guard = re.sub(_SIZE, lambda m: known.get(m[0], m[0]), guard)
     return guard
 
 
 def _follows(guard: str) -> bool:
-    """Whether a guard holds whatever the sizes are; where this is not seen, it is taken not to."""
+    """Return whether a guard holds whatever the sizes are; where this is not seen, it is taken not to."""
     sizes: dict[str, sympy.Symbol] = {}
 
     def symbol(match: re.Match[str]) -> str:
@@ -167,7 +167,7 @@ def add_guards(graph: fx.Graph, model: str, guards: Sequence[str]) -> None:
 
 
 def _nodes(tree: ast.expr, graph: fx.Graph, inputs: dict[str, fx.Node]) -> Any:  # noqa: ANN401
-    """The nodes of an expression; a constant is itself."""
+    """Return the nodes of an expression; a constant is itself."""
     if isinstance(tree, ast.Constant) and isinstance(tree.value, int):
         return tree.value
     if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
@@ -199,7 +199,7 @@ def _nodes(tree: ast.expr, graph: fx.Graph, inputs: dict[str, fx.Node]) -> Any: 
 
 
 def _comparison(tree: ast.Compare, graph: fx.Graph, inputs: dict[str, fx.Node]) -> Any:  # noqa: ANN401
-    """`a < b <= c`, pair by pair."""
+    """Write the nodes of `a < b <= c`, pair by pair."""
     values = [_nodes(v, graph, inputs) for v in (tree.left, *tree.comparators)]
     pairs = zip(tree.ops, values[:-1], values[1:], strict=True)
     first, *rest = (graph.call_function(_COMPARE[type(op)], (a, b)) for op, a, b in pairs)

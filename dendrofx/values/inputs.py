@@ -29,7 +29,7 @@ class Inputs:
 
     @staticmethod
     def of(batch: Any) -> Inputs:  # noqa: ANN401  (a tensor, tuple, list or dict: anything else is refused here)
-        """From one batch as users write it: a tensor, a tuple or list of positional inputs, or a dict of named ones.
+        """Read one batch as users write it: a tensor, a tuple or list of positional inputs, or a dict of named ones.
 
         Raises:
             InputError: anything else, with what to write instead.
@@ -49,7 +49,7 @@ class Inputs:
         raise InputError(f"a batch is a tensor, a tuple or a dict of tensors, got {_kind(batch)}{_instead(batch)}")
 
     def call(self, module: Callable[..., Any]) -> Any:  # noqa: ANN401
-        """The module's output on these inputs."""
+        """Return the module's output on these inputs."""
         return module(*self.args, **dict(self.kwargs))
 
     @property
@@ -69,16 +69,16 @@ class Inputs:
         return flatten([*self.args, *(v for k, v in self.kwargs if k not in self.shared)])[0]
 
     def take(self, index: Tensor) -> Inputs:
-        """The samples at `index` (i64[k])."""
+        """Return the samples at `index` (i64[k])."""
         return self.map(lambda t: t.index_select(0, index))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Inputs:
-        """With every tensor changed that carries samples."""
+        """Return the inputs with every tensor changed that carries samples."""
         kept = ((k, v if k in self.shared else _changed(v, change)) for k, v in self.kwargs)
         return Inputs(tuple(_changed(v, change) for v in self.args), tuple(kept), self.shared)
 
     def copied(self) -> Inputs:
-        """With tensors of its own: for a call that may write into them."""
+        """Return the inputs with tensors of their own: for a call that may write into them."""
         args, kwargs = _changed([self.args, dict(self.kwargs)], torch.clone)
         return Inputs(tuple(args), tuple(kwargs.items()), self.shared)
 
@@ -87,7 +87,7 @@ class Inputs:
 
 
 def show(value: Any) -> str:  # noqa: ANN401
-    """An input in a few words, `float32[8, 64]`; of long containers the first parts."""
+    """Return an input in a few words, `float32[8, 64]`; of long containers the first parts."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
     if isinstance(value, Mapping):
@@ -111,7 +111,7 @@ def _kind(value: Any) -> str:  # noqa: ANN401
 
 
 def _instead(value: Any) -> str:  # noqa: ANN401
-    """What to write for something that is often passed."""
+    """Return what to write for something that is often passed."""
     kind = _kind(value)
     if kind == "numpy.ndarray":
         return ": write torch.from_numpy(batch)"
@@ -123,7 +123,7 @@ def _instead(value: Any) -> str:  # noqa: ANN401
 
 
 def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN401
-    """A tree of inputs with its tensors changed; what is no container stays as it is."""
+    """Return a tree of inputs with its tensors changed; what is no container stays as it is."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, Mapping):

@@ -19,13 +19,13 @@ def _full(batch: int, tokens: int) -> Tensor:
 
 
 def _ragged(batch: int, tokens: int) -> Tensor:
-    """Live rows end earlier sample by sample; the first sample stays full."""
+    """Let live rows end earlier sample by sample; the first sample stays full."""
     ends = tokens - torch.arange(batch) % max(tokens - 1, 1)
     return torch.arange(tokens) < ends[:, None]
 
 
 def _holes(batch: int, tokens: int) -> Tensor:
-    """Every third row between the first and the last is dead, from another place in each sample."""
+    """Make every third row between the first and the last dead, from another place in each sample."""
     place = torch.arange(tokens)
     inside = (place > 0) & (place < tokens - 1)
     return ((place + torch.arange(batch)[:, None]) % 3 != 1) | ~inside
@@ -42,12 +42,12 @@ PATTERNS: dict[str, Callable[[int, int], Tensor]] = {
 
 
 def live_of(mask: Tensor, inverted: bool) -> Tensor:
-    """bool, the rows that a mask marks as live."""
+    """Return as bool the rows that a mask marks as live."""
     return mask.eq(0) if inverted else mask.ne(0)
 
 
 def written(mask: Tensor, alive: Tensor, inverted: bool) -> Tensor:
-    """A mask of other live rows, in the values of this one.
+    """Return a mask of other live rows, in the values of this one.
 
     Args:
         mask: the example's own, [batch, tokens], of any type.
@@ -63,14 +63,14 @@ def written(mask: Tensor, alive: Tensor, inverted: bool) -> Tensor:
 
 
 def patterns(mask: Tensor, inverted: bool) -> Iterator[tuple[str, Tensor]]:
-    """Masks of every pattern, each with its name."""
+    """Give masks of every pattern, each with its name."""
     batch, tokens = mask.shape
     for name, pattern in PATTERNS.items():
         yield name, written(mask, pattern(batch, tokens), inverted)
 
 
 def _filled(mask: Tensor) -> Tensor:
-    """Each zero replaced by the nearest value of its sample before it, else behind it; by that of another sample, or 1."""
+    """Replace each zero by the nearest value of its sample before it, else behind it; by that of another sample, or 1."""
     marks = mask.ne(0)
     if not bool(marks.any()):
         return torch.ones_like(mask)

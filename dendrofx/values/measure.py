@@ -20,7 +20,7 @@ EPS = 1e-12
 
 
 def deviation(reference: Tensor, output: Tensor) -> Tensor:
-    """Relative L2 distance of each sample's flattened output from the original's; of one output, see `deviations`.
+    """Return the relative L2 distance of each sample's flattened output from the original's; of one output, see `deviations`.
 
     Args:
         reference: f32[N, features], the original model's.
@@ -42,7 +42,7 @@ def deviation(reference: Tensor, output: Tensor) -> Tensor:
 
 
 def deviations(reference: Sequence[Tensor], output: Sequence[Tensor]) -> Tensor:
-    """The deviation of each sample in each output, f64[N, outputs].
+    """Return the deviation of each sample in each output, f64[N, outputs].
 
     Args:
         reference: by output f32[N, features], the original model's, such as `outputs` gives.
@@ -52,23 +52,23 @@ def deviations(reference: Sequence[Tensor], output: Sequence[Tensor]) -> Tensor:
 
 
 def worst(values: Tensor) -> Tensor:
-    """Of f64[N, outputs] each sample's largest, f64[N]."""
+    """Return each sample's largest of f64[N, outputs], f64[N]."""
     return values.amax(1)
 
 
 def largest_mean(losses: Tensor) -> float:
-    """The mean over samples of f64[N] losses; of f64[N, outputs] the largest of the outputs' means."""
+    """Return the mean over samples of f64[N] losses; of f64[N, outputs] the largest of the outputs' means."""
     return float(losses.mean(0).max())
 
 
 def agreement(reference: Tensor, output: Tensor) -> float:
-    """Share of samples whose largest output (the decision of a classifier) is the same, f32[N, classes]."""
+    """Return the share of samples whose largest output (the decision of a classifier) is the same, f32[N, classes]."""
     return float((reference.argmax(1) == output.argmax(1)).double().mean()) if len(reference) else 1.0
 
 
 @torch.no_grad()
 def outputs(module: nn.Module, batches: Sequence[Inputs], covered: Covered | None = None) -> list[Tensor]:
-    """The module's outputs over batches, each f32[N, features]; samples with fewer values (shorter sequences) end in zeros.
+    """Return the module's outputs over batches, each f32[N, features]; samples with fewer values (shorter sequences) end in zeros.
 
     Args:
         module: anything callable on the batches.
@@ -86,7 +86,7 @@ def _rows(output: Any, samples: int, covered: Covered | None) -> list[Tensor]:  
 
 
 def _stacked(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """By output, the rows of all batches."""
+    """Join the rows of all batches, by output."""
     return [_padded(output) for output in zip(*parts, strict=True)]
 
 
@@ -101,7 +101,7 @@ def counted_outputs(
     batches: Sequence[Inputs],
     covered: Covered | None = None,
 ) -> tuple[list[Tensor], Counts]:
-    """Outputs, see `outputs`, and summed counts of a module with `forward_counted`."""
+    """Return outputs, see `outputs`, and summed counts of a module with `forward_counted`."""
     parts, total = [], Counts()
     for batch in batches:
         output, counts = batch.call(graph_level(module, "forward_counted"))
@@ -112,7 +112,7 @@ def counted_outputs(
 
 @torch.no_grad()
 def counted(module: Any, batches: Sequence[Inputs]) -> Counts:  # noqa: ANN401
-    """Summed counts alone."""
+    """Return the summed counts alone."""
     total = Counts()
     for batch in batches:
         add_counts(total, batch.call(module.forward_counted)[1])
@@ -124,14 +124,14 @@ _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 def _attention_flops(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: Any, **__: Any) -> int:  # noqa: ANN401
-    """Two products, of shapes [batch, heads, tokens, features]."""
+    """Count two products, of shapes [batch, heads, tokens, features]."""
     batch, heads, queries, width = q
     return 2 * batch * heads * queries * k[2] * (width + v[3])
 
 
 @torch.no_grad()
 def model_macs(module: nn.Module, batches: Sequence[Inputs]) -> int:
-    """Linear, matmul, attention and convolution multiply-adds of an eager module over batches, as dispatched by torch."""
+    """Count linear, matmul, attention and convolution multiply-adds of an eager module over batches, as dispatched by torch."""
     counter = FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _attention_flops})
     with counter:
         for batch in batches:

@@ -12,7 +12,7 @@ ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 4e-3, torc
 
 
 def rounding(*dtypes: torch.dtype) -> float:
-    """What rounding may move where values of these types take part; that of float32 for others."""
+    """Return what rounding may move where values of these types take part; that of float32 for others."""
     return max((ROUNDING.get(d, ROUNDING[torch.float32]) for d in dtypes), default=ROUNDING[torch.float32])
 
 

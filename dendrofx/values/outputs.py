@@ -42,7 +42,7 @@ class OutputForm:
     parts: tuple[tuple[Any, OutputForm], ...] = ()
 
     def leaves(self, leaf: str) -> tuple[OutputForm, ...]:
-        """The leaves of one sort, in order."""
+        """Return the leaves of one sort, in order."""
         if self.leaf:
             return (self,) if self.leaf == leaf else ()
         return tuple(found for _, part in self.parts for found in part.leaves(leaf))
@@ -67,7 +67,7 @@ class OutputForm:
         )
 
     def build(self, tensors: Sequence[Any]) -> Any:  # noqa: ANN401
-        """The output, from as many tensors; what was left out is None."""
+        """Return the output, from as many tensors; what was left out is None."""
         return self._build(iter(tensors))
 
     def _build(self, left: Iterator[Any]) -> Any:  # noqa: ANN401
@@ -79,8 +79,11 @@ class OutputForm:
         return self.kind(made if issubclass(self.kind, Mapping) else made.values())
 
 
-def flatten(value: Any, name: str = "") -> tuple[list[Tensor], OutputForm]:  # noqa: ANN401
-    """The tensors of an output, in order, and its form.
+Output = tuple[list[Tensor], OutputForm]
+
+
+def flatten(value: Any, name: str = "") -> Output:  # noqa: ANN401
+    """Return the tensors of an output, in order, and its form.
 
     What holds neither tensors nor plain values, such as a cache object, is left out: see `OutputForm.leaves`.
     """

@@ -64,7 +64,7 @@ def shared_inputs(run: Run, example: Inputs) -> frozenset[str]:
 
 
 def _choices(example: Inputs) -> Iterator[frozenset[str]]:
-    """Inputs of one leading size, all of them first, then fewer."""
+    """Give inputs of one leading size, all of them first, then fewer."""
     groups: dict[int, list[str]] = {}
     for name, t in example.kwargs:
         if t.dim() > 0 and t.size(0) > 0:
@@ -76,7 +76,7 @@ def _choices(example: Inputs) -> Iterator[frozenset[str]]:
 
 
 def _part(run: Run, trial: Inputs) -> list[Tensor] | None:
-    """The outputs for half of the samples, for two of one; None where the model rejects them."""
+    """Return the outputs for half of the samples, for two of one; None where the model rejects them."""
     samples = trial.samples
     try:
         return flatten(run(trial.take(torch.arange(_fewer(samples)) % samples)))[0]
@@ -89,7 +89,7 @@ def _fewer(samples: int) -> int:
 
 
 def _followed(whole: list[Tensor], part: list[Tensor], samples: int) -> tuple[bool, bool]:
-    """Whether any output follows the number of samples in its first axis alone, and whether any changes otherwise."""
+    """Return whether any output follows the number of samples in its first axis alone, and whether any changes otherwise."""
     follows, otherwise = False, False
     for a, b in zip(whole, part, strict=True):
         rows = a.dim() > 0 and a.size(0) == samples and b.shape == (_fewer(samples), *a.shape[1:])

@@ -33,7 +33,7 @@ class Skill:
 
 
 def router_skill(score: Tensor, loss: Tensor, seed: int = 0, resamples: int = RESAMPLES) -> Skill:
-    """Skill of a score on rows that were used for nothing else.
+    """Return the skill of a score on rows that were used for nothing else.
 
     Args:
         score: f32[N], high where the row should go to full.
@@ -69,7 +69,7 @@ def _area_ratio(score: Tensor, loss: Tensor) -> float | None:
 
 
 def _area(order: Tensor, loss: Tensor) -> float:
-    """Area under the share of loss left, the rows with the highest `order` going to full first (trapezoids)."""
+    """Return the area under the share of loss left, the rows with the highest `order` going to full first (trapezoids)."""
     removed = torch.cat([loss.new_zeros(1), loss[order.argsort(descending=True, stable=True)].cumsum(0)])
     left = 1 - removed / removed[-1]
     return float(torch.trapezoid(left, dx=1.0 / len(loss)))

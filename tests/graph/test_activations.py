@@ -1,5 +1,6 @@
 """The Lipschitz constants, and which graph nodes count as an activation, as nothing at all, or as a write in place."""
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -39,24 +40,37 @@ def test_lipschitz_constant_bounds_differences(activation: nn.Module) -> None:
 
 
 MODULES = [*EVERY_FORM, nn.ReLU(inplace=True), nn.SiLU(inplace=True)]
+GELU, TANH_GELU = "GELU(approximate='none')", "GELU(approximate='tanh')"
 FUNCTIONS: list[tuple[Callable[[Tensor], Tensor], str]] = [
-    (lambda x: F.relu(x), "ReLU()"),
-    (lambda x: F.relu(x, inplace=True), "ReLU()"),
-    (lambda x: F.relu_(x), "ReLU()"),
-    (lambda x: torch.relu(x), "ReLU()"),
-    (lambda x: torch.relu_(x), "ReLU()"),
-    (lambda x: F.tanh(x), "Tanh()"),
-    (lambda x: torch.tanh(x), "Tanh()"),
-    (lambda x: F.gelu(x), "GELU(approximate='none')"),
-    (lambda x: F.gelu(x, approximate="none"), "GELU(approximate='none')"),
-    (lambda x: F.gelu(x, approximate="tanh"), "GELU(approximate='tanh')"),
-    (lambda x: F.silu(x), "SiLU()"),
-    (lambda x: F.hardswish(x), "Hardswish()"),
-    (lambda x: x.relu(), "ReLU()"),
-    (lambda x: x.relu_(), "ReLU()"),
-    (lambda x: x.tanh(), "Tanh()"),
-    (lambda x: x.tanh_(), "Tanh()"),
+    *((f, "ReLU()") for f in (F.relu, F.relu_, torch.relu, torch.relu_, lambda x: F.relu(x, inplace=True))),
+    *((f, "ReLU()") for f in (lambda x: x.relu(), lambda x: x.relu_())),
+    *((f, "Tanh()") for f in (F.tanh, torch.tanh, lambda x: x.tanh(), lambda x: x.tanh_())),
+    *((f, GELU) for f in (F.gelu, lambda x: F.gelu(x, approximate="none"))),
+    (lambda x: F.gelu(x, approximate="tanh"), TANH_GELU),
+    (F.silu, "SiLU()"),
+    (F.hardswish, "Hardswish()"),
 ]
+aten = torch.ops.aten
+EXPORTED: list[tuple[Any, dict[str, str], str]] = [
+    *((f, {}, "ReLU()") for f in (aten.relu, aten.relu_)),
+    *((f, {}, "Tanh()") for f in (aten.tanh, aten.tanh_)),
+    *((f, {}, GELU) for f in (aten.gelu, aten.gelu_)),
+    (aten.gelu, {"approximate": "tanh"}, TANH_GELU),
+    *((f, {}, "SiLU()") for f in (aten.silu, aten.silu_)),
+    *((f, {}, "Hardswish()") for f in (aten.hardswish, aten.hardswish_)),
+]
+
+
+def called(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A call of a function with one input, whatever else it may take."""
+    return lambda x: function(x)
+
+
+def one_call(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+    """A node that calls `target` on an input."""
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    return graph.create_node("call_method" if isinstance(target, str) else "call_function", target, (x, *args), kwargs)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=repr)
@@ -68,9 +82,17 @@ def test_module_spellings(module: nn.Module) -> None:
     assert not getattr(found, "inplace", False)  # an activation of a block must not write into its input
 
 
-@pytest.mark.parametrize(("function", "name"), FUNCTIONS)
-def test_function_and_method_spellings(function: Callable[[Tensor], Tensor], name: str) -> None:
-    node, modules = last_call(function)
+@pytest.mark.parametrize(
+    ("node", "modules", "function", "name"),
+    [
+        *((*last_call(called(f)), f, name) for f, name in FUNCTIONS),
+        *((one_call(p, **o), {}, functools.partial(p, **o), name) for p, o, name in EXPORTED),
+    ],
+    ids=str,
+)
+def test_function_and_method_spellings(
+    node: fx.Node, modules: dict[str, nn.Module], function: Callable[[Tensor], Tensor], name: str
+) -> None:
     found = activation_of(node, modules)
     assert found is not None
     assert repr(found) == name
@@ -146,38 +168,6 @@ def test_spellings_that_no_trace_writes() -> None:
     assert not is_transparent(graph.call_function(F.dropout, (x, 0.5)), {})
     assert not is_transparent(graph.call_function(F.dropout, (x, 0.5, True)), {})
     assert is_transparent(graph.call_function(F.dropout, (x, 0.5, False)), {})
-
-
-aten = torch.ops.aten
-EXPORTED: list[tuple[Any, dict[str, str], str]] = [
-    (aten.relu, {}, "ReLU()"),
-    (aten.relu_, {}, "ReLU()"),
-    (aten.tanh, {}, "Tanh()"),
-    (aten.tanh_, {}, "Tanh()"),
-    (aten.gelu, {}, "GELU(approximate='none')"),
-    (aten.gelu_, {}, "GELU(approximate='none')"),
-    (aten.gelu, {"approximate": "tanh"}, "GELU(approximate='tanh')"),
-    (aten.silu, {}, "SiLU()"),
-    (aten.silu_, {}, "SiLU()"),
-    (aten.hardswish, {}, "Hardswish()"),
-    (aten.hardswish_, {}, "Hardswish()"),
-]
-
-
-def one_call(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-    """A node that calls `target` on an input."""
-    graph = fx.Graph()
-    x = graph.placeholder("x")
-    return graph.create_node("call_method" if isinstance(target, str) else "call_function", target, (x, *args), kwargs)
-
-
-@pytest.mark.parametrize(("packet", "options", "name"), EXPORTED)
-def test_exported_spellings(packet: Any, options: dict[str, str], name: str) -> None:
-    found = activation_of(one_call(packet, **options), {})
-    assert found is not None
-    assert repr(found) == name
-    x = torch.linspace(-4, 4, 101)
-    torch.testing.assert_close(found(x), packet(x.clone(), **options), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

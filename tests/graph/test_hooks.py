@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import io
 import types
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 import dendrofx
+from tests.graph.capture.check import check_both, exact, loaded
 from tests.models import compressible
 
 X = torch.randn(6, 20)
@@ -79,19 +79,10 @@ def changed(change: Callable[[nn.Module], Any]) -> nn.Module:
     return model.eval()
 
 
-def exact(model: nn.Module, example: Tensor | None, rank: int = 4) -> dendrofx.RoutedModule:
+def routed_exactly(model: nn.Module, example: Tensor | None, rank: int = 4) -> dendrofx.RoutedModule:
     """Routed at tolerance 0."""
-    routed = dendrofx.transform(model, example, light=dendrofx.LowRank(rank), decide=False, max_deviation=0.5)
-    dendrofx.set_tolerances(routed, dict.fromkeys(dendrofx.tolerances(routed), 0.0))
-    return routed
-
-
-def loaded(module: nn.Module) -> Any:
-    """What a user of the file gets."""
-    file = io.BytesIO()
-    torch.jit.save(dendrofx.script(module), file)
-    file.seek(0)
-    return torch.jit.load(file)
+    options = {"light": dendrofx.LowRank(rank), "decide": False, "max_deviation": 0.5}
+    return exact(dendrofx.transform(model, example, **options))  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("data", [False, True], ids=["without data", "with an example"])
@@ -101,11 +92,10 @@ def test_what_changes_values_is_kept_or_refused(kind: str, data: bool) -> None:
     model = changed(KEPT[kind])
     if not data and kind not in TRACED:
         with pytest.raises(dendrofx.CaptureError, match=r"there are hooks on |Next step: |it needs inputs"):
-            exact(model, None)
+            routed_exactly(model, None)
         return
-    routed = exact(model, X if data else None)
-    for module in (routed, loaded(routed)):
-        torch.testing.assert_close(module(X), model(X))
+    routed = routed_exactly(model, X if data else None)
+    check_both(routed, model, X)
     assert ("bit for bit" in routed.plan.capture) is data
 
 
@@ -138,10 +128,9 @@ COMPUTED: dict[str, Callable[[nn.Module], Any]] = {
 def test_computed_weights_are_folded_in_a_copy(kind: str, data: bool) -> None:
     model = changed(COMPUTED[kind])
     wanted, state, made = model(X), copy.deepcopy(model.state_dict()), type(model[0])
-    routed = exact(model, X if data else None)
+    routed = routed_exactly(model, X if data else None)
     assert [s.name for s in routed.plan.routed] == ["0..2"], "the Linear is one again"
-    for module in (routed, loaded(routed)):
-        torch.testing.assert_close(module(X), wanted)
+    check_both(routed, lambda _: wanted, X)
     assert type(model[0]) is made
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
     torch.testing.assert_close(model(X), wanted)
@@ -171,8 +160,7 @@ FORMS: dict[str, Callable[[Tensor], Tensor]] = {
 def test_what_does_not_script_goes_another_way(kind: str) -> None:
     model = Unscriptable(FORMS[kind]).eval()
     routed = dendrofx.transform(model, X, max_deviation=0, decide=False)
-    for module in (routed, loaded(routed)):
-        torch.testing.assert_close(module(X), model(X))
+    check_both(routed, model, X)
     torch.testing.assert_close(routed(X, scale=1.0), model(X))
 
 
@@ -194,7 +182,6 @@ def test_a_submodule_may_have_any_name(data: bool) -> None:
             return x
 
     model = Named().eval()
-    routed = exact(model, X if data else None, 2)
+    routed = routed_exactly(model, X if data else None, 2)
     assert len(routed.plan.routed) == len(NAMES)
-    for module in (routed, loaded(routed)):
-        torch.testing.assert_close(module(X), model(X))
+    check_both(routed, model, X)

@@ -141,27 +141,60 @@ def test_a_second_user_of_the_middle_ends_the_chain(
     assert refused(model)[0] == ("fc1..fc2", reason, middle)
 
 
-def test_residual_has_three_sites_and_one_refusal() -> None:
-    assert [s.name for s in sites_of(Residual())] == ["stem", "fc1..fc2", "head"]
-    reason = "the middle value %relu has a second user %add: the chain ends there"
-    assert refused(Residual()) == [("stem..fc1", reason, "relu")]
-
-
-def test_subclass_of_linear_is_refused() -> None:
-    model = nn.Sequential(nn.modules.linear.NonDynamicallyQuantizableLinear(4, 4))
-    reason = "NonDynamicallyQuantizableLinear is a subclass of nn.Linear, its forward may differ"
-    assert list(sites_of(model)) == []
-    assert refused(model) == [("0", reason, "_0")]
-
-
 class Doubled(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         return 2 * super().forward(input)
 
 
-def test_own_subclass_of_linear_is_refused() -> None:
-    (refusal,) = sites_of(nn.Sequential(Doubled(4, 4))).refused
-    assert refusal.site == "0"
+SUBCLASS = "NonDynamicallyQuantizableLinear"
+MIDDLE = "the middle value %relu has a second user %add: the chain ends there"
+INSIDE = "used inside the leaf module 'layer' (TransformerEncoderLayer)"
+FUNCTIONAL = "its parameters are used functionally (%fc1_weight), not by calling the module"
+NEVER = f"never swapped: nn.MultiheadAttention reads the weight of this {SUBCLASS} without calling it"
+UNCALLED = [(name, "not called in the graph", None) for name in ("fc2", "fc3")]
+# The model, its sites and its refusals.
+REFUSED: list[tuple[nn.Module, list[str], list[tuple[str, str, str | None]]]] = [
+    (Residual(), ["stem", "fc1..fc2", "head"], [("stem..fc1", MIDDLE, "relu")]),
+    (
+        nn.Sequential(nn.modules.linear.NonDynamicallyQuantizableLinear(4, 4)),
+        [],
+        [("0", f"{SUBCLASS} is a subclass of nn.Linear, its forward may differ", "_0")],
+    ),
+    (
+        nn.Sequential(Doubled(4, 4)),
+        [],
+        [("0", "Doubled is a subclass of nn.Linear, its forward may differ", "_0_weight")],
+    ),
+    *(
+        (nn.Sequential(nn.Linear(4, 4).to(dtype)), [], [("0", f"its weight is {dtype}; routing takes float32", "_0")])
+        for dtype in (torch.float64, torch.bfloat16, torch.float16)
+    ),
+    (
+        Parts(lambda m, x: m.fc1(m.att(x, x, x)[0]), att=nn.MultiheadAttention(4, 2)),
+        ["fc1"],
+        [*UNCALLED, ("att.out_proj", NEVER, None)],
+    ),
+    (
+        Parts(lambda m, x: m.fc1(m.layer(x)), layer=nn.TransformerEncoderLayer(4, 2, 8)),
+        ["fc1"],
+        [
+            *UNCALLED,
+            ("layer.self_attn.out_proj", NEVER, None),
+            ("layer.linear1", INSIDE, None),
+            ("layer.linear2", INSIDE, None),
+        ],
+    ),
+    (Parts(lambda m, x: F.linear(x, m.fc1.weight)), [], [("fc1", FUNCTIONAL, "fc1_weight"), *UNCALLED]),
+    (Parts(lambda m, x: m.fc2(torch.relu(m.fc1(x)))), ["fc1..fc2"], UNCALLED[1:]),
+]
+
+
+@pytest.mark.parametrize(("model", "names", "reasons"), REFUSED)
+def test_what_is_no_site_is_refused_with_reason_and_node(
+    model: nn.Module, names: list[str], reasons: list[tuple[str, str, str | None]]
+) -> None:
+    assert [s.name for s in sites_of(model)] == names
+    assert sorted(refused(model), key=str) == sorted(reasons, key=str)
 
 
 @pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
@@ -181,36 +214,6 @@ def test_hooks_between_the_linears_end_the_chain(name: str) -> None:
     model = Mlp().eval()
     model.get_submodule(name).register_forward_hook(lambda _module, _args, out: 2 * out)
     assert [s.name for s in find_sites(capture(model, Inputs.of(torch.randn(3, 16))))] == ["fc1", "fc2"]
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_other_dtypes_are_refused(dtype: torch.dtype) -> None:
-    model = nn.Sequential(nn.Linear(4, 4).to(dtype))
-    assert refused(model) == [("0", f"its weight is {dtype}; routing takes float32", "_0")]
-    assert len(sites_of(model)) == 0
-
-
-def test_linear_inside_a_leaf_module_is_refused() -> None:
-    attention = nn.MultiheadAttention(4, 2)
-    model = Parts(lambda m, x: m.fc1(m.att(x, x, x)[0]), att=attention)
-    assert [s.name for s in sites_of(model)] == ["fc1"]
-    never = "never swapped: nn.MultiheadAttention reads the weight of this NonDynamicallyQuantizableLinear without calling it"
-    assert ("att.out_proj", never, None) in refused(model)
-    layer = nn.TransformerEncoderLayer(4, 2, 8)
-    inside = "used inside the leaf module 'layer' (TransformerEncoderLayer)"
-    model = Parts(lambda m, x: m.fc1(m.layer(x)), layer=layer)
-    assert {("layer.linear1", inside, None), ("layer.linear2", inside, None)} <= set(refused(model))
-
-
-def test_weight_used_functionally_is_refused() -> None:
-    model = Parts(lambda m, x: F.linear(x, m.fc1.weight))
-    assert list(sites_of(model)) == []
-    reason = "its parameters are used functionally (%fc1_weight), not by calling the module"
-    assert ("fc1", reason, "fc1_weight") in refused(model)
-
-
-def test_linear_that_is_not_called_is_refused() -> None:
-    assert refused(Parts(lambda m, x: m.fc2(torch.relu(m.fc1(x))))) == [("fc3", "not called in the graph", None)]
 
 
 def test_one_module_under_two_names_is_not_refused() -> None:

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import threading
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-@dataclasses.dataclass
-class Encoded:
-    """An output with names."""
-
-    y: Tensor
-    value: Any = None
-    loss: Any = None
-    label: Any = None
-    other: Any = None
-    size: Any = None
-
-
-class Pair(NamedTuple):
-    """The same, as a named tuple."""
-
-    y: Tensor
-    value: Any = None
-    loss: Any = None
-    label: Any = None
-    other: Any = None
-    size: Any = None
+# Outputs with names, in two forms.
+_FIELDS = ("y", "value", "loss", "label", "other", "size")
+Encoded = dataclasses.make_dataclass("Encoded", [(name, Any, None) for name in _FIELDS])
+Pair = collections.namedtuple("Pair", _FIELDS, defaults=[None] * len(_FIELDS))
 
 
 class Double(nn.Module):

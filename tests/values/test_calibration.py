@@ -12,6 +12,7 @@ from torch import Tensor
 import dendrofx
 from dendrofx.values.calibration import LEAST_SAMPLES, WHOLE_BATCHES, Calibration
 from dendrofx.values.inputs import Inputs
+from tests.graph.capture.check import refused
 from tests.models import compressible
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=60)
@@ -149,50 +150,36 @@ def test_a_partial_last_batch_is_known_as_one_when_shared_inputs_are(last: int) 
 
 
 EMPTY = "calibration is empty: pass at least a few hundred samples, or calibration=None"
+SINGLE = "calibration is an iterable of batches, got {}: for a single batch pass [batch]"
+FEW = (
+    "calibration has {} samples in {} batches; it is cut into four disjoint sets and needs at least 8 samples in one batch, or 8"
+    " batches (a few hundred samples to be of use)"
+)
+NAN = torch.zeros(4, 3).masked_fill(torch.eye(4, 3).bool() & (torch.arange(3) < 2), torch.nan)
+REFUSED: list[tuple[Any, str]] = [
+    ([], EMPTY),
+    (iter(()), EMPTY),
+    ([torch.zeros(0, 4)], EMPTY),
+    (torch.zeros(0, 4), EMPTY),
+    (
+        [torch.zeros(4, 3), {"x": NAN}],
+        "calibration batch 1 (x=float32[4, 3]) holds 2 values that are NaN: drop these samples",
+    ),
+    (3, SINGLE.format("int")),
+    ({"x": torch.zeros(9, 2)}, SINGLE.format("dict")),
+    ("rows.pt", SINGLE.format("str")),
+    ([torch.zeros(9, 2), "rows"], "calibration batch 1: a batch is a tensor, a tuple or a dict of tensors, got str"),
+    ([(3, "a")], "calibration batch 0 holds no tensor: (3, 'a')"),
+    (numbered([4]), FEW.format(4, 1)),
+    (numbered([1] * 7), FEW.format(7, 7)),
+    (numbered([4, 4]), FEW.format(8, 2)),
+]
 
 
-@pytest.mark.parametrize("batches", [[], iter(()), [torch.zeros(0, 4)], torch.zeros(0, 4)])
-def test_empty(batches: Any) -> None:
-    with pytest.raises(dendrofx.InputError) as error:
+@pytest.mark.parametrize(("batches", "says"), REFUSED)
+def test_what_cannot_be_cut_is_refused(batches: Any, says: str) -> None:
+    with refused(says):
         Calibration.read(batches, 0)
-    assert str(error.value) == EMPTY
-
-
-def test_values_that_are_no_numbers() -> None:
-    bad = torch.zeros(4, 3)
-    bad[1, 2] = bad[3, 0] = float("nan")
-    with pytest.raises(dendrofx.InputError) as error:
-        Calibration.read([torch.zeros(4, 3), {"x": bad}], 0)
-    assert str(error.value) == "calibration batch 1 (x=float32[4, 3]) holds 2 values that are NaN: drop these samples"
-
-
-@pytest.mark.parametrize(("given_", "kind"), [(3, "int"), ({"x": torch.zeros(9, 2)}, "dict"), ("rows.pt", "str")])
-def test_what_is_no_iterable_of_batches(given_: Any, kind: str) -> None:
-    with pytest.raises(dendrofx.InputError) as error:
-        Calibration.read(given_, 0)
-    assert str(error.value) == (f"calibration is an iterable of batches, got {kind}: for a single batch pass [batch]")
-
-
-def test_a_batch_of_the_wrong_type() -> None:
-    with pytest.raises(dendrofx.InputError) as error:
-        Calibration.read([torch.zeros(9, 2), "rows"], 0)
-    assert str(error.value) == "calibration batch 1: a batch is a tensor, a tuple or a dict of tensors, got str"
-
-
-def test_a_batch_without_a_tensor() -> None:
-    with pytest.raises(dendrofx.InputError) as error:
-        Calibration.read([(3, "a")], 0)
-    assert str(error.value) == "calibration batch 0 holds no tensor: (3, 'a')"
-
-
-@pytest.mark.parametrize(("sizes", "count"), [([4], 4), ([1] * 7, 7), ([4, 4], 8)])
-def test_too_few_samples(sizes: list[int], count: int) -> None:
-    with pytest.raises(dendrofx.InputError) as error:
-        Calibration.read(numbered(sizes), 0)
-    assert str(error.value) == (
-        f"calibration has {count} samples in {len(sizes)} batches; it is cut into four disjoint sets and needs at least"
-        " 8 samples in one batch, or 8 batches (a few hundred samples to be of use)"
-    )
 
 
 def test_inputs_that_share_no_leading_size_are_never_cut() -> None:

@@ -16,10 +16,11 @@ from torch import Tensor, fx, nn
 
 from dendrofx.errors import CaptureError
 from dendrofx.graph.activations import is_in_place
-from dendrofx.graph.capture.check import ROUNDING, difference
 from dendrofx.values.calling import CallForm
+from dendrofx.values.difference import difference
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.outputs import flatten
+from dendrofx.values.numerics import rounding
+from dendrofx.values.outputs import Output, flatten
 
 ROOT = "the model"
 _KINDS = ("_forward_pre_hooks", "_forward_hooks")
@@ -60,9 +61,9 @@ def observe(model: nn.Module, form: CallForm, example: Inputs) -> Behaviour:
         output = form.call(model, inputs)
         _refuse_writes(name, example, inputs, versions)
         _refuse_state(name, model, state, weights)
-        first = [t.clone() for t in flatten(output)[0]]
+        first = _cloned(output)
         again = form.call(model, example.copied())
-    if not difference((first, flatten(output)[1]), flatten(again)) <= ROUNDING:
+    if not difference(first, flatten(again)) <= rounding():
         raise CaptureError(
             f"{name} gives another output for the same inputs every time: {_randomness(model, form, example)}"
         )
@@ -74,7 +75,7 @@ State = dict[str, tuple[Tensor, int, Tensor]]
 
 
 def held(model: nn.Module) -> State:
-    """What a model holds beside its parameters: each buffer, its version and its values."""
+    """Return what a model holds beside its parameters: each buffer, its version and its values."""
     return {k: (t, t._version, t.clone()) for k, t in model.named_buffers()}
 
 
@@ -132,26 +133,30 @@ def _refuse_state(
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
-    """Same values, NaN in the same places."""
+    """Say whether two tensors have the same values, and NaN in the same places."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     return torch.equal(a, b) or (a.is_floating_point() and torch.equal(a.nan_to_num(), b.nan_to_num()))
 
 
 def _randomness(model: nn.Module, form: CallForm, example: Inputs) -> str:
-    """Where two runs on the same inputs differ: why, as far as it can be told."""
+    """Say where two runs on the same inputs differ: why, as far as it can be told."""
     runs = []
     with torch.random.fork_rng(devices=[]):
         for _ in range(2):
             torch.manual_seed(0)
-            output = form.call(model, example.copied())
-            runs.append(([t.clone() for t in flatten(output)[0]], flatten(output)[1]))
-    if difference(*runs) <= ROUNDING:
+            runs.append(_cloned(form.call(model, example.copied())))
+    if difference(*runs) <= rounding():
         return (
             "it draws random numbers (dropout with training=True, torch.rand): a graph is compared with it, and has to give the"
             " same. Turn them off"
         )
     return "it counts its calls, or draws random numbers that are not torch's. Turn that off"
+
+
+def _cloned(output: Any) -> Output:  # noqa: ANN401
+    tensors, form = flatten(output)
+    return [t.clone() for t in tensors], form
 
 
 class _watched:
@@ -178,7 +183,7 @@ class _watched:
             hooks.update(before)
 
     def watch(self, name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
-        """The hook, and a note of what it did."""
+        """Return the hook, and a note of what it did."""
 
         def watched(*args: Any) -> Any:  # noqa: ANN401  (a hook's own)
             tensors = flatten(list(args[1:]))[0]
@@ -202,12 +207,12 @@ def drop_hooks(model: nn.Module, keep: Sequence[str] = ()) -> None:
 
 
 def has_own_forward(module: nn.Module) -> bool:
-    """Whether `forward` was replaced on a module: it is not what its class says."""
+    """Return whether `forward` was replaced on a module: it is not what its class says."""
     return "forward" in vars(module)
 
 
 def hooked(model: nn.Module) -> Iterator[str]:
-    """Names of the modules that have hooks."""
+    """Return the names of the modules that have hooks."""
     for name, module in model.named_modules():
         if any(getattr(module, kind) for kind in _KINDS):
             yield name or ROOT

@@ -30,7 +30,7 @@ class Boxed(nn.Module):
         self.form = form
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The output's tensors, in order; numbers that a trace turns into tensors stay constants of the form."""
+        """Return the output's tensors, in order; numbers that a trace turns into tensors stay constants of the form."""
         found, form = flatten(self.form.call_with(self.get_submodule(BOX), tensors))
         kept = form.names if self.form.output is None else self.form.output.names
         return tuple(tensor for tensor, name in zip(found, form.names, strict=True) if name in kept)
@@ -54,7 +54,7 @@ class Run:
 
 
 def two_samples(example: Inputs) -> tuple[Tensor, ...]:
-    """The tensors of an example; a single sample twice, because a size of 1 is taken for a constant."""
+    """Return the tensors of an example; a single sample twice, because a size of 1 is taken for a constant."""
     carrying = example.carrying
     if carrying and all(t.dim() > 0 and t.size(0) == 1 for t in carrying):
         example = example.take(torch.zeros(2, dtype=torch.long))
@@ -62,7 +62,7 @@ def two_samples(example: Inputs) -> tuple[Tensor, ...]:
 
 
 def place_of(error: BaseException) -> str:
-    """` at model.py:12  `if x.sum() > 0:``, the model's own line that failed, or torch's where there is none."""
+    """Return ` at model.py:12  `if x.sum() > 0:``, the model's own line that failed, or torch's where there is none."""
     ours, torchs = str(Path(__file__).parent.parent), str(Path(torch.__file__).parent)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
     own = [f for f in frames if not f.filename.startswith(torchs)]

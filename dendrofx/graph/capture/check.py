@@ -14,21 +14,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dendrofx.errors import CaptureError, InputError
 from dendrofx.graph.capture.tracing import plain_attention
 from dendrofx.graph.show import first_line
+from dendrofx.values.difference import difference
 from dendrofx.values.guards import SizeError
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.outputs import OutputForm, flatten
+from dendrofx.values.numerics import rounding
+from dendrofx.values.outputs import Output, flatten
 
-# What rounding may do to an output, relative to its largest value: sums of float32 in another order, over tens of layers.
-ROUNDING = 1e-5
 # How variants of the number of samples end; a graph has to take any.
 SAMPLES = ("one sample", "three samples")
 
-Output = tuple[list[Tensor], OutputForm]
 Call = Callable[[nn.Module, Inputs], Any]
 
 
@@ -86,7 +85,7 @@ class Twin:
     plain: bool = False
 
     def run(self, inputs: Inputs, call: Call = _as_given) -> Output:
-        """Its output on some inputs."""
+        """Return its output on some inputs."""
         with plain_attention() if self.plain else nullcontext():
             return flatten(call(self.module, inputs.copied()))
 
@@ -135,7 +134,7 @@ def verify(
         if far == 0:
             continue
         why = _reasons(twins, inputs, wanted, got, call)
-        if not why or not far <= ROUNDING:
+        if not why or not far <= rounding():
             raise DiffersError(_refusal(model, f"{inputs}{what}", far, why), what)
         worst = max(worst, far)
         reasons.update(dict.fromkeys(why))
@@ -158,7 +157,7 @@ def _refusal(model: nn.Module, where: str, far: float, why: list[str]) -> str:
 
 
 def _wanted(model: nn.Module, inputs: Inputs, optional: bool, call: Call) -> Output | None:
-    """The model's output on some inputs; None when these are optional and it rejects them."""
+    """Return the model's output on some inputs; None when these are optional and it rejects them."""
     try:
         output = flatten(call(model, inputs.copied()))
     except Exception:
@@ -169,7 +168,7 @@ def _wanted(model: nn.Module, inputs: Inputs, optional: bool, call: Call) -> Out
 
 
 def _reasons(twins: Sequence[Twin], inputs: Inputs, wanted: Output, got: Output, call: Call) -> list[str]:
-    """The changes that lead from the model's bits to the graph's; none when no twin has those."""
+    """Return the changes that lead from the model's bits to the graph's; none when no twin has those."""
     found: list[str] = []
     last = wanted
     for twin in twins:
@@ -180,23 +179,3 @@ def _reasons(twins: Sequence[Twin], inputs: Inputs, wanted: Output, got: Output,
             return found
         last = now
     return []
-
-
-def difference(wanted: Output, got: Output) -> float:
-    """The largest difference over the largest magnitude; infinity for another form, other shapes, or values that are no floats."""
-    if wanted[1] != got[1] or [(t.shape, t.dtype) for t in wanted[0]] != [(t.shape, t.dtype) for t in got[0]]:
-        return float("inf")
-    return max((_apart(a, b) for a, b in zip(wanted[0], got[0], strict=True)), default=0.0)
-
-
-def _apart(a: Tensor, b: Tensor) -> float:
-    if not a.is_floating_point():
-        return 0.0 if torch.equal(a, b) else float("inf")
-    a, b = a.double(), b.double()
-    same = (a == b) | (a.isnan() & b.isnan())
-    if bool(same.all()):
-        return 0.0
-    if not torch.equal(a.isfinite(), b.isfinite()):
-        return float("inf")
-    far = torch.where(same, 0.0, a - b).abs().max()
-    return float(far) / max(float(torch.where(a.isfinite(), a, 0.0).abs().max()), 1e-30)

@@ -36,7 +36,7 @@ _REGIONS = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
 
 
 def export(model: nn.Module, form: CallForm, example: Inputs) -> Run:
-    """The model's graph, on a copy of its own that the caller made, and the limits of its sizes.
+    """Return the model's graph, on a copy of its own that the caller made, and the limits of its sizes.
 
     Args:
         model: in eval mode, without gradients; its Linears become modules of the graph.
@@ -60,7 +60,7 @@ def export(model: nn.Module, form: CallForm, example: Inputs) -> Run:
 
 
 def _limits(program: torch.export.ExportedProgram, form: CallForm) -> frozenset[tuple[str, int, int]]:
-    """From the ranges of export's symbols: a table of 512 positions, or an `if x.size(0) > 1000`."""
+    """Read the limits from the ranges of export's symbols: a table of 512 positions, or an `if x.size(0) > 1000`."""
     inputs = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder"][-len(form.tensors) :]
     found = set()
     for name, value in zip(form.tensors, inputs, strict=True):
@@ -88,7 +88,7 @@ class _Regroup(Writer):
         raise CaptureError("the exported graph has no output")
 
     def copy(self, gm: fx.GraphModule, node: fx.Node, env: dict[fx.Node, Any]) -> Any:  # noqa: ANN401
-        """One node, in our form; None where nothing is left of it."""
+        """Write one node in our form; None where nothing is left of it."""
         if node.op == "call_module" or op_name(node.target) in _ASSERTS:  # export's guards
             return None
         args, kwargs = cast(tuple[Any, Any], fx.node.map_arg((node.args, node.kwargs), lambda n: env[n]))
@@ -109,7 +109,7 @@ class _Regroup(Writer):
         return new
 
     def inline(self, gm: fx.GraphModule, node: fx.Node, args: tuple[Any, ...]) -> Any:  # noqa: ANN401
-        """The body of a no_grad or a switched-off autocast region, in its place."""
+        """Write the body of a no_grad or a switched-off autocast region, in its place."""
         kind = str(node.target)
         if kind == "wrap_with_autocast" and node.args[2] is not False:
             raise CaptureError(
@@ -127,6 +127,6 @@ class _Regroup(Writer):
 
 
 def _caller(node: fx.Node) -> str:
-    """The name of the module whose forward made a call."""
+    """Return the name of the module whose forward made a call."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     return str(stack[-1][0]) if stack else ""

@@ -18,7 +18,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def copy_of(model: Model) -> Model:
-    """A copy whose parameters need no gradients and share the model's memory, until `memory.part` makes them its own.
+    """Return a copy whose parameters need no gradients and share the model's memory, until `memory.part` makes them its own.
 
     Raises:
         CaptureError: the model holds something that cannot be copied; names the attribute.
@@ -29,7 +29,7 @@ def copy_of(model: Model) -> Model:
 
 
 def stand_in(model: Model) -> Model:
-    """A copy that has the model's very parameters, and everything else for its own: to run instead of the model.
+    """Return a copy that has the model's very parameters, and everything else for its own: to run instead of the model.
 
     What its forward changes (a buffer, a counter) changes in the copy.
 
@@ -40,7 +40,7 @@ def stand_in(model: Model) -> Model:
 
 
 def _copied(model: Model, instead: Iterable[tuple[nn.Parameter, nn.Parameter]]) -> Model:
-    """A deep copy with other parameters in place of some."""
+    """Return a deep copy with other parameters in place of some."""
     try:
         return copy.deepcopy(model, {id(old): new for old, new in instead})  # what its memo holds is not copied
     except Exception as error:
@@ -48,7 +48,7 @@ def _copied(model: Model, instead: Iterable[tuple[nn.Parameter, nn.Parameter]]) 
 
 
 def _uncopied(model: nn.Module, error: Exception) -> str:
-    """The attribute that cannot be copied, and what to do about it."""
+    """Return the attribute that cannot be copied, and what to do about it."""
     for name, module in model.named_modules():
         for key, value in vars(module).items():
             if key.startswith("_") and key in vars(nn.Module()):
@@ -65,7 +65,7 @@ def _uncopied(model: nn.Module, error: Exception) -> str:
 
 
 def unwrapped(model: Any) -> tuple[Any, str]:  # noqa: ANN401  (checked by `check_model`)
-    """What a model is wrapped in is taken off: `torch.compile`, `DataParallel`, `DistributedDataParallel`.
+    """Take off what a model is wrapped in: `torch.compile`, `DataParallel`, `DistributedDataParallel`.
 
     Returns:
         The model inside, and what was taken off, from the outside; empty where nothing was.
@@ -134,7 +134,7 @@ def _fold(module: nn.Module) -> None:
 
 
 def _computed(module: nn.Module, name: str, weight: torch.Tensor, parts: tuple[str, ...]) -> None:
-    """A weight that a hook computes, as the parameter that it stands for."""
+    """Make a weight that a hook computes the parameter that it stands for."""
     for part in (name, *parts):
         if hasattr(module, part):
             delattr(module, part)

@@ -21,13 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dendrofx.graph.capture.check import DiffersError, Output, difference
+from dendrofx.graph.capture.check import DiffersError
 from dendrofx.graph.show import first_line
 from dendrofx.values.calling import CallForm
+from dendrofx.values.difference import difference
 from dendrofx.values.guards import broken, equal, independent, is_equality, is_simple
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.numerics import rounding
-from dendrofx.values.outputs import flatten
+from dendrofx.values.outputs import Output, flatten
 
 Axis = tuple[str, int]
 # Of more axes of one size, not every pair is tried.
@@ -46,7 +47,7 @@ class Pair:
     graph: Callable[[Inputs], Any]
 
     def apart(self, inputs: Inputs) -> str:
-        """In what way they differ on some inputs; empty where they do not, or both reject them."""
+        """Say in what way they differ on some inputs; empty where they do not, or both reject them."""
         wanted, got = _outcome(self.model, inputs.copied()), _outcome(self.graph, inputs)
         if isinstance(wanted, Exception):
             return "" if isinstance(got, Exception) else f"{REJECTS} it ({first_line(wanted)})"
@@ -59,7 +60,7 @@ class Pair:
         return "" if far <= near else f"the graph's output is {far:.2g} of the largest away"
 
     def right(self, inputs: Inputs) -> bool:
-        """Whether the model takes the inputs, and the graph gives the same."""
+        """Return whether the model takes the inputs, and the graph gives the same."""
         return not isinstance(_outcome(self.model, inputs.copied()), Exception) and not self.apart(inputs)
 
 
@@ -102,7 +103,7 @@ class SizeTrial:
                 self.note(f"{_size(axes[0])} {sign} {good}", why)
 
     def joint(self) -> Iterator[list[Axis]]:
-        """Axes that change together: the samples, and those of one size in one place."""
+        """Give axes that change together: the samples, and those of one size in one place."""
         carrying = [a for a in self.axes if a[1] == 0 and a[0] not in self.example.shared]
         if carrying:
             yield carrying
@@ -131,7 +132,7 @@ class SizeTrial:
         return kept
 
     def needless(self, guard: str) -> bool:
-        """Whether the graph is right where a stated guard does not hold: torch states some for sizes of 1 alone."""
+        """Return whether the graph is right where a stated guard does not hold: torch states some for sizes of 1 alone."""
         tries = (self.resized(axes, n) for axes in self.joint() for n in (*_others(self.axes[axes[0]]), *LADDER[:9]))
         against = islice((inputs for inputs in tries if broken([guard], dict(inputs.kwargs)) is not None), ENOUGH)
         right = [self.pair.right(inputs) for inputs in against]
@@ -154,7 +155,7 @@ class SizeTrial:
                     break
 
     def apart(self, inputs: Inputs) -> str:
-        """See `Pair.apart`; inputs that a certain guard or one that was found refuses are not run."""
+        """Compare as `Pair.apart` does; inputs that a certain guard or one that was found refuses are not run."""
         if broken([*self.certain, *self.found], dict(inputs.kwargs)) is not None:
             return ""
         why = self.pair.apart(inputs)
@@ -162,7 +163,7 @@ class SizeTrial:
         return why
 
     def implied(self, guard: str) -> bool:
-        """Whether the graph was found to fail, or to be right, wherever a stated guard does not hold."""
+        """Return whether the graph was found to fail, or to be right, wherever a stated guard does not hold."""
         against = [why for inputs, why in self.tried if broken([guard], dict(inputs.kwargs)) is not None]
         return is_simple(guard) and bool(against) and not any(against)
 
@@ -173,12 +174,12 @@ class SizeTrial:
             self.narrower.append(guard)
 
     def narrows(self, guard: str) -> bool:
-        """Whether a stated guard may refuse what the model takes."""
+        """Return whether a stated guard may refuse what the model takes."""
         against = [why for inputs, why in self.tried if why and broken([guard], dict(inputs.kwargs)) is not None]
         return not is_equality(guard) and not (against and all(why.startswith(REJECTS) for why in against))
 
     def alike(self, axis: Axis, count: int) -> str:
-        """The guard that an axis has the size of another one, where both may change; else nothing."""
+        """Return the guard that an axis has the size of another one, where both may change; else nothing."""
         same = [a for a, size in self.axes.items() if size == self.axes[axis] and a != axis]
         for others in (same, *([a] for a in same if len(same) > 1)):
             if others and self.pair.right(self.resized([axis, *others], count)):
@@ -186,7 +187,7 @@ class SizeTrial:
         return ""
 
     def fixed(self, axis: Axis, count: int, why: str) -> str:
-        """The guard that an axis keeps its size.
+        """Return the guard that an axis keeps its size.
 
         Raises:
             DiffersError: the axis is that of the samples.
@@ -202,7 +203,7 @@ class SizeTrial:
         return f"{_size(axis)} == {self.axes[axis]}"
 
     def resized(self, axes: list[Axis], count: int) -> Inputs:
-        """With `count` entries in some axes: the first, again and again."""
+        """Return the inputs with `count` entries in some axes: the first, again and again."""
 
         def changed(name: str, t: Tensor) -> Tensor:
             for key, axis in axes:
@@ -225,12 +226,12 @@ def _size(axis: Axis) -> str:
 
 
 def _others(size: int) -> list[int]:
-    """The sizes that are tried instead of one."""
+    """Return the sizes that are tried instead of one."""
     return list(dict.fromkeys(n for n in (size - 1, size + 1, 1) if 1 <= n != size))
 
 
 def _groups(axes: dict[Axis, int]) -> Iterator[list[Axis]]:
-    """Axes of one size: all of them, and as pairs where they are few."""
+    """Give axes of one size: all of them, and as pairs where they are few."""
     groups: dict[int, list[Axis]] = {}
     for axis, size in axes.items():
         groups.setdefault(size, []).append(axis)

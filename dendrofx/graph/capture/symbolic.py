@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -32,23 +30,12 @@ class Tracer(fx.Tracer):
     def __init__(self, form: CallForm | None = None) -> None:
         super().__init__(autowrap_functions=() if form is not None else (as_rows, split_rows, restore_rows))
         self.form = form
-        self.thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Torch's own layers as they are, and dendrofx's run-time leaves."""
+        """Keep torch's own layers as they are, and dendrofx's run-time leaves."""
         if m is self.root or has_own_forward(m):
             return False
         return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
-
-    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:  # noqa: ANN401
-        """A call of a module; those of other threads are passed on, for FX patches all modules while it traces."""
-        own = threading.get_ident() == self.thread
-        return super().call_module(m, forward, args, kwargs) if own else forward(*args, **kwargs)
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:  # noqa: ANN401
-        """A read of a parameter; the same."""
-        own = threading.get_ident() == self.thread
-        return super().getattr(attr, attr_val, parameter_proxy_cache) if own else attr_val
 
     def create_args_for_root(
         self,
@@ -56,7 +43,7 @@ class Tracer(fx.Tracer):
         is_module: bool,
         concrete_args: Any = None,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        """The graph's inputs: a tensor by name for each of the form's."""
+        """Return the graph's inputs: a tensor by name for each of the form's."""
         if (form := self.form) is None:
             return super().create_args_for_root(root_fn, is_module, concrete_args)
         tensors = [self.create_proxy("placeholder", name, (), {}, type_expr=Tensor) for name in form.tensors]
@@ -82,7 +69,7 @@ def symbolic_trace(own: nn.Module, model: nn.Module, form: CallForm) -> fx.Graph
         own = nn.Sequential(own).eval()
     tracer = Tracer(form)
     try:
-        with tracing(own):
+        with tracing(own, Tracer):
             graph = tracer.trace(own)
     except Exception as error:
         raise CaptureError(_explain(error, model)) from error
@@ -95,7 +82,7 @@ def symbolic_trace(own: nn.Module, model: nn.Module, form: CallForm) -> fx.Graph
 
 
 def _root(own: nn.Module, graph: fx.Graph) -> nn.Module | dict[str, Any]:
-    """Where the graph's targets are; those that a graph module could not hold under their own names get others."""
+    """Say where the graph's targets are; those that a graph module could not hold under their own names get others."""
     nodes = [n for n in graph.nodes if n.op in ("call_module", "get_attr")]
     if all(free_name(str(n.target)) == n.target for n in nodes):
         return own
@@ -110,7 +97,7 @@ def _root(own: nn.Module, graph: fx.Graph) -> nn.Module | dict[str, Any]:
 
 
 def _is_returned(value: Any) -> bool:  # noqa: ANN401  (whatever FX allows)
-    """Whether TorchScript can return what a graph does: a tensor, a list or dict of tensors, or a tuple of such."""
+    """Return whether TorchScript can return what a graph does: a tensor, a list or dict of tensors, or a tuple of such."""
     if isinstance(value, tuple):
         return all(_is_returned(v) for v in value)
     if isinstance(value, list):
@@ -121,7 +108,7 @@ def _is_returned(value: Any) -> bool:  # noqa: ANN401  (whatever FX allows)
 
 
 def _is_tensor(value: Any) -> bool:  # noqa: ANN401
-    """Whether a value is a node that is no size, nor a number made of sizes."""
+    """Return whether a value is a node that is no size, nor a number made of sizes."""
     if not isinstance(value, fx.Node):
         return False
     if value.op == "call_method":
@@ -135,7 +122,7 @@ def _is_tensor(value: Any) -> bool:  # noqa: ANN401
 
 
 def _explain(error: Exception, model: nn.Module) -> str:
-    """Where tracing stopped, why, and what to do about it."""
+    """Say where tracing stopped, why, and what to do about it."""
     if isinstance(error, fx.proxy.TraceError):
         cause = "its forward decides something from values that are known only when it runs"
     else:
@@ -147,5 +134,5 @@ def _explain(error: Exception, model: nn.Module) -> str:
 
 
 def is_routed(value: Any) -> bool:  # noqa: ANN401
-    """Whether a module already holds routed sites."""
+    """Return whether a module already holds routed sites."""
     return isinstance(value, nn.Module) and any(isinstance(m, _LEAVES) for m in value.modules())

@@ -43,7 +43,7 @@ _UNPACKS = ("prim::ListUnpack", "prim::TupleUnpack")
 
 
 def trace(model: nn.Module, form: CallForm, example: Inputs) -> Run:
-    """The model's graph, on a copy of its own that the caller made, and the lines whose values it fixed.
+    """Return the model's graph, on a copy of its own that the caller made, and the lines whose values it fixed.
 
     Args:
         model: in eval mode, without gradients; its Linears become modules of the graph.
@@ -93,7 +93,7 @@ class _Reader(Writer):
         self.output(list(result))
 
     def made(self, node: Any) -> Any:  # noqa: ANN401
-        """What one node gives, in our graph; what holds its outputs, where it has several."""
+        """Return what one node gives, in our graph; what holds its outputs, where it has several."""
         kind: str = node.kind()
         if kind == "prim::GetAttr":
             return self.get(node)
@@ -119,7 +119,7 @@ class _Reader(Writer):
         return self.attribute(f"constant_{len(self.root)}", value) if isinstance(value, torch.Tensor) else value
 
     def get(self, node: Any) -> Any:  # noqa: ANN401
-        """A submodule, of which only the path is kept, or one of its tensors."""
+        """Return a submodule, of which only the path is kept, or one of its tensors."""
         path = f"{self.paths[node.input().debugName()]}.{node.s('name')}".lstrip(".")
         self.paths[node.output().debugName()] = path
         value = operator.attrgetter(path)(self.boxed)
@@ -131,13 +131,13 @@ class _Reader(Writer):
         return value[index]
 
     def tensor_of(self, number: Any) -> Any:  # noqa: ANN401
-        """A size as a tensor, which the trace computes with."""
+        """Return a size as a tensor, which the trace computes with."""
         if isinstance(number, fx.Node):
             return self.graph.call_function(aten.scalar_tensor, (number,), {"dtype": torch.int64})
         return self.constant(torch.tensor(number))
 
     def number(self, kind: Callable[[Any], Any], value: Any) -> Any:  # noqa: ANN401
-        """A tensor as a number; of a size that became a tensor, the size itself."""
+        """Return a tensor as a number; of a size that became a tensor, the size itself."""
         if not isinstance(value, fx.Node):
             return kind(value)
         if kind is int and value.target is aten.scalar_tensor:
@@ -145,7 +145,7 @@ class _Reader(Writer):
         return self.graph.call_function(kind, (value,))
 
     def operation(self, node: Any, args: list[Any]) -> Any:  # noqa: ANN401
-        """An operation: by position as far as its schema allows, then by name; defaults are left out."""
+        """Write an operation: by position as far as its schema allows, then by name; defaults are left out."""
         namespace, _, name = node.kind().partition("::")
         schema = torch._C.parse_schema(node.schema())
         given = list(zip(schema.arguments, args, strict=True))
@@ -162,7 +162,7 @@ def _same(default: Any, value: Any) -> bool:  # noqa: ANN401
 
 
 def _place(node: Any) -> str:  # noqa: ANN401
-    """The innermost line outside torch that made a node."""
+    """Return the innermost line outside torch that made a node."""
     lines = [line.strip() for line in str(node.sourceRange()).splitlines() if line.strip()]
     own = [line for line in lines if not line.startswith(str(Path(torch.__file__).parent))]
     return f" ({own[0]})" if own else ""

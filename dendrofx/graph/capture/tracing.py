@@ -23,15 +23,15 @@ _MISSING, _A_TENSOR = object(), torch.zeros(())
 
 
 @contextmanager
-def tracing(model: nn.Module) -> Iterator[None]:
-    """Trace `model` inside; torch's remarks beside the errors that it raises are held back.
+def tracing(model: nn.Module, *tracers: type[fx.Tracer]) -> Iterator[None]:
+    """Trace `model` inside, by torch's tracers or others; torch's remarks beside the errors that it raises are held back.
 
     Inside, `len(x)` of a tensor in the model's own code is its size, known when it runs, and not a number fixed now; and
     `isinstance(x, Tensor)` takes a traced value for the tensor that it stands for.
     """
     remarks = logging.getLogger("torch.fx.experimental.symbolic_shapes")
     with _ONE_AT_A_TIME, ExitStack() as stack:
-        for kind in (PythonKeyTracer, _ModuleStackTracer):
+        for kind in (PythonKeyTracer, _ModuleStackTracer, *tracers):
             stack.enter_context(_of_this_thread(kind))
         for namespace in _namespaces(model):
             stack.enter_context(_instead(namespace, "len", length))
@@ -45,7 +45,7 @@ def tracing(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """Without torch's fused encoder layers, which hide the Linears that they run; a switch of the whole process."""
+    """Switch off torch's fused encoder layers, which hide the Linears that they run, for the whole process."""
     with _ONE_AT_A_TIME:
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
@@ -56,21 +56,21 @@ def plain_attention() -> Iterator[None]:
 
 
 def length(value: Any) -> Any:  # noqa: ANN401
-    """What `len` gives; of a traced value a node, of a tensor its first size."""
+    """Return what `len` gives; of a traced value a node, of a tensor its first size."""
     if isinstance(value, fx.Proxy):
         return value.tracer.create_proxy("call_function", builtins.len, (value,), {})
     return value.size(0) if isinstance(value, Tensor) and value.dim() > 0 else builtins.len(value)
 
 
 def is_instance(value: Any, kinds: Any) -> bool:  # noqa: ANN401  (Python's own)
-    """What `isinstance` gives; of a traced value, what it would give of a tensor."""
+    """Return what `isinstance` gives; of a traced value, what it would give of a tensor."""
     if builtins.isinstance(value, fx.Proxy):
         return builtins.isinstance(value, kinds) or builtins.isinstance(_A_TENSOR, kinds)
     return builtins.isinstance(value, kinds)
 
 
 def _namespaces(model: nn.Module) -> list[dict[str, Any]]:
-    """The globals of the code that the model's modules run, torch's own left out."""
+    """Return the globals of the code that the model's modules run, torch's own left out."""
     found = {}
     for module in model.modules():
         for forward in (getattr(type(module), "forward", None), vars(module).get("forward")):
@@ -83,7 +83,7 @@ def _namespaces(model: nn.Module) -> list[dict[str, Any]]:
 
 @contextmanager
 def _instead(namespace: dict[str, Any], name: str, value: object) -> Iterator[None]:
-    """A name for a builtin in some module's globals; where these have one of their own, it stays."""
+    """Give a name for a builtin to some module's globals; where these have one of their own, it stays."""
     if name in namespace:
         yield
         return
@@ -96,7 +96,7 @@ def _instead(namespace: dict[str, Any], name: str, value: object) -> Iterator[No
 
 @contextmanager
 def _of_this_thread(kind: type[fx.Tracer]) -> Iterator[None]:
-    """Tracers of a kind see what this thread calls, and nothing else."""
+    """Let tracers of a kind see what this thread calls, and nothing else."""
     owner, was = threading.get_ident(), {k: vars(kind).get(k, _MISSING) for k in ("call_module", "getattr")}
     call, get = kind.call_module, kind.getattr
 

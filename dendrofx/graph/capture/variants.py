@@ -23,7 +23,7 @@ FEW = 4
 def variants(
     example: Inputs, values: bool = False, limits: Iterable[tuple[int, int, int]] = ()
 ) -> Iterator[tuple[str, Inputs]]:
-    """The example and its variants, each with what was changed.
+    """Give the example and its variants, each with what was changed.
 
     Args:
         example: one call's inputs.
@@ -68,18 +68,18 @@ def _other_values(example: Inputs) -> Iterator[tuple[str, Inputs]]:
 
 
 def is_mask(t: Tensor) -> bool:
-    """Whether a tensor looks like a mask of rows: [batch, tokens], no floats, zeros and ones."""
+    """Return whether a tensor looks like a mask of rows: [batch, tokens], no floats, zeros and ones."""
     return t.dim() == 2 and not t.is_floating_point() and bool(((t == 0) | (t == 1)).all())
 
 
 def _is_padding(t: Tensor, example: Inputs) -> bool:
-    """Whether it looks like a mask of rows, and is no [tokens, tokens] beside inputs of other samples."""
+    """Return whether it looks like a mask of rows, and is no [tokens, tokens] beside inputs of other samples."""
     others = [o.size(0) for o in example.tensors if o is not t and o.dim() > 1]
     return is_mask(t) and not (t.size(0) == t.size(1) and bool(others) and t.size(0) not in others)
 
 
 def _shared(example: Inputs, axis: int) -> int | None:
-    """The size that every tensor which has the axis has there; every tensor that carries samples has an axis of them."""
+    """Return the size that every tensor which has the axis has there; every tensor that carries samples has an axis of them."""
     tensors = example.carrying if axis == 0 else example.tensors
     sizes = {t.size(axis) if t.dim() > axis else 0 for t in tensors if axis == 0 or t.dim() > axis}
     size = sizes.pop() if len(sizes) == 1 else 0
@@ -87,12 +87,12 @@ def _shared(example: Inputs, axis: int) -> int | None:
 
 
 def _positions(size: int, count: int) -> Tensor:
-    """Positions to take from an axis of `size` to have `count`, i64[count]: the first, again and again."""
+    """Return the positions to take from an axis of `size` to have `count`, i64[count]: the first, again and again."""
     return torch.arange(count) % size
 
 
 def _resized(example: Inputs, axis: int, size: int, count: int, alike: bool = False) -> Inputs:
-    """With `count` instead of `size` in one axis, or in all from there on that have that size."""
+    """Return inputs with `count` instead of `size` in one axis, or in all from there on that have that size."""
     there = _positions(size, count)
 
     def change(t: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def _resized(example: Inputs, axis: int, size: int, count: int, alike: bool = Fa
 
 
 def _smaller(t: Tensor) -> Tensor:
-    """A picture without its last rows and columns, at least half of it."""
+    """Return a picture without its last rows and columns, at least half of it."""
     return t[:, :, : -(-t.size(2) // 2), : -(-t.size(3) // 2)] if t.dim() == 4 else t
 
 

@@ -66,7 +66,7 @@ class Writer:
                 self.linears.setdefault(id(module.weight), []).append(name)
 
     def attribute(self, target: str, value: Any) -> fx.Node:  # noqa: ANN401
-        """A read of a tensor that the graph module will hold, as far as it is free under its own name."""
+        """Write a read of a tensor that the graph module will hold, as far as it is free under its own name."""
         name = free_name(target.removeprefix(f"{BOX}."))
         own = self.parameter(target.removeprefix(f"{BOX}."))
         value = value if own is None else own
@@ -83,7 +83,7 @@ class Writer:
         name: str | None = None,
         called: str = "",
     ) -> Any:  # noqa: ANN401
-        """One operation in our form; its input where it changes nothing.
+        """Write one operation in our form; its input where it changes nothing.
 
         Args:
             target: an aten overload or packet, or another function.
@@ -111,7 +111,7 @@ class Writer:
         return self.graph.create_node("call_function", target, args, kwargs, name)
 
     def owner(self, weight: Any, bias: Any, called: str = "") -> str | None:  # noqa: ANN401
-        """The `nn.Linear` that has these two for its own, by its name; the one that was called, where several have."""
+        """Return the `nn.Linear` that has these two for its own, by its name; the one that was called, where several have."""
         found = self.linears.get(id(self.own(weight)), [])
         found = [name for name in found if self.modules[name].bias is self.own(bias)]
         if not found:
@@ -121,18 +121,18 @@ class Writer:
         return next(name for name in found if self.modules[name] is module)
 
     def own(self, value: Any) -> Any:  # noqa: ANN401
-        """The model's tensor that a node reads; the value itself where it is none."""
+        """Return the model's tensor that a node reads; the value itself where it is none."""
         reads = isinstance(value, fx.Node) and value.op == "get_attr"
         return self.root[str(value.target)] if reads else value
 
     def parameter(self, target: str) -> Tensor | None:
-        """The model's tensor of that name."""
+        """Return the model's tensor of that name."""
         owner, _, name = target.rpartition(".")
         value = getattr(self.modules.get(owner), name, None)
         return value if isinstance(value, Tensor) else None
 
     def output(self, values: list[fx.Node]) -> None:
-        """One tensor, a dict of tensors, or a tuple: what a scripted module can return."""
+        """Write the output: one tensor, a dict of tensors, or a tuple, which a scripted module can return."""
         form = self.form.output
         assert form is not None
         if form.leaf == "tensor":
@@ -141,11 +141,11 @@ class Writer:
             self.graph.output(dict(zip(form.names, values, strict=True)) if form.is_dict else tuple(values))
 
     def placeholder(self, name: str) -> fx.Node:
-        """An input."""
+        """Write an input."""
         return self.graph.placeholder(name, type_expr=Tensor)
 
     def finish(self) -> fx.GraphModule:
-        """The graph module, without gradients."""
+        """Return the graph module, without gradients."""
         gm = fx.GraphModule(self.root, self.graph, self.form.model)
         self.graph.eliminate_dead_code(is_impure_node=_stays)
         gm.delete_all_unused_submodules()
@@ -154,7 +154,7 @@ class Writer:
 
 
 def op_name(target: Any) -> str:  # noqa: ANN401
-    """`linear` for `aten.linear.default` and for its packet; empty for what is no aten operation."""
+    """Return `linear` for `aten.linear.default` and for its packet; empty for what is no aten operation."""
     name = str(target) if isinstance(target, torch._ops.OpOverload | torch._ops.OpOverloadPacket) else ""
     return name.removeprefix("aten.").split(".")[0] if name.startswith("aten.") else ""
 

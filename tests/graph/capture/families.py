@@ -20,9 +20,6 @@ from dendrofx.values.meta import CALL, CAPTURE
 from tests.check import five_passes
 
 FAMILIES = hf.families()
-NEVER = (
-    "never swapped: nn.MultiheadAttention reads the weight of this NonDynamicallyQuantizableLinear without calling it"
-)
 
 
 @dataclass(frozen=True)

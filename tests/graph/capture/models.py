@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.models import Mlp
+
 WIDTH = 16
 
 
@@ -102,3 +104,21 @@ class OddLinears(Base):
     def forward(self, x: Tensor) -> Tensor:
         assert x.shape[0] > 0
         return self.mlp(self.doubled(x))
+
+
+class Attends(nn.Module):
+    """Attention whose output projection torch uses through its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.mlp = nn.MultiheadAttention(WIDTH, 2, batch_first=True), Mlp(WIDTH, 32, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(x + self.attention(x, x, x)[0])  # type: ignore[no-any-return]
+
+
+class AttendsInTurn(Attends):
+    """The same, in a forward that FX cannot trace."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if x.shape[1] > 0 else x

@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dendrofx.graph.capture.check import ROUNDING, DiffersError, Twin, difference, verify
+from dendrofx.graph.capture.check import DiffersError, Twin, verify
 from dendrofx.graph.capture.prepare import copy_of
 from dendrofx.graph.capture.variants import variants
+from dendrofx.values.difference import difference
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.numerics import rounding
 from dendrofx.values.outputs import flatten
 from tests.models import Mlp
 
@@ -110,7 +112,7 @@ def test_rounding_needs_a_twin_with_the_same_bits() -> None:
 
 def test_more_than_rounding_is_refused_with_the_twins_reason() -> None:
     model = Mlp().eval()
-    far = Moved(model, 1 + 10 * ROUNDING)
+    far = Moved(model, 1 + 10 * rounding())
     with pytest.raises(DiffersError, match=r"of the largest output\): moves a lot\. Transform the submodule "):
         against(model, lambda inputs: inputs.call(far), Twin(far, "moves a lot"))
 

@@ -16,9 +16,9 @@ from torch import nn
 from benchmarks.models import hf
 from dendrofx.errors import InputError
 from dendrofx.graph.capture import Captured, capture
-from dendrofx.graph.capture.check import difference
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.lowering.script import script
+from dendrofx.values.difference import difference
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.meta import CALL, CAPTURE
 from dendrofx.values.outputs import flatten

@@ -7,7 +7,8 @@ from torch import nn
 
 from benchmarks.models import hf
 from dendrofx.graph.find_sites import find_sites
-from tests.graph.capture.families import FAMILIES, NEVER, family
+from tests.graph.capture.cases import NEVER
+from tests.graph.capture.families import FAMILIES, family
 
 pytestmark = pytest.mark.real("transformers")
 

@@ -15,7 +15,7 @@ from tests.property.features.base import Feature
 from tests.property.kinds import Double
 
 LINEAR = f"nn.Linear({WIDTH}, {WIDTH})"
-ODD_NAMES = (
+ODD_NAMES = [
     "meta",
     "plan",
     "graph",
@@ -27,16 +27,13 @@ ODD_NAMES = (
     "tolerance",
     "routed",
     "form",
-)
+]
 
 # Those that change what the model computes.
-HOOKED = (
-    "hook on the model",
-    "hook on a submodule",
-    "pre-hook on the model",
-    "pre-hook on a submodule",
-    "forward replaced on the model",
-    "forward replaced on a submodule",
+HOOKED = tuple(
+    f"{what} {where}"
+    for what in ("hook", "pre-hook", "forward replaced")
+    for where in ("on the model", "on a submodule")
 )
 
 
