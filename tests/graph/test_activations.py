@@ -88,7 +88,7 @@ def test_module_spellings(module: nn.Module) -> None:
         *((*last_call(called(f)), f, name) for f, name in FUNCTIONS),
         *((one_call(p, **o), {}, functools.partial(p, **o), name) for p, o, name in EXPORTED),
     ],
-    ids=str,
+    ids=lambda given: getattr(given, "name", ""),  # of the node; a function's address differs between workers
 )
 def test_function_and_method_spellings(
     node: fx.Node, modules: dict[str, nn.Module], function: Callable[[Tensor], Tensor], name: str

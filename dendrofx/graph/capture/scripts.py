@@ -87,6 +87,6 @@ def _overlapping(parameter: Tensor) -> Tensor:
 def _alike(got: list[Tensor], wanted: list[Tensor]) -> bool:
     """Say whether outputs are equal up to the order of sums."""
     return len(got) == len(wanted) and all(
-        a.shape == b.shape and a.dtype == b.dtype and tensor_difference(b, a) <= 20 * rounding(b.dtype)
+        a.shape == b.shape and a.dtype == b.dtype and tensor_difference(b, a) <= 10 * rounding(b.dtype)
         for a, b in zip(got, wanted, strict=True)
     )
