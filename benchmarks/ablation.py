@@ -15,9 +15,9 @@ from dataclasses import replace
 from typing import Any
 
 import dendrofx
-from benchmarks.records import AGAIN, Bench
-from benchmarks.variants import Variant, scripted_variant
 from dendrofx.compare import controls
+from dendrofx.compare.records import AGAIN, Bench
+from dendrofx.compare.variants import Variant, scripted_variant
 from dendrofx.light import LightForm, Precision
 from dendrofx.search.ladder import default_precisions
 

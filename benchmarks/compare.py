@@ -27,10 +27,11 @@ from benchmarks.cases import CASES, CaseOptions, CaseUnavailableError
 from benchmarks.families import TITLE as FAMILIES_TITLE
 from benchmarks.families import FamilyRecord, family_table, run_families
 from benchmarks.kernels import KernelRecord, kernel_tables, run_kernels
-from benchmarks.records import Bench, Record
+from benchmarks.peers.rows import build_peers
 from benchmarks.sweep import run_sweep
-from benchmarks.tables import ablation_table, footer, machine_line, sweep_table, table
-from benchmarks.variants import Asked, Variant, build_peers, build_variants, peer_variants, prepare
+from dendrofx.compare.records import Bench, Record
+from dendrofx.compare.tables import ablation_table, footer, machine_line, sweep_table, table
+from dendrofx.compare.variants import Asked, Variant, build_variants, peer_variants, prepare
 from dendrofx.errors import DendrofxError, InputError
 from dendrofx.machine.capability import describe_machine
 from dendrofx.machine.files import write_whole
@@ -139,7 +140,7 @@ def run_family_case(args: argparse.Namespace, machine: dict[str, str]) -> list[F
 
 def write_sweep(record: Record, folder: Path, machine: dict[str, str]) -> None:
     """CSV and plots of one sweep."""
-    from benchmarks.plots import plot_sweep, png  # matplotlib is slow to import and only needed here
+    from dendrofx.compare.plots import plot_sweep, png  # matplotlib is slow to import and only needed here
 
     order = "" if len(record.prepared.case.orders) == 1 else f"-{record.order}"
     stem = f"{record.prepared.case.name}-b{record.batch}-t{record.threads}{order}"

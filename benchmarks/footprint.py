@@ -23,7 +23,8 @@ from torch import nn
 
 import dendrofx
 from benchmarks.cases import CASES, CaseUnavailableError
-from benchmarks.cases.case import Case, CaseOptions
+from benchmarks.cases.options import CaseOptions
+from dendrofx.compare.case import Case
 from dendrofx.graph.capture import capture
 from dendrofx.machine.capability import describe_machine
 from dendrofx.machine.files import write_whole

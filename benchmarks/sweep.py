@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import dendrofx
-from benchmarks.records import Bench
-from benchmarks.variants import Variant
 from dendrofx.compare import controls
+from dendrofx.compare.records import Bench
+from dendrofx.compare.variants import Variant
 from dendrofx.rewriting.module import graph_names
 from dendrofx.runtime.scores import UNJUDGED
 from dendrofx.search.calibrate import apply_multiplier, multiplier_grid

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.cases.antiberty import antiberty
-from benchmarks.cases.case import Case, CaseOptions, CaseUnavailableError
 from benchmarks.cases.digits import digits
 from benchmarks.cases.minilm import minilm
+from benchmarks.cases.options import CaseOptions, CaseUnavailableError
 from benchmarks.cases.rxnmapper import rxnmapper
 from benchmarks.cases.tiara import tiara
 from benchmarks.cases.wide import wide
+from dendrofx.compare.case import Case
 
 CASES: dict[str, Callable[[CaseOptions], Case]] = {
     "digits": digits,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.cases.case import Case, CaseOptions
 from benchmarks.cases.encoder import encoder_case, need
+from benchmarks.cases.options import CaseOptions
 from benchmarks.models import antiberty as model
+from dendrofx.compare.case import Case
 
 
 def antiberty(options: CaseOptions) -> Case:

@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks.cases.case import Case, CaseOptions, CaseUnavailableError
-from benchmarks.cases.samples import Sequences
+from benchmarks.cases.options import CaseOptions, CaseUnavailableError
 from benchmarks.models.encoder import pad
 from benchmarks.models.packages import missing
+from dendrofx.compare.case import Case
+from dendrofx.compare.samples import Sequences
 
 CALIBRATION, TEST, QUICK_TEST = 256, 384, 64
 CERTIFIED = 1024  # calibration samples where half of them test a budget

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks.cases.case import Case, CaseOptions
 from benchmarks.cases.encoder import BUDGETS, CALIBRATION, CERTIFIED, encoder_case, need
+from benchmarks.cases.options import CaseOptions
 from benchmarks.models import minilm as model
 from benchmarks.models.text import data_file, split, tokenize
+from dendrofx.compare.case import Case
 
 
 def minilm(options: CaseOptions) -> Case:

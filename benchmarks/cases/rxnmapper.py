@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.cases.case import Case, CaseOptions
 from benchmarks.cases.encoder import encoder_case, need
+from benchmarks.cases.options import CaseOptions
 from benchmarks.models import rxnmapper as model
+from dendrofx.compare.case import Case
 
 
 def rxnmapper(options: CaseOptions) -> Case:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.cases.case import Case, CaseOptions, CaseUnavailableError
-from benchmarks.cases.samples import Rows
+from benchmarks.cases.options import CaseOptions, CaseUnavailableError
 from benchmarks.models.tiara import load_fragments, load_model, package_dir
+from dendrofx.compare.case import Case
+from dendrofx.compare.samples import Rows
 from dendrofx.light import Pruned
 
 BATCHES = 20

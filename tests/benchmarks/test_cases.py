@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cases import CASES, Case, CaseOptions
-from benchmarks.cases.samples import Rows
 from benchmarks.models.digits import TRAIN, load_data, load_model
 from dendrofx import InputError
+from dendrofx.compare.samples import Rows
 from dendrofx.graph.capture import capture
 from dendrofx.graph.find_sites import find_sites
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import compare, variants
+from benchmarks import compare
+from dendrofx.compare import variants
 from dendrofx.machine.race import race
 
 VARIANTS = ["eager", "scripted", "routed", "always-full", "always-light", "random", "oracle"]
@@ -52,7 +53,7 @@ COUNTED = [
 def _short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(compare, "QUICK_SECONDS", 0.0)
     monkeypatch.setattr(compare, "QUICK_TUNE", 0.2)
-    monkeypatch.setattr("benchmarks.records.race", partial(race, least_rounds=3))
+    monkeypatch.setattr("dendrofx.compare.records.race", partial(race, least_rounds=3))
     monkeypatch.setattr("dendrofx.search.stopwatch.SITE_SECONDS", 0.0)
     monkeypatch.setattr("dendrofx.search.stopwatch.MODEL_SECONDS", 0.0)
     monkeypatch.setattr(variants, "FIT_THREADS", 1)  # two threads take minutes on a busy machine
@@ -136,7 +137,6 @@ def test_what_must_be_said_under_the_table(digits: Ran) -> None:
     assert ("noisy: " in digits.text) == digits.entry["noisy"]
 
 
-@pytest.mark.slow
 def test_refusals_are_explained(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     ran = run(tmp_path, capsys, *TINY, "--max-deviation", "1e-6")
     assert "transform refused every site and returned the original" in ran.text
@@ -221,7 +221,6 @@ def test_sweep_files(digits: Ran) -> None:
 # ------------------------------------------------------------------------------------------------------ determinism
 
 
-@pytest.mark.slow
 def test_same_seed_same_routes_and_deviations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, again, threaded = (run(tmp_path, capsys, *COUNTED, "--threads", n) for n in ("1", "1", "2"))
     assert first.entry["refused"] is False
@@ -236,7 +235,6 @@ def test_same_seed_same_routes_and_deviations(tmp_path: Path, capsys: pytest.Cap
     assert routes[0] == routes[1]
 
 
-@pytest.mark.slow
 def test_another_seed_is_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, same, other = (
         timeless(run(tmp_path, capsys, *SMALL, "--tune-seconds", "0", "--seed", seed)) for seed in ("0", "0", "1")
@@ -329,7 +327,6 @@ def test_no_half_written_json(
     assert {p.name: p.read_text(encoding="utf-8") for p in tmp_path.iterdir()} == {"out.json": "old"}
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("full_disk")
 def test_no_half_written_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare.main([*SMALL, "--sweep", "--plots", str(tmp_path)]) == 2

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import dendrofx
-from benchmarks import compare, variants
+from benchmarks import compare
 from benchmarks.ablation import rungs
 from benchmarks.cases import CASES, CaseOptions
-from benchmarks.variants import Asked, prepare
 from dendrofx import BFloat16, Int8, LowRank, Plan, Prepacked
+from dendrofx.compare import variants
+from dendrofx.compare.variants import Asked, prepare
 from dendrofx.machine.race import race
 from dendrofx.search.ladder import default_precisions
 
@@ -42,7 +43,7 @@ RUNG = {"name", "latency_ms", "speedup_vs_scripted", "effective_compute", "devia
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "QUICK_SECONDS", 0.0)
     monkeypatch.setattr(variants, "FIT_THREADS", 1)
-    monkeypatch.setattr("benchmarks.records.race", partial(race, least_rounds=3))
+    monkeypatch.setattr("dendrofx.compare.records.race", partial(race, least_rounds=3))
 
 
 def run(capsys: pytest.CaptureFixture[str], folder: Path, *options: str) -> tuple[str, dict[str, Any]]:
@@ -129,7 +130,6 @@ def test_a_light_form_that_this_cpu_lacks_is_a_reason(
 # ------------------------------------------------------------------------------------------------------------- plans
 
 
-@pytest.mark.slow
 def test_a_plan_is_reproduced(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,7 +205,6 @@ def test_rungs_are_those_of_the_plan_each_once() -> None:
         assert found[1 + len(low) :] == (composed if structural else [])
 
 
-@pytest.mark.slow
 def test_ablation(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     text, entry = run(capsys, tmp_path, *NAMED, "--batch", "64", "--ablation")
     low = [f"{p} on every row" for p in reversed(default_precisions())]

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from benchmarks import footprint
-from benchmarks.cases.case import Case
-from benchmarks.cases.samples import Rows
+from dendrofx.compare.case import Case
+from dendrofx.compare.samples import Rows
 from tests.models import Residual
 from tests.recorded import rows
 

@@ -9,12 +9,11 @@ from torch import nn
 
 import dendrofx
 from benchmarks.cases import Case
-from benchmarks.cases.samples import Rows
-from benchmarks.records import Bench
-from benchmarks.variants import Asked, Prepared
 from dendrofx import LearnedGate, LowRank, ResidualGate
 from dendrofx.compare import controls
-from dendrofx.rewriting.module import graph_names
+from dendrofx.compare.records import Bench
+from dendrofx.compare.samples import Rows
+from dendrofx.compare.variants import Asked, Prepared
 from dendrofx.runtime.routing import easy_only_from
 from dendrofx.values.counts import activity, executed_macs, executed_work, site_activity, site_compute
 from dendrofx.values.inputs import Inputs
@@ -50,7 +49,7 @@ def make(gate: dendrofx.GateForm) -> Setup:
     )
     x = torch.randn(ROWS, WIDTH)
     for site, (score, _) in controls.site_errors(routed, [Inputs((x,))], 0).items():
-        name = graph_names(routed)[site]
+        name = dendrofx.module.graph_names(routed)[site]
         dendrofx.set_tolerances(routed, {name: float(score.quantile(0.6 if site == "stem" else 0.3))})
     counts = counted_outputs(routed, [Inputs((x,))])[1]
     arms = {

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cases.samples import Order, timed_batches
-from benchmarks.variants import UNTIMED, Peer, Prepared, Variant
+from dendrofx.compare.samples import Order, timed_batches
+from dendrofx.compare.variants import UNTIMED, Peer, Prepared, Variant
 from dendrofx.guarantee.losses import losses_of
 from dendrofx.machine.pace import Pace, noisy, pace, touched
 from dendrofx.machine.race import Race, Timing, on_one_thread, race

@@ -9,9 +9,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.records import Record, Row
-from benchmarks.verdict import verdict
 from dendrofx.compare import controls
+from dendrofx.compare.records import Record, Row
+from dendrofx.compare.verdict import verdict
 from dendrofx.machine.pace import HELPS
 from dendrofx.plan.text import WIDTH
 from dendrofx.runtime.scores import UNJUDGED

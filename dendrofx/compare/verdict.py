@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 
-from benchmarks.records import Record, Row
-from benchmarks.variants import Peer
 from dendrofx import Plan
 from dendrofx.compare import controls
+from dendrofx.compare.records import Record, Row
+from dendrofx.compare.variants import Peer
 
 # Differences within the machine's own noise are ties.
 TIE = 0.03

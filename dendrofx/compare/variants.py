@@ -11,15 +11,13 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-from benchmarks.cases import Case
-from benchmarks.peers import PEERS, PeerUnavailableError, build_peer
 from dendrofx.compare import controls
+from dendrofx.compare.case import Case
 from dendrofx.gates import GateForm
 from dendrofx.graph.capture import capture
 from dendrofx.guarantee import Budget
 from dendrofx.light import LightForm
 from dendrofx.lowering.script import artifact_bytes
-from dendrofx.machine.progress import progress
 from dendrofx.values.counts import Counts
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import counted
@@ -61,17 +59,6 @@ class Peer(nn.Module):
     def forward(self, **batch: Tensor) -> Tensor:
         """The peer's output."""
         return self.run(batch)
-
-
-def build_peers(case: Case, threads: int) -> tuple[dict[str, Peer], dict[str, str]]:
-    """The peers that run, and for the others the reason why not; both as `peer:NAME`."""
-    built, missing = {}, {}
-    for name in progress(PEERS, "building peers", "peer"):
-        try:
-            built[f"peer:{name}"] = Peer(build_peer(name, case.model, case.calibration, threads))
-        except PeerUnavailableError as error:
-            missing[f"peer:{name}"] = str(error)
-    return built, missing
 
 
 @torch.no_grad()
