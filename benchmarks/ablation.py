@@ -16,7 +16,8 @@ from typing import Any
 
 import dendrofx
 from dendrofx.compare import controls
-from dendrofx.compare.records import AGAIN, Bench
+from dendrofx.compare.bench import Bench
+from dendrofx.compare.records import AGAIN
 from dendrofx.compare.variants import Variant, scripted_variant
 from dendrofx.light import LightForm, Precision
 from dendrofx.search.ladder import default_precisions

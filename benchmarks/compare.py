@@ -29,9 +29,11 @@ from benchmarks.families import FamilyRecord, family_table, run_families
 from benchmarks.kernels import KernelRecord, kernel_tables, run_kernels
 from benchmarks.peers.rows import build_peers
 from benchmarks.sweep import run_sweep
-from dendrofx.compare.records import Bench, Record
+from dendrofx.compare.bench import Bench
+from dendrofx.compare.prepare import Asked, prepare
+from dendrofx.compare.records import Record
 from dendrofx.compare.tables import ablation_table, footer, machine_line, sweep_table, table
-from dendrofx.compare.variants import Asked, Variant, build_variants, peer_variants, prepare
+from dendrofx.compare.variants import Variant, build_variants, peer_variants
 from dendrofx.errors import DendrofxError, InputError
 from dendrofx.machine.capability import describe_machine
 from dendrofx.machine.files import write_whole

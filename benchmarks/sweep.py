@@ -12,7 +12,7 @@ from typing import Any
 
 import dendrofx
 from dendrofx.compare import controls
-from dendrofx.compare.records import Bench
+from dendrofx.compare.bench import Bench
 from dendrofx.compare.variants import Variant
 from dendrofx.rewriting.module import graph_names
 from dendrofx.runtime.scores import UNJUDGED

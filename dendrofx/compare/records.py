@@ -1,26 +1,16 @@
-"""What is measured, as plain records: the source of the tables, of the JSON and of the plots."""
+"""What was measured, as plain records: the source of the tables, of the JSON and of the plots."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from dendrofx.compare.samples import Order, timed_batches
-from dendrofx.compare.variants import UNTIMED, Peer, Prepared, Variant
-from dendrofx.guarantee.losses import losses_of
-from dendrofx.machine.pace import Pace, noisy, pace, touched
-from dendrofx.machine.race import Race, Timing, on_one_thread, race
-from dendrofx.search.cascade.skills import cascade_skills, light_outputs
-from dendrofx.values.counts import CASCADE, activity, executed_macs, executed_work, live_share, of_sites
-from dendrofx.values.covered import Covered, cover
-from dendrofx.values.inputs import Inputs
-from dendrofx.values.measure import agreement, counted_outputs, deviations, largest_mean, model_macs, outputs
-from dendrofx.values.outputs import flatten
+from dendrofx.compare.prepare import Prepared
+from dendrofx.compare.samples import Order
+from dendrofx.compare.variants import Variant
+from dendrofx.machine.pace import Pace, pace
+from dendrofx.machine.race import Race, Timing
 
 AGAIN = "scripted again"
 
@@ -152,119 +142,3 @@ class Record:
             "file_bytes": variant.file_bytes,
             **({"certified": self.certificate is not None} if main else {}),
         }
-
-
-class Bench:
-    """Measures variants of one case at one batch size and in one order."""
-
-    def __init__(self, prepared: Prepared, batch: int, seconds: float, seed: int, order: Order = "random") -> None:
-        self.prepared, self.batch, self.seconds, self.seed, self.order = prepared, batch, seconds, seed, order
-        test = prepared.case.test
-        self.batches = test.batches(batch, order)
-        self.covered = self._covered()
-        self.reference = outputs(prepared.case.model, self.batches, self.covered)
-        self.macs = model_macs(prepared.case.model, self.batches)
-        self.timed = timed_batches(test, batch, order, seed)
-
-    @torch.no_grad()
-    def _covered(self) -> Covered:
-        """The outputs that the plan says its budget is about; where it measured none, those that it would be about."""
-        tensors, form = flatten(self.batches[0].call(self.prepared.case.model))
-        if named := tuple(self.prepared.plan.outputs):
-            return cover(form.names, tensors, named)
-        budget = self.prepared.asked.budget
-        return cover(form.names, tensors) if budget is None else budget.cover(form.names, tensors)
-
-    def quality(self, module: nn.Module, counted: bool) -> Quality:
-        """Outputs on every test sample against the eager original's, and what was executed for them."""
-        share: float | None = 1.0
-        plain: float | None = 1.0
-        active: float | None = None
-        live: float | None = None
-        if counted:
-            output, counts = counted_outputs(module, self.batches, self.covered)
-            share = executed_work(counts, self.macs) / self.macs
-            plain = executed_macs(counts, self.macs) / self.macs
-            active = activity(counts) if of_sites(counts) or CASCADE in counts else None
-            live = live_share(counts)
-        else:
-            output = outputs(module, self.batches, self.covered)
-        if isinstance(module, Peer):
-            share = plain = None
-        far, names = deviations(self.reference, output), self.covered.covered
-        figures = largest_mean(far), float(far.quantile(0.99, dim=0).max()), float(far.max())
-        where = names[int(far.mean(0).argmax())] if len(names) > 1 else ""
-        return Quality(active, live, share, plain, *figures, self.agreement(output), self.loss(module), where)
-
-    @torch.no_grad()
-    def agreement(self, outputs: Sequence[Tensor]) -> float | None:
-        """Share of decisions, by the first covered output, that are the reference's; None for a model that decides nothing."""
-        case, reference, output = self.prepared.case, self.reference[0], outputs[0]
-        if case.head is not None:
-            return agreement(case.head(reference), case.head(output))
-        return agreement(reference, output) if case.classes else None
-
-    def time(self, modules: Mapping[str, nn.Module]) -> Race:
-        """Time modules in turns on the same batches."""
-        calls: dict[str, Callable[[int], object]] = {n: partial(_call, m, self.timed) for n, m in modules.items()}
-        with torch.no_grad():
-            return race(calls, self.seconds, self.seed, batches=dict.fromkeys(calls, len(self.timed)))
-
-    def race(self, modules: Mapping[str, nn.Module]) -> Race:
-        """The same, and where the times of the main row and of its baseline are in doubt, these once more on one thread.
-
-        Where the estimates contradict each other, all over again, once.
-        """
-        names = ("scripted", AGAIN, self.prepared.main)
-        result = self.time(modules)
-        for attempt in range(2):
-            if result.threads > 1 and touched(result, names):
-                with on_one_thread():
-                    result = replace(result, alone=self.time({n: modules[n] for n in names}))
-            if attempt or pace(result, *names).medians_hold:
-                break
-            result = self.time(modules)
-        return result
-
-    def measure(self, variants: Mapping[str, Variant], missing: Mapping[str, str] | None = None) -> Record:
-        """One table; `missing` are the peers that did not run, and why."""
-        quality = {name: self.quality(v.module, v.counted) for name, v in variants.items()}
-        timed = {name: v.module for name, v in variants.items() if name not in UNTIMED}
-        result = self.race({**timed, AGAIN: variants["scripted"].module})
-        rows = [Row(v, quality[name], result.timings.get(name)) for name, v in variants.items()]
-        busy = noisy(result, "scripted", AGAIN, self.prepared.main)
-        threads = torch.get_num_threads()
-        skills = self.skills()
-        return Record(self.prepared, self.batch, self.order, threads, rows, result, busy, [], [], missing or {}, skills)
-
-    @torch.no_grad()
-    def loss(self, module: nn.Module) -> float | None:
-        """The mean loss on the test samples in the certified budget's metric."""
-        if (budget := self.prepared.asked.budget) is None:
-            return None
-        found = [
-            losses_of(budget, reference, self.covered.pick(batch.call(module), batch.samples))
-            for batch, reference in zip(self.batches, self.picked, strict=True)
-        ]
-        return largest_mean(torch.cat(found))
-
-    @cached_property
-    @torch.no_grad()
-    def picked(self) -> list[list[Tensor]]:
-        """Per batch, the outputs of the original that the budget is about."""
-        return [self.covered.pick(b.call(self.prepared.case.model), b.samples) for b in self.batches]
-
-    @torch.no_grad()
-    def skills(self) -> tuple[str, ...]:
-        """Router skill of a cascade's gate on the test samples, in words."""
-        budget, routed = self.prepared.asked.budget, self.prepared.routed
-        if budget is None or self.prepared.plan.certificate is None or self.prepared.plan.cascade is None:
-            return ()
-        light, scores = zip(*(light_outputs(routed, b) for b in self.batches), strict=True)
-        return cascade_skills(
-            budget, torch.cat([p[0] for p in self.picked]), torch.cat(light), torch.cat(scores), self.seed
-        )
-
-
-def _call(module: nn.Module, batches: list[Inputs], number: int) -> object:
-    return batches[number % len(batches)].call(module)

@@ -1,11 +1,10 @@
-"""The rows of a table: the model eager, scripted, routed, and the controls, all frozen alike."""
+"""The rows of a table: the model eager, scripted, routed, the controls and what could be used instead, all frozen alike."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,20 +12,14 @@ from torch import Tensor, nn
 import dendrofx
 from dendrofx.compare import controls
 from dendrofx.compare.case import Case
-from dendrofx.gates import GateForm
+from dendrofx.compare.prepare import Prepared
 from dendrofx.graph.capture import capture
-from dendrofx.guarantee import Budget
-from dendrofx.light import LightForm
 from dendrofx.lowering.script import artifact_bytes
 from dendrofx.values.counts import Counts
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import counted
 
-# Where nothing is timed, fitting runs on two threads, so that a seed gives the same branches whatever --threads says.
-FIT_THREADS = 2
 UNTIMED = ("oracle",)
-ROUTED, LOSSLESS, STATIC = "routed", "lossless", "static-light"
-MAX_DEVIATION = 0.01
 
 
 @dataclass(frozen=True)
@@ -66,156 +59,6 @@ def peer_variants(peers: Mapping[str, Peer], case: Case) -> dict[str, Variant]:
     """Peers as rows; what they hold in memory is not known."""
     sample = case.test.batches(1)[0]
     return {name: Variant(name, peer, False, None, None, _first_call(peer, sample)) for name, peer in peers.items()}
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the command line asks of `transform`.
-
-    Attributes:
-        max_deviation: the budget; None for the case's own.
-        light, gate: named forms, None for the ladder.
-        plan: a plan to reproduce instead of deciding.
-        tune_seconds: time for timing parts, per transform.
-        budget: to certify, None for the mean deviation.
-        scope, full: as `transform` takes them.
-    """
-
-    max_deviation: float | None = None
-    seed: int = 0
-    light: LightForm | dendrofx.Routed | None = None
-    gate: GateForm | None = None
-    plan: dendrofx.Plan | None = None
-    tune_seconds: float = 60.0
-    budget: Budget | None = None
-    scope: Literal["block", "model"] = "block"
-    full: LightForm | dendrofx.Routed | None = None
-
-    def budgets(self, case: Case) -> dict[str, float]:
-        """By row, the budgets of the routed rows, the main one last."""
-        if self.plan is not None:
-            return {ROUTED: self.plan.max_deviation}
-        if self.budget is not None:
-            return {**({LOSSLESS: 0.0} if case.budgets else {}), ROUTED: self.budget.deviation}
-        if not case.budgets:
-            return {ROUTED: MAX_DEVIATION if self.max_deviation is None else self.max_deviation}
-        given = case.budgets if self.max_deviation is None else (self.max_deviation,)
-        return {LOSSLESS: 0.0, **{f"{ROUTED}-{100 * b:g}%": b for b in given if b > 0}}
-
-    def options(self, case: Case, batch: int, max_deviation: float) -> dict[str, Any]:
-        """Keyword arguments of `transform` for one batch size and budget."""
-        plan, seed = self.plan, self.seed
-        if plan is not None and plan.origin is not None:
-            seed = plan.origin.seed
-        certified = self.budget is not None and max_deviation > 0
-        kept: dict[str, Any] = (
-            {"budget": self.budget, "scope": self.scope} if certified else {"max_deviation": max_deviation}
-        )
-        return {
-            "calibration": case.calibration,
-            **kept,
-            "full": self.full if certified or isinstance(self.full, LightForm) else None,
-            "dead_rows": case.dead_rows,
-            "seed": seed,
-            "batch_sizes": [batch],
-            "tune_seconds": self.tune_seconds,
-            "light": self.light if certified or isinstance(self.light, LightForm) else None,
-            "gate": self.gate if certified or max_deviation > 0 else None,
-            "plan": self.plan,
-        }
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A case, transformed for one batch size.
-
-    Attributes:
-        batch: the size that transform decided for.
-        asked: what the command line asked for.
-        main: the row that controls and sentences are about.
-        modules: by row, what `transform` returned. A main row without routed sites is the same with `decide=False`, unless dead
-            rows are what it gains from.
-        refused: whether `transform` rewrote nothing for the main row.
-        plans: by row.
-        static: the light branches that are fastest on every row within the main budget, and the case's own forms.
-        transform_s: seconds that the `transform` of the main row took.
-    """
-
-    case: Case
-    batch: int
-    asked: Asked
-    main: str
-    modules: Mapping[str, dendrofx.RoutedModule]
-    refused: bool
-    plans: Mapping[str, dendrofx.Plan]
-    static: Mapping[str, dendrofx.RoutedModule]
-    transform_s: float
-    static_plans: Mapping[str, dendrofx.Plan] = field(default_factory=dict)
-
-    @property
-    def routed(self) -> dendrofx.RoutedModule:
-        """The main row's module."""
-        return self.modules[self.main]
-
-    @property
-    def limit(self) -> float:
-        """What the main row's mean loss may be."""
-        return self.plan.max_deviation if self.asked.budget is None else self.asked.budget.limit
-
-    @property
-    def budget_name(self) -> str:
-        """What it is about."""
-        return "deviation" if self.asked.budget is None else self.asked.budget.name
-
-    @property
-    def plan(self) -> dendrofx.Plan:
-        """The main row's plan."""
-        return self.plans[self.main]
-
-
-def prepare(case: Case, batch: int, asked: Asked) -> Prepared:
-    """Transform a case's model for a batch size: routed, and statically."""
-    threads = torch.get_num_threads()
-    if asked.plan is not None or asked.tune_seconds == 0:
-        torch.set_num_threads(FIT_THREADS)
-    try:
-        return _prepared(case, batch, asked)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _prepared(case: Case, batch: int, asked: Asked) -> Prepared:
-    modules, spent = {}, 0.0
-    budgets = asked.budgets(case)
-    for name, budget in budgets.items():
-        start = time.perf_counter()
-        options = asked.options(case, batch, budget)
-        modules[name] = dendrofx.transform(case.model, **options)
-        spent = time.perf_counter() - start
-    plans, main = {name: m.plan for name, m in modules.items()}, list(modules)[-1]
-    live = plans[main].dead_rows is not None
-    options = replace(asked, plan=None).options(case, batch, budgets[main])
-    if not plans[main].rewrites and not live and not plans[main].budget:
-        modules[main] = dendrofx.transform(case.model, **{**options, "decide": False})
-    static, static_plans = _static(case, asked, batch, budgets[main]) if modules[main].plan.rewrites else ({}, {})
-    refused = not (plans[main].rewrites or live)
-    return Prepared(case, batch, asked, main, modules, refused, plans, static, spent, static_plans)
-
-
-def _static(
-    case: Case, asked: Asked, batch: int, budget: float
-) -> tuple[dict[str, dendrofx.RoutedModule], dict[str, dendrofx.Plan]]:
-    """Every row light: the fastest within the budget, certified where that is, and the case's own forms."""
-    static, plans = {}, {}
-    for name, light in [(STATIC, asked.light), *case.static.items()]:
-        rival = replace(asked, light=light, gate=dendrofx.AlwaysLight(), plan=None, full=None, scope="model")
-        if name != STATIC or asked.budget is None:
-            rival = replace(rival, budget=None, max_deviation=budget, scope="block")
-        made = dendrofx.transform(case.model, **rival.options(case, batch, budget), decide=name == STATIC)
-        plans[name] = made.plan
-        if made.plan.rewrites:
-            static[name] = controls.always_light(made)
-    return static, plans
 
 
 def whole(case: Case) -> Inputs:

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from benchmarks import compare
-from dendrofx.compare import variants
 from dendrofx.machine.race import race
 
 VARIANTS = ["eager", "scripted", "routed", "always-full", "always-light", "random", "oracle"]
@@ -53,10 +52,10 @@ COUNTED = [
 def _short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(compare, "QUICK_SECONDS", 0.0)
     monkeypatch.setattr(compare, "QUICK_TUNE", 0.2)
-    monkeypatch.setattr("dendrofx.compare.records.race", partial(race, least_rounds=3))
+    monkeypatch.setattr("dendrofx.compare.bench.race", partial(race, least_rounds=3))
     monkeypatch.setattr("dendrofx.search.stopwatch.SITE_SECONDS", 0.0)
     monkeypatch.setattr("dendrofx.search.stopwatch.MODEL_SECONDS", 0.0)
-    monkeypatch.setattr(variants, "FIT_THREADS", 1)  # two threads take minutes on a busy machine
+    monkeypatch.setattr("dendrofx.compare.prepare.FIT_THREADS", 1)  # two threads take minutes on a busy machine
     yield
     torch.set_num_threads(1)
 

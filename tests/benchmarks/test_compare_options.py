@@ -13,8 +13,7 @@ from benchmarks import compare
 from benchmarks.ablation import rungs
 from benchmarks.cases import CASES, CaseOptions
 from dendrofx import BFloat16, Int8, LowRank, Plan, Prepacked
-from dendrofx.compare import variants
-from dendrofx.compare.variants import Asked, prepare
+from dendrofx.compare.prepare import Asked, prepare
 from dendrofx.machine.race import race
 from dendrofx.search.ladder import default_precisions
 
@@ -42,8 +41,8 @@ RUNG = {"name", "latency_ms", "speedup_vs_scripted", "effective_compute", "devia
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "QUICK_SECONDS", 0.0)
-    monkeypatch.setattr(variants, "FIT_THREADS", 1)
-    monkeypatch.setattr("dendrofx.compare.records.race", partial(race, least_rounds=3))
+    monkeypatch.setattr("dendrofx.compare.prepare.FIT_THREADS", 1)
+    monkeypatch.setattr("dendrofx.compare.bench.race", partial(race, least_rounds=3))
 
 
 def run(capsys: pytest.CaptureFixture[str], folder: Path, *options: str) -> tuple[str, dict[str, Any]]:

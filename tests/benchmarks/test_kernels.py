@@ -16,8 +16,8 @@ from dendrofx.machine.race import race
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "QUICK_SECONDS", 0.0)
-    monkeypatch.setattr("dendrofx.compare.variants.FIT_THREADS", 1)
-    for name in ("dendrofx.compare.records.race", "benchmarks.kernels.race"):
+    monkeypatch.setattr("dendrofx.compare.prepare.FIT_THREADS", 1)
+    for name in ("dendrofx.compare.bench.race", "benchmarks.kernels.race"):
         monkeypatch.setattr(name, partial(race, least_rounds=2))
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from dendrofx import Budget, LearnedGate, Plan, SitePlan
-from dendrofx.compare.records import AGAIN, Bench
+from dendrofx.compare.bench import Bench
+from dendrofx.compare.records import AGAIN
 from dendrofx.compare.tables import footer, table
 from dendrofx.compare.verdict import verdict
 from dendrofx.machine.pace import noisy

@@ -11,9 +11,9 @@ import dendrofx
 from benchmarks.cases import Case
 from dendrofx import LearnedGate, LowRank, ResidualGate
 from dendrofx.compare import controls
-from dendrofx.compare.records import Bench
+from dendrofx.compare.bench import Bench
+from dendrofx.compare.prepare import Asked, Prepared
 from dendrofx.compare.samples import Rows
-from dendrofx.compare.variants import Asked, Prepared
 from dendrofx.runtime.routing import easy_only_from
 from dendrofx.values.counts import activity, executed_macs, executed_work, site_activity, site_compute
 from dendrofx.values.inputs import Inputs

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 import dendrofx
 from dendrofx import Budget, InputError, LowRank, Plan, PlanError, Shadow, audit
+from dendrofx.compare.bench import Bench
 from dendrofx.compare.case import Case
-from dendrofx.compare.records import Bench
+from dendrofx.compare.prepare import Asked
 from dendrofx.compare.samples import Rows
-from dendrofx.compare.variants import Asked
 from dendrofx.values.covered import Covered, cover, covered_by
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import deviation, deviations, outputs, worst
