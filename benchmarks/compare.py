@@ -21,14 +21,14 @@ from typing import Any
 import torch
 
 import dendrofx
-from benchmarks.ablation import run_ablation
 from benchmarks.arguments import FAMILIES, KERNELS, parse
 from benchmarks.cases import CASES, CaseOptions, CaseUnavailableError
-from benchmarks.families import TITLE as FAMILIES_TITLE
-from benchmarks.families import FamilyRecord, family_table, run_families
-from benchmarks.kernels import KernelRecord, kernel_tables, run_kernels
 from benchmarks.peers.rows import build_peers
-from benchmarks.sweep import run_sweep
+from benchmarks.studies.ablation import run_ablation
+from benchmarks.studies.families import TITLE as FAMILIES_TITLE
+from benchmarks.studies.families import FamilyRecord, family_table, run_families
+from benchmarks.studies.kernels import KernelRecord, kernel_tables, run_kernels
+from benchmarks.studies.sweep import run_sweep
 from dendrofx.compare.bench import Bench
 from dendrofx.compare.prepare import Asked, prepare
 from dendrofx.compare.records import Record

@@ -10,8 +10,8 @@ import torch
 
 import dendrofx
 from benchmarks import compare
-from benchmarks.ablation import rungs
 from benchmarks.cases import CASES, CaseOptions
+from benchmarks.studies.ablation import rungs
 from dendrofx import BFloat16, Int8, LowRank, Plan, Prepacked
 from dendrofx.compare.prepare import Asked, prepare
 from dendrofx.machine.race import race

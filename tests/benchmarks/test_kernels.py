@@ -17,7 +17,7 @@ from dendrofx.machine.race import race
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "QUICK_SECONDS", 0.0)
     monkeypatch.setattr("dendrofx.compare.prepare.FIT_THREADS", 1)
-    for name in ("dendrofx.compare.bench.race", "benchmarks.kernels.race"):
+    for name in ("dendrofx.compare.bench.race", "benchmarks.studies.kernels.race"):
         monkeypatch.setattr(name, partial(race, least_rounds=2))
 
 

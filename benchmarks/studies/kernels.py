@@ -18,7 +18,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 import dendrofx
-from benchmarks.int8_before import Int8Before
+from benchmarks.studies.int8_before import Int8Before
 from dendrofx.errors import InputError
 from dendrofx.lowering.script import script
 from dendrofx.machine.pace import noisy
