@@ -1,4 +1,4 @@
-"""What the command line sets for a case, and the case that is not there."""
+"""What the command line sets for a case."""
 
 from __future__ import annotations
 
@@ -24,7 +24,3 @@ class CaseOptions:
     depth: int = 3
     certified: bool = False
     decides: bool = False
-
-
-class CaseUnavailableError(Exception):
-    """A case whose package is not installed; the message says how to install it."""

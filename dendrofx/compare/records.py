@@ -46,6 +46,16 @@ class Row:
     quality: Quality
     timing: Timing | None
 
+    @property
+    def ms(self) -> float | None:
+        """Its median."""
+        return None if self.timing is None else self.timing.p50
+
+    @property
+    def loss(self) -> float:
+        """The mean loss that the budget is about: its own metric where one is certified, the deviation elsewhere."""
+        return self.quality.mean if self.quality.loss is None else self.quality.loss
+
 
 @dataclass(frozen=True)
 class Record:
@@ -89,6 +99,13 @@ class Record:
         """A row by name."""
         return next((r for r in self.rows if r.variant.name == name), None)
 
+    def ratio(self, name: str, over: str = "scripted") -> float | None:
+        """Median of one row over that of another; None where either is not there or not timed."""
+        row, other = self.row(name), self.row(over)
+        if row is None or other is None or row.ms is None or other.ms is None:
+            return None
+        return row.ms / other.ms
+
     @property
     def certificate(self) -> dict[str, Any] | None:
         """What was shown for the main row; None where nothing was, or was asked for."""
@@ -97,7 +114,11 @@ class Record:
 
     def speedup(self, row: Row, over: str) -> float | None:
         """Median of `over` over median of the row."""
-        return None if row.timing is None else self.race.timings[over].p50 / row.timing.p50
+        return None if row.ms is None else self.race.timings[over].p50 / row.ms
+
+    def rows_per_s(self, row: Row) -> float | None:
+        """Samples per second."""
+        return None if row.ms is None else self.batch / row.ms * 1e3
 
     def to_json(self) -> dict[str, Any]:
         """Fractions, not percent; the oracle's latency is null."""
@@ -121,14 +142,14 @@ class Record:
         }
 
     def _variant(self, row: Row) -> dict[str, Any]:
-        timing, quality, variant = row.timing, row.quality, row.variant
+        quality, variant = row.quality, row.variant
         main = variant.name == self.prepared.main and bool(self.prepared.plan.budget)
         return {
             "name": variant.name,
-            "latency_ms": None if timing is None else {"p50": timing.p50, "p95": timing.p95},
+            "latency_ms": latency(row.timing),
             "speedup_vs_eager": self.speedup(row, "eager"),
             "speedup_vs_scripted": self.speedup(row, "scripted"),
-            "rows_per_s": None if timing is None else self.batch / timing.p50 * 1e3,
+            "rows_per_s": self.rows_per_s(row),
             "activity": quality.activity,
             "live": quality.live,
             "effective_compute": quality.effective_compute,
@@ -142,3 +163,13 @@ class Record:
             "file_bytes": variant.file_bytes,
             **({"certified": self.certificate is not None} if main else {}),
         }
+
+
+def latency(timing: Timing | None) -> dict[str, float] | None:
+    """Return median and 95th percentile for the JSON, ms."""
+    return None if timing is None else {"p50": timing.p50, "p95": timing.p95}
+
+
+def pace_of(race: Race, name: str) -> dict[str, Any]:
+    """Return latency and speed-up over the scripted baseline for the JSON of a study."""
+    return {"latency_ms": latency(race.timings[name]), "speedup_vs_scripted": race.ratio("scripted", name)}

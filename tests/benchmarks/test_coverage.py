@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.coverage import coverage, main, table
+from benchmarks.coverage import POOLS, main
+from benchmarks.studies import coverage as study
+from benchmarks.studies.coverage import coverage, table
 from dendrofx import Budget
 
 FLIP = Budget("flip", 0.05, 0.95)
@@ -40,7 +42,10 @@ def test_a_test_that_looks_at_nothing_is_found_out() -> None:
     assert found.violations == 50 > found.allowed
 
 
-@pytest.mark.slow
+def test_the_command_names_the_cases_of_the_study() -> None:
+    assert tuple(study.POOLS) == POOLS
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--case", "digits", "--draws", "5", "--json", str(tmp_path / "c.json")]) == 0
     rows = json.loads((tmp_path / "c.json").read_text())

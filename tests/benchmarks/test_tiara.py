@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cases import CASES, Case, CaseOptions
+from benchmarks.cases import CASES, CaseOptions
 from benchmarks.models.tiara import KINDS, load_fragments, load_model, package_dir
+from dendrofx.compare.case import Case
 
 pytestmark = pytest.mark.real("tiara")
 

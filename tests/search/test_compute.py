@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 import dendrofx
-from benchmarks.cases import Case
 from dendrofx import LearnedGate, LowRank, ResidualGate
 from dendrofx.compare import controls
 from dendrofx.compare.bench import Bench
+from dendrofx.compare.case import Case
 from dendrofx.compare.prepare import Asked, Prepared
 from dendrofx.compare.samples import Rows
 from dendrofx.runtime.routing import easy_only_from
