@@ -93,9 +93,7 @@ def test_what_must_be_said_under_the_table(digits: Ran) -> None:
     for words in (
         "router skill of ",
         " on 400 test rows (0 random, 1 oracle)",
-        "the scripted baseline",
         "mean deviation",
-        "always-full over scripted",
         "A/A ratio",
         "1 thread; ",
         f"torch {torch.__version__}",
@@ -105,6 +103,9 @@ def test_what_must_be_said_under_the_table(digits: Ran) -> None:
         "400 test samples, used for nothing else",
     ):
         assert words in digits.text
+    claimed = not digits.entry["unreliable"]  # on a busy machine no times are compared
+    for words in ("the scripted baseline", "always-full over scripted"):
+        assert (words in digits.text) is claimed
     verdicts = (
         "routing earns its place",
         "routing ties with static-light",
