@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -29,12 +30,14 @@ from benchmarks.models.packages import CaseUnavailableError
 from dendrofx.graph.capture import capture
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.guarantee import Budget
-from dendrofx.guarantee.sequence import fixed_sequence
+from dendrofx.guarantee.sequence import fixed_sequence, tested_step
+from dendrofx.request import Request
 from dendrofx.rewriting.dead_rows import drop_dead_rows
-from dendrofx.search.cascade.models import Models
-from dendrofx.search.cascade.run import Cascades
-from dendrofx.search.explore import Options
+from dendrofx.search.cascade.models import ModelSpace
+from dendrofx.search.decide_models import model_path
+from dendrofx.subject import Subject
 from dendrofx.values.calibration import Calibration
+from dendrofx.values.counts import CASCADE
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.meta import CALL
 
@@ -138,7 +141,7 @@ POOLS: dict[str, Callable[[], Pool]] = {"tiara": tiara_pool, "minilm": minilm_po
 
 
 @torch.no_grad()
-def searched(pool: Pool) -> Models:
+def searched(pool: Pool) -> ModelSpace:
     """The models of cascades, a pool for their test set; what they take does not depend on the budget."""
     sets = [[Inputs.of(b) for b in part] for part in (*pool.sets, pool.pool)]
     captured = capture(pool.model, sets[0][0], shapes=True)
@@ -146,23 +149,24 @@ def searched(pool: Pool) -> Models:
     fit, gate, choose, walk, test = ([form.plain(b) for b in part] for part in sets)
     data = Calibration(fit, gate, choose, walk, (32,), "", test)
     base = captured if pool.dead_rows is None else drop_dead_rows(captured, pool.dead_rows, fit[0])[0]
-    options = Options(0.05, None, None, True, 0)
-    return Models(captured, base, find_sites(base), data, options, Budget("flip", 0.01), None)
+    subject = Subject(captured, base, find_sites(base), data)
+    return ModelSpace.fitted(subject, Request(0.05), Budget("flip", 0.01), None)
 
 
-def path_losses(models: Models, budget: Budget) -> Tensor | None:
+def path_losses(models: ModelSpace, budget: Budget) -> Tensor | None:
     """f64[steps, pool]: the loss of every setting of the path on every sample of the pool; None where there is no path."""
-    path = [] if models.missing else Cascades(models, models.options, budget, None).path()
-    return torch.stack([setting.test()[0] for setting in path]) if path else None
+    path = [] if models.missing else model_path(replace(models, budget=budget), None)
+    return torch.stack([s.source.losses_at(s.tolerances[CASCADE], 1)[0] for s in path]) if path else None
 
 
 def coverage(pool: str, losses: Tensor, budget: Budget, n: int, draws: int) -> Coverage:
     """Walk a path on many draws."""
     truth, generator = losses.mean(1), torch.Generator().manual_seed(0)
     last: list[int] = []
+    test = partial(tested_step, budget=budget)
     for _ in range(draws):
         index = torch.randint(losses.size(1), (n,), generator=generator)
-        last.append(sum(t.accepted for t in fixed_sequence((step[index] for step in losses), budget)))
+        last.append(sum(t.accepted for t in fixed_sequence(losses[:, index].unbind(0), test)))
     risks = [float(truth[count - 1]) if count else 0.0 for count in last]
     violations = sum(r > budget.limit for r in risks)
     middle = sorted(range(draws), key=lambda i: risks[i])[draws // 2]

@@ -193,6 +193,7 @@ def test_sweep_files(digits: Ran) -> None:
 # ------------------------------------------------------------------------------------------------ forms, plan, ablation
 
 
+@pytest.mark.slow
 def test_light_and_gate_are_used_and_the_plan_is_in_the_json(wide: Ran) -> None:
     file = wide.folder / "made.json"
     assert f"router skill of {GATE} at 0..2" in wide.text
@@ -204,6 +205,7 @@ def test_light_and_gate_are_used_and_the_plan_is_in_the_json(wide: Ran) -> None:
     assert {p.name for p in wide.folder.iterdir()} == {"out.json", "made.json"}
 
 
+@pytest.mark.slow
 def test_ablation(wide: Ran) -> None:
     low = [f"{p} on every row" for p in reversed(default_precisions())]
     forms = [LowRank(16, "whitened", p) for p in (None, *[p for p in default_precisions() if p != BFloat16()])]

@@ -46,6 +46,7 @@ def test_the_command_names_the_cases_of_the_study() -> None:
     assert tuple(study.POOLS) == POOLS
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--case", "digits", "--draws", "5", "--json", str(tmp_path / "c.json")]) == 0
     rows = json.loads((tmp_path / "c.json").read_text())

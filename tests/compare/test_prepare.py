@@ -51,6 +51,7 @@ def figures(prepared: Prepared, seed: int = 0) -> dict[str, list[Any]]:
     }
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_routes_and_deviations_at_any_number_of_threads() -> None:
     first = figures(decided())
     again = prepare(wide(), 64, COUNTED)
@@ -65,11 +66,13 @@ def test_the_same_seed_gives_the_same_routes_and_deviations_at_any_number_of_thr
         assert found[4:] == pytest.approx(first[name][4:], rel=1e-4, abs=1e-9)  # sums in another order
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run() -> None:
     other = figures(prepare(wide(1), 64, Asked(0.1, 1, COUNTED.light, COUNTED.gate, tune_seconds=0)), 1)
     assert other != figures(decided())
 
 
+@pytest.mark.slow
 def test_refusals_are_explained() -> None:
     refused = prepare(wide(width=32), 64, Asked(1e-6, tune_seconds=0))
     assert refused.refused
@@ -88,6 +91,7 @@ def test_a_light_form_that_this_cpu_lacks_is_a_reason(monkeypatch: pytest.Monkey
 # --------------------------------------------------------------------------------------------------------------- plans
 
 
+@pytest.mark.slow
 def test_a_plan_is_reproduced_and_its_static_rival_gets_the_same_budget(tmp_path: Path) -> None:
     """The budget of the plan, not that of the command line: the verdict compares them within one."""
     decided().plan.save(tmp_path / "plan.json")
@@ -113,6 +117,7 @@ def test_a_plan_holds_at_another_number_of_threads() -> None:
 # ----------------------------------------------------------------------------------------------------------- budgets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["block", "model"])
 def test_a_certified_row_is_said_to_be_one(scope: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dendrofx.compare.bench.race", partial(race, least_rounds=3))

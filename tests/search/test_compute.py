@@ -14,6 +14,7 @@ from dendrofx.compare.bench import Bench
 from dendrofx.compare.case import Case
 from dendrofx.compare.prepare import Asked, Prepared
 from dendrofx.compare.samples import Rows
+from dendrofx.rewriting.module import graph_names
 from dendrofx.runtime.routing import easy_only_from
 from dendrofx.values.counts import activity, executed_macs, executed_work, site_activity, site_compute
 from dendrofx.values.inputs import Inputs
@@ -49,7 +50,7 @@ def make(gate: dendrofx.GateForm) -> Setup:
     )
     x = torch.randn(ROWS, WIDTH)
     for site, (score, _) in controls.site_errors(routed, [Inputs((x,))], 0).items():
-        name = dendrofx.module.graph_names(routed)[site]
+        name = graph_names(routed)[site]
         dendrofx.set_tolerances(routed, {name: float(score.quantile(0.6 if site == "stem" else 0.3))})
     counts = counted_outputs(routed, [Inputs((x,))])[1]
     arms = {
