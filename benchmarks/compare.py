@@ -9,168 +9,132 @@ One table per case and batch. Exit code 2, with the reason, for anything that ca
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import json
+import os
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING
 
 import dendrofx
-from benchmarks.ablation import run_ablation
-from benchmarks.arguments import FAMILIES, KERNELS, parse
-from benchmarks.cases import CASES, CaseOptions, CaseUnavailableError
-from benchmarks.families import TITLE as FAMILIES_TITLE
-from benchmarks.families import FamilyRecord, family_table, run_families
-from benchmarks.kernels import KernelRecord, kernel_tables, run_kernels
-from benchmarks.records import Bench, Record
-from benchmarks.sweep import run_sweep
-from benchmarks.tables import ablation_table, footer, machine_line, sweep_table, table
-from benchmarks.variants import Asked, Variant, build_peers, build_variants, peer_variants, prepare
-from dendrofx.errors import DendrofxError, InputError
-from dendrofx.machine.capability import describe_machine
-from dendrofx.machine.files import write_whole
+from benchmarks.cases import CASES
+from benchmarks.command import Command, deviation, positive, seconds, seed
+from dendrofx.errors import InputError
+from dendrofx.values.forms import Form, form_from_text
 
-SECONDS, QUICK_SECONDS = 4.0, 0.5
-TUNE, QUICK_TUNE = 60.0, 5.0
+if TYPE_CHECKING:
+    from dendrofx.guarantee import Budget
+
+KERNELS, FAMILIES = "kernels", "hf"
+NAMES = (*CASES, KERNELS, FAMILIES)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    args = parse(argv)
-    try:
-        plots = writable_dir(args.plots or Path("sweep")) if args.sweep else None
-        for target in (args.json, args.save_plan):
-            if target is not None:
-                writable_dir(target.parent)
-                if target.is_dir():
-                    raise IsADirectoryError(f"cannot write to {target}: it is a folder. Name a file")
-        torch.set_num_threads(args.threads)
-        machine = describe_machine()
-        records: list[Record | KernelRecord | FamilyRecord] = []
-        for name in args.case:
-            if name == KERNELS:
-                records += run_kernel_case(args, machine)
-            elif name == FAMILIES:
-                records += run_family_case(args, machine)
-            else:
-                records += run_case(name, args, machine, plots)
-        if args.json is not None:
-            body = {"machine": machine, "cases": [r.to_json() for r in records]}
-            write_whole(args.json, json.dumps(body, indent=1) + "\n")
-            print(f"wrote {args.json}")
-    except (DendrofxError, CaseUnavailableError, OSError) as error:
-        print(f"compare: {error}", file=sys.stderr)
-        return 2
-    return 0
+    command = Command("compare", "Compare a model eager, scripted and routed, on real input.", NAMES, ("digits",), True)
+    _add_options(command)
+    args = command.parse(argv)
+    if wrong := _contradiction(args):
+        command.error(wrong)
+    return command.run(args)
 
 
-def run_case(name: str, args: argparse.Namespace, machine: dict[str, str], plots: Path | None) -> list[Record]:
-    """Every table of one case."""
-    decides = args.budget is not None and args.budget.is_decision
-    case = CASES[name](CaseOptions(args.seed, args.quick, args.width, args.depth, args.budget is not None, decides))
-    print(f"\n=== {case.name}: {case.title}", flush=True)
-    print(f"{len(case.test)} test samples, used for nothing else", flush=True)
-    if args.peers and case.dead_rows is None:
-        raise InputError(f"--peers are for cases that take tokens, such as minilm; {name} takes rows")
-    peers, missing = build_peers(case, args.threads) if args.peers else ({}, {})
-    plan = None if args.plan is None else dendrofx.Plan.load(args.plan)
-    tune = args.tune_seconds if args.tune_seconds is not None else QUICK_TUNE if args.quick else TUNE
-    asked = Asked(args.max_deviation, args.seed, args.light, args.gate, plan, tune, args.budget, args.scope, args.full)
-    records = []
-    for batch in args.batch or (case.quick_sizes if args.quick else case.batch_sizes):
-        prepared = prepare(case, batch, asked)
-        for row, made in prepared.plans.items():
-            of = f", {row}" if len(prepared.plans) > 1 else ""
-            print(f"\n--- {case.name}, batch {batch}{of}\n\n{made}\n", flush=True)
-        variants = {**build_variants(prepared, args.seed), **peer_variants(peers, case)}
-        for order in case.orders:
-            bench = Bench(prepared, batch, QUICK_SECONDS if args.quick else SECONDS, args.seed, order)
-            record = run_table(bench, variants, missing, args, machine)
-            if record.sweep and plots is not None:
-                write_sweep(record, plots, machine)
-            records.append(record)
-    if args.save_plan is not None:
-        records[-1].prepared.plan.save(args.save_plan)
-        print(f"wrote {args.save_plan}")
-    return records
-
-
-def run_table(
-    bench: Bench,
-    variants: Mapping[str, Variant],
-    missing: Mapping[str, str],
-    args: argparse.Namespace,
-    machine: dict[str, str],
-) -> Record:
-    """One table, and what else was asked for."""
-    record = bench.measure(variants, missing)
-    if len(bench.prepared.case.orders) > 1:
-        print(f"samples in {bench.order} order\n")
-    print(f"{table(record)}\n\n{footer(record, machine, args.seed)}\n", flush=True)
-    if args.ablation:
-        record.ablation.extend(run_ablation(bench, variants))
-        print(f"ablation, batch {bench.batch}\n\n{ablation_table(record.ablation)}\n", flush=True)
-    if args.sweep and bench.prepared.routed.plan.routed:
-        record.sweep.extend(run_sweep(bench, variants))
-        print(f"sweep of the tolerance, batch {bench.batch}\n\n{sweep_table(record.sweep)}\n")
-    return record
-
-
-def run_kernel_case(args: argparse.Namespace, machine: dict[str, str]) -> list[KernelRecord]:
-    """The case `kernels`."""
-    records = run_kernels(args.quick, QUICK_SECONDS if args.quick else SECONDS, args.seed)
-    print(
-        f"\n=== kernels: one Linear, scripted and frozen\n\n{kernel_tables(records)}\n{machine_line(args.threads, machine)}\n"
+def _add_options(p: Command) -> None:
+    p.add_argument("--batch", nargs="+", type=positive, metavar="N", help="samples per call (default: the case's own)")
+    p.add_argument("--threads", type=positive, default=min(2, os.cpu_count() or 1), metavar="N")
+    p.add_argument(
+        "--max-deviation", type=deviation, metavar="X", help="budget for the mean deviation (0.01, or the case's own)"
     )
-    return records
+    p.add_argument(
+        "--budget", type=_certified, metavar="METRIC:ALPHA:CONFIDENCE",
+        help="instead, a budget that is certified: flip:0.01:0.95, exceeds(0.05):0.02:0.95, deviation:..., cosine:...",
+    )  # fmt: skip
+    p.add_argument(
+        "--scope", choices=("block", "model"), default="block",
+        help="route rows of blocks, or samples between a light model and the original (needs --budget)",
+    )  # fmt: skip
+    p.add_argument(
+        "--full", type=_form("light"), metavar="FORM", help='a form for the full branch: "Pruned(energy=1.0)"'
+    )
+    p.add_argument(
+        "--sweep", action="store_true", help="also 11 tolerances from all full to all light: table, CSV, plots"
+    )
+    p.add_argument("--peers", action="store_true", help="also what could be used instead, for the cases of encoders")
+    p.add_argument("--ablation", action="store_true", help="also each rung alone, on every row, as a table")
+    p.add_argument(
+        "--light", type=_form("light"), metavar="FORM",
+        help='a light form instead of the ladder: "Int8()"; with --scope model also "Routed(0.05)"',
+    )  # fmt: skip
+    p.add_argument("--gate", type=_form("gate"), metavar="FORM", help='a gate instead of the best: "NoiseGate()"')
+    p.add_argument(
+        "--plan", type=Path, metavar="FILE", help="reproduce this plan instead of deciding (one case, one batch)"
+    )
+    p.add_argument("--save-plan", type=Path, metavar="FILE", help="write the plan of the last table to FILE")
+    p.add_argument(
+        "--tune-seconds", type=seconds, metavar="X",
+        help="time for timing candidates, per transform (60; 0 decides by counted cost: the same on every run)",
+    )  # fmt: skip
+    p.add_argument("--quick", action="store_true", help="a short run, for a smoke test")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
+    p.add_argument("--plots", type=Path, metavar="DIR", help="where --sweep writes CSV and plots (default sweep/)")
+    p.add_argument("--seed", type=seed, default=0, metavar="N")
+    p.add_argument("--width", type=positive, default=1024, metavar="N", help="of the case wide")
+    p.add_argument("--depth", type=positive, default=3, metavar="N", help="hidden layers of the case wide")
 
 
-def run_family_case(args: argparse.Namespace, machine: dict[str, str]) -> list[FamilyRecord]:
-    """The case `hf`."""
-    records = run_families(args.quick)
-    print(f"\n=== hf: {FAMILIES_TITLE}\n\n{family_table(records)}\n{machine_line(args.threads, machine)}\n")
-    return records
-
-
-def write_sweep(record: Record, folder: Path, machine: dict[str, str]) -> None:
-    """CSV and plots of one sweep."""
-    from benchmarks.plots import plot_sweep, png  # matplotlib is slow to import and only needed here
-
-    order = "" if len(record.prepared.case.orders) == 1 else f"-{record.order}"
-    stem = f"{record.prepared.case.name}-b{record.batch}-t{record.threads}{order}"
-    write_whole(folder / f"{stem}.csv", _csv(record.sweep))
-    for kind, figure in plot_sweep(record, machine["cpu"]).items():
-        write_whole(folder / f"{stem}-{kind}.png", png(figure))
-    print(f"wrote {folder / stem}.csv, -activity.png and -compute.png\n")
-
-
-def _csv(points: Sequence[Any]) -> str:
-    rows = [
-        {k: v for k, v in p.items() if not isinstance(v, dict)}
-        | {f"{k}_{inner}": v for k, d in p.items() if isinstance(d, dict) for inner, v in d.items()}
-        for p in points
+def _contradiction(args: argparse.Namespace) -> str:
+    """Say which options exclude each other; nothing where all of them can be kept."""
+    forms = [form for form in (args.light, args.full) if form is not None]
+    replays, certifies = args.plan is not None, args.budget is not None
+    planless = all(name in (KERNELS, FAMILIES) for name in args.case)
+    wrong = [
+        (args.plots is not None and not args.sweep, "--plots draws the sweep: add --sweep"),
+        (
+            replays and (len(args.case) > 1 or len(args.batch or ()) != 1),
+            "--plan is for one case at one batch size: name them with --case and --batch",
+        ),
+        (replays and (args.light or args.gate), "--plan says which light and gate: leave out --light and --gate"),
+        (
+            certifies and args.max_deviation is not None,
+            "--budget and --max-deviation are two budgets: leave one out",
+        ),
+        (
+            args.scope == "block" and any(isinstance(form, dendrofx.Routed) for form in forms),
+            "Routed(...) is a model with routed blocks: it needs --scope model",
+        ),
+        (
+            args.scope == "model" and not (certifies or replays),
+            "--scope model needs --budget, such as flip:0.01:0.95",
+        ),
+        (
+            planless and (args.plan or args.save_plan or args.light or args.gate),
+            f"the case {args.case[0]} has no plan: leave out --light, --gate, --plan and --save-plan",
+        ),
     ]
-    file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
+    return next((message for is_so, message in wrong if is_so), "")
 
 
-def writable_dir(folder: Path) -> Path:
-    """Create a folder if need be; `OSError` that names it when it cannot be written to."""
+def _form(kind: str) -> Callable[[str], Form]:
+    """Return a parser of light forms, and of those of whole models, or of gate forms."""
+
+    def read(text: str) -> Form:
+        # every form has to be known before one is read: the names that are imported here bring them all
+        kinds = {"light": (dendrofx.LightForm, dendrofx.Routed), "gate": (dendrofx.GateForm,)}
+        try:
+            form = form_from_text(text)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+        if not isinstance(form, kinds[kind]):
+            raise argparse.ArgumentTypeError(f"{text} is no {kind} form")
+        return form
+
+    return read
+
+
+def _certified(text: str) -> Budget:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(f"cannot write to {folder}: {error.strerror or error}. Choose another folder") from error
-    return folder
+        return dendrofx.Budget.parse(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""dendrofx: per-row conditional branches for trained PyTorch models on CPUs."""
+"""dendrofx: per-row conditional branches for trained PyTorch models on CPUs.
+
+A public name is imported when it is first asked for, so that a command can print its help without loading torch.
+"""
 
 import sys as _sys
 
@@ -8,82 +11,98 @@ if _sys.version_info >= (3, 14):
         f" 3.14 and newer (this is {_sys.version.split()[0]})."
     )
 
-from dendrofx.compare.shadow import Shadow
-from dendrofx.errors import CaptureError, CertificateError, DendrofxError, InputError, PassError, PlanError
-from dendrofx.gates import (
-    AlwaysFull,
-    AlwaysLight,
-    EnergyGate,
-    GateForm,
-    LearnedGate,
-    MarginGate,
-    NoiseGate,
-    OracleGate,
-    RandomGate,
-    ResidualGate,
-    UserGate,
-)
-from dendrofx.graph.find_sites import find_sites
-from dendrofx.graph.show import graph_text
-from dendrofx.graph.sites import Site, Sites
-from dendrofx.guarantee import Audit, Budget, Certificate, audit
-from dendrofx.guarantee.artifact import certificate, save
-from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Precision, Prepacked, Pruned
-from dendrofx.light.routed import Routed
-from dendrofx.lowering.script import script
-from dendrofx.machine.capability import Capability, capability
-from dendrofx.plan.entries import SitePlan
-from dendrofx.plan.plan import Plan
-from dendrofx.rewriting.module import RoutedModule, set_tolerances, tolerances
-from dendrofx.transform import transform
+from importlib import import_module as _import_module
+from importlib.util import find_spec as _find_spec
+from types import ModuleType as _ModuleType
+from typing import TYPE_CHECKING
+
 from dendrofx.version import VERSION
 
 __version__ = VERSION
 
 __all__ = [
-    "transform",
-    "script",
-    "graph_text",
-    "RoutedModule",
-    "Plan",
-    "SitePlan",
-    "Site",
-    "Sites",
-    "find_sites",
-    "tolerances",
-    "set_tolerances",
-    "LightForm",
-    "LowRank",
-    "Pruned",
-    "Int8",
-    "BFloat16",
-    "Prepacked",
-    "Precision",
+    "transform", "script", "graph_text", "RoutedModule", "Plan", "SitePlan", "Site", "Sites", "find_sites",
+    "tolerances", "set_tolerances", "LightForm", "LowRank", "Pruned", "Int8", "BFloat16", "Prepacked", "Precision",
     "Routed",
-    "GateForm",
-    "ResidualGate",
-    "NoiseGate",
-    "EnergyGate",
-    "LearnedGate",
-    "MarginGate",
-    "UserGate",
-    "AlwaysFull",
-    "AlwaysLight",
-    "RandomGate",
-    "OracleGate",
-    "Budget",
-    "Certificate",
-    "certificate",
-    "save",
-    "Audit",
-    "Shadow",
-    "audit",
-    "Capability",
-    "capability",
-    "DendrofxError",
-    "InputError",
-    "CaptureError",
-    "PassError",
-    "PlanError",
+    "GateForm", "ResidualGate", "NoiseGate", "EnergyGate", "LearnedGate", "MarginGate", "UserGate", "AlwaysFull",
+    "AlwaysLight", "RandomGate", "OracleGate", "Budget", "Certificate", "certificate", "save", "Audit", "Shadow",
+    "audit", "Capability", "capability", "DendrofxError", "InputError", "CaptureError", "PassError", "PlanError",
     "CertificateError",
-]
+]  # fmt: skip
+
+# Where each name is defined. What type checkers see, and what is imported at run time: a test holds them equal.
+if TYPE_CHECKING:
+    from dendrofx.compare.shadow import Shadow
+    from dendrofx.errors import CaptureError, CertificateError, DendrofxError, InputError, PassError, PlanError
+    from dendrofx.gates import (
+        AlwaysFull,
+        AlwaysLight,
+        EnergyGate,
+        GateForm,
+        LearnedGate,
+        MarginGate,
+        NoiseGate,
+        OracleGate,
+        RandomGate,
+        ResidualGate,
+        UserGate,
+    )
+    from dendrofx.graph.find_sites import find_sites
+    from dendrofx.graph.show import graph_text
+    from dendrofx.graph.sites import Site, Sites
+    from dendrofx.guarantee import Audit, Budget, Certificate, audit
+    from dendrofx.guarantee.artifact import certificate, save
+    from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Precision, Prepacked, Pruned
+    from dendrofx.light.routed import Routed
+    from dendrofx.lowering.script import script
+    from dendrofx.machine.capability import Capability, capability
+    from dendrofx.plan.entries import SitePlan
+    from dendrofx.plan.plan import Plan
+    from dendrofx.rewriting.module import RoutedModule, set_tolerances, tolerances
+    from dendrofx.transform import transform
+else:
+    _NAMES = {
+        "compare.shadow": "Shadow",
+        "errors": "CaptureError CertificateError DendrofxError InputError PassError PlanError",
+        "gates": "AlwaysFull AlwaysLight EnergyGate GateForm LearnedGate MarginGate NoiseGate OracleGate RandomGate ResidualGate"
+        " UserGate",
+        "graph.find_sites": "find_sites",
+        "graph.show": "graph_text",
+        "graph.sites": "Site Sites",
+        "guarantee": "Audit Budget Certificate audit",
+        "guarantee.artifact": "certificate save",
+        "light": "BFloat16 Int8 LightForm LowRank Precision Prepacked Pruned",
+        "light.routed": "Routed",
+        "lowering.script": "script",
+        "machine.capability": "Capability capability",
+        "plan.entries": "SitePlan",
+        "plan.plan": "Plan",
+        "rewriting.module": "RoutedModule set_tolerances tolerances",
+        "transform": "transform",
+    }
+    _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+    def __getattr__(name: str) -> object:
+        """Import what a public name stands for, or a room by its name; it is kept, so this happens once."""
+        if name in _MODULES:
+            value = getattr(_import_module(f"{__name__}.{_MODULES[name]}"), name)
+        elif name.startswith("_") or _find_spec(f"{__name__}.{name}") is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        else:
+            value = _import_module(f"{__name__}.{name}")
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        """List the public names as well, before they were asked for."""
+        return sorted({*globals(), *__all__})
+
+    class _Front(_ModuleType):
+        """This package. `transform` is a function and the file that holds it: whoever loads the file, the name is the function."""
+
+        def __setattr__(self, name: str, value: object) -> None:
+            """Set an attribute, but for a public name not the file that the import system binds under it."""
+            if not (name in _MODULES and isinstance(value, _ModuleType)):
+                super().__setattr__(name, value)
+
+    _sys.modules[__name__].__class__ = _Front

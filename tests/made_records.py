@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks.records import AGAIN, Quality, Record, Row
-from benchmarks.variants import Asked, Peer, Prepared, Variant
 from dendrofx import LearnedGate, LowRank, Plan, SitePlan
+from dendrofx.compare.prepare import Asked, Prepared
+from dendrofx.compare.records import AGAIN, Quality, Record, Row
+from dendrofx.compare.variants import Peer, Variant
 from dendrofx.gates import GateForm
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.machine.race import Race, Timing

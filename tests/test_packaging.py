@@ -1,6 +1,8 @@
 """Packaging: the wheel, the folder `passes`, the public names and the layout of the checkout."""
 
+import ast
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -116,6 +118,53 @@ def test_an_uninstalled_checkout_imports() -> None:
 def test_public_names() -> None:
     assert dendrofx.__all__ == NAMES
     assert all(getattr(dendrofx, name).__doc__ for name in NAMES)
+    assert set(NAMES) <= set(dir(dendrofx))
+    with pytest.raises(AttributeError, match=r"^module 'dendrofx' has no attribute 'transmute'$"):
+        dendrofx.transmute  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_type_checkers_see_the_names_where_they_are_imported_from() -> None:
+    (block,) = [
+        n for n in ast.parse(Path(dendrofx.__file__).read_text(encoding="utf-8")).body if isinstance(n, ast.If)
+    ][1:]
+    imports = [n for n in block.body if isinstance(n, ast.ImportFrom)]
+    seen = {a.name: str(n.module).removeprefix("dendrofx.") for n in imports for a in n.names}
+    assert seen == dendrofx._MODULES  # type: ignore[attr-defined]
+    assert set(seen) == set(NAMES)
+
+
+FILES_NAMED_AS_FUNCTIONS = (
+    "import dendrofx.transform, dendrofx.lowering.script, dendrofx.graph.find_sites, dendrofx.guarantee.audit,"
+    " dendrofx.guarantee.certificate, dendrofx.machine.capability"
+)
+
+
+@pytest.mark.parametrize("first", ["from dendrofx import *", FILES_NAMED_AS_FUNCTIONS])
+def test_a_public_name_is_never_a_file_whatever_was_imported_first(first: str) -> None:
+    code = f"""
+import importlib, pickle, sys, types
+import dendrofx
+dir(dendrofx), dendrofx.InputError
+assert "torch" not in sys.modules
+{first}
+assert callable(dendrofx.transform) and dendrofx.light.LowRank is dendrofx.LowRank
+{FILES_NAMED_AS_FUNCTIONS}
+from dendrofx import transform, script, find_sites, audit, certificate, capability
+assert not [n for n in dendrofx.__all__ if isinstance(getattr(dendrofx, n), types.ModuleType)]
+assert transform is dendrofx.transform is importlib.import_module("dendrofx.transform").transform
+"""
+    ran = python("-c", code, where=ROOT)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_plans_are_read_where_nothing_else_was_imported(tmp_path: Path) -> None:
+    site = dendrofx.SitePlan("fc", "routed", "", light=dendrofx.LowRank(8), gate=dendrofx.NoiseGate())
+    plan = dendrofx.Plan([site], 0.1)
+    plan.save(tmp_path / "plan.json")
+    (tmp_path / "plan.pkl").write_bytes(pickle.dumps(plan))
+    code = "import pickle, dendrofx; a = pickle.load(open('plan.pkl', 'rb')); assert a == dendrofx.Plan.load('plan.json'); print(a)"
+    ran = python("-c", code, where=tmp_path, path=ROOT)
+    assert ran.stdout == f"{plan}\n", ran.stderr
 
 
 def test_top_level() -> None:

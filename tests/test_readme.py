@@ -61,23 +61,27 @@ def test_ci_finds_the_test_command() -> None:
     assert found.strip() == blocks("bash")[1].strip()
 
 
-@pytest.mark.parametrize("module", ["benchmarks.compare", "benchmarks.parts"])
-def test_documented_commands_have_help(module: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for option in ("--case", "--batch", "--threads", "--max-deviation", "--seed"):
-        assert option in done.stdout
-
-
-def test_documented_options_exist() -> None:
-    usage = README[README.index("python -m benchmarks.compare [") :]
-    usage = usage[: usage.index("\n\n")]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.compare", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for option in re.findall(r"--[a-z-]+", usage):
-        assert option in done.stdout
+@pytest.mark.parametrize(("command", "options"), [
+    ("compare", {"--case", "--batch", "--threads", "--max-deviation", "--seed"}),
+    ("parts", {"--case", "--batch", "--threads", "--max-deviation", "--seed"}),
+    ("footprint", {"--case", "--batch", "--budgets", "--seed", "--json"}),
+    ("coverage", {"--case", "--draws", "--json"}),
+])  # fmt: skip
+def test_documented_commands_have_help_and_load_no_torch_for_it(command: str, options: set[str]) -> None:
+    if command == "compare":
+        usage = README[README.index("python -m benchmarks.compare [") :].partition("\n\n")[0]
+        options = options | set(re.findall(r"--[a-z-]+", usage))
+    code = f"""
+import runpy, sys
+sys.argv = ["command", "--help"]
+try:
+    runpy.run_module("benchmarks.{command}", run_name="__main__")
+except SystemExit as stop:
+    assert not stop.code and "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert options <= set(re.findall(r"--[a-z-]+", done.stdout))
 
 
 def test_every_layout_folder_exists() -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.cases.case import Case, CaseOptions
-from benchmarks.cases.encoder import encoder_case, need
+from benchmarks.cases.encoder import encoder_case
+from benchmarks.cases.options import CaseOptions
 from benchmarks.models import antiberty as model
+from dendrofx.compare.case import Case
 
 
 def antiberty(options: CaseOptions) -> Case:
     """Half of the species calibrate, half test."""
-    need("antiberty", model.package_dir())
     sequences = model.load_sequences()
     species = sorted({s.species for s in sequences})
     order = torch.randperm(len(sequences), generator=torch.Generator().manual_seed(options.seed)).tolist()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.cases.case import Case, CaseOptions
-from benchmarks.cases.samples import Rows
+from benchmarks.cases.options import CaseOptions
 from benchmarks.models.digits import TRAIN, load_data, load_model
+from dendrofx.compare.case import Case
+from dendrofx.compare.samples import Rows
 
 CALIBRATION = 600
 

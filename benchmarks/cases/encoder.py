@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from benchmarks.cases.case import Case, CaseOptions, CaseUnavailableError
-from benchmarks.cases.samples import Sequences
+from benchmarks.cases.options import CaseOptions
 from benchmarks.models.encoder import pad
-from benchmarks.models.packages import missing
+from dendrofx.compare.case import Case
+from dendrofx.compare.samples import Sequences
 
 CALIBRATION, TEST, QUICK_TEST = 256, 384, 64
 CERTIFIED = 1024  # calibration samples where half of them test a budget
@@ -19,14 +18,6 @@ CALIBRATION_BATCH = 32
 # Of the routed rows, and those that a case names for its own data.
 ENCODER_BUDGETS = (0.01,)
 BUDGETS = (0.01, 0.075)
-
-
-def need(case: str, *found: Path | None) -> None:
-    """Refuse a case whose packages are not there, with the command that brings them."""
-    if any(path is None for path in found):
-        raise CaseUnavailableError(
-            f"case '{case}' is not installed ({', '.join(missing())} missing): run the README's test command"
-        )
 
 
 def encoder_case(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from benchmarks.cases.case import Case, CaseOptions
-from benchmarks.cases.encoder import BUDGETS, CALIBRATION, CERTIFIED, encoder_case, need
+from benchmarks.cases.encoder import BUDGETS, CALIBRATION, CERTIFIED, encoder_case
+from benchmarks.cases.options import CaseOptions
 from benchmarks.models import minilm as model
-from benchmarks.models.text import data_file, split, tokenize
+from benchmarks.models.text import split, tokenize
+from dendrofx.compare.case import Case
 
 
 def minilm(options: CaseOptions) -> Case:
     """256 calibration sentences and 384 for testing, of other documents; the head was trained on yet others."""
-    need("minilm", model.package_dir(), data_file())
     _, others = model.load_data()
     calibration, test = split(others, CERTIFIED if options.certified else CALIBRATION)
     return encoder_case(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.cases.case import Case, CaseOptions, CaseUnavailableError
-from benchmarks.cases.samples import Rows
-from benchmarks.models.tiara import load_fragments, load_model, package_dir
+from benchmarks.cases.options import CaseOptions
+from benchmarks.models.tiara import load_fragments, load_model
+from dendrofx.compare.case import Case
+from dendrofx.compare.samples import Rows
 from dendrofx.light import Pruned
 
 BATCHES = 20
@@ -18,12 +19,7 @@ def tiara(options: CaseOptions) -> Case:
 
     Records are windows of 15,000 bases; windows of one genome may stand on both sides, they do not overlap.
     """
-    package = package_dir()
-    if package is None:
-        raise CaseUnavailableError(
-            "case 'tiara' needs the tiara package (103 MB): pip install --no-deps -r benchmarks/models/requirements.txt"
-        )
-    rows, record = load_fragments(package)
+    rows, record = load_fragments()
     count = int(record.max()) + 1
     place = torch.randperm(count, generator=torch.Generator().manual_seed(options.seed))[record]
     calibrating = place < count // 2
@@ -39,7 +35,7 @@ def tiara(options: CaseOptions) -> Case:
     return Case(
         "tiara",
         "tiara 1.0.2, 4096 -> 2048 -> 1024 -> 5, up to its logits, on its DNA fragments of 5000 bases",
-        load_model(package),
+        load_model(),
         calibration,
         Rows(test[:800] if options.quick else test),
         classes=True,

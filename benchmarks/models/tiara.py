@@ -7,7 +7,6 @@ logits, because a softmax hides deviation.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,20 +15,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from benchmarks.models.packages import require
+
 K = 6
 FRAGMENT = 5000  # bases, tiara's own default
 KINDS = ("archaea", "bacteria", "eukarya", "mitochondria", "plast")
 
 
-def package_dir() -> Path | None:
-    """Where the tiara package is installed, None when it is not. The package itself is never imported."""
-    spec = importlib.util.find_spec("tiara")
-    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
-
-
-def load_model(package: Path) -> nn.Sequential:
+def load_model() -> nn.Sequential:
     """4096 -> 2048 -> 1024 -> 5 logits with ReLU between, in eval mode."""
-    state = torch.load(package / f"models/nnet-models/first_nnet_kmer_{K}.pkl", map_location="cpu", weights_only=True)
+    state = torch.load(
+        require("tiara") / f"models/nnet-models/first_nnet_kmer_{K}.pkl", map_location="cpu", weights_only=True
+    )
     weights = [v.float() for name, v in state.items() if name.endswith("weight")]
     biases = [v.float() for name, v in state.items() if name.endswith("bias")]
     layers: list[nn.Module] = []
@@ -40,8 +37,9 @@ def load_model(package: Path) -> nn.Sequential:
     return nn.Sequential(*layers[:-1]).eval()
 
 
-def load_fragments(package: Path) -> tuple[Tensor, Tensor]:
+def load_fragments() -> tuple[Tensor, Tensor]:
     """Features of every whole fragment, and the FASTA record it was cut from: f32[N, 4096] and i64[N]."""
+    package = require("tiara")
     idf = np.load(package / f"models/tfidf-models/k{K}-first-stage/model.npy").astype(np.float32)
     rows: list[npt.NDArray[np.float32]] = []
     records: list[int] = []

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cases import CASES, Case, CaseOptions
-from benchmarks.cases.samples import Rows
+from benchmarks.cases import CASES, CaseOptions
 from benchmarks.models.digits import TRAIN, load_data, load_model
 from dendrofx import InputError
+from dendrofx.compare.case import Case
+from dendrofx.compare.samples import Rows
 from dendrofx.graph.capture import capture
 from dendrofx.graph.find_sites import find_sites
 

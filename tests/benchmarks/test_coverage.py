@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.coverage import coverage, main, table
+from benchmarks.coverage import POOLS, main
+from benchmarks.studies import coverage as study
+from benchmarks.studies.coverage import coverage, table
 from dendrofx import Budget
 
 FLIP = Budget("flip", 0.05, 0.95)
@@ -38,6 +40,10 @@ def test_a_test_that_looks_at_nothing_is_found_out() -> None:
 
     found = coverage("x", path(0.0, 0.2), Blind("flip", 0.05, 0.95), 500, 50)
     assert found.violations == 50 > found.allowed
+
+
+def test_the_command_names_the_cases_of_the_study() -> None:
+    assert tuple(study.POOLS) == POOLS
 
 
 @pytest.mark.slow

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import footprint
-from benchmarks.cases.case import Case
-from benchmarks.cases.samples import Rows
+from benchmarks.cases import CaseUnavailableError
+from benchmarks.footprint import main
+from benchmarks.studies import footprint
+from dendrofx.compare.case import Case
+from dendrofx.compare.samples import Rows
 from tests.models import Residual
 from tests.recorded import rows
 
@@ -36,7 +38,7 @@ def made(**options: object) -> Case:
 def test_a_row_per_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(footprint.CASES, "digits", lambda options: made(budgets=(0.5, 0.1)))
     file = tmp_path / "f.json"
-    assert footprint.main(["--case", "digits", "--batch", "16", "--json", str(file)]) == 0
+    assert main(["--case", "digits", "--batch", "16", "--json", str(file)]) == 0
     found = json.loads(file.read_text(encoding="utf-8"))["cases"]
     assert [f["max_deviation"] for f in found] == [0.5, 0.1]
     out = capsys.readouterr().out
@@ -50,8 +52,8 @@ def test_a_row_per_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_a_case_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def missing(options: object) -> Case:
-        raise footprint.CaseUnavailableError("pip install it")
+        raise CaseUnavailableError("pip install it")
 
     monkeypatch.setitem(footprint.CASES, "digits", missing)
-    assert footprint.main(["--case", "digits"]) == 2
+    assert main(["--case", "digits"]) == 2
     assert "pip install it" in capsys.readouterr().err

@@ -1,35 +1,23 @@
 """The case `kernels` of `python -m benchmarks.compare`: its table and its JSON."""
 
-import json
 import math
 from functools import partial
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import dendrofx
-from benchmarks import compare
+from benchmarks.studies import compare
 from dendrofx.machine.race import race
 
 
-@pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "QUICK_SECONDS", 0.0)
-    monkeypatch.setattr("benchmarks.variants.FIT_THREADS", 1)
-    for name in ("benchmarks.records.race", "benchmarks.kernels.race"):
-        monkeypatch.setattr(name, partial(race, least_rounds=2))
-
-
-def run(capsys: pytest.CaptureFixture[str], folder: Path, *options: str) -> tuple[str, list[dict[str, Any]]]:
-    """What it prints, and the entries of its JSON."""
-    capsys.readouterr()
-    assert compare.main([*options, "--quick", "--json", str(folder / "out.json")]) == 0
-    return capsys.readouterr().out, json.loads((folder / "out.json").read_text(encoding="utf-8"))["cases"]
-
-
-def test_kernels(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    text, (entry,) = run(capsys, tmp_path, "--case", "kernels", "--threads", "1")
+    monkeypatch.setattr("benchmarks.studies.kernels.race", partial(race, least_rounds=2))
+    args: Any = SimpleNamespace(quick=True, seed=0, threads=1)
+    (made,) = compare.run_planless("kernels", args, compare.describe_machine())
+    text, entry = capsys.readouterr().out, made.to_json()
     assert (entry["case"], entry["batch"], entry["shape"], entry["threads"]) == ("kernels", 32, [384, 1536], 1)
     here = dendrofx.capability()
     wanted = {"F.linear": 1e-5, "F.linear again": 1e-5, "Prepacked()": 1e-5}
@@ -59,19 +47,10 @@ def test_kernels(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         assert words in text
 
 
-@pytest.mark.slow
-def test_kernels_beside_a_case(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    small = [
-        "--width",
-        "32",
-        "--depth",
-        "1",
-        "--light",
-        "LowRank(rank=2)",
-        "--gate",
-        "AlwaysLight()",
-        "--tune-seconds",
-        "0",
-    ]
-    _, entries = run(capsys, tmp_path, "--case", "kernels", "wide", "--batch", "64", "--threads", "1", *small)
-    assert [(e["case"], e["batch"]) for e in entries] == [("kernels", 32), ("wide", 64)]
+def test_kernels_beside_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(compare, "run_case", lambda name, *rest: ran.append(name) or [])
+    monkeypatch.setattr(compare, "run_planless", lambda name, *rest: ran.append(name) or [])
+    args: Any = SimpleNamespace(case=["kernels", "wide", "hf"], sweep=False, json=None, save_plan=None, threads=1)
+    compare.run(args)
+    assert ran == ["kernels", "wide", "hf"]

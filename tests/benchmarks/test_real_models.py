@@ -1,7 +1,7 @@
 """The loaders of real models and real data, and the transformers that are built from configurations."""
 
-import importlib.util
 import itertools
+from importlib.util import find_spec
 from types import ModuleType
 
 import pytest
@@ -41,13 +41,12 @@ def same_alone_and_in_a_padded_batch(model: nn.Module, ids: list[list[int]]) -> 
 @pytest.mark.real
 @pytest.mark.parametrize("module", [minilm, antiberty, rxnmapper])
 def test_a_missing_library_is_told(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert module.package_dir().is_dir()
+    case = module.__name__.rpartition(".")[2]
+    assert packages.require(case).is_dir()
     assert not packages.missing()
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "transformers" else find(name))
-    assert module.package_dir() is None
-    assert packages.missing() == ["transformers"]
-    with pytest.raises(FileNotFoundError, match=r"^not installed: transformers$"):
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name == "transformers" else find_spec(name))
+    assert packages.missing() == packages.missing(case) == ["transformers"]
+    with pytest.raises(packages.CaseUnavailableError, match=f"^case '{case}' needs transformers: pip install "):
         module.load_model()
 
 

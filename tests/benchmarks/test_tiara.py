@@ -6,22 +6,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cases import CASES, Case, CaseOptions
-from benchmarks.models.tiara import KINDS, load_fragments, load_model, package_dir
+from benchmarks.cases import CASES, CaseOptions
+from benchmarks.models.packages import require
+from benchmarks.models.tiara import KINDS, load_fragments, load_model
+from dendrofx.compare.case import Case
 
 pytestmark = pytest.mark.real("tiara")
 
 
 @pytest.fixture(scope="module")
 def package() -> Path:
-    found = package_dir()
-    assert found is not None
-    return found
+    return require("tiara")
 
 
 @pytest.fixture(scope="module")
-def fragments(package: Path) -> tuple[Tensor, Tensor]:
-    return load_fragments(package)
+def fragments() -> tuple[Tensor, Tensor]:
+    return load_fragments()
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_the_classifier_separates_the_kinds(package: Path, fragments: tuple[Tens
     kind_of_record = [i for i, file in enumerate(files) for _ in range(file.read_bytes().count(b">"))]
     kind = torch.tensor(kind_of_record)[record]
     with torch.no_grad():
-        decided = load_model(package)(rows).argmax(1)
+        decided = load_model()(rows).argmax(1)
     counts = torch.stack([torch.bincount(decided[kind == i], minlength=5) for i in range(len(KINDS))]).double()
     assert bool((counts.amax(1) / counts.sum(1) >= 0.95).all())
     majority = counts.argmax(1).tolist()

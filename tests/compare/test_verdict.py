@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.records import AGAIN, Bench
-from benchmarks.tables import footer, table
-from benchmarks.verdict import verdict
 from dendrofx import Budget, LearnedGate, Plan, SitePlan
+from dendrofx.compare.bench import Bench
+from dendrofx.compare.records import AGAIN
+from dendrofx.compare.tables import footer, table
+from dendrofx.compare.verdict import verdict
 from dendrofx.machine.pace import noisy
 from dendrofx.machine.race import Race
 from dendrofx.plan.plan import CascadePlan

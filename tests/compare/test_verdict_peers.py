@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.verdict import verdict
 from dendrofx import Plan
+from dendrofx.compare.verdict import verdict
 from tests.made_records import REFUSED, record, row
 
 MISSING = {

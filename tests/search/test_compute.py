@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 import dendrofx
-from benchmarks.cases import Case
-from benchmarks.cases.samples import Rows
-from benchmarks.records import Bench
-from benchmarks.variants import Asked, Prepared
 from dendrofx import LearnedGate, LowRank, ResidualGate
 from dendrofx.compare import controls
+from dendrofx.compare.bench import Bench
+from dendrofx.compare.case import Case
+from dendrofx.compare.prepare import Asked, Prepared
+from dendrofx.compare.samples import Rows
 from dendrofx.rewriting.module import graph_names
 from dendrofx.runtime.routing import easy_only_from
 from dendrofx.values.counts import activity, executed_macs, executed_work, site_activity, site_compute

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-from benchmarks.cases.case import Case
-from benchmarks.cases.samples import Rows
-from benchmarks.records import Bench
-from benchmarks.variants import Asked
 from dendrofx import Budget, InputError, LowRank, Plan, PlanError, Shadow, audit
+from dendrofx.compare.bench import Bench
+from dendrofx.compare.case import Case
+from dendrofx.compare.prepare import Asked
+from dendrofx.compare.samples import Rows
 from dendrofx.values.covered import Covered, cover, covered_by
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import deviation, deviations, outputs, worst

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.cases.samples import Order, Rows, Samples, Sequences, timed_batches
 from benchmarks.models.encoder import pad
+from dendrofx.compare.samples import Order, Rows, Samples, Sequences, timed_batches
 from dendrofx.values.inputs import Inputs
 
 LENGTHS = [5, 2, 9, 2, 7, 3, 1, 8, 4, 6]

@@ -7,13 +7,15 @@ fixed list of thresholds would put nearly all points at one end.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dendrofx
-from benchmarks.records import Bench
-from benchmarks.variants import Variant
 from dendrofx.compare import controls
+from dendrofx.compare.bench import Bench
+from dendrofx.compare.records import pace_of
+from dendrofx.compare.text import percent, text_table
+from dendrofx.compare.variants import Variant
 from dendrofx.rewriting.module import graph_names
 from dendrofx.runtime.scores import UNJUDGED
 from dendrofx.search.calibrate import apply_multiplier, multiplier_grid
@@ -54,17 +56,37 @@ def run_sweep(bench: Bench, variants: Mapping[str, Variant]) -> list[dict[str, A
     points = []
     for tolerance, module in modules.items():
         quality = bench.quality(module, counted=True)
-        timing = result.timings[str(tolerance)]
         points.append(
             {
                 "tolerance": tolerance,
                 "activity": quality.activity,
                 "effective_compute": quality.effective_compute,
-                "latency_ms": {"p50": timing.p50, "p95": timing.p95},
-                "speedup_vs_scripted": result.ratio("scripted", str(tolerance)),
+                **pace_of(result, str(tolerance)),
                 "deviation": quality.deviation(),
                 "agreement": quality.agreement,
                 "random_deviation": bench.quality(randoms[tolerance], counted=True).deviation(),
             }
         )
     return points
+
+
+def sweep_table(points: Sequence[Mapping[str, Any]]) -> str:
+    """Return one line per tolerance."""
+    rows = [
+        [
+            "all light" if p["tolerance"] > UNJUDGED else f"{p['tolerance']:.3g}",
+            percent(p["activity"]),
+            percent(p["effective_compute"]),
+            f"{p['latency_ms']['p50']:.3g}",
+            f"{p['speedup_vs_scripted']:.2f}",
+            f"{p['deviation']['mean']:.2e}",
+            f"{p['deviation']['p99']:.2e}",
+            f"{p['random_deviation']['mean']:.2e}",
+            percent(p["agreement"], ".2f"),
+        ]
+        for p in points
+    ]
+    headers = [
+        "tolerance", "activity %", "compute %", "p50 ms", "x scripted", "dev mean", "dev p99", "random dev mean", "agree %",
+    ]  # fmt: skip
+    return text_table(rows, headers, named=False)

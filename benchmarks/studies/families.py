@@ -15,9 +15,8 @@ from tabulate import tabulate
 from torch import nn
 
 import dendrofx
-from benchmarks.cases import CaseUnavailableError
 from benchmarks.models import hf
-from benchmarks.models.packages import package_dir
+from benchmarks.models.packages import require
 from dendrofx.errors import DendrofxError
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.outputs import flatten
@@ -54,8 +53,7 @@ class FamilyRecord:
 
 def run_families(quick: bool) -> list[FamilyRecord]:
     """Every family, with both of its attentions and padding on both sides."""
-    if package_dir("transformers") is None:
-        raise CaseUnavailableError("case 'hf' needs transformers: run the README's test command")
+    require("hf")
     records = []
     for name, build in hf.families().items():
         if not quick or name in QUICK:

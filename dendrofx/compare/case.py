@@ -1,4 +1,4 @@
-"""What a case is."""
+"""What is compared: a model and its samples."""
 
 from __future__ import annotations
 
@@ -8,29 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks.cases.samples import Order, Samples
+from dendrofx.compare.samples import Order, Samples
 from dendrofx.light import LightForm
-
-
-@dataclass(frozen=True)
-class CaseOptions:
-    """What the command line sets for a case.
-
-    Attributes:
-        seed: of the split and of synthetic data.
-        quick: fewer rows, for a smoke test.
-        width: of the `wide` case.
-        depth: of the `wide` case, in hidden layers.
-        certified: a budget is to be certified, which takes more calibration samples.
-        decides: the budget is about decisions: a case with a head is the model with its head.
-    """
-
-    seed: int = 0
-    quick: bool = False
-    width: int = 1024
-    depth: int = 3
-    certified: bool = False
-    decides: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +47,3 @@ class Case:
     quick_sizes: tuple[int, ...] = (1, 256)
     static: Mapping[str, LightForm] = field(default_factory=dict)
     synthetic: bool = False
-
-
-class CaseUnavailableError(Exception):
-    """A case whose package is not installed; the message says how to install it."""

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tabulate import tabulate
 from torch import Tensor, nn
 
 import dendrofx
-from benchmarks.int8_before import Int8Before
+from benchmarks.studies.int8_before import Int8Before
+from dendrofx.compare.records import latency
+from dendrofx.compare.text import text_table
 from dendrofx.errors import InputError
 from dendrofx.lowering.script import script
 from dendrofx.machine.pace import noisy
@@ -74,7 +75,7 @@ class KernelRecord:
             "variants": [
                 {
                     "name": name,
-                    "latency_ms": {"p50": timing.p50, "p95": timing.p95},
+                    "latency_ms": latency(timing),
                     "speedup_vs_linear": self.race.ratio(LINEAR, name),
                     "gmacs": self.rate(name),
                     "peak_share": self.rate(name) / self.peaks[_precision(name)],
@@ -156,9 +157,7 @@ def kernel_tables(records: Sequence[KernelRecord]) -> str:
             for name, t in r.race.timings.items()
         ]
         headers = ["kernel", "p50 ms", "x F.linear", "error %", "worst row %", "GMAC/s", "% of peak"]
-        table = tabulate(
-            lines, headers=headers, tablefmt="simple", disable_numparse=True, stralign="right", colalign=("left",)
-        )
+        table = text_table(lines, headers)
         notes = [f"{name}: {reason}" for name, reason in r.refused.items()]
         why = noisy(r.race, LINEAR, AGAIN)
         foot = f"A/A ratio {r.race.ratio(AGAIN, LINEAR):.3f} over {r.race.rounds} rounds{why and f'; noisy: {why}'}"

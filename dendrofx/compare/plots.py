@@ -11,8 +11,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from benchmarks.records import Record
-from benchmarks.variants import UNTIMED
+from dendrofx.compare.records import Record
+from dendrofx.compare.variants import UNTIMED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

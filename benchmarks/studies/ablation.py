@@ -10,14 +10,16 @@ All of them timed in turns with the scripted original. None but `routed` keeps a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import dendrofx
-from benchmarks.records import AGAIN, Bench
-from benchmarks.variants import Variant, scripted_variant
 from dendrofx.compare import controls
+from dendrofx.compare.bench import Bench
+from dendrofx.compare.records import AGAIN, pace_of
+from dendrofx.compare.text import percent, text_table
+from dendrofx.compare.variants import Variant, scripted_variant
 from dendrofx.light import LightForm, Precision
 from dendrofx.search.ladder import default_precisions
 
@@ -58,15 +60,34 @@ def run_ablation(bench: Bench, variants: Mapping[str, Variant]) -> list[dict[str
     result = bench.time({name: v.module for name, v in timed.items()})
     records: list[dict[str, Any]] = []
     for name, variant in timed.items():
-        timing, quality = result.timings[name], bench.quality(variant.module, variant.counted)
+        quality = bench.quality(variant.module, variant.counted)
         records.append(
             {
                 "name": name,
-                "latency_ms": {"p50": timing.p50, "p95": timing.p95},
-                "speedup_vs_scripted": result.ratio("scripted", name),
+                **pace_of(result, name),
                 "effective_compute": quality.effective_compute,
                 "deviation": quality.deviation(),
                 "agreement": quality.agreement,
             }
         )
     return records + [{"name": name, "reason": reason} for name, reason in reasons.items()]
+
+
+def ablation_table(points: Sequence[Mapping[str, Any]]) -> str:
+    """Return one line per rung, and the reasons of those that fit no site."""
+    rows = [
+        [
+            p["name"],
+            f"{p['latency_ms']['p50']:.3g}",
+            f"{p['speedup_vs_scripted']:.2f}",
+            percent(p["effective_compute"]),
+            f"{p['deviation']['mean']:.2e}",
+            f"{p['deviation']['p99']:.2e}",
+            f"{p['deviation']['max']:.2e}",
+            percent(p["agreement"], ".2f"),
+        ]
+        for p in points
+        if "reason" not in p
+    ]
+    headers = ["rung", "p50 ms", "x scripted", "compute %", "dev mean", "dev p99", "dev max", "agree %"]
+    return "\n".join([text_table(rows, headers), *[f"{p['name']}: {p['reason']}" for p in points if "reason" in p]])

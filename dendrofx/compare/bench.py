@@ -1,157 +1,27 @@
-"""What is measured, as plain records: the source of the tables, of the JSON and of the plots."""
+"""The measuring of a table: every variant's outputs on every test sample, and all of them timed in turns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cases.samples import Order, timed_batches
-from benchmarks.variants import UNTIMED, Peer, Prepared, Variant
+from dendrofx.compare.prepare import Prepared
+from dendrofx.compare.records import AGAIN, Quality, Record, Row
+from dendrofx.compare.samples import Order, timed_batches
+from dendrofx.compare.variants import UNTIMED, Peer, Variant
 from dendrofx.guarantee.losses import losses_of
-from dendrofx.machine.pace import Pace, noisy, pace, touched
-from dendrofx.machine.race import Race, Timing, on_one_thread, race
+from dendrofx.machine.pace import noisy, pace, touched
+from dendrofx.machine.race import Race, on_one_thread, race
 from dendrofx.search.cascade.skills import cascade_skills, light_outputs
 from dendrofx.values.counts import CASCADE, activity, executed_macs, executed_work, live_share, of_sites
 from dendrofx.values.covered import Covered, cover
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import agreement, counted_outputs, deviations, largest_mean, model_macs, outputs
 from dendrofx.values.outputs import flatten
-
-AGAIN = "scripted again"
-
-
-@dataclass(frozen=True)
-class Quality:
-    """What a variant computes on the test samples: shares of 1, and deviations per sample. What a peer executes is not known.
-
-    Of several outputs that the budget is about, each figure is that of the output where it is largest.
-    """
-
-    activity: float | None
-    live: float | None
-    effective_compute: float | None
-    plain_macs: float | None
-    mean: float
-    p99: float
-    max: float
-    agreement: float | None
-    loss: float | None = None  # mean, in the metric of a certified budget
-    output: str = ""  # where the mean deviation is largest; empty where there is one output
-
-    def deviation(self) -> dict[str, float]:
-        """For the JSON."""
-        return {"mean": self.mean, "p99": self.p99, "max": self.max}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A variant's line: its quality and its timing (None for the oracle, whose time means nothing)."""
-
-    variant: Variant
-    quality: Quality
-    timing: Timing | None
-
-
-@dataclass(frozen=True)
-class Record:
-    """One table: a case at one batch size and in one order of its samples."""
-
-    prepared: Prepared
-    batch: int
-    order: Order
-    threads: int
-    rows: list[Row]
-    race: Race
-    noisy: str = ""  # what says that the machine was disturbed
-    sweep: list[Mapping[str, Any]] = field(default_factory=list)
-    ablation: list[Mapping[str, Any]] = field(default_factory=list)
-    missing: Mapping[str, str] = field(default_factory=dict)  # peers that did not run, and why
-    skills: Sequence[str] = ()  # a cascade's router skill on the test samples, in words
-
-    @property
-    def routed(self) -> Row:
-        """The main row."""
-        found = self.row(self.prepared.main)
-        assert found is not None
-        return found
-
-    @property
-    def pace(self) -> Pace:
-        """How many times as fast the main row is as the scripted baseline, by each estimate."""
-        return pace(self.race, "scripted", AGAIN, self.prepared.main)
-
-    @property
-    def unreliable(self) -> str:
-        """Why no wall times may be compared, with the estimates that contradict each other; empty where they may."""
-        return "" if self.pace.medians_hold else f"{self.pace} ({self.pace.doubt})"
-
-    @property
-    def aa_ratio(self) -> float:
-        """The scripted baseline's median against itself."""
-        return self.race.ratio(AGAIN, "scripted")
-
-    def row(self, name: str) -> Row | None:
-        """A row by name."""
-        return next((r for r in self.rows if r.variant.name == name), None)
-
-    @property
-    def certificate(self) -> dict[str, Any] | None:
-        """What was shown for the main row; None where nothing was, or was asked for."""
-        shown = self.prepared.plan.certificate
-        return None if shown is None else shown.to_json()
-
-    def speedup(self, row: Row, over: str) -> float | None:
-        """Median of `over` over median of the row."""
-        return None if row.timing is None else self.race.timings[over].p50 / row.timing.p50
-
-    def to_json(self) -> dict[str, Any]:
-        """Fractions, not percent; the oracle's latency is null."""
-        return {
-            "case": self.prepared.case.name,
-            "batch": self.batch,
-            "order": self.order,
-            "threads": self.threads,
-            "aa_ratio": self.aa_ratio,
-            "noisy": bool(self.noisy),
-            "unreliable": self.unreliable,
-            "refused": self.prepared.refused,
-            "transform_s": self.prepared.transform_s,
-            "variants": [self._variant(r) for r in self.rows],
-            "missing": dict(self.missing),
-            "sweep": self.sweep,
-            "ablation": self.ablation,
-            "certificate": self.certificate,
-            "plan": self.prepared.plan.to_json(),
-            "plans": {name: plan.to_json() for name, plan in self.prepared.plans.items()},
-        }
-
-    def _variant(self, row: Row) -> dict[str, Any]:
-        timing, quality, variant = row.timing, row.quality, row.variant
-        main = variant.name == self.prepared.main and bool(self.prepared.plan.budget)
-        return {
-            "name": variant.name,
-            "latency_ms": None if timing is None else {"p50": timing.p50, "p95": timing.p95},
-            "speedup_vs_eager": self.speedup(row, "eager"),
-            "speedup_vs_scripted": self.speedup(row, "scripted"),
-            "rows_per_s": None if timing is None else self.batch / timing.p50 * 1e3,
-            "activity": quality.activity,
-            "live": quality.live,
-            "effective_compute": quality.effective_compute,
-            "plain_macs": quality.plain_macs,
-            "deviation": quality.deviation(),
-            **({"output": quality.output} if quality.output else {}),
-            "agreement": quality.agreement,
-            "loss": quality.loss,
-            "first_call_ms": variant.first_call_ms,
-            "weight_bytes": variant.weight_bytes,
-            "file_bytes": variant.file_bytes,
-            **({"certified": self.certificate is not None} if main else {}),
-        }
 
 
 class Bench:

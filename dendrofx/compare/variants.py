@@ -1,0 +1,121 @@
+"""The rows of a table: the model eager, scripted, routed, the controls and what could be used instead, all frozen alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import dendrofx
+from dendrofx.compare import controls
+from dendrofx.compare.case import Case
+from dendrofx.compare.prepare import Prepared
+from dendrofx.graph.capture import capture
+from dendrofx.lowering.script import artifact_bytes
+from dendrofx.values.counts import Counts
+from dendrofx.values.inputs import Inputs
+from dendrofx.values.measure import counted
+
+UNTIMED = ("oracle",)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a table.
+
+    Attributes:
+        module: what is timed: the eager model, or a frozen script module.
+        counted: whether `module` has `forward_counted`.
+        weight_bytes: parameters and buffers, shared storage once; None for a peer.
+        file_bytes: the saved artifact, None for the eager model and for a peer.
+        first_call_ms: the first call of a freshly frozen module, on one sample.
+    """
+
+    name: str
+    module: nn.Module
+    counted: bool
+    weight_bytes: int | None
+    file_bytes: int | None
+    first_call_ms: float
+
+
+class Peer(nn.Module):
+    """What a user could pick instead, called as the model is."""
+
+    def __init__(self, run: Callable[[Mapping[str, Tensor]], Tensor]) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, **batch: Tensor) -> Tensor:
+        """The peer's output."""
+        return self.run(batch)
+
+
+@torch.no_grad()
+def peer_variants(peers: Mapping[str, Peer], case: Case) -> dict[str, Variant]:
+    """Peers as rows; what they hold in memory is not known."""
+    sample = case.test.batches(1)[0]
+    return {name: Variant(name, peer, False, None, None, _first_call(peer, sample)) for name, peer in peers.items()}
+
+
+def whole(case: Case) -> Inputs:
+    """All test samples as one batch."""
+    return case.test.batches(len(case.test))[0]
+
+
+def routed_counts(prepared: Prepared) -> Counts:
+    """What the main row's module does on the test samples, one batch."""
+    return counted(prepared.routed, [whole(prepared.case)])
+
+
+def build_variants(prepared: Prepared, seed: int) -> dict[str, Variant]:
+    """Every row, scripted and frozen the same way, by name and in the order of the table."""
+    case, routed = prepared.case, prepared.routed
+    sample = case.test.batches(1)[0]
+    modules: dict[str, nn.Module] = {"scripted": scriptable(case), **prepared.modules}
+    if routed.plan.rewrites:
+        counts = routed_counts(prepared)
+        modules |= {
+            "always-full": controls.always_full(routed),
+            "always-light": controls.always_light(routed),
+            **prepared.static,
+            "random": controls.at_random(routed, counts, seed),
+            "oracle": controls.by_oracle(routed, counts, whole(case)),
+        }
+    eager = Variant("eager", case.model, False, _weight_bytes(case.model), None, _first_call(case.model, sample))
+    return {"eager": eager, **{name: scripted_variant(name, m, sample) for name, m in modules.items()}}
+
+
+def scriptable(case: Case) -> nn.Module:
+    """The model as TorchScript takes it: as it is, or where it cannot, as it was captured."""
+    if case.dead_rows is None:
+        return case.model
+    return capture(case.model, Inputs.of(case.calibration[0]), shapes=True)
+
+
+def scripted_variant(name: str, module: nn.Module, sample: Inputs) -> Variant:
+    """A module scripted and frozen, with what that costs."""
+    unfrozen = dendrofx.script(module)
+    size, weights = artifact_bytes(unfrozen), _weight_bytes(unfrozen)
+    frozen = dendrofx.script(module, freeze=True)
+    counted = isinstance(module, dendrofx.RoutedModule)
+    return Variant(name, frozen, counted, weights, size, _first_call(frozen, sample))
+
+
+@torch.no_grad()
+def _first_call(module: nn.Module, sample: Inputs) -> float:
+    start = time.perf_counter()
+    sample.call(module)
+    return (time.perf_counter() - start) * 1e3
+
+
+def _weight_bytes(module: nn.Module) -> int:
+    seen = {}
+    for tensor in [*module.parameters(), *module.buffers()]:
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+    packed = [getattr(m, "packed", None) for m in module.modules()]  # opaque, and a second copy of its plain weight
+    return sum(seen.values()) + sum(p.numel() * p.element_size() for p in packed if isinstance(p, Tensor))
