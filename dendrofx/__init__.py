@@ -58,7 +58,8 @@ if TYPE_CHECKING:
     from dendrofx.machine.capability import Capability, capability
     from dendrofx.plan.entries import SitePlan
     from dendrofx.plan.plan import Plan
-    from dendrofx.rewriting.module import RoutedModule, set_tolerances, tolerances
+    from dendrofx.rewriting.module import RoutedModule
+    from dendrofx.rewriting.tolerances import set_tolerances, tolerances
     from dendrofx.transform import transform
 else:
     _NAMES = {
@@ -77,7 +78,8 @@ else:
         "machine.capability": "Capability capability",
         "plan.entries": "SitePlan",
         "plan.plan": "Plan",
-        "rewriting.module": "RoutedModule set_tolerances tolerances",
+        "rewriting.module": "RoutedModule",
+        "rewriting.tolerances": "set_tolerances tolerances",
         "transform": "transform",
     }
     _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -19,7 +19,8 @@ from dendrofx.plan.plan import Plan
 from dendrofx.request import Request
 from dendrofx.rewriting.cascade import cascade_parts
 from dendrofx.rewriting.dead_rows import drop_dead_rows
-from dendrofx.rewriting.module import RoutedModule, tolerances
+from dendrofx.rewriting.module import RoutedModule
+from dendrofx.rewriting.tolerances import tolerances
 from dendrofx.rows.samples import SampleAnalysis
 from dendrofx.search.decision import Decision
 from dendrofx.search.replay_blocks import replay_blocks

@@ -20,7 +20,9 @@ from dendrofx.machine.race import Race, Timing
 from dendrofx.plan.entries import SitePlan
 from dendrofx.plan.plan import Plan
 from dendrofx.request import Request
-from dendrofx.rewriting.module import RoutedModule, graph_names, tolerances
+from dendrofx.rewriting.counted import graph_names
+from dendrofx.rewriting.module import RoutedModule
+from dendrofx.rewriting.tolerances import tolerances
 from dendrofx.search.blocks import BlockSpace
 from dendrofx.search.choose import Candidate
 from dendrofx.search.cost import BLOCK, SiteTimes

@@ -16,7 +16,7 @@ from dendrofx.compare.bench import Bench
 from dendrofx.compare.records import pace_of
 from dendrofx.compare.text import percent, text_table
 from dendrofx.compare.variants import Variant
-from dendrofx.rewriting.module import graph_names
+from dendrofx.rewriting.counted import graph_names
 from dendrofx.runtime.scores import UNJUDGED
 from dendrofx.search.calibrate import apply_multiplier, multiplier_grid
 from dendrofx.values.measure import counted

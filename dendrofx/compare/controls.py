@@ -19,9 +19,11 @@ from dendrofx.gates import AlwaysLight, GateForm, OracleGate, RandomGate, SiteRo
 from dendrofx.graph.block import BlockData, block_of
 from dendrofx.graph.record import Recorder, positional, record_rows
 from dendrofx.rewriting.cascade import NAME, build, cascade_parts
-from dendrofx.rewriting.module import RoutedModule, graph_names, set_tolerances, tolerances
+from dendrofx.rewriting.counted import graph_names
+from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.recipe import CascadeRecipe, Recipe
 from dendrofx.rewriting.rewrite import rewrite
+from dendrofx.rewriting.tolerances import set_tolerances, tolerances
 from dendrofx.runtime.control_scores import ConstantScore, KnownScore, RandomModelScore
 from dendrofx.runtime.model_scores import flat_rows
 from dendrofx.search.choose import relative_error, scores

@@ -12,7 +12,8 @@ from dendrofx.errors import InputError
 from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.losses import losses_of
 from dendrofx.rewriting.cascade import cascade_parts
-from dendrofx.rewriting.module import RoutedModule, tolerances
+from dendrofx.rewriting.module import RoutedModule
+from dendrofx.rewriting.tolerances import tolerances
 from dendrofx.search.cascade.skills import light_outputs
 from dendrofx.values.covered import Covered, covered_by
 from dendrofx.values.drop_in import graph_level

@@ -9,8 +9,9 @@ from torch import Tensor, fx, nn
 
 from dendrofx.graph.sites import Site
 from dendrofx.rewriting.cascade import build
-from dendrofx.rewriting.module import RoutedModule, set_tolerances
+from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.rewrite import Branches, rewrite
+from dendrofx.rewriting.tolerances import set_tolerances
 from dendrofx.values.counts import CASCADE
 
 

@@ -18,8 +18,9 @@ from dendrofx.guarantee.front import Setting
 from dendrofx.guarantee.losses import counted_losses, reference_picks
 from dendrofx.guarantee.sequence import tested_step
 from dendrofx.plan.plan import Plan
-from dendrofx.rewriting.module import RoutedModule, set_tolerances, tolerances
+from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.recipe import Recipe
+from dendrofx.rewriting.tolerances import set_tolerances, tolerances
 from dendrofx.search.blocks import BUDGET_SHARES, BlockSpace
 from dendrofx.search.calibrate import STEPS, apply_multiplier, multiplier_grid
 from dendrofx.search.certify import certified

@@ -30,7 +30,8 @@ from torch import Tensor
 from dendrofx.guarantee.sequence import fixed_sequence
 from dendrofx.machine.memory import trim
 from dendrofx.machine.progress import progress
-from dendrofx.rewriting.module import RoutedModule, set_tolerances
+from dendrofx.rewriting.module import RoutedModule
+from dendrofx.rewriting.tolerances import set_tolerances
 from dendrofx.runtime.scores import UNJUDGED
 from dendrofx.values.counts import Counts
 from dendrofx.values.measure import largest_mean

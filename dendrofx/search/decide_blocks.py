@@ -24,7 +24,8 @@ from dendrofx.machine.memory import release
 from dendrofx.plan.plan import Plan
 from dendrofx.plan.times import ModelTimes
 from dendrofx.request import Request
-from dendrofx.rewriting.module import RoutedModule, tolerances
+from dendrofx.rewriting.module import RoutedModule
+from dendrofx.rewriting.tolerances import tolerances
 from dendrofx.search.block_settings import BlockSettings, block_settings, test_references, tested, without_data
 from dendrofx.search.blocks import BlockSpace
 from dendrofx.search.certify import warn_of_duplicates

@@ -8,7 +8,7 @@ from dendrofx.graph.block import row_cost
 from dendrofx.graph.sites import Refusal, Site
 from dendrofx.light import Prepacked
 from dendrofx.plan.entries import SitePlan
-from dendrofx.rewriting.module import tolerances
+from dendrofx.rewriting.tolerances import tolerances
 from dendrofx.search.blocks import BlockSpace
 from dendrofx.search.prices import ExactForm
 from dendrofx.search.settle import Calibrated

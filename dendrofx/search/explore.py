@@ -17,8 +17,9 @@ from dendrofx.graph.sites import Refusal, Site
 from dendrofx.machine.memory import trim
 from dendrofx.machine.progress import progress
 from dendrofx.request import Request
-from dendrofx.rewriting.module import graph_names, set_tolerances
+from dendrofx.rewriting.counted import graph_names
 from dendrofx.rewriting.rewrite import rewrite
+from dendrofx.rewriting.tolerances import set_tolerances
 from dendrofx.search.choose import Candidate, FullFormError, SiteData, candidates, finite_rows
 from dendrofx.search.explored import Explored
 from dendrofx.subject import Subject

@@ -12,8 +12,10 @@ from dendrofx.graph.find_sites import find_sites
 from dendrofx.machine.pace import HELPS, cpu_times, disturbed, pace
 from dendrofx.machine.race import Race
 from dendrofx.plan.times import ModelTimes
-from dendrofx.rewriting.module import RoutedModule, graph_names, set_tolerances
+from dendrofx.rewriting.counted import graph_names
+from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.rewrite import Branches, rewrite
+from dendrofx.rewriting.tolerances import set_tolerances
 from dendrofx.search.stopwatch import AGAIN, BASELINE, ROUTED
 from dendrofx.values.inputs import Inputs
 

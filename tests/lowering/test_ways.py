@@ -22,7 +22,8 @@ from dendrofx.graph.find_sites import find_sites
 from dendrofx.graph.record import record_rows
 from dendrofx.light import LightForm, LowRank, Pruned
 from dendrofx.lowering.script import artifact_bytes
-from dendrofx.rewriting.module import RoutedModule, graph_names
+from dendrofx.rewriting.counted import graph_names
+from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.rewrite import Branches, rewrite
 from dendrofx.search.choose import relative_error
 from dendrofx.values.inputs import Inputs

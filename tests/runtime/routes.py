@@ -14,8 +14,10 @@ from dendrofx.graph.capture import capture
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.graph.record import record_rows
 from dendrofx.light import LightForm, LowRank, Pruned
-from dendrofx.rewriting.module import RoutedModule, graph_names, set_tolerances
+from dendrofx.rewriting.counted import graph_names
+from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.rewrite import Branches, rewrite
+from dendrofx.rewriting.tolerances import set_tolerances
 from dendrofx.runtime.leaves import LightAfterGate
 from dendrofx.runtime.routing import split_rows
 from dendrofx.runtime.scores import UNJUDGED

@@ -14,7 +14,7 @@ from dendrofx.compare.bench import Bench
 from dendrofx.compare.case import Case
 from dendrofx.compare.prepare import Asked, Prepared
 from dendrofx.compare.samples import Rows
-from dendrofx.rewriting.module import graph_names
+from dendrofx.rewriting.counted import graph_names
 from dendrofx.runtime.routing import easy_only_from
 from dendrofx.values.counts import activity, executed_macs, executed_work, site_activity, site_compute
 from dendrofx.values.inputs import Inputs

@@ -12,8 +12,10 @@ from dendrofx.graph.block import block_of
 from dendrofx.graph.record import record_rows
 from dendrofx.graph.sites import Site
 from dendrofx.light import LightForm
-from dendrofx.rewriting.module import RoutedModule, graph_names, set_tolerances
+from dendrofx.rewriting.counted import graph_names
+from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.rewrite import Branches, rewrite
+from dendrofx.rewriting.tolerances import set_tolerances
 from dendrofx.runtime.control_scores import ConstantScore
 from dendrofx.search.choose import finite_rows
 from dendrofx.values.calibration import Calibration

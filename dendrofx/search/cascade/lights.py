@@ -12,8 +12,10 @@ from dendrofx.graph.block import row_cost
 from dendrofx.graph.sites import Site
 from dendrofx.light import LightForm
 from dendrofx.plan.plan import Plan
-from dendrofx.rewriting.module import RoutedModule, graph_names, set_tolerances
+from dendrofx.rewriting.counted import graph_names
+from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.rewrite import Branches, rewrite
+from dendrofx.rewriting.tolerances import set_tolerances
 from dendrofx.search.blocks import BlockSpace
 from dendrofx.search.choose import Candidate
 

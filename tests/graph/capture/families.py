@@ -13,7 +13,9 @@ from dendrofx.graph.capture import Captured, capture
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.lowering.script import script
 from dendrofx.passes import run_passes
-from dendrofx.rewriting.module import RoutedModule, routed_nodes, tolerances
+from dendrofx.rewriting.counted import routed_nodes
+from dendrofx.rewriting.module import RoutedModule
+from dendrofx.rewriting.tolerances import tolerances
 from dendrofx.values.calling import CallForm
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.meta import CALL, CAPTURE

@@ -1,0 +1,105 @@
+"""Find the routed sites of a graph, and make the graph of `forward_counted`, which counts what they execute."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+from torch import fx, nn
+
+from dendrofx.graph.block import row_cost
+from dendrofx.runtime.attention import plan_attention
+from dendrofx.runtime.cascade import FullOnDoubtful, count_cascade, doubt_not_finite
+from dendrofx.runtime.leaves import FullOnHardRows, LightBeforeGate, LightWithEvidence, LightWithScales
+from dendrofx.runtime.live import live_rows
+from dendrofx.runtime.live_counts import count_live_linears, count_live_macs
+from dendrofx.runtime.routing import count_rows, no_counts, split_rows
+from dendrofx.values.counts import DEAD_ROWS
+from dendrofx.values.meta import MACS
+
+
+def routed_nodes(gm: fx.GraphModule) -> Iterator[tuple[str, fx.Node]]:
+    """Return `(site name, its full node)` of every routed site, in graph order."""
+    for node in gm.graph.nodes:
+        if node.op == "call_module" and isinstance(gm.get_submodule(str(node.target)), FullOnHardRows):
+            rows = cast(fx.Node, node.args[0])
+            yield str(rows.args[2]), node
+
+
+def graph_names(gm: fx.GraphModule) -> dict[str, str]:
+    """Return each routed site's name inside the module: `fc1..fc2` -> `fc1_fc2`, of `routed.fc1_fc2.gate`."""
+    return {site: str(node.target).split(".")[-2] for site, node in routed_nodes(gm)}
+
+
+def site_modules(gm: fx.GraphModule, full_node: fx.Node) -> dict[str, nn.Module]:
+    """Return the gate, light and full leaves of a routed site."""
+    prefix = str(full_node.target).rpartition(".")[0]
+    return {part: gm.get_submodule(f"{prefix}.{part}") for part in ("gate", "light", "full")}
+
+
+def counted_graph(gm: fx.GraphModule) -> fx.Graph:
+    """Return the graph of `forward_counted`: `forward`'s nodes, then one `count_rows` per routed site."""
+    graph = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
+    result = graph.graph_copy(gm.graph, copied)
+    counts: dict[str, fx.Node] = {}
+    for site, full in routed_nodes(gm):
+        parts = site_modules(gm, full)
+        split = cast(fx.Node, full.args[2])
+        if split.target is not split_rows:
+            continue
+        score, tolerance = split.args[:2]
+        costs = [list(row_cost(parts[part])) for part in ("gate", "light", "full")]
+        original = cast(FullOnHardRows, parts["full"]).original_macs
+        reads_light = isinstance(parts["light"], LightBeforeGate | LightWithEvidence | LightWithScales)
+        margin = float(getattr(parts["gate"], "margin", 0.0))
+        args = (split, score, tolerance, margin, reads_light, costs, original)
+        counts[site] = graph.call_function(count_rows, fx.node.map_arg(args, lambda n: copied[n]))
+    counts.update(_live_counts(gm, graph, copied))
+    cascade = _cascade_counts(gm, graph, copied)
+    graph.output((result, cascade if cascade is not None else counts if counts else graph.call_function(no_counts)))
+    return graph
+
+
+def _cascade_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> fx.Node | None:
+    """Call both models of a cascade for their counts, in the copied graph; return the node that joins them, if there is one."""
+    found = [
+        n
+        for n in gm.graph.nodes
+        if n.op == "call_module" and isinstance(gm.get_submodule(str(n.target)), FullOnDoubtful)
+    ]
+    if not found:
+        return None
+    full = found[0]
+    light, split = cast(fx.Node, full.args[1]), cast(fx.Node, full.args[2])
+    gate = cast(fx.Node, split.args[0])
+    gate = cast(fx.Node, gate.args[0]) if gate.target is doubt_not_finite else gate
+    margin = float(getattr(gm.get_submodule(str(gate.target)), "margin", 0.0))
+    inner = [_called_counted(graph, copied[n]) for n in (light, full)]
+    score, tolerance = (copied[cast(fx.Node, a)] for a in split.args[:2])
+    return graph.call_function(count_cascade, (copied[split], score, tolerance, margin, *inner))
+
+
+def _called_counted(graph: fx.Graph, call: fx.Node) -> fx.Node:
+    """Make a call of a module one of its `forward_counted`; return the node of its counts."""
+    with graph.inserting_before(call):
+        module = graph.create_node("get_attr", str(call.target))
+        pair = graph.call_method("forward_counted", (module, *call.args))
+        output, counts = (graph.call_function(operator.getitem, (pair, i)) for i in (0, 1))
+    call.replace_all_uses_with(output)
+    graph.erase_node(call)
+    return counts
+
+
+def _live_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> dict[str, fx.Node]:
+    """Return the node that counts what dead rows spared, where rows are dropped."""
+    rows = next((n for n in gm.graph.nodes if n.target is live_rows), None)
+    if rows is None:
+        return {}
+    linear_macs = rows.meta.get(MACS, 0)
+    plans = [n for n in gm.graph.nodes if n.target is plan_attention and MACS in n.meta]
+    if not plans:
+        return {DEAD_ROWS: graph.call_function(count_live_linears, (copied[rows], linear_macs))}
+    args = (copied[rows], linear_macs, [copied[p] for p in plans], [p.meta[MACS] for p in plans])
+    return {DEAD_ROWS: graph.call_function(count_live_macs, args)}
