@@ -32,6 +32,7 @@ class Choice:
         kept = {n: c for n, c in self.chosen.items() if n not in gone}
         return replace(self, chosen=kept, refused={**self.refused, **gone})
 
-    def only(self, sites: Mapping[str, Candidate]) -> Choice:
-        """Return the choice for the sites that another one routes."""
-        return replace(self, chosen={n: c for n, c in self.chosen.items() if n in sites})
+    def within(self, decided: Choice) -> Choice:
+        """Return the choice for the sites that another one routes; all others stay as they were decided."""
+        chosen = {n: c for n, c in self.chosen.items() if n in decided.chosen}
+        return replace(self, chosen=chosen, refused={**self.refused, **decided.refused}, exact=decided.exact)

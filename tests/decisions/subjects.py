@@ -112,6 +112,9 @@ def _block() -> Iterator[tuple[str, Subject]]:
                 _plain, build, width, light=[LowRank(8), Pruned(energy=0.9)], max_deviation=0.2, batch_sizes=[1, 64]
             ),
         )
+    narrow = Budget("deviation", 0.3, 0.9)
+    yield "residual-narrow-budget", partial(_plain, partial(Residual, 64, 256), 64, budget=narrow)
+    yield "padded-budget", partial(_padded, budget=narrow)
     yield (
         "residual-full-pruned",
         partial(_plain, partial(Residual, 64, 256), 64, full=Pruned(energy=0.999), light=LowRank(8), max_deviation=0.2),
@@ -168,6 +171,9 @@ def _timed() -> Iterator[tuple[str, Subject]]:
         yield f"timed-{name}-padded", partial(_padded, max_deviation=0.1, timer=Recorded(races=race))
         yield f"timed-{name}-pooled", partial(_pooled, scope="model", timer=Recorded(races=race))
     yield "timed-packed", partial(_plain, wide, 64, max_deviation=0.3, timer=packs)
+    yield "timed-packed-budget", partial(_plain, wide, 64, budget=Budget("deviation", 0.4), timer=packs)
+    yield "timed-packed-narrow", partial(_plain, wide, 64, budget=Budget("deviation", 0.3, 0.9), timer=packs)
+    yield "timed-packed-padded-budget", partial(_padded, budget=Budget("deviation", 0.3, 0.9), timer=packs)
     yield "timed-packed-exact", partial(_plain, wide, 64, max_deviation=0, timer=packs)
     yield "timed-packed-padded", partial(_padded, max_deviation=0.1, timer=packs)
     yield "timed-out-of-time", partial(_plain, wide, 64, max_deviation=0.3, timer=Recorded(expired=True))
