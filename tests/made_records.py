@@ -34,6 +34,9 @@ def row(
     return Row(Variant(name, module, False, None, None, 0.0), quality, None if ms is None else Timing((ms,) * 3))
 
 
+MACHINE = {"cpu": "a CPU", "cores": "2", "capability": "AVX2", "torch": "2.13", "python": "3.11"}
+CONTROLS = ("always-full", "always-light", "static-light", "random", "oracle")
+
 # A run in which routing is twice as fast as the original and static-light, and keeps a budget of 1 %.
 ROWS = [
     row("scripted", 10.0),

@@ -1,5 +1,6 @@
 """The options of `python -m benchmarks.compare`, its files and its cases: what cannot be used is refused before anything runs."""
 
+from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,13 @@ from tests.made_records import record
 
 TINY = ["--case", "wide", "--width", "32", "--depth", "1", "--quick", "--batch", "64", "--threads", "1"]
 ONE_CASE = "--plan is for one case at one batch size: name them with --case and --batch\n"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """The command sets the number of threads before it looks for what it needs."""
+    yield
+    torch.set_num_threads(1)
 
 
 def failing(capsys: pytest.CaptureFixture[str], *options: str) -> str:

@@ -19,7 +19,7 @@ from dendrofx.compare.variants import build_variants
 from dendrofx.errors import InputError
 from dendrofx.guarantee import Budget, binomial_p
 from dendrofx.machine.race import race
-from tests.compare.test_verdict import MACHINE
+from tests.made_records import MACHINE
 
 # One site that is routed, decided by counted cost: the same on every run.
 COUNTED = Asked(0.1, light=LowRank(16, "whitened"), gate=dendrofx.LearnedGate(), tune_seconds=0)
