@@ -246,6 +246,7 @@ def test_tokens_are_rows() -> None:
 # ---------------------------------------------------------------------------------------------------- determinism
 
 
+@pytest.mark.slow
 def test_one_seed_one_module() -> None:
     torch.manual_seed(0)
     model = Chain().eval()
@@ -262,6 +263,7 @@ def test_one_seed_one_module() -> None:
     assert dendrofx.tolerances(other) != dendrofx.tolerances(first)
 
 
+@pytest.mark.slow
 def test_the_plan_is_the_same_on_two_threads(two_threads: None) -> None:
     model = Chain().eval()
     on_two = transform(model, calibration=[rows(600)], tune_seconds=0).plan

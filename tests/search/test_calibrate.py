@@ -273,6 +273,7 @@ def mixed(count: int, near: Tensor) -> Tensor:
     return rows + torch.rand(count, 1) * (torch.rand(count, 1) < 0.5) * torch.randn_like(rows)
 
 
+@pytest.mark.slow
 def test_transform_keeps_its_budget_on_fresh_rows() -> None:
     budget, means = 0.05, []
     for seed in range(40):

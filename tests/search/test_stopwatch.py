@@ -143,6 +143,7 @@ wild = st.one_of(st.sampled_from([1e-9, 1e-3, 1.0, 1e9]), st.floats(1e-6, 1e6))
 raced = st.one_of(st.tuples(wild, wild, wild), wild.map(lambda ms: (ms, ms * 1.001, ms / 3)))  # the second wins
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=25)
 @given(st.lists(wild, min_size=18, max_size=18), st.tuples(raced, raced, raced))
 def test_wild_times_never_crash_and_a_lost_race_never_routes(parts: list[float], medians: tuple[Medians, ...]) -> None:

@@ -102,6 +102,7 @@ def test_effective_compute_counts_the_gates_and_branches_inside() -> None:
     assert executed_macs(plain.forward_counted(x)[1], original) > 0
 
 
+@pytest.mark.slow
 def test_with_dead_rows_in_both_models() -> None:
     torch.manual_seed(0)
     model = Pooled().eval()
@@ -147,6 +148,7 @@ def test_a_changed_tolerance_inside_voids_the_certificate(tmp_path: Path) -> Non
         made.plan.certificate.verify(made)
 
 
+@pytest.mark.slow
 def test_the_test_samples_serve_nothing_inside() -> None:
     model = classifier()
     first = cascade(model, light=LIGHT, full=FULL)
@@ -160,6 +162,7 @@ def test_the_test_samples_serve_nothing_inside() -> None:
     assert second.plan.certificate.inputs != first.plan.certificate.inputs
 
 
+@pytest.mark.slow
 def test_every_setting_of_the_front_can_be_made() -> None:
     made = cascade(classifier(), light=[LowRank(4), LIGHT], full=FULL)
     for setting in (made.front[0], made.front[-1]):
@@ -168,6 +171,7 @@ def test_every_setting_of_the_front_can_be_made() -> None:
         assert module.plan.cascade.full == FULL
 
 
+@pytest.mark.slow
 def test_timed_it_is_decided_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dendrofx.plan.times.ModelTimes.wins", lambda *_: True)  # whatever this machine measures
     model = classifier()
