@@ -137,6 +137,13 @@ def _walked(
             return
 
 
+def in_force(setting: Setting) -> Calibrated:
+    """Return the branches of a setting with its tolerances."""
+    variant = setting.source
+    assert isinstance(variant, Variant)
+    return Calibrated(variant.choice, variant.recipe, variant.recipe.build(setting.tolerances))
+
+
 def without_data(space: BlockSpace) -> BlockSpace:
     """Return what the settings of a space need to be decided: neither calibration nor candidates."""
     bare = Explored(weights=space.explored.weights)
@@ -166,15 +173,11 @@ class BlockSettings:
     covered: Covered
     inputs: str
 
-    def calibrated(self, setting: Setting) -> Calibrated:
-        """Return the branches of a setting with its tolerances."""
-        variant = setting.source
-        assert isinstance(variant, Variant)
-        return Calibrated(variant.choice, variant.recipe, variant.recipe.build(setting.tolerances))
-
-    def decided(self, setting: Setting, measured: Mapping[str, float] | None = None) -> Decision:
-        """Return the decision for a setting that was accepted, with a certificate of its own."""
-        made = self.calibrated(setting)
+    def decided(
+        self, setting: Setting, made: Calibrated | None = None, measured: Mapping[str, float] | None = None
+    ) -> Decision:
+        """Return the decision for a setting that was accepted, with a certificate of its own; `made` where it is in force."""
+        made = in_force(setting) if made is None else made
         model = self.space.subject.model
         shown = certified(made.module, self.front, setting, self.budget, self.covered, self.inputs, model)
         plan = replace(

@@ -26,7 +26,14 @@ from dendrofx.plan.times import ModelTimes
 from dendrofx.request import Request
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.tolerances import tolerances
-from dendrofx.search.block_settings import BlockSettings, block_settings, test_references, tested, without_data
+from dendrofx.search.block_settings import (
+    BlockSettings,
+    block_settings,
+    in_force,
+    test_references,
+    tested,
+    without_data,
+)
 from dendrofx.search.blocks import BlockSpace
 from dendrofx.search.certify import warn_of_duplicates
 from dendrofx.search.choice import Choice
@@ -199,9 +206,9 @@ def _certified(space: BlockSpace, raced: Raced, budget: Budget, timer: Timer | N
     choice, request, data = raced.made.choice, space.request, space.subject.data
     assert data is not None
     front, found = _tested(space, choice, budget, timer)
-    if isinstance(found, Setting) and request.decide and timer is not None:
-        module = found.source.recipe.build(found.tolerances)
-        raced = replace(raced, times=raced_times(space, module, timer))
+    made = in_force(found) if isinstance(found, Setting) else None
+    if made is not None and request.decide and timer is not None:
+        raced = replace(raced, times=raced_times(space, made.module, timer))
         reason = lost(raced.times, request.min_speedup, "within the budget the rewritten model")
         found = found if reason is None else reason
     if isinstance(found, str):
@@ -216,10 +223,10 @@ def _certified(space: BlockSpace, raced: Raced, budget: Budget, timer: Timer | N
     settings = BlockSettings(
         without_data(space), plan, tuple(front), budget, space.covered, data_fingerprint(data.test)
     )
-    if isinstance(found, str):
-        return replace(decision, front=tuple(front), settings=settings)
-    chosen = settings.decided(found, _alone(space, settings.calibrated(found), timer))
-    return replace(chosen, front=tuple(front), settings=settings)
+    if not isinstance(found, str):
+        assert made is not None
+        decision = settings.decided(found, made, _alone(space, made, timer))
+    return replace(decision, front=tuple(front), settings=settings)
 
 
 def _tested(

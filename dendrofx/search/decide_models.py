@@ -146,9 +146,8 @@ def _raced(
 def _full_alone(space: ModelSpace, timer: Timer | None) -> tuple[tuple[ModelTimes, ...], str | None]:
     """Return, without a cascade, the times of the full model alone and why it does not win; None where it does."""
     request, subject = space.request, space.proved.subject
-    if request.full is not None or request.full_model is not None:
-        return (), "not tried without the cascade, for full= was named"
-    if not space.full.exact and subject.graph is subject.original:
+    named = request.full is not None or request.full_model is not None
+    if named or (not space.full.exact and subject.graph is subject.original):
         return (), "not tried without the cascade, for full= was named"
     if timer is None or not request.decide:
         return (), None

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import dendrofx
-from dendrofx import Budget, LowRank
 from tests.models import compressible
 
 WIDTH = 64
@@ -90,12 +88,3 @@ def padded(count: int, seed: int = 0, tokens: int = 7) -> dict[str, Tensor]:
     lengths[0] = tokens
     x = torch.randn(count, tokens, WIDTH, generator=generator)
     return {"x": x, "mask": (torch.arange(tokens) < lengths[:, None]).long()}
-
-
-def certified(scope: Any, budget: Budget = Budget("flip", 0.02, 0.9)) -> Any:  # noqa: B008
-    """The classifier, transformed for a budget, which was shown."""
-    torch.manual_seed(1)
-    options: dict[str, Any] = {"calibration": batches(), "tune_seconds": 0, "light": [LowRank(4), LowRank(12)]}
-    made = dendrofx.transform(classifier(), budget=budget, scope=scope, **options)
-    assert made.plan.certificate is not None, str(made.plan)
-    return made
