@@ -9,7 +9,7 @@ import torch
 from dendrofx.graph.record import positional
 from dendrofx.graph.show import annotate_shapes
 from dendrofx.guarantee.front import Setting
-from dendrofx.machine.memory import trim
+from dendrofx.machine.memory import return_free_memory
 from dendrofx.plan.entries import SitePlan
 from dendrofx.plan.plan import Plan
 from dendrofx.rewriting.module import RoutedModule, name_as_original
@@ -30,7 +30,7 @@ def finish(decision: Decision, example: Inputs | None) -> RoutedModule:
         maker = SettingMaker(decision.settings, example)
         module.meta[FRONT] = [replace(s, maker=maker) for s in decision.front]
     if example is not None:
-        trim()  # what came before, the last race among it
+        return_free_memory()  # what came before, the last race among it
         annotate_shapes(module, tuple(positional(module, example)), example.samples)
     return module
 

@@ -194,7 +194,7 @@ def split_output(output: object, budget: Budget | None, calibration: object) -> 
 def split_forms(
     light: LightForm | Routed | Sequence[LightForm | Routed] | None, full: LightForm | Routed | None, scope: str
 ) -> tuple[list[LightForm] | None, tuple[Routed, ...], LightForm | None, Routed | None]:
-    """Forms of blocks and forms of whole models: light ones, None for the ladder, and the full one of either kind.
+    """Forms of blocks and forms of whole models: light ones, None for all that are known, and the full one of either kind.
 
     Raises:
         InputError: a form of whole models where blocks are routed.

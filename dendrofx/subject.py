@@ -74,7 +74,7 @@ class Subject:
             raise InputError(
                 f"dead_rows={request.dead_rows!r} is verified on inputs: pass example_inputs= or calibration="
             )
-        others = [] if data is None else [*data.fit, *data.gate, *data.choose, *data.walk]
+        others = [] if data is None else [*data.fit, *data.gate, *data.choose, *data.tune]
         shapes = masked or request.scope == "model"
         captured = capture_call(model, given.form, given.example, shapes, others, shared=True)
         remember(captured, model, wrapper)
@@ -95,7 +95,7 @@ class Subject:
         assert self.example is not None
         live, report = drop_dead_rows(self.original, dead_rows, self.example)
         data = self.data
-        if data is not None and not report.takes([*data.fit, *data.gate, *data.choose, *data.walk, *data.test]):
+        if data is not None and not report.takes([*data.fit, *data.gate, *data.choose, *data.tune, *data.test]):
             raise InputError(
                 f"dead_rows={dead_rows!r}: the model ignores padding on the {report.side} alone, and calibration holds samples"
                 " with padding elsewhere: leave them out"

@@ -23,7 +23,7 @@ from dendrofx.graph.sites import Selector
 from dendrofx.guarantee.budget import Budget
 from dendrofx.light import LightForm
 from dendrofx.light.routed import Routed
-from dendrofx.machine.memory import part
+from dendrofx.machine.memory import unshare
 from dendrofx.plan.origin import check_origin
 from dendrofx.plan.plan import Plan
 from dendrofx.replay import replay
@@ -32,7 +32,7 @@ from dendrofx.rewriting.module import RoutedModule
 from dendrofx.search.decide_blocks import decide_blocks
 from dendrofx.search.decide_models import decide_models
 from dendrofx.search.decision import Decision
-from dendrofx.search.stopwatch import Stopwatch
+from dendrofx.search.profiler import Profiler
 from dendrofx.subject import Subject
 from dendrofx.values.numerics import plain_numerics
 
@@ -86,7 +86,7 @@ def transform(
             keep their outputs to rounding; dead positions of outputs that have them become zero. Needs inputs to check
             on: `example_inputs` or `calibration`.
         sites: which sites may be routed: names, patterns such as `"blocks.*"`, or a predicate on `Site`; all by default.
-        light: a light form, or several to choose from; a ladder of them by default. At `scope="model"` also `Routed(0.05)`: the
+        light: a light form, or several to choose from; all that are known by default. At `scope="model"` also `Routed(0.05)`: the
             model with routed blocks.
         gate: a gate form; by default each site takes the one that costs least, its skill and its own time counted. Or
             any module of yours that maps rows f32[N, in] to scores f32[N]: see `UserGate`.
@@ -147,12 +147,12 @@ def transform(
     if plan is not None:
         check_origin(plan.origin, subject.model, None if subject.data is None else subject.data.fingerprint, redecide)
     decision = decided(subject, request) if plan is None or redecide else replay(subject, plan, request)
-    return part(finish(decision, subject.example), model)
+    return unshare(finish(decision, subject.example), model)
 
 
 def decided(subject: Subject, request: Request) -> Decision:
     """Decide how a model is rewritten."""
-    timer = Stopwatch(request.tune_seconds, request.min_speedup) if request.tune_seconds > 0 else None
+    timer = Profiler(request.tune_seconds, request.min_speedup) if request.tune_seconds > 0 else None
     if request.dead_rows is None:
         subject = subject.selected(request.sites)
     else:

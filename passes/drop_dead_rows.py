@@ -1,10 +1,10 @@
 """Run the row-wise regions of a graph on live rows only.
 
     %linear = fc1(%x)                      %rows      = live_rows(%mask)
-    %gelu   = gelu(%linear)                %x_live    = take_rows(%x, %rows)
+    %gelu   = gelu(%linear)                %x_live    = unpad_rows(%x, %rows)
     %y      = attention(%gelu)      ->     %linear    = fc1(%x_live)
                                            %gelu      = gelu(%linear)
-                                           %gelu_padded = put_rows(%gelu, %rows)
+                                           %gelu_padded = pad_rows(%gelu, %rows)
                                            %y         = attention(%gelu_padded)
 
 One walk keeps two worlds, padded and live, and crosses where an edge does:
@@ -37,7 +37,7 @@ from dendrofx.rows.layout import SAMPLES, TOKENS, Letters
 from dendrofx.rows.regions import around_products, is_product, masked
 from dendrofx.rows.rules import SIZED
 from dendrofx.runtime.attention import attend_rows, plan_attention
-from dendrofx.runtime.live import count_live, live_rows, put_rows, take_rows
+from dendrofx.runtime.live import count_live, live_rows, pad_rows, unpad_rows
 from dendrofx.values.meta import LIVE, MACS, ROWS, SHAPES
 
 aten = torch.ops.aten
@@ -84,7 +84,7 @@ class DropDeadRows(Pass):
     def ensures(self, gm: fx.GraphModule) -> None:
         """See `Pass.ensures`."""
         for node in gm.graph.nodes:
-            crosses = node.target in (take_rows, attend_rows)  # the mask that attention reads is padded
+            crosses = node.target in (unpad_rows, attend_rows)  # the mask that attention reads is padded
             if LIVE in node.meta and not crosses and any(_padded_rows(n) for n in node.all_input_nodes):
                 raise PassError(f"%{node.name} runs on live rows and reads a padded value")
 
@@ -152,7 +152,7 @@ class _Worlds:
             return self.in_padded(node)
         if node not in self.scattered:
             args = (self.live[node], self.rows, *_axes(node))
-            self.scattered[node] = self.mark(self.call(put_rows, args, f"{node.name}_padded"), node, False)
+            self.scattered[node] = self.mark(self.call(pad_rows, args, f"{node.name}_padded"), node, False)
         return self.scattered[node]
 
     def in_live(self, node: fx.Node) -> fx.Node:
@@ -160,7 +160,7 @@ class _Worlds:
             return self.in_padded(node)
         if node not in self.live:
             args = (self.in_padded(node), self.rows, *_axes(node))
-            self.live[node] = self.mark(self.call(take_rows, args, f"{node.name}_live"), node, True)
+            self.live[node] = self.mark(self.call(unpad_rows, args, f"{node.name}_live"), node, True)
         return self.live[node]
 
     def sized(self, node: fx.Node) -> Any:  # noqa: ANN401

@@ -101,7 +101,7 @@ def batches(count: int = 10, samples: int = 8) -> list[dict[str, Tensor]]:
 def use_timer(monkeypatch: pytest.MonkeyPatch, timer: Recorded) -> Recorded:
     """`transform` decides on recorded times."""
     module: Any = importlib.import_module("dendrofx.transform")
-    monkeypatch.setattr(module, "Stopwatch", lambda *asked: timer)
+    monkeypatch.setattr(module, "Profiler", lambda *asked: timer)
     return timer
 
 

@@ -27,7 +27,7 @@ from dendrofx.search.blocks import BlockSpace
 from dendrofx.search.choose import Candidate
 from dendrofx.search.cost import BLOCK, SiteTimes
 from dendrofx.search.decide_blocks import plainly_decided, search
-from dendrofx.search.stopwatch import AGAIN, BASELINE, ROUTED, Part, Stopwatch
+from dendrofx.search.profiler import AGAIN, BASELINE, ROUTED, Part, Profiler
 from dendrofx.subject import Subject
 from dendrofx.values.calibration import Calibration
 from dendrofx.values.fingerprint import model_fingerprint
@@ -88,7 +88,7 @@ def site_times(
     )
 
 
-class Recorded(Stopwatch):
+class Recorded(Profiler):
     """A `Timer` that tells what it was given, and what it was asked.
 
     Args:

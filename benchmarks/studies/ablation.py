@@ -21,7 +21,7 @@ from dendrofx.compare.records import AGAIN, pace_of
 from dendrofx.compare.text import percent, text_table
 from dendrofx.compare.variants import Variant, scripted_variant
 from dendrofx.light import LightForm, Precision
-from dendrofx.search.ladder import default_precisions
+from dendrofx.search.search_space import default_precisions
 
 
 def rungs(plan: dendrofx.Plan) -> list[LightForm]:

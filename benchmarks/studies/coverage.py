@@ -146,8 +146,8 @@ def searched(pool: Pool) -> ModelSpace:
     sets = [[Inputs.of(b) for b in part] for part in (*pool.sets, pool.pool)]
     captured = capture(pool.model, sets[0][0], shapes=True)
     form = captured.meta[CALL]
-    fit, gate, choose, walk, test = ([form.plain(b) for b in part] for part in sets)
-    data = Calibration(fit, gate, choose, walk, (32,), "", test)
+    fit, gate, choose, tune, test = ([form.plain(b) for b in part] for part in sets)
+    data = Calibration(fit, gate, choose, tune, (32,), "", test)
     base = captured if pool.dead_rows is None else drop_dead_rows(captured, pool.dead_rows, fit[0])[0]
     subject = Subject(captured, base, find_sites(base), data)
     return ModelSpace.fitted(subject, Request(0.05), Budget("flip", 0.01), None)

@@ -24,7 +24,7 @@ from dendrofx.compare.case import Case
 from dendrofx.compare.text import machine_line
 from dendrofx.graph.capture import capture
 from dendrofx.machine.capability import describe_machine
-from dendrofx.machine.memory import release
+from dendrofx.machine.memory import collect_garbage
 from dendrofx.values.inputs import Inputs
 
 STATUS, MARK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -69,7 +69,7 @@ def load_libraries() -> None:
 
 def measure(case: Case, max_deviation: float, batch: int, seed: int) -> Footprint:
     """Transform and script the case's model once."""
-    release()
+    collect_garbage()
     before = memory("VmRSS")
     MARK.write_text("5", encoding="ascii")  # sets VmHWM back
     started = time.perf_counter()
@@ -84,7 +84,7 @@ def measure(case: Case, max_deviation: float, batch: int, seed: int) -> Footprin
     scripted = dendrofx.script(routed)
     seconds = time.perf_counter() - started
     peak = memory("VmHWM")
-    release()
+    collect_garbage()
     kept = memory("VmRSS")
     del scripted  # which is kept as well
     weights = sum(p.numel() * p.element_size() for p in case.model.parameters()) / 1e6

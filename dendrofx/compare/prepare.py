@@ -28,7 +28,7 @@ class Asked:
 
     Attributes:
         max_deviation: the budget; None for the case's own.
-        light, gate: named forms, None for the ladder.
+        light, gate: named forms, None for all that are known.
         plan: a plan to reproduce instead of deciding.
         tune_seconds: time for timing parts, per transform.
         budget: to certify, None for the mean deviation.

@@ -23,7 +23,7 @@ def shareable(model: nn.Module) -> list[nn.Parameter]:
 
 
 @torch.no_grad()
-def part(made: Made, model: nn.Module) -> Made:
+def unshare(made: Made, model: nn.Module) -> Made:
     """Give what was made from a model memory of its own: from then on neither sees changes to the other's weights.
 
     Every tensor that `made` reaches by its attributes and that lies in the memory of one of `model`'s parameters is moved, in
@@ -36,7 +36,7 @@ def part(made: Made, model: nn.Module) -> Made:
     Returns:
         `made`.
     """
-    trim()  # before the copies
+    return_free_memory()  # before the copies
     kept = {id(t) for t in model.parameters()}
     shared = {p.untyped_storage().data_ptr() for p in shareable(model) if p.numel() > 0}
     moved: dict[int, torch.UntypedStorage] = {}
@@ -64,16 +64,16 @@ def _tensors(root: object, seen: set[int]) -> Iterator[Tensor]:
         stack.extend(gc.get_referents(found))
 
 
-def release() -> None:
-    """Collect cycles (graph modules have many), and `trim`.
+def collect_garbage() -> None:
+    """Collect cycles (graph modules have many), and `return_free_memory`.
 
     It takes 0.3 s where the libraries of a real model are loaded.
     """
     gc.collect()
-    trim()
+    return_free_memory()
 
 
-def trim() -> None:
+def return_free_memory() -> None:
     """Return freed pages to the system, where its C library can (glibc's malloc_trim).
 
     Tensors of some megabytes are cut from the heap, and a freed one stays there: a tuned model's process would keep hundreds of

@@ -168,8 +168,8 @@ class Plan:
             return [f"nothing is routed: the outputs are the original's{rounding} (budget {self.max_deviation:g})"]
         if self.samples is None or self.deviation is None:
             return [f"tolerances from the bound alone (no calibration data), max_deviation {self.max_deviation:g}"]
-        fit, gate, choose, walk = self.samples[:4]
+        fit, gate, choose, tune = self.samples[:4]
         return [
-            f"mean deviation at most {self.deviation:.4g} (95 % limit on {walk} calibration samples),"
+            f"mean deviation at most {self.deviation:.4g} (95 % limit on {tune} calibration samples),"
             f" budget {self.max_deviation:g}; {fit} samples fitted lights, {gate} gates, {choose} chose among them"
         ]

@@ -25,7 +25,7 @@ from dendrofx.passes import DropDeadRows, FuseAttention, MarkRows, MergeLinears,
 from dendrofx.rows.analysis import RowAnalysis
 from dendrofx.rows.mask_check import ANY, MaskCheck, fits, live_mask, mask_of
 from dendrofx.runtime.attention import attend_rows
-from dendrofx.runtime.live import put_rows, take_rows
+from dendrofx.runtime.live import pad_rows, unpad_rows
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.meta import LIVE
 
@@ -131,7 +131,7 @@ def _report(gm: fx.GraphModule, dead_rows: str, side: str, difference: float) ->
     calls = [n for n in nodes if n.op == "call_module" or n.target is torch.ops.aten.linear]
     padded = sum(n.target is torch.ops.aten.scaled_dot_product_attention for n in nodes)
     live = sum(n.target is attend_rows for n in nodes)
-    crossings = (sum(n.target is take_rows for n in nodes), sum(n.target is put_rows for n in nodes))
+    crossings = (sum(n.target is unpad_rows for n in nodes), sum(n.target is pad_rows for n in nodes))
     return DeadRows(
         dead_rows, (sum(LIVE in n.meta for n in calls), len(calls)), (live, live + padded), crossings, side, difference
     )

@@ -36,7 +36,7 @@ class Letters:
     """Which symbols count samples, which tokens.
 
     Samples are counted by axis 0 of every input with two axes or more. Several symbols may do so, because a model need not
-    compare the lengths of its inputs; that they are equal is checked in every call (`take_rows`). Tokens are counted by axis 1
+    compare the lengths of its inputs; that they are equal is checked in every call (`unpad_rows`). Tokens are counted by axis 1
     of the mask, and of the others where they have one length: a second sequence has rows of its own, which no mask of the
     first can speak for.
 

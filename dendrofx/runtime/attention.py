@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dendrofx.runtime.live import LiveRows, put_rows, take_rows
+from dendrofx.runtime.live import LiveRows, pad_rows, unpad_rows
 
 
 class AttentionPlan(NamedTuple):
@@ -172,8 +172,8 @@ def attend_rows(
         check_scores(q, k, scale, plan.floor)
     if not plan.packed:
         mask = mask if mask.dtype == torch.bool else mask.to(q.dtype)
-        q, k, v = put_rows(q, rows, 0, 2), put_rows(k, rows, 0, 2), put_rows(v, rows, 0, 2)
-        return take_rows(F.scaled_dot_product_attention(q, k, v, mask, 0.0, False, scale=scale), rows, 0, 2)
+        q, k, v = pad_rows(q, rows, 0, 2), pad_rows(k, rows, 0, 2), pad_rows(v, rows, 0, 2)
+        return unpad_rows(F.scaled_dot_product_attention(q, k, v, mask, 0.0, False, scale=scale), rows, 0, 2)
     out = attend_chunks(q, k, v, plan, rows.live, scale)
     if not bool(
         out.sum().isfinite()

@@ -4,8 +4,8 @@ Live rows are *one long sample*: a value laid out [batch, heads, tokens, feature
 same rank and same axes. So every row-wise op runs on it unchanged, and only sizes in view and expand arguments differ.
 
     rows = live_rows(mask)              where they are; once per call
-    y    = take_rows(x, rows, 0, 1)     padded to live; a reshape where all rows are live
-    x    = put_rows(y, rows, 0, 1)      live to padded; dead rows are zero
+    y    = unpad_rows(x, rows, 0, 1)     padded to live; a reshape where all rows are live
+    x    = pad_rows(y, rows, 0, 1)      live to padded; dead rows are zero
 
 The order of rows is that of the padded layout, so each sample's rows are neighbours. Attention on them is in `attention.py`.
 """
@@ -73,7 +73,7 @@ def count_live(rows: LiveRows) -> int:
     return rows.index.size(0)
 
 
-def take_rows(x: Tensor, rows: LiveRows, b: int, t: int) -> Tensor:
+def unpad_rows(x: Tensor, rows: LiveRows, b: int, t: int) -> Tensor:
     """Unpad a value: from the padded layout to live rows.
 
     Args:
@@ -97,7 +97,7 @@ def take_rows(x: Tensor, rows: LiveRows, b: int, t: int) -> Tensor:
     return x.unsqueeze(0).movedim([0, 1], [b, t])
 
 
-def put_rows(x: Tensor, rows: LiveRows, b: int, t: int) -> Tensor:
+def pad_rows(x: Tensor, rows: LiveRows, b: int, t: int) -> Tensor:
     """Pad a value: from live rows to the padded layout; dead rows are zero."""
     x = x.movedim([b, t], [0, 1]).squeeze(0)
     if rows.live < rows.batch * rows.tokens:

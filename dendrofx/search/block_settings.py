@@ -58,7 +58,7 @@ def block_settings(space: BlockSpace, decided: Choice, budget: Budget) -> Iterat
     """Yield the settings of the sites that were decided on."""
     data = space.subject.data
     assert data is not None
-    references = _references(space, data.walk)
+    references = _references(space, data.tune)
     for variant in _variants(space, decided):
         for weights in _weightings(variant.recipe.weights):
             yield from _walked(space, variant, weights, budget, references)
@@ -123,7 +123,7 @@ def _walked(
     grid = multiplier_grid(list(variant.recipe.scores.values()), [c.full_macs for c in chosen], steps)
     for multiplier in grid:
         apply_multiplier(variant.module, weights, multiplier)
-        losses, counts = counted_losses(variant.module, data.walk, references, budget, space.covered)
+        losses, counts = counted_losses(variant.module, data.tune, references, budget, space.covered)
         loss = largest_mean(losses)
         yield Setting(
             ", ".join(forms),

@@ -11,17 +11,17 @@ from torch import Tensor
 
 from dendrofx.graph.record import record_rows
 from dendrofx.graph.sites import Refusal, Site
-from dendrofx.machine.memory import release
+from dendrofx.machine.memory import collect_garbage
 from dendrofx.request import Request
 from dendrofx.rewriting.recipe import Recipe
 from dendrofx.rewriting.rewrite import use_exact
+from dendrofx.search.autotune import Tuning
 from dendrofx.search.choice import Choice
 from dendrofx.search.choose import PROBE_ROWS, Candidate
+from dendrofx.search.estimates import CostEstimate, ExactForm, cheapest
 from dendrofx.search.explore import MANY_SITES, explore
 from dendrofx.search.explored import Explored
-from dendrofx.search.prices import ExactForm, Price, cheapest
-from dendrofx.search.stopwatch import Timer
-from dendrofx.search.tuning import Tuning
+from dendrofx.search.profiler import Timer
 from dendrofx.subject import Subject
 from dendrofx.values.counts import Counts, of_sites, site_activity
 from dendrofx.values.covered import Covered, cover, covered_by
@@ -57,11 +57,11 @@ class BlockSpace:
         """Fit the candidates of every site, and time them where there is a timer; `covered` where that is known already."""
         covered = covered or covered_outputs(subject, request)
         explored = explore(subject, request, covered, nullcontext() if timer is None else timer.interruptible())
-        release()
+        collect_garbage()
         tuning = Tuning(explored, request, batch_sizes(request, subject))
         if timer is not None and (subject.data is not None or (request.exact and subject.example is not None)):
             tuning = tuning.timed(subject.graph, subject.sites, timer)
-        release()
+        collect_garbage()
         return BlockSpace(subject, request, covered, explored, tuning)
 
     @property
@@ -85,7 +85,7 @@ class BlockSpace:
     def choose(self, share: float) -> Choice:
         """Return each site's cheapest candidate at its part of `share` of the budget, or why it is refused."""
         chosen: dict[str, Candidate] = {}
-        prices: dict[str, Price] = {}
+        prices: dict[str, CostEstimate] = {}
         refused = {r.site: r for r in self.subject.sites.refused} | dict(self.explored.refused)
         for site in [s for s in self.sites if s.name in self.explored.found]:
             known = self.tuning.known(site.name)
@@ -96,7 +96,7 @@ class BlockSpace:
             refused[site.name] = Refusal(site.name, self._too_dear(best), site.nodes[-1])
         return Choice(chosen, prices, refused, self.request.exact)
 
-    def _too_dear(self, best: Price | None) -> str:
+    def _too_dear(self, best: CostEstimate | None) -> str:
         """Say why the cheapest candidate of a site is not taken."""
         if best is None:
             return "not timed: tuning was interrupted or out of time (tune_seconds) before its turn"
@@ -113,7 +113,7 @@ class BlockSpace:
             return float((~(candidate.score < self.request.max_deviation)).double().mean())
         return candidate.activity_at(self.tuning.budget(site, share))
 
-    def price(self, site: Site, candidate: Candidate, activity: float, settled: bool = False) -> Price:
+    def price(self, site: Site, candidate: Candidate, activity: float, settled: bool = False) -> CostEstimate:
         """Return what a candidate costs; a settled one keeps its full branch."""
         return self.tuning.price(site.name, candidate, activity, settled)
 

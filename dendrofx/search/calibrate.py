@@ -6,7 +6,7 @@ deviation, so the multiplier is in units of model deviation and one dial serves 
 Mean deviation is not monotone in the multiplier, and the largest multiplier that meets a budget on the calibration rows
 misses it on half of all test sets. So a fixed grid is walked upwards, on rows that fitted nothing, and the walk stops at the
 first step whose upper limit `mean + 1.645 s / sqrt(n)` (one-sided 95 %, normal approximation) exceeds the budget, in any of the
-outputs that it is about. The last step before it is kept. The grid is fixed before the walk's rows are seen: its steps are
+outputs that it is about. The last step before it is kept. The grid is fixed before the tuning rows are seen: its steps are
 evenly spaced in activity on the rows that the light branches and gates were chosen on.
 
 Each step runs the model, and the low ones, where most rows run both branches, take longest. So the walk starts near where the
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from dendrofx.guarantee.sequence import fixed_sequence
-from dendrofx.machine.memory import trim
+from dendrofx.machine.memory import return_free_memory
 from dendrofx.machine.progress import progress
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.tolerances import set_tolerances
@@ -140,7 +140,7 @@ def walk(
     def step(multiplier: float) -> Step:
         apply_multiplier(gm, weights, multiplier)
         losses, counts = outcome(gm)
-        trim()
+        return_free_memory()
         limits = tuple(upper_limit(of, quantile) if margin else float(of.mean()) for of in losses.unbind(1))
         return Step(multiplier, largest_mean(losses), limits, counts, max(limits) <= limit)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from dendrofx.graph.sites import Refusal, Site
 from dendrofx.search.choose import Candidate
-from dendrofx.search.prices import Price
+from dendrofx.search.estimates import CostEstimate
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Choice:
     """
 
     chosen: Mapping[str, Candidate] = field(default_factory=dict)
-    prices: Mapping[str, Price] = field(default_factory=dict)
+    prices: Mapping[str, CostEstimate] = field(default_factory=dict)
     refused: Mapping[str, Refusal] = field(default_factory=dict)
     exact: bool = False
 

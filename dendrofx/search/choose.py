@@ -1,6 +1,6 @@
 """Candidates for a site: light branches, each with every gate that fits it, and what they measure on rows that fitted neither.
 
-A candidate is priced at the site's share of the budget (`prices.py`): at the smallest activity at which the mean error of the
+A candidate is priced at the site's share of the budget (`estimates.py`): at the smallest activity at which the mean error of the
 rows left to light keeps it. So a gate's skill counts by the full rows it saves, and against its own time.
 """
 
@@ -22,7 +22,7 @@ from dendrofx.rewriting.rewrite import Branches
 from dendrofx.runtime.scores import UNJUDGED
 from dendrofx.search.calibrate import ONE_SIDED_95
 from dendrofx.search.cost import RowMacs
-from dendrofx.search.ladder import default_gates, default_lights
+from dendrofx.search.search_space import default_gates, default_lights
 from dendrofx.values.skill import router_skill
 
 PROBE_ROWS = 256
@@ -95,7 +95,7 @@ def scores(form: GateForm, gate: nn.Module, light: nn.Module | LightRuns, rows: 
 
 @dataclass(frozen=True)
 class SiteData:
-    """A site's rows in the three sets that precede the walk; without data only probe rows to choose on.
+    """A site's rows in the three sets that precede tuning; without data only probe rows to choose on.
 
     Attributes:
         fit: what light branches are fitted on.
@@ -126,7 +126,7 @@ def candidates(
 
     Args:
         data: the site's rows.
-        lights: the forms to try, None for the default ladder.
+        lights: the forms to try, None for those of `search_space.py`.
         gate: the gate to use, None for all that fit.
         full: the form of the full branch, None for the block itself.
         seed: of tie-breaking.

@@ -20,7 +20,7 @@ from dendrofx.graph.block import block_of
 from dendrofx.graph.find_sites import without_linears
 from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.front import Setting, fastest, pareto, tested_front
-from dendrofx.machine.memory import release
+from dendrofx.machine.memory import collect_garbage
 from dendrofx.plan.plan import Plan
 from dendrofx.plan.times import ModelTimes
 from dendrofx.request import Request
@@ -40,8 +40,8 @@ from dendrofx.search.choice import Choice
 from dendrofx.search.decision import Decision
 from dendrofx.search.entries import site_entries
 from dendrofx.search.explore import MANY_SITES
+from dendrofx.search.profiler import Part, Timer
 from dendrofx.search.settle import Calibrated, best_choice, calibrated, settled
-from dendrofx.search.stopwatch import Part, Timer
 from dendrofx.search.verify import judge, lost, site_alone, timing_batches, unreliable
 from dendrofx.subject import Subject
 from dendrofx.values.covered import Covered
@@ -92,7 +92,7 @@ def search(
     choice, reached = best_choice(space)
     if request.budget is None and len(subject.sites) > MANY_SITES:  # with a budget the settings choose again
         space = space.only(choice)
-        release()
+        collect_garbage()
     raced = Raced(settled(space, choice, reached))
     while request.decide and timer is not None and raced.lost is None and _rewrites(space, raced.made.choice):
         choice, raced = _race(space, raced.made, timer)
@@ -111,10 +111,10 @@ def _race(space: BlockSpace, made: Calibrated, timer: Timer) -> tuple[Choice, Ra
     """Race the whole model; where it does not win, return a choice without the sites of the least predicted gain."""
     request, choice, subject = space.request, made.choice, space.subject
     times: tuple[ModelTimes, ...] = ()
-    release()
+    collect_garbage()
     with timer.interruptible():
         times = raced_times(space, made.module, timer)
-    release()
+    collect_garbage()
     raced = Raced(made, times)
     if not times:
         untimed = subject.data is None and subject.example is None
@@ -134,7 +134,7 @@ def _race(space: BlockSpace, made: Calibrated, timer: Timer) -> tuple[Choice, Ra
 def raced_times(space: BlockSpace, module: RoutedModule, timer: Timer) -> tuple[ModelTimes, ...]:
     """Return the times of the rewritten model against the original, at every batch size."""
     data, example = space.subject.data, space.subject.example
-    given: Sequence[Inputs] = [*data.choose, *data.walk] if data is not None else []
+    given: Sequence[Inputs] = [*data.choose, *data.tune] if data is not None else []
     if not given and example is not None:
         given = [example]
     times = []

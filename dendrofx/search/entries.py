@@ -10,7 +10,7 @@ from dendrofx.light import Prepacked
 from dendrofx.plan.entries import SitePlan
 from dendrofx.rewriting.tolerances import tolerances
 from dendrofx.search.blocks import BlockSpace
-from dendrofx.search.prices import ExactForm
+from dendrofx.search.estimates import ExactForm
 from dendrofx.search.settle import Calibrated
 from dendrofx.values.counts import Counts, site_activity, site_compute
 

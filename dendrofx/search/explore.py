@@ -14,7 +14,7 @@ from dendrofx.gates import AlwaysLight, SiteRows
 from dendrofx.graph.block import BlockData, block_of
 from dendrofx.graph.record import Recorded, record_in_turn, record_rows
 from dendrofx.graph.sites import Refusal, Site
-from dendrofx.machine.memory import trim
+from dendrofx.machine.memory import return_free_memory
 from dendrofx.machine.progress import progress
 from dendrofx.request import Request
 from dendrofx.rewriting.counted import graph_names
@@ -70,7 +70,7 @@ def explore(
             if not isinstance(made, SiteExplored) or not made.candidates:
                 reason = made if isinstance(made, str) else made.reason
                 refused[site.name] = Refusal(site.name, reason, site.nodes[-1])
-            trim()
+            return_free_memory()
         if data is not None:
             samples = _few(data.fit, FEW_SAMPLES if many else PROBE_SAMPLES)
             weights = _weights(subject, _candidates(found), samples, request, covered)

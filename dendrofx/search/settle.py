@@ -115,7 +115,7 @@ def calibrated(space: BlockSpace, choice: Choice, reached: float) -> Calibrated:
     """Return a choice with its tolerances."""
     data = space.subject.data
     if data is not None and choice.chosen:
-        return walked(space, choice, data.walk, space.steps(STEPS), reached)
+        return walked(space, choice, data.tune, space.steps(STEPS), reached)
     recipe = space.recipe(choice)
     module = recipe.build()
     apply_multiplier(module, recipe.weights, space.request.max_deviation)

@@ -16,7 +16,7 @@ from dendrofx.rewriting.counted import graph_names
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.rewrite import Branches, rewrite
 from dendrofx.rewriting.tolerances import set_tolerances
-from dendrofx.search.stopwatch import AGAIN, BASELINE, ROUTED
+from dendrofx.search.profiler import AGAIN, BASELINE, ROUTED
 from dendrofx.values.inputs import Inputs
 
 MOST_BATCHES = 8  # different inputs that take turns

@@ -3,9 +3,9 @@
     fit      2/5    light branches are fitted
     gate     1/5    gates are fitted, to the errors of light branches that have not seen these rows
     choose   1/5    errors and skill are measured, and the best are taken
-    walk     1/5    the tolerances are set
+    tune     1/5    the tolerances are set
 
-    fit 1/5, gate, choose and walk 1/10 each, test 1/2      with a test set, which nothing is fitted, chosen or searched on
+    fit 1/5, gate, choose and tune 1/10 each, test 1/2      with a test set, which nothing is fitted, chosen or searched on
 
 A batch is never cut when there are at least eight batches (ten with a test set), so inputs of one source (fragments of a
 sequence, sentences of a document) stay together when the caller puts them in one batch. With fewer batches the samples of each
@@ -28,8 +28,8 @@ from dendrofx.values.inputs import Inputs
 
 WHOLE_BATCHES = 8
 LEAST_SAMPLES = 8
-SHARES = (0.4, 0.2, 0.2)  # fit, gate, choose; the rest is walked
-TEST_SHARES = (0.2, 0.1, 0.1, 0.1)  # fit, gate, choose, walk; the rest tests
+SHARES = (0.4, 0.2, 0.2)  # fit, gate, choose; the rest tunes
+TEST_SHARES = (0.2, 0.1, 0.1, 0.1)  # fit, gate, choose, tune; the rest tests
 LEAST_WITH_TEST = 10  # batches, or samples
 
 
@@ -47,7 +47,7 @@ class Calibration:
     fit: list[Inputs]
     gate: list[Inputs]
     choose: list[Inputs]
-    walk: list[Inputs]
+    tune: list[Inputs]
     sizes: tuple[int, ...]
     fingerprint: str
     test: list[Inputs] = field(default_factory=list)
@@ -55,23 +55,23 @@ class Calibration:
 
     @property
     def samples(self) -> tuple[int, ...]:
-        """Samples in fit, gate, choose and walk, and in test where there is one."""
-        sets = [self.fit, self.gate, self.choose, self.walk, *([self.test] if self.test else [])]
+        """Samples in fit, gate, choose and tune, and in test where there is one."""
+        sets = [self.fit, self.gate, self.choose, self.tune, *([self.test] if self.test else [])]
         return tuple(sum(b.samples for b in part) for part in sets)
 
     def map(self, change: Callable[[Inputs], Inputs]) -> Calibration:
         """Return the sets with every batch changed; the fingerprint stays that of what was given."""
-        sets = (self.fit, self.gate, self.choose, self.walk, self.test)
-        fit, gate, choose, walk, test = ([change(b) for b in part] for part in sets)
+        sets = (self.fit, self.gate, self.choose, self.tune, self.test)
+        fit, gate, choose, tune, test = ([change(b) for b in part] for part in sets)
         last = None if self.last is None else change(self.last)
         sizes = self.sizes
         if sizes == (1,):  # what is shared or cut was not known yet
-            seen = sorted((b.samples for part in (fit, gate, choose, walk, test) for b in part), reverse=True)
+            seen = sorted((b.samples for part in (fit, gate, choose, tune, test) for b in part), reverse=True)
             if last is not None:
                 seen.remove(last.samples)
                 seen.append(last.samples)
             sizes = _sizes(seen)
-        return Calibration(fit, gate, choose, walk, sizes, self.fingerprint, test, last)
+        return Calibration(fit, gate, choose, tune, sizes, self.fingerprint, test, last)
 
     def with_shared(self, shared: frozenset[str]) -> Calibration:
         """Return the sets with the names of the inputs that all samples share."""
@@ -79,7 +79,7 @@ class Calibration:
 
     def live_share(self, mask: str) -> float:
         """Return the share of nonzero entries of the input `mask`; of zeros, where its name begins with `~`."""
-        batches = [*self.fit, *self.gate, *self.choose, *self.walk, *self.test]
+        batches = [*self.fit, *self.gate, *self.choose, *self.tune, *self.test]
         masks: list[Tensor] = [dict(b.kwargs)[mask.removeprefix("~")] for b in batches]
         live = sum(int((m == 0).sum() if mask.startswith("~") else (m != 0).sum()) for m in masks)
         return live / max(sum(m.numel() for m in masks), 1)
@@ -114,9 +114,9 @@ class Calibration:
                 f"calibration has {count} samples in {len(read)} batches; it is cut into {'five' if test else 'four'} disjoint sets"
                 f" and needs at least {least} samples in one batch, or {whole} batches (a few hundred samples to be of use)"
             )
-        fit, gate, choose, walk = parts[:4]
+        fit, gate, choose, tune = parts[:4]
         sizes, last = _sizes([b.samples for b in read]), read[-1] if len(read) >= whole else None
-        return Calibration(fit, gate, choose, walk, sizes, data_fingerprint(read), parts[4] if test else [], last)
+        return Calibration(fit, gate, choose, tune, sizes, data_fingerprint(read), parts[4] if test else [], last)
 
 
 def _sizes(samples: Sequence[int]) -> tuple[int, ...]:

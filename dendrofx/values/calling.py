@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from dendrofx.errors import InputError
 from dendrofx.values.guards import SizeError, broken, refusal
 from dendrofx.values.inputs import Inputs, show
-from dendrofx.values.outputs import OutputForm, flatten
+from dendrofx.values.outputs import TreeSpec, flatten
 from dendrofx.values.signature import MISSING, OPEN, bind, flags, names, shown, signature_of
 
 AGAIN = "transform it again with example_inputs= that hold this argument"
@@ -45,10 +45,10 @@ class CallForm:
 
     model: str
     signature: inspect.Signature
-    given: OutputForm
+    given: TreeSpec
     tensors: tuple[str, ...]
     flags: Mapping[str, Any]
-    output: OutputForm | None = None
+    output: TreeSpec | None = None
     guards: tuple[str, ...] = ()
 
     @staticmethod
@@ -84,8 +84,8 @@ class CallForm:
         needed = [p.name for p in signature.parameters.values() if p.default is p.empty and p.kind not in OPEN]
         if not needed:
             raise InputError(f"{name} says nothing about its inputs: pass example_inputs= or calibration=")
-        parts = tuple((n, OutputForm(n, "tensor")) for n in needed)
-        return CallForm(name, signature, OutputForm("", kind=dict, parts=parts), tuple(needed), flags(model, signature))
+        parts = tuple((n, TreeSpec(n, "tensor")) for n in needed)
+        return CallForm(name, signature, TreeSpec("", kind=dict, parts=parts), tuple(needed), flags(model, signature))
 
     def returning(self, output: Any) -> CallForm:  # noqa: ANN401
         """Return this call with the form of its output.
@@ -125,7 +125,7 @@ class CallForm:
         empty: Any = {} if kind is inspect.Parameter.VAR_KEYWORD else ()
         return empty if kind in OPEN else MISSING if default is inspect.Parameter.empty else default
 
-    def _match(self, form: OutputForm, value: Any, found: list[Tensor], left_out: bool = False) -> None:  # noqa: ANN401
+    def _match(self, form: TreeSpec, value: Any, found: list[Tensor], left_out: bool = False) -> None:  # noqa: ANN401
         """Collect the tensors of an argument that has the captured form; raise `InputError` where it has another."""
         name = shown(form.name, self.signature)
         if form.leaf == "tensor":
@@ -144,7 +144,7 @@ class CallForm:
             said = "is missing" if left_out or value is MISSING else f"cannot be {show(value)}"
             raise InputError(f"{self.model} was captured with {self}; {name} {said}")
 
-    def _match_parts(self, form: OutputForm, value: Any, found: list[Tensor]) -> None:  # noqa: ANN401
+    def _match_parts(self, form: TreeSpec, value: Any, found: list[Tensor]) -> None:  # noqa: ANN401
         """Collect the tensors of a container, part by part; see `_match`."""
         own = flatten(value)[1].parts if not isinstance(value, Mapping) else ()
         items = dict(value) if isinstance(value, Mapping) else {k: _part(value, k) for k, _ in own}
@@ -155,7 +155,7 @@ class CallForm:
             default = self.flags.get(str(key), MISSING) if self._is_open(form) else MISSING
             self._match(part, items.get(key, default), found, key not in items)
 
-    def _is_open(self, form: OutputForm) -> bool:
+    def _is_open(self, form: TreeSpec) -> bool:
         parameter = self.signature.parameters.get(form.name)
         return parameter is not None and parameter.kind is inspect.Parameter.VAR_KEYWORD
 
@@ -178,7 +178,7 @@ class CallForm:
     def call_with(self, model: nn.Module, tensors: Sequence[Any]) -> Any:  # noqa: ANN401  (the model's output)
         """Call a model as `call` does, with the tensors in order."""
         bound = self.signature.bind_partial()
-        bound.arguments.update(self.given.build(tensors))
+        bound.arguments.update(self.given.unflatten(tensors))
         return model(*bound.args, **bound.kwargs)
 
     def restore(self, raw: Any) -> Any:  # noqa: ANN401
@@ -186,8 +186,8 @@ class CallForm:
         if self.output is None:
             return raw
         if self.output.leaf == "tensor":
-            return self.output.build([raw])
-        return self.output.build(list(raw.values()) if isinstance(raw, Mapping) else list(raw))
+            return self.output.unflatten([raw])
+        return self.output.unflatten(list(raw.values()) if isinstance(raw, Mapping) else list(raw))
 
     def __str__(self) -> str:
         """Return `the inputs input_ids, attention_mask, use_cache=False`."""
@@ -201,7 +201,7 @@ def _part(value: Any, key: Any) -> Any:  # noqa: ANN401
     return value[key] if isinstance(value, tuple | list) and isinstance(key, int) else getattr(value, key)
 
 
-def _check_output(model: str, found: list[Tensor], output: OutputForm) -> None:
+def _check_output(model: str, found: list[Tensor], output: TreeSpec) -> None:
     """Raise `InputError` for an output that cannot be put together again from its tensors."""
     if left := output.leaves("left out"):
         raise InputError(
@@ -211,7 +211,7 @@ def _check_output(model: str, found: list[Tensor], output: OutputForm) -> None:
     if not found:
         raise InputError(f"{model} returns no tensor")
     try:
-        same = flatten(output.build(found))[1] == output
+        same = flatten(output.unflatten(found))[1] == output
     except Exception:
         same = False
     if not same:

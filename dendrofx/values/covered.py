@@ -33,7 +33,7 @@ class Covered:
     """The outputs that a budget is about.
 
     Attributes:
-        names: of all tensors of the model's output, in order; see `OutputForm.names`.
+        names: of all tensors of the model's output, in order; see `TreeSpec.names`.
         places: of the covered ones among them, ascending.
     """
 

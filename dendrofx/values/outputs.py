@@ -5,7 +5,7 @@ Models take and return tensors, tuples, dicts, dataclasses, and nestings of them
     >>> tensors, form = flatten(Encoded(hidden=h, pooled=p))
     >>> form.names
     ('hidden', 'pooled')
-    >>> form.build(tensors)
+    >>> form.unflatten(tensors)
     Encoded(hidden=tensor(...), pooled=tensor(...))
 """
 
@@ -24,7 +24,7 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.d
 
 
 @dataclass(frozen=True)
-class OutputForm:
+class TreeSpec:
     """One place of an output: a tensor, a constant, something left out, or a container of such.
 
     Attributes:
@@ -39,9 +39,9 @@ class OutputForm:
     leaf: str = ""
     value: Any = None
     kind: Any = None
-    parts: tuple[tuple[Any, OutputForm], ...] = ()
+    parts: tuple[tuple[Any, TreeSpec], ...] = ()
 
-    def leaves(self, leaf: str) -> tuple[OutputForm, ...]:
+    def leaves(self, leaf: str) -> tuple[TreeSpec, ...]:
         """Return the leaves of one sort, in order."""
         if self.leaf:
             return (self,) if self.leaf == leaf else ()
@@ -66,7 +66,7 @@ class OutputForm:
             part.leaf == "tensor" and (self.kind is list or isinstance(key, str)) for key, part in self.parts
         )
 
-    def build(self, tensors: Sequence[Any]) -> Any:  # noqa: ANN401
+    def unflatten(self, tensors: Sequence[Any]) -> Any:  # noqa: ANN401
         """Return the output, from as many tensors; what was left out is None."""
         return self._build(iter(tensors))
 
@@ -79,28 +79,28 @@ class OutputForm:
         return self.kind(made if issubclass(self.kind, Mapping) else made.values())
 
 
-Output = tuple[list[Tensor], OutputForm]
+Output = tuple[list[Tensor], TreeSpec]
 
 
 def flatten(value: Any, name: str = "") -> Output:  # noqa: ANN401
     """Return the tensors of an output, in order, and its form.
 
-    What holds neither tensors nor plain values, such as a cache object, is left out: see `OutputForm.leaves`.
+    What holds neither tensors nor plain values, such as a cache object, is left out: see `TreeSpec.leaves`.
     """
     if isinstance(value, Tensor):
-        return [value], OutputForm(name or "output", "tensor")
+        return [value], TreeSpec(name or "output", "tensor")
     if isinstance(value, PLAIN):
-        return [], OutputForm(name or "output", "constant", value)
+        return [], TreeSpec(name or "output", "constant", value)
     fields = _fields(value)
     if fields is None:
-        return [], OutputForm(name or "output", "left out", type(value).__name__)
+        return [], TreeSpec(name or "output", "left out", type(value).__name__)
     tensors: list[Tensor] = []
-    parts: list[tuple[Any, OutputForm]] = []
+    parts: list[tuple[Any, TreeSpec]] = []
     for key, inner in fields.items():
         found, form = flatten(inner, f"{name}.{key}" if name else str(key))
         tensors += found
         parts.append((key, form))
-    return tensors, OutputForm(name, kind=type(value), parts=tuple(parts))
+    return tensors, TreeSpec(name, kind=type(value), parts=tuple(parts))
 
 
 def _fields(value: Any) -> dict[Any, Any] | None:  # noqa: ANN401

@@ -10,7 +10,7 @@ from torch import nn
 
 from dendrofx.errors import InputError
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.outputs import PLAIN, OutputForm
+from dendrofx.values.outputs import PLAIN, TreeSpec
 
 OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 MISSING = object()
@@ -55,7 +55,7 @@ def _hint(signature: inspect.Signature, inputs: Inputs) -> str:
     return ". Several batches go to calibration=, not to example_inputs="
 
 
-def names(given: OutputForm, signature: inspect.Signature) -> tuple[str, ...]:
+def names(given: TreeSpec, signature: inspect.Signature) -> tuple[str, ...]:
     """Return the names of a graph's inputs: the path to each tensor, as an identifier."""
     found: list[str] = []
     for leaf in given.leaves("tensor"):

@@ -16,7 +16,7 @@ import torch
 from benchmarks import compare
 from dendrofx import BFloat16, LowRank, Plan
 from dendrofx.machine.race import race
-from dendrofx.search.ladder import default_precisions
+from dendrofx.search.search_space import default_precisions
 
 VARIANTS = ["eager", "scripted", "routed", "always-full", "always-light", "random", "oracle"]
 ENTRY = {

@@ -16,7 +16,7 @@ from benchmarks.studies import compare as study
 from benchmarks.studies.ablation import rungs
 from dendrofx import BFloat16, Budget, InputError, Int8, LowRank, NoiseGate, Plan, Prepacked, Routed
 from dendrofx.compare.prepare import Asked
-from dendrofx.search.ladder import default_precisions
+from dendrofx.search.search_space import default_precisions
 from tests.made_records import record
 
 TINY = ["--case", "wide", "--width", "32", "--depth", "1", "--quick", "--batch", "64", "--threads", "1"]

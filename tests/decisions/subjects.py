@@ -194,8 +194,8 @@ def made(subject: Subject) -> tuple[Any, Any]:
     if (timer := options.pop("timer", None)) is None:
         return dendrofx.transform(model, **options, tune_seconds=0), given
     module: Any = importlib.import_module("dendrofx.transform")
-    kept, module.Stopwatch = module.Stopwatch, lambda *asked: timer
+    kept, module.Profiler = module.Profiler, lambda *asked: timer
     try:
         return dendrofx.transform(model, **options), given
     finally:
-        module.Stopwatch = kept
+        module.Profiler = kept

@@ -11,7 +11,7 @@ from dendrofx.graph.block import BlockData
 from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Pruned
 from dendrofx.runtime.fused_int8 import FusedInt8Linear
 from dendrofx.runtime.int8 import Int8Linear
-from dendrofx.search.ladder import default_lights, default_precisions
+from dendrofx.search.search_space import default_lights, default_precisions
 from tests.rungs import HERE, needs_fbgemm, refusal
 
 VNNI = Capability("x86_64", avx2=True, avx512=True, vnni=True, bf16=False, amx=False, int8_exact=True, fbgemm=True)
@@ -25,7 +25,7 @@ SEVEN, HALF = Int8(weight_bits=7), [BFloat16(packed=True), BFloat16()]
 def machines(monkeypatch: pytest.MonkeyPatch) -> list[Capability]:
     """What the forms and the ladder are told this machine is: the last of the list."""
     told = [HERE]
-    for place in ("light.int8", "light.bfloat16", "search.ladder"):
+    for place in ("light.int8", "light.bfloat16", "search.search_space"):
         monkeypatch.setattr(f"dendrofx.{place}.capability", lambda: told[-1])
     return told
 

@@ -20,7 +20,7 @@ from dendrofx.errors import InputError
 from dendrofx.graph.capture import capture
 from dendrofx.guarantee.budget import Budget
 from dendrofx.light import Int8, LightForm, Prepacked
-from dendrofx.machine.memory import part, release
+from dendrofx.machine.memory import collect_garbage, unshare
 from tests.memory_growth import FORMS, STATM, resident
 from tests.models import Residual
 from tests.recorded import rows
@@ -61,10 +61,10 @@ def test_freezing_lays_no_weights_out_again(form: LightForm) -> None:
         pytest.skip(str(error))
     x, wanted = torch.randn(3, 2048), light(torch.zeros(3, 2048))
     kept = [dendrofx.script(light, freeze=True)]
-    release()
+    collect_garbage()
     before = resident()
     kept += [dendrofx.script(light, freeze=True) for _ in range(10)]
-    release()
+    collect_garbage()
     assert resident() - before < 20e6
     assert torch.equal(kept[-1](torch.zeros(3, 2048)), wanted)
     assert torch.equal(kept[-1](x), light(x))
@@ -78,11 +78,11 @@ def test_the_weights_of_a_frozen_module_go_with_it() -> None:
         dendrofx.script(nn.Sequential(nn.Linear(1024, 1024), nn.ReLU()).eval(), freeze=True)(torch.zeros(1, 1024))
 
     freeze_one()
-    release()
+    collect_garbage()
     before = resident()
     for _ in range(30):
         freeze_one()
-    release()
+    collect_garbage()
     assert resident() - before < 40e6
 
 
@@ -109,7 +109,7 @@ def test_weights_are_shared_until_they_part() -> None:
     x = torch.randn(3, 64)
     wanted, bystander = gm(x), model.third.weight.detach()
 
-    made = part({"graph": gm, "forms": [packed]}, model)
+    made = unshare({"graph": gm, "forms": [packed]}, model)
 
     assert made["graph"] is gm
     assert [p.data_ptr() for p in model.parameters()] == places
@@ -133,7 +133,7 @@ def test_a_callers_function_keeps_its_weights() -> None:
         return seen
 
     gm.meta["callers"] = metric
-    part(gm, model)
+    unshare(gm, model)
     assert seen.data_ptr() == model.third.weight.data_ptr()
 
 
@@ -148,7 +148,7 @@ def test_parameters_of_other_classes_and_of_inference_mode_are_copied() -> None:
     gm, x = capture(model, shared=True), torch.randn(3, 8)
     shared = {p.data_ptr() for p in gm.parameters()} & {p.data_ptr() for p in model.parameters()}
     assert shared == {model[0].bias.data_ptr(), model[2].bias.data_ptr()}
-    assert torch.equal(part(gm, model)(x), model(x))
+    assert torch.equal(unshare(gm, model)(x), model(x))
 
 
 BUDGET = Budget.parse("deviation:0.3:0.9")

@@ -8,7 +8,7 @@ import torch
 
 from dendrofx.machine.pace import AGREE, Pace, figures, noisy, pace, touched
 from dendrofx.machine.race import Race, Timing
-from dendrofx.search.stopwatch import AGAIN, BASELINE, DISTURBED, ROUTED, Stopwatch
+from dendrofx.search.profiler import AGAIN, BASELINE, DISTURBED, ROUTED, Profiler
 from dendrofx.search.verify import judge, lost
 from dendrofx.values.inputs import Inputs
 from tests.races import RACES
@@ -143,7 +143,7 @@ def raced(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
             threads.append(torch.get_num_threads())
             return left.pop(0)
 
-        monkeypatch.setattr("dendrofx.search.stopwatch.race", run)
+        monkeypatch.setattr("dendrofx.search.profiler.race", run)
         return threads
 
     return answer
@@ -169,7 +169,7 @@ def test_a_doubtful_race_is_run_on_one_thread_and_a_contradictory_one_again(
     torch.set_num_threads(2)
     try:
         module = torch.nn.Linear(4, 4).eval()
-        found = judge(Stopwatch(60.0, 1.05).models(module, module, [Inputs.of(torch.zeros(2, 4))]), 2)
+        found = judge(Profiler(60.0, 1.05).models(module, module, [Inputs.of(torch.zeros(2, 4))]), 2)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
@@ -180,7 +180,7 @@ def test_a_doubtful_race_is_run_on_one_thread_and_a_contradictory_one_again(
 
 def test_parts_that_were_timed_on_a_disturbed_machine_are_noted_once(raced: Callable[..., list[int]]) -> None:
     raced(*parts("one busy process"), *parts("one busy process"), RACES["quiet"])
-    watch = Stopwatch(60.0)
+    watch = Profiler(60.0)
     module = torch.nn.Linear(4, 4).eval()
     for _ in range(3):
         found = watch.calls({(n,): (module, [Inputs.of(torch.zeros(2, 4))]) for n in (BASELINE, ROUTED)})

@@ -13,7 +13,7 @@ from dendrofx.graph.show import graph_text
 from dendrofx.lowering.script import script
 from dendrofx.passes import DropDeadRows, MarkRows, run_passes
 from dendrofx.runtime.attention import attend_rows, plan_attention
-from dendrofx.runtime.live import count_live, live_rows, put_rows, take_rows
+from dendrofx.runtime.live import count_live, live_rows, pad_rows, unpad_rows
 from dendrofx.values.meta import LIVE
 from tests.check import OTHER_GEMM
 from tests.rows.models import OfRows, encoder, padded, ragged, symbolic
@@ -43,9 +43,9 @@ def two_layers() -> fx.GraphModule:
 def test_an_encoder_lives_in_the_live_world(two_layers: fx.GraphModule) -> None:
     gm = dropped(two_layers)
     assert len(live_linears(gm)) == 12
-    taken = [(n.args[0].name, n.args[2:]) for n in calls(gm, take_rows)]
+    taken = [(n.args[0].name, n.args[2:]) for n in calls(gm, unpad_rows)]
     assert taken == [("input_ids", (0, 1)), ("embedding_1", (-1, 0))]
-    assert [n.args[0].name for n in calls(gm, put_rows)] == ["layer_norm_3"]
+    assert [n.args[0].name for n in calls(gm, pad_rows)] == ["layer_norm_3"]
     assert len(calls(gm, live_rows)) == len(calls(gm, plan_attention)) == 1
     assert len(calls(gm, attend_rows)) == 2
     assert not calls(gm, aten.scaled_dot_product_attention)
@@ -56,8 +56,8 @@ def test_padded_attention(two_layers: fx.GraphModule) -> None:
     gm = dropped(two_layers, attend=False)
     assert len(live_linears(gm)) == 12
     assert len(calls(gm, aten.scaled_dot_product_attention)) == 2
-    assert [n.args[2:] for n in calls(gm, put_rows)] == [(0, 2)] * 6 + [(0, 1)]
-    assert len(calls(gm, take_rows)) == 4
+    assert [n.args[2:] for n in calls(gm, pad_rows)] == [(0, 2)] * 6 + [(0, 1)]
+    assert len(calls(gm, unpad_rows)) == 4
     assert not calls(gm, attend_rows) + calls(gm, plan_attention)
 
 
@@ -116,8 +116,8 @@ def of_live_rows(model: OfRows) -> fx.GraphModule:
 
 def test_each_value_crosses_once_and_no_region_mixes_rows() -> None:
     gm = of_live_rows(OfRows(crossing, "a", "b", "c"))
-    assert [n.args[0].name for n in calls(gm, take_rows)] == ["cumsum", "cumsum_4"]
-    assert [n.args[0].name for n in calls(gm, put_rows)] == ["add", "c"]
+    assert [n.args[0].name for n in calls(gm, unpad_rows)] == ["cumsum", "cumsum_4"]
+    assert [n.args[0].name for n in calls(gm, pad_rows)] == ["add", "c"]
     assert live_linears(gm) == ["a", "b", "c"]
     assert not [n for n in calls(gm, aten.cumsum) if LIVE in n.meta]
 

@@ -23,7 +23,7 @@ def _nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("timed")
 
-    monkeypatch.setattr("dendrofx.search.stopwatch.race", never)
+    monkeypatch.setattr("dendrofx.search.profiler.race", never)
 
 
 @pytest.mark.parametrize("kind", KINDS)

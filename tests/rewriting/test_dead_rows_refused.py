@@ -69,7 +69,7 @@ def test_refused_before_anything_is_timed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     timed: list[Any] = []
-    monkeypatch.setattr("dendrofx.search.stopwatch.race", lambda *args, **kwargs: timed.append(args))
+    monkeypatch.setattr("dendrofx.search.profiler.race", lambda *args, **kwargs: timed.append(args))
     example = inputs(SHORT) if given is None else given()
     with pytest.raises(InputError, match=why):
         dendrofx.transform(model().eval(), example, dead_rows=mask, max_deviation=0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dendrofx.runtime.attention import AttentionPlan, attend_rows, plan_attention
-from dendrofx.runtime.live import LiveRows, live_rows, put_rows, take_rows
+from dendrofx.runtime.live import LiveRows, live_rows, pad_rows, unpad_rows
 from tests.check import OTHER_GEMM
 from tests.padded import ends
 
@@ -76,10 +76,10 @@ def attended(
 ) -> tuple[AttentionPlan, Tensor]:
     """The plan, and the result among live rows put back."""
     plan = ready(plan_attention)(mask, rows, most)
-    live = ready(attend_rows)(*(take_rows(x, rows, 0, 2) for x in qkv), mask, plan, rows, SCALE)
+    live = ready(attend_rows)(*(unpad_rows(x, rows, 0, 2) for x in qkv), mask, plan, rows, SCALE)
     assert live.isfinite().all()  # also behind the live rows
     assert not plan.packed or not live[:, :, rows.live :].any()
-    return plan, put_rows(live, rows, 0, 2)
+    return plan, pad_rows(live, rows, 0, 2)
 
 
 def assert_equal_on(alive: Tensor, got: Tensor, wanted: Tensor, **tolerance: float) -> None:
@@ -167,7 +167,7 @@ def test_padded_form_where_live_rows_see_more_or_nothing(
     plan, got = attended(ready, qkv, mask, rows)
     assert not plan.packed
     assert (plan.starts, plan.sizes, plan.masks) == ([], [], [])
-    zeroed = [put_rows(take_rows(x, rows, 0, 2), rows, 0, 2) for x in qkv]
+    zeroed = [pad_rows(unpad_rows(x, rows, 0, 2), rows, 0, 2) for x in qkv]
     assert_equal_on(alive, got, F.scaled_dot_product_attention(*zeroed, mask, scale=SCALE))
 
 
@@ -229,8 +229,8 @@ def test_what_is_not_finite_stays_in_its_sample(ready: Callable[[Any], Any], see
     before = attended(ready, qkv, mask, rows)[1]
     plan = plan_attention(mask, rows, MOST)
     assert any(size > length for size in plan.sizes for length in rows.lengths), "samples share a chunk"
-    parts = [take_rows(x, rows, 0, 2) for x in changed(qkv, 2, torch.tensor(value))]
-    after = put_rows(ready(attend_rows)(*parts, mask, plan, rows, SCALE), rows, 0, 2)
+    parts = [unpad_rows(x, rows, 0, 2) for x in changed(qkv, 2, torch.tensor(value))]
+    after = pad_rows(ready(attend_rows)(*parts, mask, plan, rows, SCALE), rows, 0, 2)
     others = [0, 1, 3]
     assert torch.allclose(before[others], after[others], rtol=0, atol=1e-6)  # sums of one chunk or several
     assert not after[2].isfinite().all()

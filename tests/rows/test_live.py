@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dendrofx.runtime.attention import cut_chunks
 from dendrofx.runtime.kernels import padded_rows
-from dendrofx.runtime.live import count_live, live_rows, put_rows, take_rows
+from dendrofx.runtime.live import count_live, live_rows, pad_rows, unpad_rows
 
 MASKS = {
     "ragged": [[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0]],
@@ -75,9 +75,9 @@ def test_a_mask_with_other_strides(ready: Callable[[Any], Any]) -> None:
 
 def test_no_samples(ready: Callable[[Any], Any]) -> None:
     rows = ready(live_rows)(torch.zeros(0, 4), False)
-    x = ready(take_rows)(torch.zeros(0, 4, 3), rows, 0, 1)
+    x = ready(unpad_rows)(torch.zeros(0, 4, 3), rows, 0, 1)
     assert (count_live(rows), rows.lengths, x.shape) == (0, [], (1, 0, 3))
-    assert ready(put_rows)(x, rows, 0, 1).shape == (0, 4, 3)
+    assert ready(pad_rows)(x, rows, 0, 1).shape == (0, 4, 3)
 
 
 PLACES = {"bt.": (0, 1), "tb.": (1, 0), "b.t.": (0, 2), "bt..": (0, 1), ".b.t": (1, 3), "bt": (0, 1)}
@@ -90,10 +90,10 @@ def test_there_and_back(ready: Callable[[Any], Any], layout: str, mask: list[lis
     (b, t), given = PLACES[layout], torch.tensor(mask)
     rows, sizes = live_rows(given, False), {".": 5, "b": given.size(0), "t": given.size(1)}
     x = torch.randn([sizes[letter] for letter in layout])
-    live = ready(take_rows)(x, rows, b, t)
+    live = ready(unpad_rows)(x, rows, b, t)
     if not bool(alive(given).all()):
         assert (live.size(b), live.size(t)) == (1, count_live(rows))
-    by_row, by_row_back = (v.movedim((b, t), (0, 1)) for v in (x, ready(put_rows)(live, rows, b, t)))
+    by_row, by_row_back = (v.movedim((b, t), (0, 1)) for v in (x, ready(pad_rows)(live, rows, b, t)))
     kept = alive(given)
     assert torch.equal(live.movedim((b, t), (0, 1)).flatten(0, 1)[: rows.live], by_row[kept])
     assert torch.equal(by_row_back[kept], by_row[kept])
@@ -102,15 +102,15 @@ def test_there_and_back(ready: Callable[[Any], Any], layout: str, mask: list[lis
 
 def test_all_live_moves_nothing() -> None:
     x, rows = torch.randn(3, 4, 5), live_rows(torch.ones(3, 4), False)
-    live = take_rows(x, rows, 0, 1)
+    live = unpad_rows(x, rows, 0, 1)
     assert live.data_ptr() == x.data_ptr()
-    assert put_rows(live, rows, 0, 1).data_ptr() == x.data_ptr()
+    assert pad_rows(live, rows, 0, 1).data_ptr() == x.data_ptr()
 
 
 def test_a_value_that_is_the_same_for_every_sample(ready: Callable[[Any], Any]) -> None:
     rows = live_rows(torch.tensor(MASKS["holes"]), False)
     table = torch.randn(1, 4, 5)
-    live = ready(take_rows)(table, rows, -1, 1)
+    live = ready(unpad_rows)(table, rows, -1, 1)
     assert torch.equal(live[0, : rows.live], table[0, [0, 2, 1, 0, 3]])
 
 
@@ -120,7 +120,7 @@ def test_a_value_that_is_the_same_for_every_sample(ready: Callable[[Any], Any]) 
 def test_a_value_that_does_not_fit_the_mask(size: tuple[int, ...], b: int, t: int) -> None:
     rows = live_rows(torch.ones(3, 4), False)
     with pytest.raises(RuntimeError) as caught:
-        take_rows(torch.zeros(size), rows, b, t)
+        unpad_rows(torch.zeros(size), rows, b, t)
     assert str(caught.value) == (
         f"the mask of dead rows is shaped [3, 4], which does not fit a value of torch.Size({list(size)})"
     )

@@ -27,7 +27,7 @@ from dendrofx.rewriting.rewrite import Branches
 from dendrofx.runtime.scores import UNJUDGED
 from dendrofx.search.calibrate import ONE_SIDED_95
 from dendrofx.search.choose import Candidate, SiteData, candidates, finite_rows
-from dendrofx.search.ladder import default_gates, default_lights
+from dendrofx.search.search_space import default_gates, default_lights
 from tests.models import compressible
 
 UNUSED = Branches(LowRank(1), nn.Identity(), EnergyGate(), nn.Identity())
@@ -191,7 +191,7 @@ def test_without_data_only_the_bound_judges_and_no_skill_is_claimed() -> None:
 @pytest.mark.parametrize("bf16", [True, False])
 def test_the_ladder_is_of_this_machine(vnni: bool, bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     here = Capability("x86_64", True, True, vnni, bf16, False, vnni)
-    monkeypatch.setattr("dendrofx.search.ladder.capability", lambda: here)
+    monkeypatch.setattr("dendrofx.search.search_space.capability", lambda: here)
     assert all(isinstance(f, LowRank) and f.basis == "weight" for f in default_lights(BlockData(block())))
     low = ({Int8} if vnni else set()) | ({BFloat16} if bf16 else set())
     best = type(Int8()) if vnni else BFloat16 if bf16 else type(None)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from dendrofx.machine.race import Race, Timing
 from dendrofx.plan.times import ModelTimes
-from dendrofx.search.stopwatch import AGAIN, BASELINE, ROUTED
+from dendrofx.search.profiler import AGAIN, BASELINE, ROUTED
 from dendrofx.search.verify import judge, site_alone, timing_batches
 from dendrofx.values.inputs import Inputs
 from tests.models import compressible

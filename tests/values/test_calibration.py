@@ -37,7 +37,7 @@ def numbered(sizes: list[int]) -> list[Tensor]:
 
 
 def parts_of(read: Calibration) -> list[list[Inputs]]:
-    return [read.fit, read.gate, read.choose, read.walk]
+    return [read.fit, read.gate, read.choose, read.tune]
 
 
 def values(part: list[Inputs]) -> list[int]:

@@ -17,7 +17,7 @@ from dendrofx.graph.capture.attempts import Attempts
 from dendrofx.graph.capture.captured import Captured, check_sizes, remember
 from dendrofx.graph.capture.check import check_model
 from dendrofx.graph.capture.symbolic import Tracer, is_routed
-from dendrofx.machine.memory import part
+from dendrofx.machine.memory import unshare
 from dendrofx.values.calling import CallForm
 from dendrofx.values.inputs import Inputs
 
@@ -72,7 +72,7 @@ def capture_call(
     # inputs that are one tensor would become one input of the graph
     example = None if example is None else example.copied()
     found = Attempts.prepared(model, form, example, others).by(_ways(example, shapes))
-    return found if shared else part(found, model)
+    return found if shared else unshare(found, model)
 
 
 def _ways(example: Inputs | None, shapes: bool) -> Sequence[str]:

@@ -12,10 +12,10 @@ from torch import fx, nn
 
 from dendrofx.errors import CaptureError, InputError
 from dendrofx.graph.capture.behaviour import drop_hooks, held, hooked, observe, refuse_kept
-from dendrofx.graph.capture.boxed import Run, place_of
 from dendrofx.graph.capture.captured import Captured
 from dendrofx.graph.capture.check import DiffersError, Twin, verify
 from dendrofx.graph.capture.exported import export
+from dendrofx.graph.capture.flat_wrapper import Run, place_of
 from dendrofx.graph.capture.prepare import copy_of, prepare, stand_in
 from dendrofx.graph.capture.scripts import refuse_unscriptable
 from dendrofx.graph.capture.sizes import Pair, SizeTrial
@@ -176,7 +176,7 @@ class Attempts:
         few = self.example.take(torch.arange(FEW)) if self.example.samples > FEW else self.example
         trial = SizeTrial(Pair(lambda x: call(model, x), graph), few, form, run.limits if run is not None else ())
         if run is not None and run.fixed:
-            trial.ladder()
+            trial.try_sizes()
         gm.meta[CALL] = form = replace(form, guards=trial.guards())
         rest = verify(model, guarded, self.tries(way, run), twins, call)
         worst = max(first, rest, key=lambda pair: pair[0])

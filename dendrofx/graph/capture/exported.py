@@ -19,7 +19,7 @@ import torch
 from torch import fx, nn
 
 from dendrofx.errors import CaptureError
-from dendrofx.graph.capture.boxed import Boxed, Run, two_samples
+from dendrofx.graph.capture.flat_wrapper import FlatWrapper, Run, two_samples
 from dendrofx.graph.capture.tracing import plain_attention, tracing
 from dendrofx.graph.capture.writer import Writer, op_name
 from dendrofx.graph.shapes import value_dtype, value_shapes
@@ -51,7 +51,7 @@ def export(model: nn.Module, form: CallForm, example: Inputs) -> Run:
     dims = tuple(dict.fromkeys(range(t.dim()), auto) for t in tensors)
     with plain_attention(), tracing(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.export.export(Boxed(model, form), tensors, dynamic_shapes=(dims,))
+        program = torch.export.export(FlatWrapper(model, form), tensors, dynamic_shapes=(dims,))
         source = program.module(check_guards=False)
     writer = _Regroup(model, form)
     writer.output(list(writer.write(source, {})))

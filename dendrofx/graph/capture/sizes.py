@@ -36,7 +36,7 @@ MOST_OF_A_SIZE = 6
 REJECTS = "the model rejects"
 ENOUGH = 4  # tries against one guard
 # Sizes that a graph of one run is tried at besides.
-LADDER = (1, 2, 3, 4, 5, 7, 9, 12, 17, 33, 65, 129, 257)
+SIZES = (1, 2, 3, 4, 5, 7, 9, 12, 17, 33, 65, 129, 257)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class SizeTrial:
         self.narrower: list[str] = []  # of them, those under which the model holds for more
 
     @torch.no_grad()
-    def ladder(self) -> None:
+    def try_sizes(self) -> None:
         """Run many sizes of the axes, for a graph of one run: a branch on a size (`if x.size(0) > 100`) is fixed in it unsaid.
 
         Between the sizes that were run the graph is taken to hold; outside of the first that is wrong, it does not.
@@ -92,7 +92,7 @@ class SizeTrial:
             size, found = self.axes[axes[0]], {}
             for up in (True, False):
                 good = size
-                for count in [n for n in sorted(LADDER, reverse=not up) if (n > size) is up and n != size]:
+                for count in [n for n in sorted(SIZES, reverse=not up) if (n > size) is up and n != size]:
                     if self.apart(self.resized(axes, count)):
                         found["<=" if up else ">="] = good, self.tried[-1][1]
                         break
@@ -133,7 +133,7 @@ class SizeTrial:
 
     def needless(self, guard: str) -> bool:
         """Return whether the graph is right where a stated guard does not hold: torch states some for sizes of 1 alone."""
-        tries = (self.resized(axes, n) for axes in self.joint() for n in (*_others(self.axes[axes[0]]), *LADDER[:9]))
+        tries = (self.resized(axes, n) for axes in self.joint() for n in (*_others(self.axes[axes[0]]), *SIZES[:9]))
         against = islice((inputs for inputs in tries if broken([guard], dict(inputs.kwargs)) is not None), ENOUGH)
         right = [self.pair.right(inputs) for inputs in against]
         return bool(right) and all(right)

@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 
 from dendrofx.errors import CaptureError
 from dendrofx.graph.capture.behaviour import has_own_forward
-from dendrofx.graph.capture.boxed import place_of
+from dendrofx.graph.capture.flat_wrapper import place_of
 from dendrofx.graph.capture.names import free_name
 from dendrofx.graph.capture.tracing import tracing
 from dendrofx.graph.show import first_line

@@ -24,7 +24,7 @@ from torch import fx, nn
 from torch.jit._trace import TracerWarning
 
 from dendrofx.errors import CaptureError
-from dendrofx.graph.capture.boxed import Boxed, Run, two_samples
+from dendrofx.graph.capture.flat_wrapper import FlatWrapper, Run, two_samples
 from dendrofx.graph.capture.tracing import plain_attention, tracing
 from dendrofx.graph.capture.writer import Writer
 from dendrofx.values.calling import CallForm
@@ -53,11 +53,11 @@ def trace(model: nn.Module, form: CallForm, example: Inputs) -> Run:
     Raises:
         CaptureError: what cannot be read back, by name. Whatever torch.jit.trace itself raises is passed on.
     """
-    boxed = Boxed(model, form).eval()
+    flat = FlatWrapper(model, form).eval()
     with plain_attention(), tracing(model), torch.no_grad(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        traced = torch.jit.trace(boxed, two_samples(example), check_trace=False)
-    reader = _Reader(model, form, boxed)
+        traced = torch.jit.trace(flat, two_samples(example), check_trace=False)
+    reader = _Reader(model, form, flat)
     reader.read(traced.inlined_graph)
     fixed = dict.fromkeys(_quoted(w) for w in caught if issubclass(w.category, TracerWarning))
     return Run(reader.finish(), tuple(fixed))
@@ -72,9 +72,9 @@ def _quoted(warning: warnings.WarningMessage) -> str:
 class _Reader(Writer):
     """One walk over a TorchScript graph that writes ours."""
 
-    def __init__(self, model: nn.Module, form: CallForm, boxed: nn.Module) -> None:
+    def __init__(self, model: nn.Module, form: CallForm, flat: nn.Module) -> None:
         super().__init__(model, form)
-        self.boxed = boxed
+        self.flat = flat
         self.env: dict[str, Any] = {}
         self.paths: dict[str, str] = {}  # of values that are modules, and of attributes
 
@@ -122,7 +122,7 @@ class _Reader(Writer):
         """Return a submodule, of which only the path is kept, or one of its tensors."""
         path = f"{self.paths[node.input().debugName()]}.{node.s('name')}".lstrip(".")
         self.paths[node.output().debugName()] = path
-        value = operator.attrgetter(path)(self.boxed)
+        value = operator.attrgetter(path)(self.flat)
         return self.attribute(path, value) if isinstance(value, torch.Tensor) else None
 
     def item(self, value: Any, index: int) -> Any:  # noqa: ANN401

@@ -21,7 +21,7 @@ from torch.fx.graph import CodeGen
 
 from dendrofx.graph.activations import is_in_place
 from dendrofx.graph.capture.behaviour import has_own_forward
-from dendrofx.graph.capture.boxed import BOX
+from dendrofx.graph.capture.flat_wrapper import WRAPPED
 from dendrofx.graph.capture.names import free_name
 from dendrofx.runtime.size_ops import choose_size, nearest_even, negated, whole_part
 from dendrofx.values.calling import CallForm
@@ -67,8 +67,8 @@ class Writer:
 
     def attribute(self, target: str, value: Any) -> fx.Node:  # noqa: ANN401
         """Write a read of a tensor that the graph module will hold, as far as it is free under its own name."""
-        name = free_name(target.removeprefix(f"{BOX}."))
-        own = self.parameter(target.removeprefix(f"{BOX}."))
+        name = free_name(target.removeprefix(f"{WRAPPED}."))
+        own = self.parameter(target.removeprefix(f"{WRAPPED}."))
         value = value if own is None else own
         while name in self.root and self.root[name] is not value:
             name += "_"
@@ -116,7 +116,7 @@ class Writer:
         found = [name for name in found if self.modules[name].bias is self.own(bias)]
         if not found:
             return None
-        chosen = called.removeprefix(f"{BOX}.")
+        chosen = called.removeprefix(f"{WRAPPED}.")
         module = self.modules[chosen if chosen in found else found[0]]
         return next(name for name in found if self.modules[name] is module)
 

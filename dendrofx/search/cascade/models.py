@@ -18,16 +18,16 @@ from dendrofx.rewriting.cascade import finite_inputs
 from dendrofx.rewriting.rewrite import use_exact
 from dendrofx.rows.samples import SampleAnalysis, check_samples
 from dendrofx.runtime.model_scores import flat_rows
+from dendrofx.search.autotune import Tuning
 from dendrofx.search.blocks import BlockSpace, batch_sizes
 from dendrofx.search.cascade.forms import with_forms
 from dendrofx.search.cascade.lights import LightModel, light_models
 from dendrofx.search.cascade.routed import fit_routed
 from dendrofx.search.cascade.search import Sets, picks
+from dendrofx.search.estimates import ExactForm
 from dendrofx.search.explore import explore
 from dendrofx.search.explored import Explored
-from dendrofx.search.prices import ExactForm
-from dendrofx.search.stopwatch import Timer
-from dendrofx.search.tuning import Tuning
+from dendrofx.search.profiler import Timer
 from dendrofx.subject import Subject
 from dendrofx.values.calibration import Calibration
 from dendrofx.values.covered import Covered, covered_by
@@ -87,7 +87,7 @@ class Proved:
     @property
     def searched(self) -> list[Inputs]:
         """The samples that cascades are searched on."""
-        return [*self.data.choose, *self.data.walk]
+        return [*self.data.choose, *self.data.tune]
 
     def outputs(self, module: fx.GraphModule) -> Sets:
         """Return a model's outputs on the sets that fitted no light branch."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import dendrofx
-from dendrofx.values.outputs import OutputForm, flatten
+from dendrofx.values.outputs import TreeSpec, flatten
 from tests.graph.capture.calls import Encoded, Pair
 from tests.graph.capture.check import same
 from tests.models import Mlp
@@ -40,7 +40,7 @@ def test_taken_apart_and_put_together(kind: str) -> None:
     tensors, form = flatten(output)
     assert form.names == names
     assert form.scripts is scripts
-    again = form.build(tensors)
+    again = form.unflatten(tensors)
     assert type(again) is type(output)
     assert same(again, output)
     assert form.is_dict is (isinstance(output, dict | Encoded) and all(n.isidentifier() for n in names))
@@ -48,16 +48,16 @@ def test_taken_apart_and_put_together(kind: str) -> None:
 
 def test_what_holds_no_plain_values_is_left_out() -> None:
     tensors, form = flatten({"states": A, "cache": object()})
-    assert form.leaves("left out") == (OutputForm("cache", "left out", "object"),)
+    assert form.leaves("left out") == (TreeSpec("cache", "left out", "object"),)
     assert not form.scripts
-    assert form.build(tensors) == {"states": A, "cache": None}
-    assert flatten(object())[1] == OutputForm("output", "left out", "object")
+    assert form.unflatten(tensors) == {"states": A, "cache": None}
+    assert flatten(object())[1] == TreeSpec("output", "left out", "object")
 
 
 def test_a_mapping_without_such_a_constructor_cannot_be_built() -> None:
     tensors, form = flatten(defaultdict(int, a=A))
     with pytest.raises(TypeError):
-        form.build(tensors)
+        form.unflatten(tensors)
 
 
 class Sized(Mlp):

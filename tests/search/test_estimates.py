@@ -14,7 +14,7 @@ from dendrofx.light import LowRank, Prepacked
 from dendrofx.rewriting.rewrite import Branches
 from dendrofx.search.choose import Candidate
 from dendrofx.search.cost import RowMacs, SiteTimes
-from dendrofx.search.prices import MOST_COUNTED, MOST_MEASURED, ExactForm, Measured, Price, cheapest, counted
+from dendrofx.search.estimates import MOST_COUNTED, MOST_MEASURED, CostEstimate, ExactForm, Measured, cheapest, counted
 
 NAMES = ("LowRank(rank=1, basis='weight')", "EnergyGate()", "plain")
 FULL = ((1, 1.0), (16, 2.5), (64, 6.0), (256, 10.0))
@@ -102,8 +102,8 @@ def test_what_was_timed_is_known() -> None:
 # ------------------------------------------------------------------------------------------------------- what pays
 
 
-def price(cost: float, skill: float | None = None, pays: bool = True) -> Price:
-    return Price(cost, pays, candidate(skill))
+def price(cost: float, skill: float | None = None, pays: bool = True) -> CostEstimate:
+    return CostEstimate(cost, pays, candidate(skill))
 
 
 def test_the_cheapest_and_ties() -> None:

@@ -13,11 +13,11 @@ from dendrofx.values.calling import CallForm
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.outputs import flatten
 
-BOX = "boxed"
+WRAPPED = "wrapped"
 
 
-class Boxed(nn.Module):
-    """The model with tensors in and a tuple of tensors out; it is the submodule `boxed`.
+class FlatWrapper(nn.Module):
+    """The model with tensors in and a tuple of tensors out; it is the submodule `wrapped`.
 
     Args:
         model: what is captured.
@@ -26,12 +26,12 @@ class Boxed(nn.Module):
 
     def __init__(self, model: nn.Module, form: CallForm) -> None:
         super().__init__()
-        self.add_module(BOX, model)
+        self.add_module(WRAPPED, model)
         self.form = form
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the output's tensors, in order; numbers that a trace turns into tensors stay constants of the form."""
-        found, form = flatten(self.form.call_with(self.get_submodule(BOX), tensors))
+        found, form = flatten(self.form.call_with(self.get_submodule(WRAPPED), tensors))
         kept = form.names if self.form.output is None else self.form.output.names
         return tuple(tensor for tensor, name in zip(found, form.names, strict=True) if name in kept)
 

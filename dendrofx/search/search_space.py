@@ -1,4 +1,4 @@
-"""The ladder: the light forms and gates that are tried when the caller names none."""
+"""The search space: the light forms and gates that are tried when the caller names none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMOOTH = 0.5  # the published default
 
 
 def default_lights(data: BlockData, many: bool = False) -> list[LightForm]:
-    """Return the ladder of light forms that is tried when the caller names none: as they are, and in this CPU's best precision.
+    """Return the light forms that are tried when the caller names none: as they are, and in this CPU's best precision.
 
     Args:
         data: the site's block and rows.

@@ -13,7 +13,7 @@ from dendrofx import EnergyGate, InputError, LearnedGate, LowRank, Prepacked, Re
 from dendrofx.graph.block import BlockData
 from dendrofx.machine.race import Race, Timing
 from dendrofx.search.choose import Candidate, SiteData, candidates
-from dendrofx.search.stopwatch import AGAIN, BASELINE, ROUTED, Stopwatch
+from dendrofx.search.profiler import AGAIN, BASELINE, ROUTED, Profiler
 from dendrofx.values.inputs import Inputs
 from tests.models import Residual, compressible
 from tests.recorded import EIGHT, EVERY, LOW, ONE, SHAPES, SLOW, THREE, Medians, Recorded, decide, is_the_original, rows
@@ -105,7 +105,7 @@ def test_without_a_decision_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) ->
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("timed")
 
-    monkeypatch.setattr("dendrofx.search.stopwatch.race", never)
+    monkeypatch.setattr("dendrofx.search.profiler.race", never)
     for options in ({"decide": False}, {"tune_seconds": 0}):
         plan = dendrofx.transform(compressible(), calibration=rows(), light=LOW, gate=EVERY, **options).plan
         assert plan.models == []
@@ -170,11 +170,11 @@ def test_wild_times_never_crash_and_a_lost_race_never_routes(parts: list[float],
 
 
 @pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch) -> Stopwatch:
+def watch(monkeypatch: pytest.MonkeyPatch) -> Profiler:
     """As quick as it can be: its figures do not matter."""
-    monkeypatch.setattr("dendrofx.search.stopwatch.SITE_SECONDS", 0.0)
-    monkeypatch.setattr("dendrofx.search.stopwatch.MODEL_SECONDS", 0.0)
-    return Stopwatch(60.0)
+    monkeypatch.setattr("dendrofx.search.profiler.SITE_SECONDS", 0.0)
+    monkeypatch.setattr("dendrofx.search.profiler.MODEL_SECONDS", 0.0)
+    return Profiler(60.0)
 
 
 def fitted(block: nn.Sequential) -> list[Candidate]:
@@ -183,7 +183,7 @@ def fitted(block: nn.Sequential) -> list[Candidate]:
     return [candidates(SiteData(*parts), [light], gate, None, 0)[0][0] for light, gate in forms]
 
 
-def test_a_stopwatch_times_every_part_once(watch: Stopwatch) -> None:
+def test_a_stopwatch_times_every_part_once(watch: Profiler) -> None:
     block = compressible()
     fulls = {"block": block, "Prepacked()": Prepacked().fit(block)}
     first = watch.site("64 -> 256 -> 8", rows(24), fitted(block), fulls)
@@ -206,7 +206,7 @@ def test_a_stopwatch_times_every_part_once(watch: Stopwatch) -> None:
     assert len(watch.known) > len(known)
 
 
-def test_a_stopwatch_races_whole_models(watch: Stopwatch) -> None:
+def test_a_stopwatch_races_whole_models(watch: Profiler) -> None:
     model = compressible()
     routed = dendrofx.transform(model, calibration=rows(), light=LOW, gate=EVERY, decide=False)
     race = watch.models(model, routed, [Inputs((rows(8, i),)) for i in range(3)])
@@ -214,8 +214,8 @@ def test_a_stopwatch_races_whole_models(watch: Stopwatch) -> None:
     assert all(len(t.ms) == race.rounds for t in race.timings.values())
 
 
-def test_time_runs_from_the_first_part_on(watch: Stopwatch) -> None:
-    over = Stopwatch(0.0)
+def test_time_runs_from_the_first_part_on(watch: Profiler) -> None:
+    over = Profiler(0.0)
     assert not over.expired
     over.site("64 -> 256 -> 8", rows(2), [], {"block": compressible()})
     assert over.expired
@@ -223,7 +223,7 @@ def test_time_runs_from_the_first_part_on(watch: Stopwatch) -> None:
 
 
 def test_the_first_ctrl_c_ends_the_timing_and_the_second_the_program() -> None:
-    watch, after = Stopwatch(60.0), []
+    watch, after = Profiler(60.0), []
     with watch.interruptible():
         after.append("quiet")
     assert not watch.expired
@@ -234,7 +234,7 @@ def test_the_first_ctrl_c_ends_the_timing_and_the_second_the_program() -> None:
         after.append("still runs")
     with pytest.raises(KeyboardInterrupt), watch.interruptible():
         raise KeyboardInterrupt
-    with pytest.raises(ValueError, match="other"), Stopwatch(1.0).interruptible():
+    with pytest.raises(ValueError, match="other"), Profiler(1.0).interruptible():
         raise ValueError("other")
     assert after == ["quiet", "still runs"]
 
@@ -254,8 +254,8 @@ def test_a_model_made_for_one_batch_size_is_timed_on_it() -> None:
     module, batches = OfEight().eval(), [Inputs.of(rows(8))]
     with pytest.raises(RuntimeError):
         dendrofx.script(module)(rows(1))
-    assert Stopwatch(60.0).models(module, module, batches).rounds >= 15
-    assert Stopwatch(60.0).calls({("it",): (module, batches)})["it",] > 0
+    assert Profiler(60.0).models(module, module, batches).rounds >= 15
+    assert Profiler(60.0).calls({("it",): (module, batches)})["it",] > 0
 
 
 @pytest.mark.parametrize(("times", "min_speedup", "races"), [
@@ -276,7 +276,7 @@ def test_a_disturbed_race_is_run_again_where_it_could_decide_otherwise(
         named = zip((BASELINE, AGAIN, ROUTED), times, strict=True)
         return Race({name: Timing((ms,) * 3) for name, ms in named}, 3, 0.0)
 
-    monkeypatch.setattr("dendrofx.search.stopwatch.race", fixed)
+    monkeypatch.setattr("dendrofx.search.profiler.race", fixed)
     module = nn.Sequential(nn.Linear(4, 4)).eval()
-    Stopwatch(60.0, min_speedup).models(module, module, [Inputs.of(torch.zeros(2, 4))])
+    Profiler(60.0, min_speedup).models(module, module, [Inputs.of(torch.zeros(2, 4))])
     assert len(run) == races

@@ -23,7 +23,7 @@ MOST_EXACT = 0.97
 
 
 @dataclass(frozen=True)
-class Price:
+class CostEstimate:
     """Cost of a candidate over its block's.
 
     Attributes:
@@ -54,17 +54,17 @@ class Price:
         )
 
 
-def cheapest(prices: Sequence[Price]) -> Price:
+def cheapest(prices: Sequence[CostEstimate]) -> CostEstimate:
     """Return the cheapest; among those as cheap within timing's noise, the one whose gate has the most skill."""
     least = min(p.cost for p in prices)
     close = [p for p in prices if p.cost <= (1 + TIE) * least]
     return max(close, key=lambda p: (p.pays, -1.0 if p.candidate.skill is None else p.candidate.skill, -p.cost))
 
 
-def counted(candidate: Candidate, activity: float, rows: Sequence[float]) -> Price:
+def counted(candidate: Candidate, activity: float, rows: Sequence[float]) -> CostEstimate:
     """Return the price from multiply-adds; `rows` per call, at each batch size."""
     costs = [candidate.macs.cost(activity, max(r, 1.0)) for r in rows]
-    return Price(sum(costs) / len(costs), max(costs) <= MOST_COUNTED, candidate)
+    return CostEstimate(sum(costs) / len(costs), max(costs) <= MOST_COUNTED, candidate)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Measured:
                 return self.fulls[name]
         return None
 
-    def price(self, candidate: Candidate, activity: float, settled: bool = False) -> Price:
+    def price(self, candidate: Candidate, activity: float, settled: bool = False) -> CostEstimate:
         """Return the price with the cheapest full branch: what the caller named, or the faster of the block and its exact forms.
 
         Args:
@@ -118,7 +118,7 @@ class Measured:
         pays = max(costs[best]) <= MOST_MEASURED
         worst = max(range(len(self.times)), key=lambda i: costs[best][i])
         last = self.times[-1] if pays else self.times[worst]
-        return Price(
+        return CostEstimate(
             sum(costs[best]) / len(costs[best]),
             pays,
             chosen,

@@ -1,4 +1,4 @@
-"""The stopwatch: everything that a decision times, within a time budget, and interruptible.
+"""The profiler: everything that a decision times, within a time budget, and interruptible.
 
 What is timed is scripted and frozen, as it will run. Sites of equal shape share their figures. When the time is up, or on
 Ctrl-C, no more parts are timed and the decision is taken among those that were; the last step, timing the whole rewritten model
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from dendrofx.gates.form import LightRuns, reads_of_light
 from dendrofx.graph.block import row_macs
 from dendrofx.lowering.script import lowered
-from dendrofx.machine.memory import trim
+from dendrofx.machine.memory import return_free_memory
 from dendrofx.machine.pace import figures, noisy, pace, touched
 from dendrofx.machine.race import AA_NOISE, Race, on_one_thread, race
 from dendrofx.runtime.leaves import GateOnLight, RoutingAlone, light_leaf
@@ -44,7 +44,7 @@ BASELINE, AGAIN, ROUTED = "scripted", "scripted again", "routed"
 
 
 class Timer(Protocol):
-    """What times for a decision: a `Stopwatch`, or recorded times."""
+    """What times for a decision: a `Profiler`, or recorded times."""
 
     notes: list[str]
 
@@ -70,7 +70,7 @@ class Timer(Protocol):
         """Return a context that ends, instead of the program, on Ctrl-C; from then on time is up."""
 
 
-class Stopwatch:
+class Profiler:
     """See the module's docstring.
 
     Args:
@@ -167,7 +167,7 @@ class Stopwatch:
 
         for module, batches in calls.values():
             _first_calls(frozen(module), batches[0])
-        trim()  # what freezing took
+        return_free_memory()  # what freezing took
         made = {" ".join(part): call(frozen(m), batches) for part, (m, batches) in calls.items()}
         turns = {" ".join(part): len(batches) for part, (_, batches) in calls.items()}
         ms = self._figures(partial(_race_models, made, turns))
@@ -186,7 +186,7 @@ class Stopwatch:
         base, other = _frozen(captured), _frozen(routed)
         for module in (base, other):
             _first_calls(module, batches[0])
-        trim()  # what freezing took
+        return_free_memory()  # what freezing took
         calls = {
             BASELINE: lambda number: batches[number % len(batches)].call(base),
             ROUTED: lambda number: batches[number % len(batches)].call(other),
@@ -221,7 +221,14 @@ def _race_models(calls: Mapping[str, Call], batches: Mapping[str, int]) -> Race:
     Batches of other sizes leave other holes in the heap: what the calls of a round have freed goes back before the next. Whichever
     is called first then takes its pages anew, each as often as the others.
     """
-    return race(calls, MODEL_SECONDS, most_seconds=MOST_MODEL_SECONDS, untimed_rounds=1, pause=trim, batches=batches)
+    return race(
+        calls,
+        MODEL_SECONDS,
+        most_seconds=MOST_MODEL_SECONDS,
+        untimed_rounds=1,
+        pause=return_free_memory,
+        batches=batches,
+    )
 
 
 def _first_calls(module: nn.Module, batch: Inputs) -> None:

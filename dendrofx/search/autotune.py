@@ -12,14 +12,14 @@ from torch import Tensor, fx, nn
 from dendrofx.graph.block import block_of
 from dendrofx.graph.sites import Site
 from dendrofx.light import Prepacked
-from dendrofx.machine.memory import trim
+from dendrofx.machine.memory import return_free_memory
 from dendrofx.machine.progress import progress
 from dendrofx.request import Request
 from dendrofx.search.choose import Candidate
 from dendrofx.search.cost import BLOCK
+from dendrofx.search.estimates import CostEstimate, ExactForm, Measured, counted
 from dendrofx.search.explored import Explored
-from dendrofx.search.prices import ExactForm, Measured, Price, counted
-from dendrofx.search.stopwatch import Timer
+from dendrofx.search.profiler import Timer
 
 # Shares of the budget at which candidates are worth timing: sites need not share evenly, nor do their errors add up evenly.
 SHORTLIST_SHARES = (4.0, 1.0, 0.25)
@@ -53,7 +53,7 @@ class Tuning:
                     timer.ran_out(f"{len(found) - len(measured)} of {len(found)} sites were not timed")
                     break
                 measured[site.name] = self._time(site, block_of(graph, site.nodes), timer, exact)
-                trim()  # what was scripted for it
+                return_free_memory()  # what was scripted for it
         return replace(self, measured=measured)
 
     def _time(
@@ -124,7 +124,7 @@ class Tuning:
             return found
         return [c for c in found if site in self.measured and self.measured[site].knows(c)]
 
-    def price(self, site: str, candidate: Candidate, activity: float, settled: bool = False) -> Price:
+    def price(self, site: str, candidate: Candidate, activity: float, settled: bool = False) -> CostEstimate:
         """Return what a candidate costs: measured where there are measurements, counted otherwise; see `Measured.price`."""
         if self.measured and site in self.measured:
             return self.measured[site].price(candidate, activity, settled)
