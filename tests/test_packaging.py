@@ -87,6 +87,7 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
     assert set(re.findall(r"^Requires-Python: (.+)$", metadata, re.MULTILINE)) & {">=3.10,<3.14", "<3.14,>=3.10"}
 
 
+@pytest.mark.slow
 def test_the_installed_package_imports_and_works_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
     code = (
         "import torch, dendrofx, dendrofx.passes as p; print(dendrofx.__file__); print(p.__file__);"
@@ -139,6 +140,7 @@ FILES_NAMED_AS_FUNCTIONS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["from dendrofx import *", FILES_NAMED_AS_FUNCTIONS])
 def test_a_public_name_is_never_a_file_whatever_was_imported_first(first: str) -> None:
     code = f"""

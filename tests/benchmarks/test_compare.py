@@ -18,6 +18,8 @@ from dendrofx import BFloat16, LowRank, Plan
 from dendrofx.machine.race import race
 from dendrofx.search.search_space import default_precisions
 
+pytestmark = pytest.mark.slow
+
 VARIANTS = ["eager", "scripted", "routed", "always-full", "always-light", "random", "oracle"]
 ENTRY = {
     "case", "batch", "threads", "aa_ratio", "noisy", "unreliable", "refused", "transform_s", "variants", "sweep", "ablation",
@@ -193,7 +195,6 @@ def test_sweep_files(digits: Ran) -> None:
 # ------------------------------------------------------------------------------------------------ forms, plan, ablation
 
 
-@pytest.mark.slow
 def test_light_and_gate_are_used_and_the_plan_is_in_the_json(wide: Ran) -> None:
     file = wide.folder / "made.json"
     assert f"router skill of {GATE} at 0..2" in wide.text
@@ -205,7 +206,6 @@ def test_light_and_gate_are_used_and_the_plan_is_in_the_json(wide: Ran) -> None:
     assert {p.name for p in wide.folder.iterdir()} == {"out.json", "made.json"}
 
 
-@pytest.mark.slow
 def test_ablation(wide: Ran) -> None:
     low = [f"{p} on every row" for p in reversed(default_precisions())]
     forms = [LowRank(16, "whitened", p) for p in (None, *[p for p in default_precisions() if p != BFloat16()])]

@@ -151,6 +151,7 @@ def test_left_as_it_is(left: Made) -> None:
     assert len([n for n in left.gm.graph.nodes if n.target is aten.softmax]) == len(LEFT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("form", ["masked", "filled", "filled, infinite", "kept"])
 @pytest.mark.parametrize("low", [-1e4, -torch.inf])

@@ -181,6 +181,7 @@ def bert(attention: str) -> nn.Module:
     return transformers.BertModel(config, add_pooling_layer=False)  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "dtype"),
     [("plain", torch.float64), ("plain", torch.bfloat16), ("eager", torch.bfloat16), ("sdpa", torch.float64)],
