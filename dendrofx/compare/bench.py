@@ -38,7 +38,7 @@ class Bench:
 
     @torch.no_grad()
     def _covered(self) -> Covered:
-        """The outputs that the plan says its budget is about; where it measured none, those that it would be about."""
+        """Return the outputs that the plan says its budget is about; where it measured none, those that it would be about."""
         tensors, form = flatten(self.batches[0].call(self.prepared.case.model))
         if named := tuple(self.prepared.plan.outputs):
             return cover(form.names, tensors, named)
@@ -81,7 +81,7 @@ class Bench:
             return race(calls, self.seconds, self.seed, batches=dict.fromkeys(calls, len(self.timed)))
 
     def race(self, modules: Mapping[str, nn.Module]) -> Race:
-        """The same, and where the times of the main row and of its baseline are in doubt, these once more on one thread.
+        """Race them, and where the times of the main row and of its baseline are in doubt, these once more on one thread.
 
         Where the estimates contradict each other, all over again, once.
         """
@@ -97,7 +97,7 @@ class Bench:
         return result
 
     def measure(self, variants: Mapping[str, Variant], missing: Mapping[str, str] | None = None) -> Record:
-        """One table; `missing` are the peers that did not run, and why."""
+        """Measure one table; `missing` are the peers that did not run, and why."""
         quality = {name: self.quality(v.module, v.counted) for name, v in variants.items()}
         timed = {name: v.module for name, v in variants.items() if name not in UNTIMED}
         result = self.race({**timed, AGAIN: variants["scripted"].module})
@@ -109,7 +109,7 @@ class Bench:
 
     @torch.no_grad()
     def loss(self, module: nn.Module) -> float | None:
-        """The mean loss on the test samples in the certified budget's metric."""
+        """Return the mean loss on the test samples in the certified budget's metric."""
         if (budget := self.prepared.asked.budget) is None:
             return None
         found = [

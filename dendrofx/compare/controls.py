@@ -36,27 +36,27 @@ from dendrofx.values.outputs import flatten
 
 
 def recipe(module: RoutedModule) -> Recipe:
-    """What `module` was made from."""
+    """Return what `module` was made from."""
     found: Recipe = module.meta[RECIPE]
     return found
 
 
 def always_full(module: RoutedModule) -> RoutedModule:
-    """Its own gates at tolerance 0."""
+    """Return it with its own gates at tolerance 0."""
     same = copy.deepcopy(module)
     set_tolerances(same, dict.fromkeys(tolerances(same), 0.0))
     return same
 
 
 def always_light(module: RoutedModule) -> RoutedModule:
-    """Every row light."""
+    """Return it with every row light."""
     if cascade_parts(module) is not None:
         return cascade_with(module, ConstantScore(0.0))
     return with_gates(module, {s.name: AlwaysLight() for s in recipe(module).sites})
 
 
 def at_random(module: RoutedModule, counts: Counts, seed: int) -> RoutedModule:
-    """Each site's share of hard rows in `counts`, chosen by a hash of the row."""
+    """Send each site's share of hard rows in `counts` to its full branch, chosen by a hash of the row."""
     if cascade_parts(module) is not None:
         return cascade_with(module, RandomModelScore(site_activity(counts[NAME]), seed))
     shares = {site: site_activity(c) for site, c in of_sites(counts).items()}
@@ -64,7 +64,7 @@ def at_random(module: RoutedModule, counts: Counts, seed: int) -> RoutedModule:
 
 
 def cascade_with(module: RoutedModule, gate: nn.Module) -> RoutedModule:
-    """The same light and full models with another gate, its tolerance 1."""
+    """Return the same light and full models with another gate, its tolerance 1."""
     source: CascadeRecipe = module.meta[RECIPE]
     made = build(source.captured, source.light, gate, source.full, source.batched, source.decision)
     set_tolerances(made, {NAME: 1.0})
@@ -73,7 +73,7 @@ def cascade_with(module: RoutedModule, gate: nn.Module) -> RoutedModule:
 
 @torch.no_grad()
 def by_oracle(module: RoutedModule, counts: Counts, batch: Inputs) -> RoutedModule:
-    """Each site's share of hard rows in `counts`, those of `batch` with the largest true error.
+    """Send each site's share of hard rows in `counts` to its full branch, those of `batch` with the largest true error.
 
     Sites are set in graph order: what a site sees depends on the routes before it.
     """
@@ -104,7 +104,7 @@ def _cascade_by_oracle(module: RoutedModule, share: float, batch: Inputs) -> Rou
 
 
 def with_gates(module: RoutedModule, gates: Mapping[str, GateForm]) -> RoutedModule:
-    """The same light and full branches with other gates, every tolerance 1."""
+    """Return the same light and full branches with other gates, every tolerance 1."""
     source = recipe(module)
     branches = {}
     for site in source.sites:
@@ -117,7 +117,7 @@ def with_gates(module: RoutedModule, gates: Mapping[str, GateForm]) -> RoutedMod
 
 
 def site_errors(module: RoutedModule, batches: list[Inputs], seed: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Per routed site, its gate's scores and its light branch's true errors (f32[N] each) on rows of `batches`."""
+    """Return, per routed site, its gate's scores and its light branch's true errors (f32[N] each) on rows of `batches`."""
     source = recipe(module)
     rows = record_rows(source.captured, source.sites, batches, seed).rows
     found = {}

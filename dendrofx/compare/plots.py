@@ -22,12 +22,12 @@ BLUE, ORANGE, GREY, BLACK = "#0072B2", "#D55E00", "#767676", "#000000"
 
 
 def plot_sweep(record: Record, machine: str) -> dict[str, Figure]:
-    """`{"activity": ..., "compute": ...}`: deviation and latency against activity; speed-up against effective compute."""
+    """Return `{"activity": ..., "compute": ...}`: deviation and latency against activity; speed-up against effective compute."""
     return {"activity": _by_activity(record, machine), "compute": _by_compute(record, machine)}
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG; it is closed."""
+    """Return the figure as a PNG, and close it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=150, format="png")
     plt.close(figure)
@@ -128,7 +128,7 @@ def _by_compute(record: Record, machine: str) -> Figure:
 
 
 def _linear_below(points: Sequence[Any]) -> float:
-    """Where the logarithmic axis turns linear, so that an exact 0 can be drawn."""
+    """Return where the logarithmic axis turns linear, so that an exact 0 can be drawn."""
     positive = [v for v in _column(points, "deviation", "mean") if v > 0]
     return max(min(positive, default=1e-6), 1e-8)
 

@@ -46,7 +46,7 @@ class Asked:
     full: LightForm | dendrofx.Routed | None = None
 
     def budgets(self, case: Case) -> dict[str, float]:
-        """By row, the budgets of the routed rows, the main one last."""
+        """Return, by row, the budgets of the routed rows, the main one last."""
         if self.plan is not None:
             return {ROUTED: self.plan.max_deviation}
         if self.budget is not None:
@@ -159,7 +159,7 @@ def _prepared(case: Case, batch: int, asked: Asked) -> Prepared:
 def _static(
     case: Case, asked: Asked, batch: int, budget: float
 ) -> tuple[dict[str, dendrofx.RoutedModule], dict[str, dendrofx.Plan]]:
-    """Every row light: the fastest within the budget, certified where that is, and the case's own forms."""
+    """Return every row light: the fastest within the budget, certified where that is, and the case's own forms."""
     static, plans = {}, {}
     for name, light in [(STATIC, asked.light), *case.static.items()]:
         rival = replace(asked, light=light, gate=dendrofx.AlwaysLight(), plan=None, full=None, scope="model")

@@ -96,7 +96,7 @@ class Record:
         return self.race.ratio(AGAIN, "scripted")
 
     def row(self, name: str) -> Row | None:
-        """A row by name."""
+        """Return a row by name."""
         return next((r for r in self.rows if r.variant.name == name), None)
 
     def ratio(self, name: str, over: str = "scripted") -> float | None:

@@ -20,7 +20,7 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def batches(self, size: int, order: Order = "random") -> list[Inputs]:
-        """All samples in batches of `size`, the last one perhaps smaller."""
+        """Yield all samples in batches of `size`, the last one perhaps smaller."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _parts(ids: Sequence[Sequence[int]], size: int) -> Iterator[Sequence[Sequenc
 
 
 def timed_batches(samples: Samples, size: int, order: Order, seed: int) -> list[Inputs]:
-    """What is timed in turns: batches of exactly `size`, in a seeded order; where samples are too few, they are repeated."""
+    """Return what is timed in turns: batches of exactly `size`, in a seeded order; where samples are too few, they are repeated."""
     whole = [b for b in samples.batches(size, order) if b.samples == size]
     if not whole:
         (short,) = samples.batches(len(samples), order)

@@ -95,7 +95,7 @@ class Shadow:
 
 
 def _flat(losses: Tensor) -> Tensor:
-    """f64[picked, outputs]; of one output f64[picked]."""
+    """Return f64[picked, outputs]; of one output f64[picked]."""
     return losses[:, 0] if losses.size(1) == 1 else losses
 
 
@@ -130,15 +130,15 @@ class Reference:
         return replace(plain, shared=shared)
 
     def routed(self, inputs: Inputs) -> Any:  # noqa: ANN401
-        """What the module gives, as the graph returns it."""
+        """Return what the module gives, as the graph returns it."""
         return inputs.call(graph_level(self.module))
 
     def original(self, inputs: Inputs) -> Any:  # noqa: ANN401
-        """What the original gives, in the same form."""
+        """Return what the original gives, in the same form."""
         return inputs.call(graph_level(self.captured))
 
     def easy(self, inputs: Inputs) -> Tensor:
-        """bool[samples]: those that keep what light branches made of them; at block scope any of them may."""
+        """Return bool[samples]: those that keep what light branches made of them; at block scope any of them may."""
         if self.cascade is None:
             return torch.ones(inputs.samples, dtype=torch.bool)
         _, score = light_outputs(self.module, inputs)

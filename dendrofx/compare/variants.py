@@ -50,7 +50,7 @@ class Peer(nn.Module):
         self.run = run
 
     def forward(self, **batch: Tensor) -> Tensor:
-        """The peer's output."""
+        """Return the peer's output."""
         return self.run(batch)
 
 
@@ -62,17 +62,17 @@ def peer_variants(peers: Mapping[str, Peer], case: Case) -> dict[str, Variant]:
 
 
 def whole(case: Case) -> Inputs:
-    """All test samples as one batch."""
+    """Return all test samples as one batch."""
     return case.test.batches(len(case.test))[0]
 
 
 def routed_counts(prepared: Prepared) -> Counts:
-    """What the main row's module does on the test samples, one batch."""
+    """Return what the main row's module does on the test samples, one batch."""
     return counted(prepared.routed, [whole(prepared.case)])
 
 
 def build_variants(prepared: Prepared, seed: int) -> dict[str, Variant]:
-    """Every row, scripted and frozen the same way, by name and in the order of the table."""
+    """Return every row, scripted and frozen the same way, by name and in the order of the table."""
     case, routed = prepared.case, prepared.routed
     sample = case.test.batches(1)[0]
     modules: dict[str, nn.Module] = {"scripted": scriptable(case), **prepared.modules}
@@ -90,14 +90,14 @@ def build_variants(prepared: Prepared, seed: int) -> dict[str, Variant]:
 
 
 def scriptable(case: Case) -> nn.Module:
-    """The model as TorchScript takes it: as it is, or where it cannot, as it was captured."""
+    """Return the model as TorchScript takes it: as it is, or where it cannot, as it was captured."""
     if case.dead_rows is None:
         return case.model
     return capture(case.model, Inputs.of(case.calibration[0]), shapes=True)
 
 
 def scripted_variant(name: str, module: nn.Module, sample: Inputs) -> Variant:
-    """A module scripted and frozen, with what that costs."""
+    """Return a module scripted and frozen, with what that costs."""
     unfrozen = dendrofx.script(module)
     size, weights = artifact_bytes(unfrozen), _weight_bytes(unfrozen)
     frozen = dendrofx.script(module, freeze=True)

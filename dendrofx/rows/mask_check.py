@@ -130,7 +130,7 @@ class MaskCheck:
         return worst
 
     def alive(self, inputs: Inputs) -> Tensor:
-        """bool[batch, tokens], the live rows of inputs."""
+        """Return bool[batch, tokens], the live rows of inputs."""
         return live_mask(dict(inputs.kwargs)[self.name], self.inverted)
 
     @property
@@ -162,7 +162,7 @@ def fits(alive: Tensor, side: str) -> bool:
 
 
 def live_mask(mask: Tensor, inverted: bool) -> Tensor:
-    """bool[batch, tokens], as `live_rows` reads a mask; samples without a live row count as all live."""
+    """Return bool[batch, tokens], as `live_rows` reads a mask; samples without a live row count as all live."""
     alive = live_of(mask, inverted)
     return alive | ~alive.any(1, keepdim=True)
 
