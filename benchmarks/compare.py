@@ -1,9 +1,10 @@
 """Compare a model eager, scripted and routed, on real input.
 
     python -m benchmarks.compare                            the default case, digits, at batch 1, 32 and 256
-    python -m benchmarks.compare --case tiara --batch 256 --sweep --plots out --json out/tiara.json
+    python -m benchmarks.compare --case tiara --batch 256 --verbose
 
-One table per case and batch. Exit code 2, with the reason, for anything that cannot be used as given.
+About 30 lines a case, and in the folder `compare/` the pictures, the figures and the plans. `--verbose` prints every row of every
+table, all findings and all reasons. Exit code 2, with the reason, for anything that cannot be used as given.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _add_options(p: Command) -> None:
     p.add_argument("--batch", nargs="+", type=positive, metavar="N", help="samples per call (default: the case's own)")
-    p.add_argument("--threads", type=positive, default=min(2, os.cpu_count() or 1), metavar="N")
+    p.add_argument("--threads", type=positive, default=_threads(), metavar="N", help="(OMP_NUM_THREADS, else 2)")
     p.add_argument(
         "--max-deviation", type=deviation, metavar="X", help="budget for the mean deviation (0.01, or the case's own)"
     )
@@ -55,9 +56,12 @@ def _add_options(p: Command) -> None:
     p.add_argument(
         "--full", type=_form("light"), metavar="FORM", help='a form for the full branch: "Pruned(energy=1.0)"'
     )
+    p.add_argument("-v", "--verbose", action="store_true", help="every row, control, skill, cost and reason")
     p.add_argument(
-        "--sweep", action="store_true", help="also 11 tolerances from all full to all light: table, CSV, plots"
+        "-o", "--out", type=Path, default=Path("compare"), metavar="DIR", help="for pictures, figures, plans (compare/)"
     )
+    p.add_argument("--no-sweep", action="store_true", help="leave out the 11 tolerances that the pictures show")
+    p.add_argument("--sweep", action="store_true", help=argparse.SUPPRESS)  # what is done now without it
     p.add_argument("--peers", action="store_true", help="also what could be used instead, for the cases of encoders")
     p.add_argument("--ablation", action="store_true", help="also each rung alone, on every row, as a table")
     p.add_argument(
@@ -73,12 +77,18 @@ def _add_options(p: Command) -> None:
         "--tune-seconds", type=seconds, metavar="X",
         help="time for timing candidates, per transform (60; 0 decides by counted cost: the same on every run)",
     )  # fmt: skip
-    p.add_argument("--quick", action="store_true", help="a short run, for a smoke test")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
-    p.add_argument("--plots", type=Path, metavar="DIR", help="where --sweep writes CSV and plots (default sweep/)")
+    p.add_argument("--quick", action="store_true", help="at most half a minute: fewer samples and turns, no sweep")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write the figures here instead of DIR/figures.json")
+    p.add_argument("--plots", type=Path, metavar="DIR", help="write the pictures here instead of DIR")
     p.add_argument("--seed", type=seed, default=0, metavar="N")
     p.add_argument("--width", type=positive, default=1024, metavar="N", help="of the case wide")
     p.add_argument("--depth", type=positive, default=3, metavar="N", help="hidden layers of the case wide")
+
+
+def _threads() -> int:
+    """Return what the environment says, else two or as many as there are."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) else min(2, os.cpu_count() or 1)
 
 
 def _contradiction(args: argparse.Namespace) -> str:
@@ -87,7 +97,7 @@ def _contradiction(args: argparse.Namespace) -> str:
     replays, certifies = args.plan is not None, args.budget is not None
     planless = all(name in (KERNELS, FAMILIES) for name in args.case)
     wrong = [
-        (args.plots is not None and not args.sweep, "--plots draws the sweep: add --sweep"),
+        (args.sweep and args.no_sweep, "--sweep and --no-sweep: leave one out"),
         (
             replays and (len(args.case) > 1 or len(args.batch or ()) != 1),
             "--plan is for one case at one batch size: name them with --case and --batch",

@@ -25,7 +25,7 @@ __all__ = [
     "tolerances", "set_tolerances", "LightForm", "LowRank", "Pruned", "Int8", "BFloat16", "Prepacked", "Precision",
     "Routed",
     "GateForm", "ResidualGate", "NoiseGate", "EnergyGate", "LearnedGate", "MarginGate", "UserGate", "AlwaysFull",
-    "AlwaysLight", "RandomGate", "OracleGate", "Budget", "Certificate", "certificate", "save", "Audit", "Shadow",
+    "AlwaysLight", "NoGate", "RandomGate", "OracleGate", "Budget", "Certificate", "certificate", "save", "Audit", "Shadow",
     "audit", "Capability", "capability", "DendrofxError", "InputError", "CaptureError", "PassError", "PlanError",
     "CertificateError",
 ]  # fmt: skip
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         GateForm,
         LearnedGate,
         MarginGate,
+        NoGate,
         NoiseGate,
         OracleGate,
         RandomGate,
@@ -65,8 +66,8 @@ else:
     _NAMES = {
         "compare.shadow": "Shadow",
         "errors": "CaptureError CertificateError DendrofxError InputError PassError PlanError",
-        "gates": "AlwaysFull AlwaysLight EnergyGate GateForm LearnedGate MarginGate NoiseGate OracleGate RandomGate ResidualGate"
-        " UserGate",
+        "gates": "AlwaysFull AlwaysLight EnergyGate GateForm LearnedGate MarginGate NoGate NoiseGate OracleGate RandomGate"
+        " ResidualGate UserGate",
         "graph.find_sites": "find_sites",
         "graph.show": "graph_text",
         "graph.sites": "Site Sites",

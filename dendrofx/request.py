@@ -19,6 +19,8 @@ from dendrofx.light.routed import Routed
 from dendrofx.plan.plan import Plan
 from dendrofx.values.covered import Named, named_outputs
 
+OPTIONAL = "optional"
+
 
 @dataclass(frozen=True)
 class Request:
@@ -27,7 +29,7 @@ class Request:
     Attributes:
         max_deviation: the budget, or with one to certify where choosing starts.
         lights: forms of blocks, None for the default ones; light_models: forms of whole models beside them.
-        gate: the gate to use, None for all that fit.
+        gate: the gate to use, None for all that fit; optional_gate: a site may have none.
         decide: whether what does not pay is refused.
         seed: of every random choice.
         full: the form of every full branch; full_model: of a cascade's full model.
@@ -43,6 +45,7 @@ class Request:
     max_deviation: float
     lights: list[LightForm] | None = None
     gate: GateForm | None = None
+    optional_gate: bool = False
     decide: bool = True
     seed: int = 0
     full: LightForm | None = None
@@ -82,11 +85,15 @@ class Request:
             raise InputError("redecide=True decides a plan anew: pass plan=")
         if plan is not None and not isinstance(plan, Plan):
             raise InputError(f"plan must be a dendrofx.Plan, such as Plan.load('plan.json') gives, got {plan!r}")
-        gate = UserGate(asked["gate"]) if isinstance(asked["gate"], nn.Module) else asked["gate"]
+        optional = asked["gate"] == OPTIONAL
+        gate = UserGate(asked["gate"]) if isinstance(asked["gate"], nn.Module) else None if optional else asked["gate"]
+        if optional and scope == "model":
+            raise InputError("gate='optional' is for scope='block': a cascade keeps its full model")
         made = Request(
             0.0 if deviation is None else deviation,
             lights,
             gate,
+            optional,
             asked["decide"],
             asked["seed"],
             full,
@@ -240,7 +247,9 @@ def check(model: nn.Module, max_deviation: object, light: object, gate: object, 
     several = isinstance(forms, Sequence) and len(forms) > 0 and all(isinstance(f, LightForm | Routed) for f in forms)
     if light is not None and not several:
         raise InputError(f"light must be a light form such as dendrofx.LowRank(rank=32), or several, got {light!r}")
-    if not (gate is None or isinstance(gate, GateForm | nn.Module)):
-        raise InputError(f"gate must be a gate form such as dendrofx.LearnedGate(), or a module, got {gate!r}")
+    if not (gate is None or gate == OPTIONAL or isinstance(gate, GateForm | nn.Module)):
+        raise InputError(
+            f"gate must be a gate form such as dendrofx.LearnedGate(), a module, or 'optional', got {gate!r}"
+        )
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise InputError(f"seed must be a whole number from 0 to 2^63 - 1, got {seed!r}")

@@ -50,7 +50,7 @@ def transform(
     dead_rows: str | None = None,
     sites: Selector = None,
     light: LightForm | Routed | Sequence[LightForm | Routed] | None = None,
-    gate: GateForm | nn.Module | None = None,
+    gate: GateForm | nn.Module | Literal["optional"] | None = None,
     full: LightForm | Routed | None = None,
     batch_sizes: Sequence[int] | None = None,
     min_speedup: float = 1.05,
@@ -89,7 +89,9 @@ def transform(
         light: a light form, or several to choose from; all that are known by default. At `scope="model"` also `Routed(0.05)`: the
             model with routed blocks.
         gate: a gate form; by default each site takes the one that costs least, its skill and its own time counted. Or
-            any module of yours that maps rows f32[N, in] to scores f32[N]: see `UserGate`.
+            any module of yours that maps rows f32[N, in] to scores f32[N]: see `UserGate`. With "optional" a site may go
+            without gate and full branch, where one light form on every row keeps the budget and is faster; then rows that are
+            not finite raise.
         full: a form for the full branch instead of the original block. With `Prepacked()` it is exact; with an approximation
             the original never runs, and tolerance 0 no longer computes the original. By default the faster of the
             block and `Prepacked()`. At `scope="model"` also `Routed(0.001)`.

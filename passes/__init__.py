@@ -11,6 +11,7 @@ from dendrofx.passes.add_gate import AddGate
 from dendrofx.passes.add_light import AddLight
 from dendrofx.passes.base import Change, Pass, PassResult, run_passes
 from dendrofx.passes.drop_dead_rows import DropDeadRows
+from dendrofx.passes.drop_gate import DropGate
 from dendrofx.passes.fuse_attention import FuseAttention
 from dendrofx.passes.mark_rows import MarkRows
 from dendrofx.passes.mark_sites import MarkSites
@@ -30,6 +31,7 @@ __all__ = [
     "AddLight",
     "AddGate",
     "RouteRows",
+    "DropGate",
     "SplitAxes",
     "FuseAttention",
     "MarkRows",

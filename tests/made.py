@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx import Budget, Int8, LearnedGate, LowRank, Plan, Prepacked, Pruned, ResidualGate, RoutedModule
+from dendrofx import Budget, Int8, LearnedGate, LowRank, NoGate, Plan, Prepacked, Pruned, ResidualGate, RoutedModule
 from tests import padded
 from tests.models import Residual, compressible
 from tests.recorded import EIGHT, LOW, rows
@@ -81,6 +81,7 @@ KINDS: dict[str, Callable[[], tuple[nn.Module, dict[str, Any], Any]]] = {
     "search": _of_64,  # every light form and gate
     "residual": partial(_of_64, _wide, light=EIGHT, decide=False),
     "every-site": partial(_of_64, _wide, light=LowRank(2), calibration=None, decide=False),
+    "no-gate": partial(_of_64, light=LOW, gate=NoGate()),
     "no-data": partial(_of_64, light=LowRank(6), gate=ResidualGate(), calibration=None, max_deviation=0.2),
     "nothing-routed": partial(_of_64, _flat, light=LOW),
     "full-prepacked": partial(_of_64, light=LOW, full=Prepacked()),

@@ -81,7 +81,9 @@ def record(
     branches = {"fc": SimpleNamespace(gate_form=LearnedGate() if gate is None else gate)}
     module: Any = SimpleNamespace(plan=shown or decided, meta={RECIPE: SimpleNamespace(branches=branches)})
     names = [n for n in table if n == main or n == "lossless" or n.startswith("routed-")]
-    case: Any = SimpleNamespace(name="made")
+    case: Any = SimpleNamespace(
+        name="made", title="one block", test=range(400), orders=("random",), dead_rows=None, synthetic=False
+    )
     prepared = Prepared(
         case,
         64,

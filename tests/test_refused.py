@@ -57,7 +57,7 @@ VALUES: list[tuple[str, str, list[Any]]] = [
     ("max_deviation", "max_deviation is {0}, {1:.0f} %; it is at most 1: 0.01 is one percent", [5, 1.01]),
     ("light", "light must be a light form such as dendrofx.LowRank(rank=32), or several, got {!r}",
      ["LowRank", LowRank, [], [LowRank(2), "x"], [None], 3, LearnedGate()]),
-    ("gate", "gate must be a gate form such as dendrofx.LearnedGate(), or a module, got {!r}",
+    ("gate", "gate must be a gate form such as dendrofx.LearnedGate(), a module, or 'optional', got {!r}",
      ["LearnedGate", LearnedGate, [LearnedGate()], 3, LowRank(2)]),
     ("full", FULL, ["Prepacked()", Prepacked, EVERY]),
     ("seed", "seed must be a whole number from 0 to 2^63 - 1, got {!r}", ["0", 1.0, None, True, 2**70]),

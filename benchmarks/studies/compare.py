@@ -1,10 +1,11 @@
-"""The tables of `python -m benchmarks.compare`, and what else it was asked for."""
+"""What `python -m benchmarks.compare` prints and writes: a summary of each case; with `--verbose` every table and sentence."""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ from benchmarks.studies.sweep import run_sweep, sweep_table
 from dendrofx.compare.bench import Bench
 from dendrofx.compare.prepare import Asked, prepare
 from dendrofx.compare.records import Record
+from dendrofx.compare.summary import summary
 from dendrofx.compare.tables import footer, table
 from dendrofx.compare.text import machine_line
 from dendrofx.compare.variants import Variant, build_variants, peer_variants
 from dendrofx.errors import InputError
 from dendrofx.machine.capability import describe_machine
 from dendrofx.machine.files import write_whole
+from dendrofx.machine.progress import progress, within
 
 SECONDS, QUICK_SECONDS = 4.0, 0.5
 TUNE, QUICK_TUNE = 60.0, 5.0
@@ -34,21 +37,36 @@ AnyRecord = Record | kernels.KernelRecord | families.FamilyRecord
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the tables of every case, and write what is to be written."""
-    plots = writable_dir(args.plots or Path("sweep")) if args.sweep else None
-    writable_file(args.json)
-    writable_file(args.save_plan)
+    """Compare every case, print what became of it, and write what is to be written."""
+    folder = writable_dir(args.out)
+    if args.plots is not None:
+        writable_dir(args.plots)
+    for file in (args.json, args.save_plan):
+        writable_file(file)
     torch.set_num_threads(args.threads)
     machine = describe_machine()
     records: list[AnyRecord] = []
+    wrote: list[Path] = []
     for name in args.case:
-        if name in CASES:
-            records += run_case(name, args, machine, plots)
-        else:
+        if name not in CASES:
             records += run_planless(name, args, machine)
-    if args.json is not None:
-        write_json(args.json, {"machine": machine, "cases": [r.to_json() for r in records]})
-        print(f"wrote {args.json}")
+            continue
+        found = run_case(name, args, machine)
+        records += found
+        print(f"\n{summary(found, machine)}", flush=True)
+        wrote += write_files(found, args, folder, machine)
+    figures = args.json or folder / "figures.json"
+    write_json(figures, {"machine": machine, "cases": [r.to_json() for r in records]})
+    print(f"\n{wrote_line([*wrote, figures])}\nMore: --verbose (controls, skills, memory, reasons)   --help")
+
+
+def wrote_line(paths: Sequence[Path]) -> str:
+    """Return what was written, by folder, in lines that fit."""
+    folders: dict[Path, list[str]] = {}
+    for path in dict.fromkeys(paths):
+        folders.setdefault(path.parent, []).append(path.name)
+    text = "Wrote " + "; ".join(f"{folder}/: {', '.join(names)}" for folder, names in folders.items())
+    return textwrap.fill(text, 100, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def run_planless(name: str, args: argparse.Namespace, machine: Mapping[str, str]) -> Sequence[AnyRecord]:
@@ -64,34 +82,25 @@ def run_planless(name: str, args: argparse.Namespace, machine: Mapping[str, str]
     return records
 
 
-def run_case(name: str, args: argparse.Namespace, machine: dict[str, str], plots: Path | None) -> list[Record]:
-    """Print every table of one case."""
+def run_case(name: str, args: argparse.Namespace, machine: dict[str, str]) -> list[Record]:
+    """Measure every table of one case; print them where all is asked for."""
     decides = args.budget is not None and args.budget.is_decision
     case = CASES[name](CaseOptions(args.seed, args.quick, args.width, args.depth, args.budget is not None, decides))
-    print(f"\n=== {case.name}: {case.title}", flush=True)
-    print(f"{len(case.test)} test samples, used for nothing else", flush=True)
     if args.peers and case.dead_rows is None:
         raise InputError(f"--peers are for cases that take tokens, such as minilm; {name} takes rows")
     peers, missing = build_peers(case, args.threads) if args.peers else ({}, {})
     plan = None if args.plan is None else dendrofx.Plan.load(args.plan)
     tune = args.tune_seconds if args.tune_seconds is not None else QUICK_TUNE if args.quick else TUNE
     asked = Asked(args.max_deviation, args.seed, args.light, args.gate, plan, tune, args.budget, args.scope, args.full)
+    sizes = args.batch or (case.quick_sizes if args.quick else case.batch_sizes)
     records = []
-    for batch in args.batch or (case.quick_sizes if args.quick else case.batch_sizes):
-        prepared = prepare(case, batch, asked)
-        for row, made in prepared.plans.items():
-            of = f", {row}" if len(prepared.plans) > 1 else ""
-            print(f"\n--- {case.name}, batch {batch}{of}\n\n{made}\n", flush=True)
-        variants = {**build_variants(prepared, args.seed), **peer_variants(peers, case)}
-        for order in case.orders:
-            bench = Bench(prepared, batch, QUICK_SECONDS if args.quick else SECONDS, args.seed, order)
-            record = run_table(bench, variants, missing, args, machine)
-            if record.sweep and plots is not None:
-                write_sweep(record, plots, machine)
-            records.append(record)
-    if args.save_plan is not None:
-        records[-1].prepared.plan.save(args.save_plan)
-        print(f"wrote {args.save_plan}")
+    for number, batch in enumerate(sizes, 1):
+        with within(f"{case.name}, batch {batch} ({number} of {len(sizes)})"):
+            prepared = prepare(case, batch, asked)
+            variants = {**build_variants(prepared, args.seed), **peer_variants(peers, case)}
+            for order in progress(case.orders, "measuring", "order"):
+                bench = Bench(prepared, batch, QUICK_SECONDS if args.quick else SECONDS, args.seed, order)
+                records.append(run_table(bench, variants, missing, args, machine))
     return records
 
 
@@ -102,30 +111,70 @@ def run_table(
     args: argparse.Namespace,
     machine: dict[str, str],
 ) -> Record:
-    """Print one table, and what else was asked for."""
+    """Measure one table, its sweep and its ablation; print them where all is asked for."""
     record = bench.measure(variants, missing)
-    if len(bench.prepared.case.orders) > 1:
-        print(f"samples in {bench.order} order\n")
-    print(f"{table(record)}\n\n{footer(record, machine, args.seed)}\n", flush=True)
     if args.ablation:
         record.ablation.extend(run_ablation(bench, variants))
-        print(f"ablation, batch {bench.batch}\n\n{ablation_table(record.ablation)}\n", flush=True)
-    if args.sweep and bench.prepared.routed.plan.routed:
+    sweeps = args.sweep or not (args.no_sweep or args.quick)
+    if sweeps and bench.prepared.routed.plan.routed and not bench.prepared.refused:
         record.sweep.extend(run_sweep(bench, variants))
-        print(f"sweep of the tolerance, batch {bench.batch}\n\n{sweep_table(record.sweep)}\n")
+    if args.verbose:
+        print(full_text(record, machine, args.seed), flush=True)
+    elif args.ablation:
+        print(f"\nablation, batch {bench.batch}\n\n{ablation_table(record.ablation)}")
     return record
 
 
-def write_sweep(record: Record, folder: Path, machine: dict[str, str]) -> None:
-    """Write CSV and plots of one sweep."""
-    from dendrofx.compare.plots import plot_sweep, png  # matplotlib is slow to import and only needed here
+def full_text(record: Record, machine: Mapping[str, str], seed: int) -> str:
+    """Return the plans, every row and sentence of a table, and what else was measured."""
+    case, plans = record.prepared.case, record.prepared.plans
+    order = f", samples in {record.order} order" if len(case.orders) > 1 else ""
+    parts = [f"--- {case.name}, batch {record.batch}{order}"]
+    parts += [f"{row}\n\n{made}" if len(plans) > 1 else str(made) for row, made in plans.items()]
+    parts += [table(record), footer(record, machine, seed)]
+    if record.ablation:
+        parts.append(f"ablation\n\n{ablation_table(record.ablation)}")
+    if record.sweep:
+        parts.append(f"sweep of the tolerance\n\n{sweep_table(record.sweep)}")
+    return "\n" + "\n\n".join(parts)
 
-    order = "" if len(record.prepared.case.orders) == 1 else f"-{record.order}"
-    stem = f"{record.prepared.case.name}-b{record.batch}-t{record.threads}{order}"
-    write_whole(folder / f"{stem}.csv", _csv(record.sweep))
-    for kind, figure in plot_sweep(record, machine["cpu"]).items():
-        write_whole(folder / f"{stem}-{kind}.png", png(figure))
-    print(f"wrote {folder / stem}.csv, -activity.png and -compute.png\n")
+
+def write_files(
+    records: Sequence[Record], args: argparse.Namespace, folder: Path, machine: dict[str, str]
+) -> list[Path]:
+    """Write one case's plans, and its sweeps with their pictures; return the files."""
+    name, wrote = records[-1].prepared.case.name, []
+    for record in {r.batch: r for r in records}.values():
+        plan = folder / f"{name}-plan-b{record.batch}.json"
+        record.prepared.plan.save(plan)
+        wrote.append(plan)
+    if args.save_plan is not None:
+        records[-1].prepared.plan.save(args.save_plan)
+        wrote.append(args.save_plan)
+    swept = [r for r in records if r.sweep]
+    if swept:
+        wrote += write_pictures(swept, writable_dir(args.plots or folder), machine)
+    return wrote
+
+
+def write_pictures(records: Sequence[Record], folder: Path, machine: dict[str, str]) -> list[Path]:
+    """Write what the sweeps of one case show: CSV, activity and compute of each, and the trade-off of all of them."""
+    from dendrofx.compare import plots  # matplotlib is slow to import and only needed here
+    from dendrofx.compare.tradeoff import plot_tradeoff
+
+    case, wrote = records[0].prepared.case, {}
+    for record in records:
+        order = "" if len(case.orders) == 1 else f"-{record.order}"
+        stem = f"{case.name}-b{record.batch}-t{record.threads}{order}"
+        wrote[folder / f"{stem}.csv"] = _csv(record.sweep).encode()
+        for kind, figure in plots.plot_sweep(record, machine["cpu"]).items():
+            wrote[folder / f"{stem}-{kind}.png"] = plots.png(figure)
+    wrote[folder / f"{case.name}-tradeoff.png"] = plots.png(plot_tradeoff(records, machine["cpu"]))
+    for path, data in wrote.items():
+        write_whole(path, data)
+    return [path for path in wrote if path.suffix == ".png" and "tradeoff" in path.name] + [
+        folder / f"{case.name}-*.csv"
+    ]
 
 
 def _csv(points: Sequence[Any]) -> str:

@@ -6,7 +6,6 @@ fixed list of thresholds would put nearly all points at one end.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,9 +15,8 @@ from dendrofx.compare.bench import Bench
 from dendrofx.compare.records import pace_of
 from dendrofx.compare.text import percent, text_table
 from dendrofx.compare.variants import Variant
-from dendrofx.rewriting.counted import graph_names
 from dendrofx.runtime.scores import UNJUDGED
-from dendrofx.search.calibrate import apply_multiplier, multiplier_grid
+from dendrofx.search.calibrate import multiplier_grid
 from dendrofx.values.measure import counted
 
 INNER_POINTS = 9
@@ -41,13 +39,10 @@ def run_sweep(bench: Bench, variants: Mapping[str, Variant]) -> list[dict[str, A
         random gate at the same activity, measured on the same rows.
     """
     routed, source = bench.prepared.routed, controls.recipe(bench.prepared.routed)
-    names = graph_names(routed)
-    weights = {names[s.name]: source.weights[s.name] for s in source.sites}
     tolerances = sweep_tolerances(routed)
     modules, randoms = {}, {}
     for tolerance in tolerances:
-        point = copy.deepcopy(routed)
-        apply_multiplier(point, weights, tolerance)
+        point = source.build({site: tolerance * weight for site, weight in source.weights.items()})
         modules[tolerance] = dendrofx.script(point, freeze=True)
         counts = counted(point, bench.batches)
         randoms[tolerance] = controls.at_random(routed, counts, bench.seed)

@@ -43,6 +43,8 @@ def recipe(module: RoutedModule) -> Recipe:
 
 def always_full(module: RoutedModule) -> RoutedModule:
     """Return it with its own gates at tolerance 0."""
+    if cascade_parts(module) is None:
+        return recipe(module).build()  # with the full branches that a site of `NoGate` goes without
     same = copy.deepcopy(module)
     set_tolerances(same, dict.fromkeys(tolerances(same), 0.0))
     return same

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 
 from tabulate import tabulate
 
@@ -21,6 +22,16 @@ def number(value: float | None, form: str = ".3g") -> str:
 def percent(share: float | None, form: str = ".1f") -> str:
     """Return a share of 1 in percent, `-` where there is none."""
     return "-" if share is None else format(100 * share, form)
+
+
+def short(form: object) -> str:
+    """Return a form without what is its default, the first of its arguments without its name: `Pruned(0.997, precision=Int8())`."""
+    if not is_dataclass(form):
+        return str(form)
+    given = [(f, getattr(form, f.name)) for f in fields(form) if f.init]
+    shown = [(i, f.name, v) for i, (f, v) in enumerate(given) if f.default is MISSING or v != f.default]
+    words = [short(v) if i == 0 else f"{name}={short(v)}" for i, name, v in shown]
+    return f"{type(form).__name__}({', '.join(words)})"
 
 
 def machine_line(threads: int, machine: Mapping[str, str]) -> str:

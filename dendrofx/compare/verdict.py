@@ -1,24 +1,14 @@
-"""Whether routing earns its place, in plain sentences.
-
-Routing must beat what a user could have had without it: the cheapest light branches that keep the same budget on every row
-(`static-light`). And its gate must beat a random one at the same activity.
-"""
+"""Whether routing earns its place, in plain sentences: all of them, for `--verbose`; see `judgement.py` for what is so."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 from dendrofx import Plan
 from dendrofx.compare import controls
+from dendrofx.compare.judgement import Rival, fails, fastest_peer, gain, gate_wins, peer_limit, rival_of
 from dendrofx.compare.prepare import STATIC
 from dendrofx.compare.records import Record, Row
 from dendrofx.compare.variants import Peer
 
-# Differences within the machine's own noise are ties.
-TIE = 0.03
-# The largest deviation of any test sample at which a peer is a rival of a row of ours; what the row itself has, where that is more.
-PEER_LIMITS = {"lossless": 1e-5, "routed-1%": 1e-2, "routed-7.5%": 0.14}
 _ORIGINAL = "refused every site and returned the original"
 
 
@@ -76,8 +66,10 @@ def _pace(record: Record) -> str:
     shown = f"{prepared.main} (decide=False)" if prepared.refused and prepared.routed.plan.rewrites else prepared.main
     if record.unreliable:
         return f"no speedup is claimed for {shown}, for its times are UNRELIABLE: it {_kept(record, routed)}"
-    gain = _gain(record)
-    pace = f"{gain:.2f} x the scripted baseline" if gain >= 1 else f"SLOWER than the scripted baseline ({gain:.2f} x)"
+    times = gain(record)
+    pace = (
+        f"{times:.2f} x the scripted baseline" if times >= 1 else f"SLOWER than the scripted baseline ({times:.2f} x)"
+    )
     return f"{shown} is {pace} and {_kept(record, routed)}"
 
 
@@ -103,17 +95,15 @@ def _kept(record: Record, routed: Row) -> str:
 def _against_peers(record: Record) -> list[str]:
     """Set each of our rows against the fastest peer that deviates no more than the row's limit, on its worst sample."""
     peers = [r for r in record.rows if isinstance(r.variant.module, Peer) and r.ms is not None]
-    return [_against_fastest(record, name, peers) for name in record.prepared.modules] if peers else []
+    return [_against_fastest(record, name) for name in record.prepared.modules] if peers else []
 
 
-def _against_fastest(record: Record, name: str, peers: Sequence[Row]) -> str:
+def _against_fastest(record: Record, name: str) -> str:
     mine = record.row(name)
     assert mine is not None
-    limit = max(PEER_LIMITS.get(name, 0.0), mine.quality.max)
-    fair = [p for p in peers if p.quality.max <= limit]
-    if not fair:
+    limit = peer_limit(name, mine)
+    if (best := fastest_peer(record, name)) is None:
         return f"{name}: no peer keeps a deviation of {limit:.2g} on every test sample"
-    best = min(fair, key=lambda p: p.ms or math.inf)
     return (
         f"{name} is {record.ratio(best.variant.name, name):.2f} x as fast as {best.variant.name}, the fastest peer that"
         f" deviates at most {limit:.2g} on every test sample"
@@ -126,33 +116,23 @@ def _missing(record: Record) -> list[str]:
 
 def _against_static(record: Record) -> str:
     """Say whether routing earns its place: within its budget, faster than the original, and than one light form on every row."""
-    static, limit = record.row(STATIC), record.prepared.limit
+    static = record.row(STATIC)
     plan = record.prepared.static_plans.get(STATIC)
     if static is None or static.ms is None or plan is None:
         reasons = "" if plan is None else f" ({plan.refusal or '; '.join(dict.fromkeys(s.reason for s in plan.sites))})"
-        place = "has no static rival, and does not earn its place either" if _fails(record) else "earns its place"
+        place = "has no static rival, and does not earn its place either" if fails(record) else "earns its place"
         return f"routing {place}: no light form keeps the budget on every row{reasons}"
-    if why := _fails(record):
+    if why := fails(record):
         return f"routing does NOT earn its place here: {why}"
     forms = (
         plan.cascade.light if plan.cascade is not None else ", ".join(dict.fromkeys(f"{s.light}" for s in plan.routed))
     )
-    if static.loss > limit:
+    if (rival := rival_of(record)) == "misses":
         return f"routing earns its place: static-light ({forms}) misses the budget on the test rows, routed keeps it"
-    return _rivalry(record, static, forms)
+    return _rivalry(record, static, forms, rival)
 
 
-def _fails(record: Record) -> str:
-    """Say why routing could not earn its place whatever its rivals do; nothing where it could."""
-    plan = record.prepared.plan
-    if plan.budget and plan.certificate is None:
-        return "its budget is not certified"
-    if not record.routed.loss <= record.prepared.limit:
-        return "it misses its budget on the test rows"
-    return "" if _gain(record) > 1 + TIE else "it is not faster than the scripted baseline"
-
-
-def _rivalry(record: Record, static: Row, forms: str) -> str:
+def _rivalry(record: Record, static: Row, forms: str, rival: Rival) -> str:
     """Compare routing with one light form on every row, both within the budget."""
     routed = record.routed
     ratio = record.ratio(STATIC, record.prepared.main) or 1.0
@@ -160,9 +140,9 @@ def _rivalry(record: Record, static: Row, forms: str) -> str:
     if routed.quality.loss is not None:
         losses = f"{_percent(routed.quality.loss)} routed, {_percent(static.quality.loss)} static-light"
         tails = f"{record.prepared.budget_name} {losses}"
-    if ratio > 1 + TIE:
+    if rival == "slower":
         return f"routing earns its place: {ratio:.2f} x as fast as static-light ({forms}) in the same budget; {tails}"
-    if ratio > 1 - TIE:
+    if rival == "tie":
         return f"routing ties with static-light ({forms}) in the same budget, {ratio:.2f} x; {tails}"
     return (
         f"routing does NOT earn its place here: static-light ({forms}), one light form on every row in the same budget, is"
@@ -178,14 +158,9 @@ def _against_random(record: Record) -> str:
     what = record.prepared.budget_name
     means = [f"{row.loss:.2e} {row.variant.name}" for row in (routed, random, light)]
     against = f"mean {what} {', '.join(means)}"
-    if routed.loss < random.loss * (1 - TIE):
+    if gate_wins(routed, random):
         return f"the gate beats a random choice of as many rows: {against}"
     return f"the gate does NOT beat a random choice of as many rows: {against}"
-
-
-def _gain(record: Record) -> float:
-    """Return the main row's speedup over the scripted baseline."""
-    return record.speedup(record.routed, "scripted") or 1.0
 
 
 def _percent(share: float | None) -> str:

@@ -1,6 +1,6 @@
 """Gates: how a row's need for the full branch is estimated. One file per gate, the controls together."""
 
-from dendrofx.gates.controls import AlwaysFull, AlwaysLight, OracleGate, RandomGate
+from dendrofx.gates.controls import AlwaysFull, AlwaysLight, NoGate, OracleGate, RandomGate
 from dendrofx.gates.energy import EnergyGate
 from dendrofx.gates.form import GateForm, SiteRows
 from dendrofx.gates.learned import LearnedGate
@@ -20,6 +20,7 @@ __all__ = [
     "UserGate",
     "AlwaysFull",
     "AlwaysLight",
+    "NoGate",
     "RandomGate",
     "OracleGate",
 ]

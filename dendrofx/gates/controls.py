@@ -35,6 +35,21 @@ class AlwaysLight(GateForm):
 
 
 @dataclass(frozen=True)
+class NoGate(AlwaysLight):
+    """Every row takes the light branch, and neither gate nor full branch is kept: not in the graph, in memory, or in a file.
+
+    What `gate="optional"` lets the search choose. Rows that are not finite raise, since nothing is left to run them on.
+
+    Example:
+        >>> fast = dendrofx.transform(model, calibration=batches, gate=dendrofx.NoGate())
+    """
+
+    def fit_model(self, rows: ModelRows) -> nn.Module:
+        """Refuse: a cascade without its full model is the light model."""
+        raise InputError("NoGate() is for blocks (scope='block'): a cascade keeps its full model")
+
+
+@dataclass(frozen=True)
 class RandomGate(GateForm):
     """A share `rate` of the rows takes the full branch, chosen by a seeded hash of the row's own bits.
 

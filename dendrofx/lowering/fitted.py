@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dendrofx.errors import InputError
 from dendrofx.runtime.cascade import FullOnDoubtful
-from dendrofx.runtime.leaves import FullOnHardRows
+from dendrofx.runtime.leaves import FullOnHardRows, LightOnly
 
 MARK = "fitted_to_these_weights"
 TOLERANCE = ".tolerance"  # may be set
@@ -26,7 +26,9 @@ LOADED = "load the weights into the original model and transform that; tolerance
 
 def is_fitted(module: nn.Module) -> bool:
     """Return whether a module holds what was fitted to its weights: routed sites, or laid-out weights."""
-    return any(isinstance(m, FullOnHardRows | FullOnDoubtful) or hasattr(m, "packed") for m in module.modules())
+    return any(
+        isinstance(m, FullOnHardRows | LightOnly | FullOnDoubtful) or hasattr(m, "packed") for m in module.modules()
+    )
 
 
 def mark(module: nn.Module) -> Tensor:

@@ -29,7 +29,7 @@ class SitePlan:
         skill: router skill on calibration rows used for nothing else, None without data.
         rows: rows of the call that the next figures are for, at the largest batch size; None where nothing was timed.
         block_ms: the original block, alone.
-        predicted_ms: the routed site, from its parts.
+        predicted_ms: the routed site, from its parts; of a refused one its cheapest candidate.
         measured_ms: the routed site, alone.
         break_even: the activity from which routing it no longer pays.
     """

@@ -11,10 +11,10 @@ from torch import fx, nn
 from dendrofx.graph.block import row_cost
 from dendrofx.runtime.attention import plan_attention
 from dendrofx.runtime.cascade import FullOnDoubtful, count_cascade, doubt_not_finite
-from dendrofx.runtime.leaves import FullOnHardRows, LightBeforeGate, LightWithEvidence, LightWithScales
+from dendrofx.runtime.leaves import FullOnHardRows, LightBeforeGate, LightOnly, LightWithEvidence, LightWithScales
 from dendrofx.runtime.live import live_rows
 from dendrofx.runtime.live_counts import count_live_linears, count_live_macs
-from dendrofx.runtime.routing import count_rows, no_counts, split_rows
+from dendrofx.runtime.routing import count_light, count_rows, no_counts, split_rows
 from dendrofx.values.counts import DEAD_ROWS
 from dendrofx.values.meta import MACS
 
@@ -27,9 +27,16 @@ def routed_nodes(gm: fx.GraphModule) -> Iterator[tuple[str, fx.Node]]:
             yield str(rows.args[2]), node
 
 
+def ungated_nodes(gm: fx.GraphModule) -> Iterator[tuple[str, fx.Node]]:
+    """Return `(site name, its light node)` of every site without gate and full branch, in graph order."""
+    for node in gm.graph.nodes:
+        if node.op == "call_module" and isinstance(leaf := gm.get_submodule(str(node.target)), LightOnly):
+            yield leaf.site, node
+
+
 def graph_names(gm: fx.GraphModule) -> dict[str, str]:
     """Return each routed site's name inside the module: `fc1..fc2` -> `fc1_fc2`, of `routed.fc1_fc2.gate`."""
-    return {site: str(node.target).split(".")[-2] for site, node in routed_nodes(gm)}
+    return {site: str(node.target).split(".")[-2] for site, node in (*routed_nodes(gm), *ungated_nodes(gm))}
 
 
 def site_modules(gm: fx.GraphModule, full_node: fx.Node) -> dict[str, nn.Module]:
@@ -56,6 +63,10 @@ def counted_graph(gm: fx.GraphModule) -> fx.Graph:
         margin = float(getattr(parts["gate"], "margin", 0.0))
         args = (split, score, tolerance, margin, reads_light, costs, original)
         counts[site] = graph.call_function(count_rows, fx.node.map_arg(args, lambda n: copied[n]))
+    for site, light in ungated_nodes(gm):
+        leaf = cast(LightOnly, gm.get_submodule(str(light.target)))
+        rows, cost = copied[cast(fx.Node, light.args[0])], list(row_cost(leaf.light))
+        counts[site] = graph.call_function(count_light, (rows, cost, leaf.original_macs))
     counts.update(_live_counts(gm, graph, copied))
     cascade = _cascade_counts(gm, graph, copied)
     graph.output((result, cascade if cascade is not None else counts if counts else graph.call_function(no_counts)))

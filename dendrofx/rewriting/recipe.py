@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx, nn
 
+from dendrofx.gates.controls import NoGate
 from dendrofx.graph.sites import Site
 from dendrofx.rewriting.cascade import build
 from dendrofx.rewriting.module import RoutedModule
-from dendrofx.rewriting.rewrite import Branches, rewrite
+from dendrofx.rewriting.rewrite import Branches, rewrite, without_gates
 from dendrofx.rewriting.tolerances import set_tolerances
 from dendrofx.values.counts import CASCADE
 
@@ -34,10 +35,12 @@ class Recipe:
     weights: Mapping[str, float]
 
     def build(self, tolerances: Mapping[str, float] | None = None) -> RoutedModule:
-        """Return the module, with tolerances by site; all of them are 0 by default."""
+        """Return the module, with tolerances by site; all of them are 0 by default. Above 0, a site of `NoGate` is light alone."""
         module = rewrite(self.captured, self.sites, self.branches)
-        set_tolerances(module, tolerances or {})
-        return module
+        values = tolerances or {}
+        set_tolerances(module, values)
+        light = [n for n, b in self.branches.items() if isinstance(b.gate_form, NoGate) and values.get(n, 0.0) > 0]
+        return without_gates(module, light) if light else module
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import fx, nn
 from dendrofx.gates.form import GateForm
 from dendrofx.graph.sites import Site
 from dendrofx.light.form import LightForm
-from dendrofx.passes import AddGate, AddLight, MarkSites, OutlineBlock, RouteRows, UseExact, run_passes
+from dendrofx.passes import AddGate, AddLight, DropGate, MarkSites, OutlineBlock, RouteRows, UseExact, run_passes
 from dendrofx.rewriting.module import RoutedModule
 
 
@@ -52,6 +52,12 @@ def rewrite(captured: fx.GraphModule, sites: Sequence[Site], branches: Mapping[s
     gm.eval()
     gm.requires_grad_(False)
     return gm
+
+
+def without_gates(module: RoutedModule, sites: Sequence[str]) -> RoutedModule:
+    """Leave out gate and full branch of routed sites, in place; return the module."""
+    run_passes(module, [DropGate(tuple(sites))])
+    return module
 
 
 def use_exact(captured: fx.GraphModule, sites: Sequence[Site], forms: Mapping[str, nn.Module]) -> fx.GraphModule:

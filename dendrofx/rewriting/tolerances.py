@@ -80,6 +80,7 @@ def _tolerances(module: nn.Module) -> list[tuple[str, str, torch.Tensor]]:
     for name, buffer in module.named_buffers():
         parts = name.split(".")
         if parts[0] == "routed" and parts[2:] == ["tolerance"]:
-            full = getattr(getattr(module.routed, parts[1]), "full", None)  # which keeps the name, scripted too
-            found.append((parts[1], str(getattr(full, "site", "") or parts[1]), buffer))
+            site = getattr(module.routed, parts[1])
+            leaf = getattr(site, "full", None) or getattr(site, "light", None)  # which keeps the name, scripted too
+            found.append((parts[1], str(getattr(leaf, "site", "") or parts[1]), buffer))
     return found

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from dendrofx.runtime.routing import Split, as_rows, check_dtype, restore_rows, split_rows
+from dendrofx.runtime.routing import Split, as_rows, check_dtype, require_finite, restore_rows, split_rows
 from dendrofx.runtime.scores import LightRows
 
 
@@ -108,6 +108,35 @@ class FullOnHardRows(nn.Module):
         out = x.new_empty([split.rows, hard.size(1)])
         out.index_copy_(0, split.easy, light.out)
         return out.index_copy_(0, split.hard, hard)
+
+
+class LightOnly(nn.Module):
+    """Runs the light branch on every row of a site that has no gate and no full branch.
+
+    Args:
+        light: the light branch.
+        original_macs: multiply-adds per row of the original block, for `forward_counted`.
+        site: its name in the plan, which a scripted module keeps too.
+    """
+
+    def __init__(self, light: nn.Module, original_macs: int, site: str = "") -> None:
+        super().__init__()
+        self.light = light
+        self.original_macs = original_macs
+        self.site = site
+
+    def forward(self, x: Tensor, tolerance: Tensor) -> Tensor:
+        """Map f32[N, in] to f32[N, out].
+
+        Raises:
+            RuntimeError: a row is not finite, or the tolerance is 0: both ask for the full branch, which is not there.
+        """
+        if not bool(tolerance > 0):
+            raise RuntimeError(
+                f"site '{self.site}' has no full branch, and its tolerance is 0: transform without gate='optional' to keep one"
+            )
+        require_finite(x, self.site)
+        return self.light(x)  # type: ignore[no-any-return]
 
 
 class NewRows(nn.Module):

@@ -123,6 +123,19 @@ def check_dtype(rows: Tensor, x: Tensor) -> None:
         )
 
 
+def require_finite(rows: Tensor, site: str) -> None:
+    """Raise where a row is not finite and there is no full branch to run it on."""
+    if bool(torch.isfinite(rows.sum())):  # one pass; where it overflows, or not, a second one tells
+        return
+    finite = torch.isfinite(rows).all(1)
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0].item())
+        raise RuntimeError(
+            f"row {row} is not finite, and site '{site}' has no full branch to run it on: transform without gate='optional' to"
+            " keep one"
+        )
+
+
 def executed(rows: int, macs: int, padded_macs: int) -> int:
     """Return the multiply-adds that a branch runs for `rows` rows, padding rows included."""
     return rows * macs + (padded_rows(rows) - rows) * padded_macs
@@ -168,6 +181,30 @@ def count_rows(
         "gate_work": executed(split.rows, gate[1], gate[3]),
         "light_work": executed(light_rows, light[1], light[3]),
         "full_work": executed(split.hard_rows, full[1], full[3]),
+    }
+
+
+def count_light(rows: Tensor, cost: List[int], original_macs: int) -> Dict[str, int]:
+    """Count what one call of a site without gate and full branch did; see `count_rows`.
+
+    Args:
+        rows: f32[N, in] of this call.
+        cost: a `RowCost` of the light branch.
+        original_macs: multiply-adds per row of the original block.
+    """
+    n = rows.size(0)
+    return {
+        "rows": n,
+        "hard_rows": 0,
+        "near_rows": 0,
+        "light_rows": n,
+        "gate_macs": 0,
+        "light_macs": executed(n, cost[0], cost[2]),
+        "full_macs": 0,
+        "original_macs": n * original_macs,
+        "gate_work": 0,
+        "light_work": executed(n, cost[1], cost[3]),
+        "full_work": 0,
     }
 
 

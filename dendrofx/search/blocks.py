@@ -90,8 +90,10 @@ class BlockSpace:
         for site in [s for s in self.sites if s.name in self.explored.found]:
             known = self.tuning.known(site.name)
             best = cheapest([self.price(site, c, self.activity(site, c, share)) for c in known]) if known else None
+            if best is not None:
+                prices[site.name] = best
             if best is not None and (best.pays or not self.request.decide):
-                chosen[site.name], prices[site.name] = best.candidate, best
+                chosen[site.name] = best.candidate
                 continue
             refused[site.name] = Refusal(site.name, self._too_dear(best), site.nodes[-1])
         return Choice(chosen, prices, refused, self.request.exact)

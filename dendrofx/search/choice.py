@@ -16,7 +16,7 @@ class Choice:
 
     Attributes:
         chosen: the candidates of the sites that are routed.
-        prices: what they cost.
+        prices: what they cost; of a refused site what its cheapest candidate would.
         refused: why sites are not routed.
         exact: whether sites that are not routed may run in an exact form.
     """

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dendrofx.errors import InputError
 from dendrofx.gates import GateForm, SiteRows
+from dendrofx.gates.controls import NoGate
 from dendrofx.gates.form import LightRuns
 from dendrofx.gates.user import UserGateError
 from dendrofx.graph.block import BlockData, converted_values, row_cost, row_macs
@@ -121,6 +122,7 @@ def candidates(
     full: LightForm | None,
     seed: int,
     many: bool = False,
+    optional: bool = False,
 ) -> tuple[list[Candidate], list[str]]:
     """Fit every light form with every gate.
 
@@ -131,6 +133,7 @@ def candidates(
         full: the form of the full branch, None for the block itself.
         seed: of tie-breaking.
         many: the model has many sites; see `default_lights`.
+        optional: each form is also tried without a gate.
 
     Returns:
         The candidates, and a reason for each form that is none: it does not fit, or has more weighted multiply-adds than the block.
@@ -144,6 +147,7 @@ def candidates(
     full_module = None if full is None else _full(data.fit, full)
     tried = default_lights(data.fit, many) if lights is None else lights
     gates = [gate] if gate is not None else default_gates(data.fit, many)
+    gates += [NoGate()] if optional else []
     if lights is None and not tried:
         reasons.append(
             "models of many sites are tried in low precision alone, and this CPU has none: name a form with light="

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 WEIGHT_ROWS = 32
+NO_GATE = "NoGate()"
 BLOCK = "block"  # the name of the original block among the full branches
 
 
@@ -91,7 +92,10 @@ class SiteTimes:
             full: `"block"` or the full form, as text.
             activity: share of hard rows.
         """
-        none = self.gate[light, gate] + self.light[light, reports] + self.split
+        none = self.light[light, reports]
+        if gate == NO_GATE:  # nor a full branch
+            return none
+        none += self.gate[light, gate] + self.split
         some = 1 - math.pow(1 - activity, self.rows)
         if some == 0:
             return none

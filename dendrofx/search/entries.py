@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from dendrofx.graph.block import row_cost
 from dendrofx.graph.sites import Refusal, Site
@@ -10,7 +11,7 @@ from dendrofx.light import Prepacked
 from dendrofx.plan.entries import SitePlan
 from dendrofx.rewriting.tolerances import tolerances
 from dendrofx.search.blocks import BlockSpace
-from dendrofx.search.estimates import ExactForm
+from dendrofx.search.estimates import CostEstimate, ExactForm
 from dendrofx.search.settle import Calibrated
 from dendrofx.values.counts import Counts, site_activity, site_compute
 
@@ -37,7 +38,7 @@ def site_entries(
             entries.append(_exact(site, space, exact[site.name], refusal))
         else:
             assert refusal is not None
-            entries.append(SitePlan(site.name, "refused", _located(refusal), site.shape))
+            entries.append(_refused(site, refusal, made.choice.prices.get(site.name)))
     names = {s.name for s in space.sites}
     return entries + [
         SitePlan(r.site, "refused", _located(r)) for r in made.choice.refused.values() if r.site not in names
@@ -93,6 +94,15 @@ def _exact(site: Site, space: BlockSpace, exact: ExactForm, refusal: Refusal | N
         block_ms=last.block,
         predicted_ms=packed,
     )
+
+
+def _refused(site: Site, refusal: Refusal, price: CostEstimate | None) -> SitePlan:
+    """Return the entry of a site that stays as it is, with what the cheapest candidate would have taken, where it was timed."""
+    entry = SitePlan(site.name, "refused", _located(refusal), site.shape)
+    if price is None or price.ms is None:
+        return entry
+    timed = replace(entry, rows=price.rows, block_ms=price.block_ms)
+    return replace(timed, predicted_ms=price.ms, break_even=price.break_even)
 
 
 def _located(refusal: Refusal) -> str:

@@ -114,7 +114,9 @@ def _explore(
         rows = SiteData(*parts)
     assert rows.choose.rows is not None
     try:
-        found, reasons = candidates(rows, request.lights, request.gate, request.full, request.seed, many)
+        found, reasons = candidates(
+            rows, request.lights, request.gate, request.full, request.seed, many, request.optional_gate
+        )
     except FullFormError as error:
         raise InputError(f"site '{site.name}' ({site.shape}): {error}. Leave the site out with sites=") from error
     return SiteExplored(tuple(found), reasons[0] if reasons else "no light form fits", rows.choose.rows, per_sample)

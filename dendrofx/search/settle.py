@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from dendrofx.gates.controls import NoGate
 from dendrofx.graph.sites import Site
 from dendrofx.guarantee.losses import counted_losses, reference_picks
 from dendrofx.machine.progress import progress
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.recipe import Recipe
+from dendrofx.rewriting.tolerances import tolerances
 from dendrofx.search.blocks import BUDGET_SHARES, BlockSpace
 from dendrofx.search.calibrate import STEPS, Outcome, Step, apply_multiplier, multiplier_grid, start_of, walk
 from dendrofx.search.choice import Choice
@@ -127,11 +129,18 @@ def settled(space: BlockSpace, choice: Choice, reached: float) -> Calibrated:
     while True:
         made = calibrated(space, choice, reached)
         if not (space.request.decide and space.subject.data is not None and choice.chosen):
-            return made
+            return without_nets(made)
         choice, losers = reviewed(space, made)
         if not losers:
-            return replace(made, choice=choice)
+            return without_nets(replace(made, choice=choice))
         choice = choice.without(losers)
+
+
+def without_nets(made: Calibrated) -> Calibrated:
+    """Return it with the module as it will run: where there is no gate, without the full branch that calibration needed."""
+    if not any(isinstance(b.gate_form, NoGate) for b in made.recipe.branches.values()):
+        return made
+    return replace(made, module=made.recipe.build({n: float(t) for n, t in tolerances(made.module).items()}))
 
 
 def reviewed(space: BlockSpace, made: Calibrated) -> tuple[Choice, dict[Site, str]]:

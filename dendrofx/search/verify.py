@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from dendrofx.gates.controls import NoGate
 from dendrofx.graph.capture import capture
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.machine.pace import HELPS, cpu_times, disturbed, pace
@@ -14,7 +15,7 @@ from dendrofx.machine.race import Race
 from dendrofx.plan.times import ModelTimes
 from dendrofx.rewriting.counted import graph_names
 from dendrofx.rewriting.module import RoutedModule
-from dendrofx.rewriting.rewrite import Branches, rewrite
+from dendrofx.rewriting.rewrite import Branches, rewrite, without_gates
 from dendrofx.rewriting.tolerances import set_tolerances
 from dendrofx.search.profiler import AGAIN, BASELINE, ROUTED
 from dendrofx.values.inputs import Inputs
@@ -64,7 +65,8 @@ def site_alone(block: nn.Sequential, branches: Branches, tolerance: float) -> Ro
     site = find_sites(captured).expect(1)[0]
     module = rewrite(captured, [site], {site.name: branches})
     set_tolerances(module, dict.fromkeys(graph_names(module).values(), tolerance))
-    return module
+    light = isinstance(branches.gate_form, NoGate) and tolerance > 0
+    return without_gates(module, [site.name]) if light else module
 
 
 def timing_batches(given: Sequence[Inputs], size: int) -> list[Inputs]:

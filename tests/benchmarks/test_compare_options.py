@@ -20,12 +20,18 @@ from dendrofx.search.search_space import default_precisions
 from tests.made_records import record
 
 TINY = ["--case", "wide", "--width", "32", "--depth", "1", "--quick", "--batch", "64", "--threads", "1"]
+FAR = {"mean": 0.01, "p99": 0.02, "max": 0.03}
+SWEPT = {
+    "tolerance": 0.0, "activity": 1.0, "effective_compute": 1.1, "latency_ms": {"p50": 1.0, "p95": 2.0}, "deviation": FAR,
+    "speedup_vs_scripted": 0.9, "agreement": 1.0, "random_deviation": FAR,
+}  # fmt: skip
 ONE_CASE = "--plan is for one case at one batch size: name them with --case and --batch\n"
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The command sets the number of threads before it looks for what it needs."""
+def _apart(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The command writes into a folder, and sets the number of threads before it looks for what it needs."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
     yield
     torch.set_num_threads(1)
 
@@ -59,7 +65,7 @@ BAD = [
     (["--max-deviation", "1%"], "argument --max-deviation: must be a number above 0 such as 0.01, got '1%'\n"),
     (["--tune-seconds", "-1"], "argument --tune-seconds: must be a number of at least 0, got '-1'\n"),
     (["--tune-seconds", "soon"], "argument --tune-seconds: must be a number "),
-    (["--plots", "out"], "--plots draws the sweep: add --sweep\n"),
+    (["--sweep", "--no-sweep"], "--sweep and --no-sweep: leave one out\n"),
     (["--light", "Int8("], "argument --light: 'Int8(' is no form: write it as LowRank(rank=32) or Int8()"),
     (["--light", "Quantum()"], "argument --light: unknown form 'Quantum': this version has AlwaysFull, "),
     (["--light", "EnergyGate()"], "argument --light: EnergyGate() is no light form"),
@@ -132,16 +138,15 @@ def test_what_is_asked_of_transform(
 # -------------------------------------------------------------------------------------------------------------- files
 
 
-@pytest.mark.parametrize("option", ["--json", "--plots", "--save-plan"])
+@pytest.mark.parametrize("option", ["--json", "--plots", "--save-plan", "--out"])
 def test_an_unwritable_directory_is_refused_before_anything_runs(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     below = tmp_path / "file" / "below"
-    target = below if option == "--plots" else below / "out.json"
-    sweep = ["--sweep"] if option == "--plots" else []
+    target = below if option in ("--plots", "--out") else below / "out.json"
     wanted = f"cannot write to {below}: Not a directory. Choose another folder\n"
-    assert failing(capsys, *TINY, *sweep, option, str(target)) == wanted
+    assert failing(capsys, *TINY, option, str(target)) == wanted
 
 
 @pytest.mark.parametrize("option", ["--json", "--save-plan"])
@@ -171,10 +176,9 @@ def test_no_half_written_files(
     monkeypatch.setattr(study, "run_case", lambda *args: [])
     assert "No space left on device" in failing(capsys, *TINY, "--json", str(tmp_path / "out.json"))
     made: Any = record()
-    made.prepared.case.orders = ("random",)
-    made.sweep.append({"tolerance": 0.0, "latency_ms": {"p50": 1.0}})
+    made.sweep.append(SWEPT)
     with pytest.raises(OSError, match="No space left on device"):
-        study.write_sweep(made, tmp_path, {"cpu": "a CPU"})
+        study.write_pictures([made], tmp_path, {"cpu": "a CPU"})
     assert {p.name: p.read_text(encoding="utf-8") for p in tmp_path.iterdir()} == {"out.json": "old"}
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from dendrofx import Budget, LearnedGate, Plan, SitePlan
+from dendrofx.compare.judgement import judge
+from dendrofx.compare.summary import summary
 from dendrofx.compare.tables import table
 from dendrofx.compare.verdict import verdict
-from tests.made_records import BUDGET, CERTIFICATE, CONTROLS, REFUSED, ROUTED, record, renamed, row
+from tests.made_records import BUDGET, CERTIFICATE, CONTROLS, MACHINE, REFUSED, ROUTED, record, renamed, row
 from tests.races import RACES
 
 FORMS = "LowRank(rank=8, basis='weight')"
@@ -175,6 +177,14 @@ CLAIMS = [
     (r"UNRELIABLE", "timed", "no"),
     (r"\d x (as fast|the scripted)|SLOWER|^overhead|^routing (earns|ties)|in the same budget", "timed", "yes"),
     (r"are left out", "controls", "no"),
+    # what the summary says beside it
+    (r"^\d.* x, (within budget|certified)", "kept", "yes"),
+    (r" x, but it misses|x, but its budget is not", "kept", "no"),
+    (r" x, but it is not faster", "faster", "no"),
+    (r"^(No light form keeps|One light form on every row (misses|.*slower))", "earns", "yes"),
+    (r"^One light form .* (faster|as fast) in the same", "earns", "no"),
+    (r"^Times are UNRELIABLE", "timed", "no"),
+    (r"^\d.* x, ", "timed", "yes"),
     (r"show decide=False|^the gate|^overhead", "controls", "yes"),
 ]
 PLANS = {
@@ -221,7 +231,10 @@ def test_no_verdict_contradicts_itself(plan: str, race: str | None) -> None:
             refused=not (decided.rewrites or live),
             race=None if race is None else RACES[race],
         )
-        lines = verdict(made)
+        text = summary([made], MACHINE).splitlines()
+        assert len(text) <= 40
+        assert max(map(len, text)) <= 100, max(text, key=len)
+        lines = [*verdict(made), *([] if made.prepared.refused else judge(made).sentences())]
         claims: dict[str, set[str]] = {}
         for pattern, topic, side in CLAIMS:
             if any(re.search(pattern, text) for text in lines):

@@ -12,11 +12,18 @@ from dendrofx.graph.capture.flat_wrapper import place_of
 from dendrofx.graph.capture.names import free_name
 from dendrofx.graph.capture.tracing import tracing
 from dendrofx.graph.show import first_line
-from dendrofx.runtime.leaves import FullOnHardRows, LightAfterGate, LightBeforeGate, LightWithEvidence, LightWithScales
+from dendrofx.runtime.leaves import (
+    FullOnHardRows,
+    LightAfterGate,
+    LightBeforeGate,
+    LightOnly,
+    LightWithEvidence,
+    LightWithScales,
+)
 from dendrofx.runtime.routing import as_rows, restore_rows, split_rows
 from dendrofx.values.calling import CallForm
 
-_LEAVES = (FullOnHardRows, LightAfterGate, LightBeforeGate, LightWithEvidence, LightWithScales)
+_LEAVES = (FullOnHardRows, LightAfterGate, LightBeforeGate, LightOnly, LightWithEvidence, LightWithScales)
 
 
 class Tracer(fx.Tracer):
