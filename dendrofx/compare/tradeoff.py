@@ -54,12 +54,11 @@ def _panel(axes: Axes, record: Record) -> None:
     points = sorted(record.sweep, key=lambda p: float(p["deviation"]["mean"]))
     far = [_shown(p["deviation"]["mean"]) for p in points]
     speed = [float(p["speedup_vs_scripted"]) for p in points]
-    axes.plot(far, speed, "o-", color=BLUE, ms=5, label="routed, by tolerance")
+    axes.plot(far, speed, "o-", color=BLUE, ms=5, label=f"routed, by tolerance{_answers(points)}")
     random = [_shown(p["random_deviation"]["mean"]) for p in points]
     axes.plot(random, speed, ":", color=GREY, lw=1.4, label="random gate, as many rows")
     ideal = [1 / float(p["effective_compute"]) for p in points]
     axes.plot(far, ideal, "--", color=BLUE, lw=1, alpha=0.6, label="ideal: 1 / effective compute")
-    _agreements(axes, points, far, speed)
     _marks(axes, record)
     limit = record.prepared.plan.max_deviation
     if limit > 0:
@@ -79,13 +78,13 @@ def _panel(axes: Axes, record: Record) -> None:
     axes.legend(fontsize=8, framealpha=0.9, edgecolor="none", loc="best")
 
 
-def _agreements(axes: Axes, points: Sequence[Mapping[str, Any]], far: list[float], speed: list[float]) -> None:
-    """Write the share of same answers at a few points of the sweep, where outputs are decisions."""
-    for index in {0, len(points) // 2, len(points) - 1}:
-        agreement = points[index]["agreement"]
-        if agreement is not None:
-            axes.annotate(f"{100 * agreement:.3g} % same", (far[index], speed[index]), textcoords="offset points",
-                          xytext=(4, -11), fontsize=7, color=BLUE)  # fmt: skip
+def _answers(points: Sequence[Mapping[str, Any]]) -> str:
+    """Return how many answers are the original's over the sweep, where outputs are decisions."""
+    same = [100 * float(p["agreement"]) for p in points if p["agreement"] is not None]
+    if not same:
+        return ""
+    low, high = f"{min(same):.4g}", f"{max(same):.4g}"
+    return f" ({low if low == high else f'{low} to {high}'} % same answers)"
 
 
 def _marks(axes: Axes, record: Record) -> None:

@@ -173,7 +173,7 @@ def test_no_half_written_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out.json").write_text("old", encoding="utf-8")
-    monkeypatch.setattr(study, "run_case", lambda *args: [])
+    monkeypatch.setattr(study, "run_case", lambda *args: [record()])
     assert "No space left on device" in failing(capsys, *TINY, "--json", str(tmp_path / "out.json"))
     made: Any = record()
     made.sweep.append(SWEPT)
