@@ -29,7 +29,7 @@ from dendrofx.graph.sizes import annotate_shapes
 from dendrofx.graph.spelling import CASCADE, OUTPUTS, SITE, Item, Line, Speller, items
 from dendrofx.values.meta import HEADERS, SHAPE
 
-__all__ = ["annotate_shapes", "first_line", "graph_text"]
+__all__ = ["annotate_shapes", "first_line", "graph_lines", "graph_text"]
 
 WIDTH = 120
 LONGEST_NAME = 28  # that calls are aligned behind
@@ -52,7 +52,7 @@ def graph_text(gm: fx.GraphModule) -> str:
     """
     if not isinstance(gm, fx.GraphModule):
         raise InputError(f"a {type(gm).__name__} has no graph to print: pass what dendrofx.transform returned")
-    return "\n".join(_lines(gm, WIDTH))
+    return "\n".join(graph_lines(gm, WIDTH))
 
 
 def first_line(error: BaseException) -> str:
@@ -61,7 +61,8 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _lines(gm: fx.GraphModule, width: int) -> list[str]:
+def graph_lines(gm: fx.GraphModule, width: int) -> list[str]:
+    """Return the lines of `graph_text`, of another width."""
     found = list(items(gm.graph))
     headers: dict[str, str] = gm.meta.get(HEADERS, {})
     names: dict[fx.Node, str] = {i.node: OUTPUTS for i in found if _is_cascade(i)}
@@ -92,7 +93,7 @@ def _inside(gm: fx.GraphModule, item: Item, width: int) -> Iterator[str]:
         inner = module if isinstance(module, fx.GraphModule) else getattr(module, "full", None)
         if isinstance(inner, fx.GraphModule):
             yield f"# {item.site}.{part}"
-            yield from (f"  {line}" for line in _lines(inner, width - 2))
+            yield from (f"  {line}" for line in graph_lines(inner, width - 2))
 
 
 def _section(

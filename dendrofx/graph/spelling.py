@@ -1,10 +1,12 @@
 """A graph's nodes as lines: `name = call(arguments)`, and a routed site as the condition that it is.
 
-score = fc1..fc2.gate(stem)                f32[N]
-if score < tolerance:  # each row
-  fc2 = fc1..fc2.light(stem)
-else:
-  fc2 = fc1..fc2.full(stem)                f32[N, 256]
+    score = fc1..fc2.gate(stem)                f32[N]
+    if score < tolerance:  # each row
+      fc2 = fc1..fc2.light(stem)
+    else:
+      fc2 = fc1..fc2.full(stem)                f32[N, 256]
+
+What a site does row by row is in `runtime/routing.py`.
 """
 
 from __future__ import annotations

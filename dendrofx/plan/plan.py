@@ -213,7 +213,7 @@ class Plan:
         """Return what was measured, shown and changed, a sentence each."""
         parts = [str(part) for part in (self.cascade, self.dead_rows) if part is not None]
         races = [text.race(t) for t in self.models]
-        said = [*parts, self.timing, *races, *self._footer(), self.no_sites, self.capture]
+        said = [*parts, self.capture, self.timing, *races, self.no_sites, *self._footer()]
         return [s for s in said if s]
 
     def _inside(self) -> list[str]:

@@ -1,8 +1,10 @@
 """A plan as text: its sites as a table, what was measured and shown in a few sentences; and as an HTML table, for notebooks.
 
-site      what     light form, gate                  full rows            ms    gain
-fc1..fc2  routed   Int8(), LearnedGate(directions=8)     3.1 %   3.14 -> 1.3  2.42 x
-stem      refused  no light form pays
+    site               light form, gate        full rows           ms    gain
+    fc1..fc2  routed   Int8(), ResidualGate()      3.1 %  3.14 -> 1.3  2.42 x
+    stem      refused  no light form pays
+
+No line is wider than a terminal of 100 columns.
 """
 
 from __future__ import annotations
@@ -59,9 +61,9 @@ def _below(sites: Sequence[SitePlan]) -> list[str]:
     lines = []
     if timed(sites):
         folded = any(" x " in r.sites or "," in r.sites for r in table_rows(sites) if r.status != "refused")
-        lines.append("ms: the site alone at the largest batch size, before -> after")
-        lines[0] += ", several sites together" if folded else ""
-        lines[0] += "; ~ predicted from its parts" if predicted(sites) else ""
+        said = "ms: the site alone at the largest batch size, before -> after"
+        said += ", alike ones together" if folded else ""
+        lines.append(said + ("; ~ predicted" if predicted(sites) else ""))
     elif any(s.compute is not None for s in sites):
         lines.append(
             "compute: multiply-adds of gate, light and full, of the block's, weighted by bits; nothing was timed"

@@ -9,6 +9,8 @@ from dendrofx.machine.capability import capability
 from dendrofx.plan.folding import called, patterns
 from dendrofx.plan.origin import Origin
 from dendrofx.plan.times import ModelTimes
+from dendrofx.rewriting.cascade import cascade_parts
+from tests.made import made
 from tests.recorded import EVERY
 
 WAITED = "scripted waited for a CPU in 87 % of its time"
@@ -95,7 +97,7 @@ def test_sites_that_are_alike_share_a_line_and_their_figures() -> None:
         "              routed   Int8(), ResidualGate()                            1.5 %  8 -> ~2.5  ~3.20 x",
         "pooler.dense  routed   LowRank(rank=2, basis='weight'),                  0.0 %   2 -> 0.5   4.00 x",
         "                       ResidualGate()",
-        "ms: the site alone at the largest batch size, before -> after, several sites together; ~ predicted from its parts",
+        "ms: the site alone at the largest batch size, before -> after, alike ones together; ~ predicted",
     ]
 
 
@@ -135,6 +137,23 @@ def test_a_notebook_shows_a_table_with_everything_escaped() -> None:
 def test_every_line_fits() -> None:
     form = LowRank(16, precision=Int8(7))
     long = [replace(s, name=s.name * 3, light=form, full=Prepacked()) for s in deep("routed", "light costs", block_ms=1e3,
-            gate=LearnedGate(8, reads="light"), measured_ms=1e-3, activity=0.5)]  # fmt: skip
+            gate=LearnedGate(8, reads="light"), predicted_ms=1e-3, activity=0.5)]  # fmt: skip
     plan = Plan([*long, replace(STEM, reason="word " * 60)], 0.5, models=RACED, capture="only for x.size(0) == 8, " * 9)
     assert max(map(len, str(plan).splitlines())) <= 98
+
+
+def test_modules_fronts_and_certificates_are_short_in_a_console() -> None:
+    cascade, mlp = made("cascade").module, made("mlp").module
+    assert repr(mlp) == f"<Sequential on dendrofx: {mlp.plan.summary()}>"
+    assert mlp._repr_html_() == f"<p>Sequential</p>{mlp.plan._repr_html_()}"
+    parts = cascade_parts(cascade)
+    assert parts is not None
+    assert repr(parts[0]) == "<GraphModule on dendrofx: rewritten by passes, no plan>"
+    assert repr(cascade.front) == f"<Front: {len(cascade.front)} settings, safest first; print it for all of them>"
+    assert len(str(cascade.front).splitlines()) >= len(cascade.front) + 2
+    assert str(mlp.front) == "no setting was shown to keep a budget"
+    shown = cascade.plan.certificate
+    assert shown is not None
+    assert repr(shown).startswith("<Certificate: flip at most 2 % with 90 % confidence, ")
+    texts = [*map(repr, (mlp, cascade, shown)), *str(cascade.front).splitlines()]
+    assert max(map(len, texts)) <= 100
