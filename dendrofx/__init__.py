@@ -21,7 +21,7 @@ from dendrofx.version import VERSION
 __version__ = VERSION
 
 __all__ = [
-    "transform", "script", "graph_text", "RoutedModule", "Plan", "SitePlan", "Site", "Sites", "find_sites",
+    "transform", "script", "graph_text", "graph_diff", "explain", "RoutedModule", "Plan", "SitePlan", "Site", "Sites", "find_sites",
     "tolerances", "set_tolerances", "LightForm", "LowRank", "Pruned", "Int8", "BFloat16", "Prepacked", "Precision",
     "Routed",
     "GateForm", "ResidualGate", "NoiseGate", "EnergyGate", "LearnedGate", "MarginGate", "UserGate", "AlwaysFull",
@@ -32,6 +32,7 @@ __all__ = [
 
 # Where each name is defined. What type checkers see, and what is imported at run time: a test holds them equal.
 if TYPE_CHECKING:
+    from dendrofx.compare.explain import explain
     from dendrofx.compare.shadow import Shadow
     from dendrofx.errors import CaptureError, CertificateError, DendrofxError, InputError, PassError, PlanError
     from dendrofx.gates import (
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         ResidualGate,
         UserGate,
     )
+    from dendrofx.graph.diff import graph_diff
     from dendrofx.graph.find_sites import find_sites
     from dendrofx.graph.show import graph_text
     from dendrofx.graph.sites import Site, Sites
@@ -64,10 +66,12 @@ if TYPE_CHECKING:
     from dendrofx.transform import transform
 else:
     _NAMES = {
+        "compare.explain": "explain",
         "compare.shadow": "Shadow",
         "errors": "CaptureError CertificateError DendrofxError InputError PassError PlanError",
         "gates": "AlwaysFull AlwaysLight EnergyGate GateForm LearnedGate MarginGate NoGate NoiseGate OracleGate RandomGate"
         " ResidualGate UserGate",
+        "graph.diff": "graph_diff",
         "graph.find_sites": "find_sites",
         "graph.show": "graph_text",
         "graph.sites": "Site Sites",

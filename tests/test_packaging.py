@@ -16,7 +16,7 @@ import dendrofx
 
 ROOT = Path(__file__).parent.parent
 NAMES = [
-    "transform", "script", "graph_text", "RoutedModule", "Plan", "SitePlan", "Site", "Sites", "find_sites",
+    "transform", "script", "graph_text", "graph_diff", "explain", "RoutedModule", "Plan", "SitePlan", "Site", "Sites", "find_sites",
     "tolerances", "set_tolerances", "LightForm", "LowRank", "Pruned", "Int8", "BFloat16", "Prepacked", "Precision",
     "Routed",
     "GateForm", "ResidualGate", "NoiseGate", "EnergyGate", "LearnedGate", "MarginGate", "UserGate", "AlwaysFull",

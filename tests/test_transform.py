@@ -139,9 +139,10 @@ def test_calibration_of_every_form_gives_the_same_plan(form: str) -> None:
 def test_the_printed_graph_names_gate_light_and_full_of_every_routed_site() -> None:
     routed = transform(Chain().eval(), calibration=[rows(600)], decide=False)
     assert [s.name for s in routed.plan.routed] == ["first.0..2", "second.0..2"]
-    for text in (str(routed.graph), dendrofx.graph_text(routed)):
-        for name in ("first_0_2", "second_0_2"):
-            assert all(f"routed.{name}.{part}" in text for part in ("gate", "light", "full"))
+    for inside, name in (("first_0_2", "first.0..2"), ("second_0_2", "second.0..2")):
+        for part in ("gate", "light", "full"):
+            assert f"routed.{inside}.{part}" in str(routed.graph)
+            assert f" {name}.{part}(" in dendrofx.graph_text(routed)
 
 
 @pytest.mark.parametrize("decide", [True, False])

@@ -22,6 +22,9 @@ from tabulate import tabulate
 
 from dendrofx.errors import InputError
 
+WIDTH = 98  # of a printed table
+MOST_NAMES = 4  # in a short text
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -78,10 +81,18 @@ class Sites(Sequence[Site]):
     def __iter__(self) -> Iterator[Site]:
         return iter(self.found)
 
+    def __repr__(self) -> str:
+        names = ", ".join(s.name for s in self.found[:MOST_NAMES])
+        more = f" and {len(self) - MOST_NAMES} more" if len(self) > MOST_NAMES else ""
+        return f"<Sites: {len(self)} found, {len(self.refused)} refused{': ' * bool(self.found)}{names}{more}>"
+
     def __str__(self) -> str:
         rows = [[s.name, s.shape, s.macs, "candidate"] for s in self.found]
         rows += [[r.site, "", "", f"refused: {r.reason}"] for r in self.refused]
-        return tabulate(rows, headers=["site", "shape", "MACs/row", "status"], tablefmt="simple")
+        heads = ["site", "shape", "MACs/row", "status"]
+        others = [max(len(str(cell)) for cell in column) for column in list(zip(heads, *rows, strict=True))[:3]]
+        room = max(WIDTH - sum(others) - 6, 24)
+        return tabulate(rows, heads, "simple", maxcolwidths=[None, None, None, room])
 
     def expect(self, count: int) -> Sites:
         """Return itself when there are `count` sites, otherwise an `InputError` that lists them."""

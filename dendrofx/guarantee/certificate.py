@@ -120,6 +120,12 @@ class Certificate:
                 " or gates were changed since; take a setting of `front`, or transform again"
             )
 
+    def __repr__(self) -> str:
+        return (
+            f"<Certificate: {self.metric} at most {100 * self.alpha:g} % with {100 * (1 - self.delta):g} % confidence,"
+            f" {self.losses:g} lost of {self.n}, p = {self.p_value:.3g}>"
+        )
+
     def __str__(self) -> str:
         share = f"{self.losses:g} lost of {self.n} test samples"
         if self.by_output:

@@ -11,9 +11,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tabulate import tabulate
+
 from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.sequence import Tested, fixed_sequence, why_none
 from dendrofx.values.counts import Counts
+
+NAME_WIDTH = 36  # of a setting in a table of 100 columns
 
 
 class Maker(Protocol):
@@ -56,16 +60,48 @@ class Setting:
         """Whether the test samples show the budget to hold."""
         return self.tested is not None and self.tested.accepted
 
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Cost, activity and risk as written in a table, and what the test samples said."""
+        seen = ("-", "-") if self.tested is None else (f"{self.tested.risk:.3g}", f"{self.tested.p_value:.2g}")
+        return f"{self.cost:.3f}", f"{100 * self.activity:.1f} %", f"{self.risk:.2g}", *seen
+
     def make(self) -> Any:  # noqa: ANN401  (a RoutedModule)
         """Return the module with this setting, with a plan and a certificate of its own."""
         assert self.maker is not None
         return self.maker.made(self)
+
+    def __repr__(self) -> str:
+        return f"<Setting: {self}>"
 
     def __str__(self) -> str:
         seen = "" if self.tested is None else f", test risk {self.tested.risk:.4g} (p = {self.tested.p_value:.3g})"
         return (
             f"{self.name}: cost {self.cost:.3f}, activity {100 * self.activity:.1f} %, risk about {self.risk:.4g}{seen}"
         )
+
+
+class Front(list[Setting]):
+    """The settings of a module whose budget was shown, safest first; printed as a table.
+
+    Example:
+        >>> print(routed.front)
+        >>> faster = routed.front[-1].make()
+    """
+
+    def __repr__(self) -> str:
+        return f"<Front: {len(self)} settings, safest first; print it for all of them>"
+
+    def __str__(self) -> str:
+        if not self:
+            return "no setting was shown to keep a budget"
+        names = ["", *(s.name for s in self)]
+        rows = [
+            [i, "" if s.name == before else s.name, *s.figures]
+            for i, (s, before) in enumerate(zip(self, names, strict=False))
+        ]
+        heads = ["", "setting", "cost", "activity", "risk about", "test risk", "p"]
+        return tabulate(rows, heads, "simple", disable_numparse=True, maxcolwidths=[None, NAME_WIDTH, *[None] * 5])
 
 
 def pareto(settings: Sequence[Setting], most_cost: float) -> list[Setting]:

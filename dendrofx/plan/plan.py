@@ -136,14 +136,85 @@ class Plan:
         """Return what `save` writes."""
         return file.to_json(self)
 
+    @property
+    def speedup(self) -> float | None:
+        """How many times as fast the module is as the scripted original, at the largest batch size that was timed.
+
+        Measured on the whole model; where the medians were doubtful, the least of what was not. None where nothing was timed,
+        and where nothing was rewritten: then the module is the original.
+
+        Example:
+            >>> routed.plan.speedup
+            2.5
+        """
+        if not self.models or not self._changed:
+            return None
+        return max(self.models, key=lambda t: t.batch).speedup
+
+    def summary(self) -> str:
+        """Return the plan in one short sentence.
+
+        Example:
+            >>> print(routed.plan.summary())
+            1 of 3 sites routed: 2.50 x at batch 256, mean deviation at most 0.0091
+        """
+        parts = [self._kept(), "" if self.certificate else self._deviation()]
+        fast = "" if self.speedup is None else f"{self.speedup:.2f} x at batch {max(t.batch for t in self.models)}"
+        if fast and not max(self.models, key=lambda t: t.batch).pace.reliable:
+            fast += " (UNRELIABLE)"
+        if not self._changed:
+            return f"{self._what()}: the outputs are the original's"
+        return f"{self._what()}: {', '.join(p for p in (fast or 'not timed', *parts) if p)}"
+
     def __str__(self) -> str:
-        table = [text.routed_table(self.routed), ""] if self.routed else []
-        before = [self.capture] if self.capture else []
-        before += [str(part) for part in (self.dead_rows, self.cascade) if part is not None]
-        races = [line for t in self.models for line in text.wrapped(text.race(t))]
-        outputs = text.outputs(self.outputs, self.not_covered)
-        middle = [*text.wrapped(self.no_sites), *text.reasons(self.sites), *self._inside(), *text.wrapped(self.timing)]
-        return "\n".join([*table, *before, *middle, *races, *self._footer(), *outputs])
+        lines = [line for sentence in self._sentences() for line in text.wrapped(sentence)]
+        table, inside = text.table(self.sites), self._inside()
+        middle = [""] if table and (lines or inside) else []
+        return "\n".join([*table, *middle, *lines, *text.outputs(self.outputs, self.not_covered), *inside])
+
+    def __repr__(self) -> str:
+        return f"<Plan: {self.summary()}>"
+
+    def _repr_html_(self) -> str:
+        """Return it as a notebook shows it."""
+        sentences = [*self._sentences(), *text.outputs(self.outputs, self.not_covered)]
+        return text.html_table(self.sites, sentences)
+
+    @property
+    def _changed(self) -> bool:
+        """Whether the module is anything but the original."""
+        live = self.dead_rows is not None and self.dead_rows.status == "live"
+        return self.rewrites or live or any(s.status == "exact" for s in self.sites)
+
+    def _what(self) -> str:
+        """Say what was rewritten."""
+        if self.cascade is not None and self.cascade.status == "routed":
+            return "samples routed between two models"
+        exact = sum(s.status == "exact" for s in self.sites)
+        said = [f"{len(self.routed)} of {len(self.sites)} sites routed"] if self.routed or not exact else []
+        said += [f"{exact} of {len(self.sites)} sites in an exact form"] if exact else []
+        said += ["dead rows left out"] if self.dead_rows is not None and self.dead_rows.status == "live" else []
+        return ", ".join(said) if self.sites else (said[-1] if len(said) > 1 else "nothing to route")
+
+    def _kept(self) -> str:
+        shown = self.certificate
+        return "" if shown is None else f"{shown.metric} at most {100 * shown.alpha:g} % (certified)"
+
+    def _deviation(self) -> str:
+        if self.max_deviation == 0 or not self.rewrites:
+            return "nothing approximated"
+        return (
+            "tolerances from the bound alone"
+            if self.deviation is None
+            else f"mean deviation at most {self.deviation:.3g}"
+        )
+
+    def _sentences(self) -> list[str]:
+        """Return what was measured, shown and changed, a sentence each."""
+        parts = [str(part) for part in (self.cascade, self.dead_rows) if part is not None]
+        races = [text.race(t) for t in self.models]
+        said = [*parts, self.capture, self.timing, *races, self.no_sites, *self._footer()]
+        return [s for s in said if s]
 
     def _inside(self) -> list[str]:
         """Return the plans of a cascade's models, where their blocks are routed."""

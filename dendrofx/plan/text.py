@@ -1,27 +1,90 @@
-"""A plan as text: the routed sites as a table, every other site with its reason, and what was measured and shown."""
+"""A plan as text: its sites as a table, what was measured and shown in a few sentences; and as an HTML table, for notebooks.
+
+    site               light form, gate        full rows           ms    gain
+    fc1..fc2  routed   Int8(), ResidualGate()      3.1 %  3.14 -> 1.3  2.42 x
+    stem      refused  no light form pays
+
+No line is wider than a terminal of 100 columns.
+"""
 
 from __future__ import annotations
 
-import re
+import html
 import textwrap
-from collections.abc import Mapping, Sequence
-
-from tabulate import tabulate
+from collections.abc import Iterable, Mapping, Sequence
 
 from dendrofx.plan.entries import SitePlan
+from dendrofx.plan.rows import HEADERS, SHARE, TableRow, notes, number, percent, predicted, table_rows, timed
 from dendrofx.plan.times import ModelTimes
 
+__all__ = ["WIDTH", "html_table", "number", "outputs", "percent", "race", "table", "wrapped"]
+
 WIDTH = 98  # of a line, two less than the 100 of a terminal: plans inside a cascade's are indented
-_HEADERS = [
-    "routed site", "shape", "light", "gate", "full", "tolerance", "activity", "compute", "skill",
-    "block ms", "predicted", "measured",
-]  # fmt: skip
+LONGEST_NAME = 24  # of a site in the column; a longer name has a line of its own
 
 
-def routed_table(sites: Sequence[SitePlan]) -> str:
-    """Return the routed sites as a table."""
-    rows = [_row(s) for s in sites]
-    return tabulate(rows, headers=_HEADERS, tablefmt="simple", disable_numparse=True, stralign="left")
+def table(sites: Sequence[SitePlan]) -> list[str]:
+    """Return the table of the sites, and the sentences that it needs."""
+    rows = table_rows(sites)
+    if not rows:
+        return []
+    shown = [0, 1, 2, *([3] if any(r.full for r in rows) else []), *([4] if timed(sites) else [])]
+    shown += [5] if any(r.gain for r in rows) else []
+    head = [*HEADERS[:5], HEADERS[5] if timed(sites) else SHARE]
+    reasons = all(r.status == "refused" for r in rows)
+    head[2] = "reason" if reasons else head[2]
+    cells = [head, *(list(r.cells) for r in rows)]
+    names = max(len(c[0]) for c in cells if len(c[0]) <= LONGEST_NAME)
+    last = [max(len(c[i]) for c in cells) for i in shown[3:]]
+    longest = max(len(c[2]) for r, c in zip([None, *rows], cells, strict=True) if r is None or r.status != "refused")
+    form = min(WIDTH - names - 11 - sum(w + 2 for w in last), longest)
+    lines = _laid(head[0], head[1], [head[2]], [head[i] for i in shown[3:]], names, form, last)
+    for row, c in zip(rows, cells[1:], strict=True):
+        width = WIDTH - names - 11 if row.status == "refused" else form
+        parts = textwrap.wrap(c[2], width, break_on_hyphens=False) or [""]
+        lines += _laid(c[0], c[1], parts, [c[i] for i in shown[3:]], names, form, last)
+    return [*lines, *_below(sites)]
+
+
+def _laid(
+    name: str, status: str, parts: Sequence[str], figures: Sequence[str], names: int, form: int, widths: Sequence[int]
+) -> list[str]:
+    """Return one row's lines: the figures stand in the first, a form or a reason may take several."""
+    own = [] if len(name) <= names else wrapped(name)
+    name = "" if own else name
+    right = "".join(f"  {f:>{w}s}" for f, w in zip(figures, widths, strict=True))
+    first = f"{name:{names}s}  {status:7s}  {parts[0]:{form}s}{right}"
+    return [line.rstrip() for line in (*own, first, *(" " * (names + 11) + part for part in parts[1:]))]
+
+
+def _below(sites: Sequence[SitePlan]) -> list[str]:
+    lines = []
+    if timed(sites):
+        folded = any(" x " in r.sites or "," in r.sites for r in table_rows(sites) if r.status != "refused")
+        said = "ms: the site alone at the largest batch size, before -> after"
+        said += ", alike ones together" if folded else ""
+        lines.append(said + ("; ~ predicted" if predicted(sites) else ""))
+    elif any(s.compute is not None for s in sites):
+        lines.append(
+            "compute: multiply-adds of gate, light and full, of the block's, weighted by bits; nothing was timed"
+        )
+    return [*lines, *(line for note in notes(sites) for line in wrapped(note))]
+
+
+def html_table(sites: Sequence[SitePlan], sentences: Iterable[str]) -> str:
+    """Return the same as an HTML table and a list of sentences, with everything escaped."""
+    head = [*HEADERS[:5], HEADERS[5] if timed(sites) else SHARE]
+    rows = [f"<tr>{''.join(f'<th>{html.escape(h)}</th>' for h in head)}</tr>"]
+    rows += [f"<tr>{_html_cells(row)}</tr>" for row in table_rows(sites)]
+    said = "".join(f"<li>{html.escape(s)}</li>" for s in sentences)
+    return f"<table>{''.join(rows)}</table><ul>{said}</ul>"
+
+
+def _html_cells(row: TableRow) -> str:
+    if row.status == "refused":
+        sites, status, reason = (html.escape(c) for c in row.cells[:3])
+        return f'<td>{sites}</td><td>{status}</td><td colspan="4">{reason}</td>'
+    return "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells)
 
 
 def race(t: ModelTimes) -> str:
@@ -59,49 +122,3 @@ def _fitting(head: str, items: Sequence[str]) -> str:
         if len(line := head + ", ".join(items[:count]) + rest) <= WIDTH:
             break
     return line
-
-
-def reasons(sites: list[SitePlan]) -> list[str]:
-    """Return a line per site; sites whose reasons differ in names and figures alone (the layers of a deep model) share one."""
-    groups: dict[tuple[str, str, str], list[SitePlan]] = {}
-    for site in sites:
-        groups.setdefault((site.status, site.shape, _without_figures(site.reason)), []).append(site)
-    return [_line(status, shape, group) for (status, shape, _), group in groups.items()]
-
-
-def _line(status: str, shape: str, group: list[SitePlan]) -> str:
-    first = group[0].reason
-    alike = all(_without_node(s.reason) == _without_node(first) for s in group)
-    reason = first if len(group) == 1 else _without_node(first) + ("" if alike else " (of the first; the others alike)")
-    return f"{status} {_names([s.name for s in group])}{f' ({shape})' if shape else ''}: {reason}"
-
-
-def _without_figures(reason: str) -> str:
-    """Return a reason without the node at its end, its figures, and the arguments of forms."""
-    return re.sub(r"\d+(\.\d+)?(e[+-]\d+)?", "#", re.sub(r"\w+\([^()]*\)", "()", _without_node(reason)))
-
-
-def _without_node(reason: str) -> str:
-    """Return a reason without the node at its end, ` (%fc1)`."""
-    return re.sub(r" \(%\w+\)$", "", reason)
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 2 else f"{names[0]} ... {names[-1]} [{len(names)} sites]"
-
-
-def _row(site: SitePlan) -> list[str]:
-    full = "block" if site.full is None else str(site.full)
-    figures = [number(site.block_ms), number(site.predicted_ms), number(site.measured_ms)]
-    shares = [percent(site.activity), percent(site.compute), "" if site.skill is None else f"{site.skill:.2f}"]
-    return [site.name, site.shape, str(site.light), str(site.gate), full, number(site.tolerance), *shares, *figures]
-
-
-def number(value: float | None) -> str:
-    """Write three digits; nothing for None."""
-    return "" if value is None else f"{value:.3g}"
-
-
-def percent(share: float | None) -> str:
-    """Write a percentage with one digit behind the point; nothing for None."""
-    return "" if share is None else f"{100 * share:.1f} %"

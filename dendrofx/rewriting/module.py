@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import torch
 from torch import fx, nn
 
 from dendrofx.graph.pickling import PackedModule
-from dendrofx.guarantee.front import Setting
+from dendrofx.guarantee.front import Front, Setting
 from dendrofx.lowering.fitted import check_state, is_fitted
 from dendrofx.plan.plan import Plan
 from dendrofx.rewriting.counted import counted_graph
@@ -51,10 +52,20 @@ class RoutedModule(fx.GraphModule):
         self.meta[PLAN] = plan
 
     @property
-    def front(self) -> list[Setting]:
+    def front(self) -> Front:
         """The settings whose budget was tested and shown, safest first; `make()` builds one of them. Empty without a budget."""
         tested: list[Setting] = self.meta.get(FRONT, [])
-        return [s for s in tested if s.accepted]
+        return Front(s for s in tested if s.accepted)
+
+    def __repr__(self) -> str:
+        """Return the plan in one sentence; `dendrofx.graph_text(module)` has the graph, and `print(module.graph)`."""
+        said = self.plan.summary() if PLAN in self.meta else "rewritten by passes, no plan"
+        return f"<{type(self).__name__} on dendrofx: {said}>"
+
+    def _repr_html_(self) -> str:
+        """Return the plan as a notebook shows it."""
+        name = html.escape(type(self).__name__)
+        return f"<p>{name}</p>{self.plan._repr_html_()}" if PLAN in self.meta else f"<p>{html.escape(repr(self))}</p>"
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (nn.Module's own)
         if name == "plan":  # nn.Module hides what a property raises

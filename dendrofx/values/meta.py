@@ -20,6 +20,7 @@ RECIPE = "dendrofx.recipe"  # what it was made from: `Recipe` or `CascadeRecipe`
 # ---- of nodes
 NOTE = "dendrofx"  # of a routed site: `Note`
 SHAPE = "dendrofx.shape"  # of its value, for the printed graph
+SIZE = "dendrofx.size"  # of a number that is a size of the input, its name in the printed graph
 SHAPES = "dendrofx.shapes"  # symbolic, of its values
 DTYPE = "dendrofx.dtype"  # of its value
 ROWS = "dendrofx.rows"  # what its rows are: `Rows`

@@ -85,7 +85,7 @@ def test_a_light_form_that_this_cpu_lacks_is_a_reason(monkeypatch: pytest.Monkey
     monkeypatch.setattr("dendrofx.light.int8.capability", lambda: lesser)
     made = prepare(wide(), 64, Asked(0.1, light=dendrofx.Int8(), tune_seconds=0))
     assert made.refused
-    assert "refused 0..2 (128 -> 128 -> 16): Int8() needs a CPU with VNNI" in str(made.plan)
+    assert "0..2  refused  Int8() needs a CPU with VNNI" in str(made.plan)
 
 
 # --------------------------------------------------------------------------------------------------------------- plans

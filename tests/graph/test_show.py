@@ -10,7 +10,8 @@ from torch import Tensor, nn
 import dendrofx
 from dendrofx.gates import AlwaysLight, GateForm, ResidualGate
 from dendrofx.graph.capture import capture
-from dendrofx.graph.show import annotate_shapes, describe, graph_text
+from dendrofx.graph.show import annotate_shapes, graph_text
+from dendrofx.graph.sizes import size_in
 from tests.check import after
 from tests.models import Mlp, NoBlock, Residual, Shared
 
@@ -88,11 +89,10 @@ class Spellings(nn.Module):
 def test_every_kind_of_node() -> None:
     assert graph_text(capture(Spellings().eval())).splitlines() == [
         "graph(x, y)",
-        "  scale     = scale",
         "  mul       = mul(x, scale)",
         "  cat       = cat([mul, y], dim=1)",
         "  transpose = cat.transpose(0, 1)",
-        "  getitem   = getitem(cat, (slice(None, None, None), 0))",
+        "  getitem   = cat[:, 0]",
         "  return (transpose, getitem)",
     ]
 
@@ -102,33 +102,131 @@ def test_shapes_stand_in_one_column_and_on_the_inputs() -> None:
     annotate_shapes(gm, (torch.randn(3, 4), torch.randn(3, 2)), samples=3)
     first, *nodes, last = graph_text(gm).splitlines()
     assert first == "graph(x: f32[N, 4], y: f32[N, 2])"
-    assert [line.split()[-2:] for line in nodes[:3]] == [["scale", "f32[4]"], ["f32[N,", "4]"], ["f32[N,", "6]"]]
+    assert [line.split()[-2:] for line in nodes[:3]] == [["f32[N,", "4]"], ["f32[N,", "6]"], ["f32[6,", "N]"]]
     assert len({line.rindex("f32[") for line in nodes}) == 1
     assert last == "  return (transpose, getitem)"
 
 
 @pytest.mark.parametrize(
-    ("value", "samples", "text"),
+    ("values", "text"),
     [
-        (torch.zeros(7, 3), 7, "f32[N, 3]"),
-        (torch.zeros(7, 7), 7, "f32[N, 7]"),  # only the leading size is the batch
-        (torch.zeros(7, 3), 5, "f32[7, 3]"),
-        (torch.zeros(1, 3), 1, "f32[1, 3]"),  # a batch of one is no batch
-        (torch.zeros(()), 7, "f32[]"),
-        (torch.zeros(7, dtype=torch.float64), 7, "f64[N]"),
-        (torch.zeros(7, dtype=torch.bfloat16), 7, "bf16[N]"),
-        (torch.zeros(7, dtype=torch.float16), 7, "f16[N]"),
-        (torch.zeros(7, dtype=torch.int64), 7, "i64[N]"),
-        (torch.zeros(7, dtype=torch.int32), 7, "i32[N]"),
-        (torch.zeros(7, dtype=torch.bool), 7, "bool[N]"),
+        ((6, 2, 6), "N"),
+        ((5, 5, 4), "T"),
+        ((12, 4, 12), "N*2"),
+        ((30, 10, 24), "N*T"),
+        ((150, 50, 96), "N*T*T"),
+        ((6, 6, 5), "T+1"),
+        ((12, 12, 12), "12"),  # a size of the model, whatever it is a multiple of
+        ((7, 3, 9), "?"),
     ],
 )
-def test_describe(value: Tensor, samples: int, text: str) -> None:
-    assert describe(value, samples) == text
+def test_a_size_is_written_by_what_it_moves_with(values: tuple[int, ...], text: str) -> None:
+    assert size_in({"N": (6, 2, 6), "T": (5, 5, 4)}, values) == text
+
+
+class Sized(nn.Module):
+    """Weights whose sizes are multiples of the samples, samples that are not alone in their axis, and every type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(12))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        scaled = x * self.scale
+        kinds = [
+            scaled.to(t) for t in (torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.bool)
+        ]
+        return scaled.reshape(-1), (self.scale * 2).reshape(3, 4), scaled.sum(), *kinds
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 12])
+def test_only_sizes_that_vary_are_samples_and_types_are_short(samples: int) -> None:
+    gm = capture(Sized().eval())
+    annotate_shapes(gm, (torch.randn(samples, 12),), samples)
+    shapes = [line.split("   ")[-1].strip() for line in graph_text(gm).splitlines()[1:-1]]
+    kinds = ["f64", "bf16", "f16", "i64", "i32", "bool"]
+    assert shapes == ["f32[N, 12]", *(f"{k}[N, 12]" for k in kinds), "f32[N*12]", "f32[12]", "f32[3, 4]", "f32[]"]
+
+
+class Fixed(nn.Module):
+    """Runs on eight samples alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(8, 2, -1)
+
+
+def test_where_no_other_size_can_be_run_sizes_are_numbers() -> None:
+    gm = capture(Fixed().eval())
+    annotate_shapes(gm, (torch.randn(8, 6),), samples=8)
+    assert graph_text(gm).splitlines()[0] == "graph(x: f32[8, 6])"
+
+
+class Layer(nn.Module):
+    """One layer of several that are alike."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(8), nn.Linear(8, width), nn.Linear(width, 8)
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        return x + self.down(torch.relu(self.up(self.norm(x)))) * scale  # type: ignore[no-any-return]
+
+
+class Stack(nn.Module):
+    """Layers, whose last ones may be wider, each read by the next; the second is read at the end as well."""
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(w) for w in widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, kept = x.mean(), []
+        for layer in self.layers:
+            x = layer(x, scale)
+            kept.append(x)
+        return x - kept[1]
+
+
+def stacked(*widths: int) -> str:
+    gm = capture(Stack(*widths).eval())
+    annotate_shapes(gm, (torch.randn(5, 8),), samples=5)
+    return graph_text(gm)
+
+
+def test_layers_that_are_alike_are_printed_once() -> None:
+    assert stacked(*[16] * 6).splitlines() == [
+        "graph(x: f32[N, 8])",
+        "  mean = x.mean()            f32[]",
+        "# 6 x: layers.0 to layers.5; after the first, x is add of the one before",
+        "  norm = norm(x)             f32[N, 8]",
+        "  up   = up(norm)            f32[N, 16]",
+        "  relu = relu(up)            f32[N, 16]",
+        "  down = down(relu)          f32[N, 8]",
+        "  mul  = mul(down, mean)     f32[N, 8]",
+        "  add  = add(x, mul)         f32[N, 8]",
+        "# end 6 x",
+        "  sub  = sub(add@6, add@2)   f32[N, 8]",
+        "  return sub",
+    ]
+
+
+def test_layers_that_differ_are_not_taken_for_one_another() -> None:
+    folds = [line for line in stacked(16, 16, 16, 24, 24).splitlines() if " x: " in line]
+    assert [f.split(";")[0] for f in folds] == ["# 3 x: layers.0 to layers.2", "# 2 x: layers.3 to layers.4"]
+    assert " x: " not in stacked(16, 24)
+
+
+def test_layers_that_are_wired_otherwise_are_not_taken_for_one_another() -> None:
+    gm = capture(Stack(*[16] * 6).eval())
+    third = next(n for n in gm.graph.nodes if n.name == "mul_2")
+    third.args = (third.args[0], next(n for n in gm.graph.nodes if n.name == "add"))  # of the first layer, not the mean
+    folds = [line for line in graph_text(gm).splitlines() if " x: " in line]
+    assert [f.split(";")[0] for f in folds] == ["# 2 x: layers.0 to layers.1", "# 3 x: layers.3 to layers.5"]
 
 
 def test_shapes_of_a_routed_graph_stand_in_one_column() -> None:
     routed = after(5, Residual(), gate=ResidualGate())
     annotate_shapes(routed, (torch.randn(8, 16),), samples=8)
     lines = [line for line in graph_text(routed).splitlines() if line.endswith("]") and line.startswith("  ")]
+    assert len(lines) >= 7  # score and result of three sites, and what is between them
     assert len({line.rindex("f32[") for line in lines}) == 1

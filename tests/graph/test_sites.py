@@ -286,9 +286,12 @@ def test_expect() -> None:
 
 def test_printed_table() -> None:
     lines = [line.split(maxsplit=1) for line in str(sites_of(Residual())).splitlines()]
-    assert [name for name, _ in lines] == ["site", "---------", "stem", "fc1..fc2", "head", "stem..fc1"]
+    assert [name for name, _ in lines] == ["site", "---------", "stem", "fc1..fc2", "head", "stem..fc1", "chain"]
     assert lines[3][1].split() == ["16", "->", "64", "->", "16", "2048", "candidate"]
-    assert lines[5][1].strip() == "refused: the middle value %relu has a second user %add: the chain ends there"
+    assert lines[5][1].strip() == "refused: the middle value %relu has a second user %add: the"
+    assert lines[6][1] == "ends there"
+    assert max(map(len, str(sites_of(Residual())).splitlines())) <= 100
+    assert repr(sites_of(Residual())) == "<Sites: 3 found, 1 refused: stem, fc1..fc2, head>"
 
 
 def test_sites_are_a_sequence() -> None:

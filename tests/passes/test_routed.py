@@ -161,5 +161,5 @@ def test_one_site_of_two_is_routed() -> None:
     gm = after(2, model)
     for step in (AddLight({"fc": nn.Linear(16, 16)}), AddGate({"fc": ("input", ConstantScore(1.0))}), RouteRows()):
         step(gm)
-    assert "  fc_1         = routed.fc_2.block(norm)" in graph_text(gm).splitlines()
+    assert "  fc_1 = routed.fc_2.block(norm)" in graph_text(gm).splitlines()
     assert_same_output(capture(model), gm, torch.randn(7, 16))

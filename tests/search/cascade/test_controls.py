@@ -76,11 +76,12 @@ def test_executed_multiply_adds_by_hand(pair: tuple[Any, Any]) -> None:
 def test_the_graph_names_light_gate_and_full(pair: tuple[Any, Any]) -> None:
     _, made = pair
     text = dendrofx.graph_text(made)
-    assert (
-        "# site model   cascade: LowRank(rank=8, basis='weight'), then the original for samples with MarginGate() >="
-        in text
-    )
-    for part in ("routed.model.light(", "routed.model.gate(", "split_rows(", "routed.model.full("):
+    said = "# site model   cascade: LowRank(rank=8, basis='weight'), then the original for samples with MarginGate() >="
+    assert said in " ".join(text.split("\n#   ")[:2])
+    for part in ("model.light(", "model.gate(", "if score < tolerance:", "model.full(", "# site 0..2"):
         assert part in text
+    assert text.index("# end model") < text.index("# model.light") < text.index("# model.full")
+    assert max(map(len, text.splitlines())) <= 120
     assert "cascade: LowRank(rank=8" in str(made.plan)
     assert "certified: flip at most 2 % with 90 % confidence" in str(made.plan)
+    assert made.plan.summary() == "samples routed between two models: not timed, flip at most 2 % (certified)"
