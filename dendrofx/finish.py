@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from dendrofx.gates import NoGate
 from dendrofx.graph.record import positional
 from dendrofx.graph.show import annotate_shapes
 from dendrofx.guarantee.front import Setting
@@ -57,4 +58,6 @@ def _headers(plan: Plan) -> dict[str, str]:
 def _header(entry: SitePlan) -> str:
     rate = "not calibrated" if entry.activity is None else f"full rows {100 * entry.activity:.1f} % (calibration)"
     full = "" if entry.full is None else f"   full {entry.full}"
+    if isinstance(entry.gate, NoGate):
+        return f"every row light {entry.light}   no gate, no full branch"
     return f"light {entry.light}   gate {entry.gate} < {entry.tolerance:.3g}{full}   {rate}"

@@ -133,7 +133,7 @@ def full_text(record: Record, machine: Mapping[str, str], seed: int) -> str:
     parts += [f"{row}\n\n{made}" if len(plans) > 1 else str(made) for row, made in plans.items()]
     parts += [table(record), footer(record, machine, seed)]
     if record.ablation:
-        parts.append(f"ablation\n\n{ablation_table(record.ablation)}")
+        parts.append(f"ablation, batch {record.batch}\n\n{ablation_table(record.ablation)}")
     if record.sweep:
         parts.append(f"sweep of the tolerance\n\n{sweep_table(record.sweep)}")
     return "\n" + "\n\n".join(parts)

@@ -174,6 +174,7 @@ def test_no_half_written_files(
 ) -> None:
     (tmp_path / "out.json").write_text("old", encoding="utf-8")
     monkeypatch.setattr(study, "run_case", lambda *args: [record()])
+    monkeypatch.setattr(study, "summary", lambda *args: "")
     assert "No space left on device" in failing(capsys, *TINY, "--json", str(tmp_path / "out.json"))
     made: Any = record()
     made.sweep.append(SWEPT)

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,10 +48,13 @@ def test_kernels(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
         assert words in text
 
 
-def test_kernels_beside_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_beside_a_case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ran: list[str] = []
     monkeypatch.setattr(compare, "run_case", lambda name, *rest: ran.append(name) or [])
     monkeypatch.setattr(compare, "run_planless", lambda name, *rest: ran.append(name) or [])
-    args: Any = SimpleNamespace(case=["kernels", "wide", "hf"], sweep=False, json=None, save_plan=None, threads=1)
+    monkeypatch.setattr(compare, "summary", lambda *rest: "")
+    monkeypatch.setattr(compare, "write_files", lambda *rest: [])
+    names = ["kernels", "wide", "hf"]
+    args: Any = SimpleNamespace(case=names, out=tmp_path, plots=None, json=None, save_plan=None, threads=1)
     compare.run(args)
-    assert ran == ["kernels", "wide", "hf"]
+    assert ran == names
