@@ -18,7 +18,7 @@ from benchmarks.command import writable_dir, writable_file, write_json
 from benchmarks.peers.rows import build_peers
 from benchmarks.studies import families, kernels
 from benchmarks.studies.ablation import ablation_table, run_ablation
-from benchmarks.studies.sweep import run_sweep, sweep_table
+from dendrofx.compare.sweep import run_sweep, sweep_table
 from dendrofx.compare.bench import Bench
 from dendrofx.compare.prepare import Asked, prepare
 from dendrofx.compare.records import Record
