@@ -67,7 +67,7 @@ def timed_batches(samples: Samples, size: int, order: Order, seed: int) -> list[
     """Return what is timed in turns: batches of exactly `size`, in a seeded order; where samples are too few, they are repeated."""
     whole = [b for b in samples.batches(size, order) if b.samples == size]
     if not whole:
-        (short,) = samples.batches(len(samples), order)
-        whole = [short.take(torch.arange(size) % len(samples))]
+        short = max(samples.batches(size, order), key=lambda b: b.samples)
+        whole = [short.take(torch.arange(size) % short.samples)]
     generator = torch.Generator().manual_seed(seed)
     return [whole[i] for i in torch.randperm(len(whole), generator=generator).tolist()]

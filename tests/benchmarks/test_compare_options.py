@@ -129,7 +129,7 @@ def test_what_is_asked_of_transform(
         seen.append((batch, given))
         raise InputError("seen")
 
-    monkeypatch.setattr(study, "prepare", look)
+    monkeypatch.setattr("dendrofx.compare.run.prepare", look)
     given = [str(tmp_path / "plan.json") if o == "PLAN" else o for o in options]
     assert failing(capsys, *TINY, *given) == "seen\n"
     assert seen == [(64, asked)]

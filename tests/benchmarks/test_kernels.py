@@ -53,7 +53,7 @@ def test_kernels_beside_a_case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setattr(compare, "run_case", lambda name, *rest: ran.append(name) or [])
     monkeypatch.setattr(compare, "run_planless", lambda name, *rest: ran.append(name) or [])
     monkeypatch.setattr(compare, "summary", lambda *rest: "")
-    monkeypatch.setattr(compare, "write_files", lambda *rest: [])
+    monkeypatch.setattr(compare, "write_plans", lambda *rest: [])
     names = ["kernels", "wide", "hf"]
     args: Any = SimpleNamespace(case=names, out=tmp_path, plots=None, json=None, save_plan=None, threads=1)
     compare.run(args)

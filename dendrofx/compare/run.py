@@ -1,0 +1,64 @@
+"""The comparison of a case: a table for each batch size and order, as they are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from dendrofx.compare.bench import Bench
+from dendrofx.compare.case import Case
+from dendrofx.compare.prepare import Asked, prepare
+from dendrofx.compare.records import Record
+from dendrofx.compare.sweep import run_sweep
+from dendrofx.compare.variants import Variant, build_variants
+from dendrofx.machine.progress import progress, within
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured.
+
+    Attributes:
+        seconds: of a race.
+        sweep: whether the tolerances of what is routed are swept.
+        seed: of every order and random choice.
+    """
+
+    seconds: float
+    sweep: bool
+    seed: int = 0
+
+
+def compare_case(
+    case: Case,
+    asked: Asked,
+    sizes: Sequence[int],
+    effort: Effort,
+    peers: Mapping[str, Variant] | None = None,
+    missing: Mapping[str, str] | None = None,
+) -> Iterator[tuple[Bench, Mapping[str, Variant], Record]]:
+    """Measure a case, table by table.
+
+    Args:
+        case: the model and its samples.
+        asked: of `transform`.
+        sizes: samples per call, one `transform` each.
+        effort: how much is measured.
+        peers: what else could be used, as rows.
+        missing: those that did not run, and why.
+
+    Yields:
+        What measured a table, its rows, and the table.
+    """
+    for number, batch in enumerate(sizes, 1):
+        with within(f"{case.name}, batch {batch} ({number} of {len(sizes)})"):
+            prepared = prepare(case, batch, asked)
+            variants = {**build_variants(prepared, effort.seed), **(peers or {})}
+            tables = []
+            for order in progress(case.orders, "measuring", "order"):
+                bench = Bench(prepared, batch, effort.seconds, effort.seed, order)
+                record = bench.measure(variants, missing or {})
+                if effort.sweep and prepared.routed.plan.routed and not prepared.refused:
+                    record.sweep.extend(run_sweep(bench, variants))
+                tables.append((bench, variants, record))
+        yield from tables
