@@ -27,7 +27,7 @@ def percent(share: float | None, form: str = ".1f") -> str:
 def short(form: object) -> str:
     """Return a form without what is its default, the first of its arguments without its name: `Pruned(0.997, precision=Int8())`."""
     if not is_dataclass(form):
-        return str(form)
+        return repr(form)
     given = [(f, getattr(form, f.name)) for f in fields(form) if f.init]
     shown = [(i, f.name, v) for i, (f, v) in enumerate(given) if f.default is MISSING or v != f.default]
     words = [short(v) if i == 0 else f"{name}={short(v)}" for i, name, v in shown]
