@@ -14,6 +14,7 @@ if sys.version_info >= (3, 14):
 VERSION = Path("dendrofx/version.py").read_text(encoding="utf-8").split('VERSION = "')[1].split('"')[0]
 
 ROOMS = (
+    "artifact",
     "compare",
     "gates",
     "graph",

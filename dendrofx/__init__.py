@@ -25,13 +25,14 @@ __all__ = [
     "tolerances", "set_tolerances", "LightForm", "LowRank", "Pruned", "Int8", "BFloat16", "Prepacked", "Precision",
     "Routed",
     "GateForm", "ResidualGate", "NoiseGate", "EnergyGate", "LearnedGate", "MarginGate", "UserGate", "AlwaysFull",
-    "AlwaysLight", "NoGate", "RandomGate", "OracleGate", "Budget", "Certificate", "certificate", "save", "Audit", "Shadow",
+    "AlwaysLight", "NoGate", "RandomGate", "OracleGate", "Budget", "Certificate", "certificate", "save", "load", "Audit", "Shadow",
     "audit", "Capability", "capability", "DendrofxError", "InputError", "CaptureError", "PassError", "PlanError",
     "CertificateError",
 ]  # fmt: skip
 
 # Where each name is defined. What type checkers see, and what is imported at run time: a test holds them equal.
 if TYPE_CHECKING:
+    from dendrofx.artifact.load import load
     from dendrofx.compare.explain import explain
     from dendrofx.compare.shadow import Shadow
     from dendrofx.errors import CaptureError, CertificateError, DendrofxError, InputError, PassError, PlanError
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from dendrofx.transform import transform
 else:
     _NAMES = {
+        "artifact.load": "load",
         "compare.explain": "explain",
         "compare.shadow": "Shadow",
         "errors": "CaptureError CertificateError DendrofxError InputError PassError PlanError",

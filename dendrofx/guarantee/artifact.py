@@ -1,8 +1,8 @@
-"""Write a transformed module with its certificate inside, and read that certificate and check it against the file.
+"""Write a transformed module with its plan and certificate inside, and read that certificate and check it against the file.
 
-`save` writes the certificate among the extra files of the TorchScript archive, beside a digest of everything else in it. A file
-whose weights, thresholds or code were changed afterwards no longer verifies. It is no signature: whoever can write the file can
-write another.
+`save` writes them as JSON among the extra files of the TorchScript archive, with versions and a description of the inputs; the
+certificate with a digest of everything else. A file whose weights, thresholds, code or plan were changed afterwards no longer
+verifies. It is no signature: whoever can write the file can write another.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import platform
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from dendrofx.errors import CertificateError
@@ -23,19 +25,21 @@ from dendrofx.graph.show import first_line
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.lowering.script import script, script_bytes
 from dendrofx.machine.files import check_target, write_whole
+from dendrofx.values.drop_in import call_form
+from dendrofx.values.meta import SHAPE
 from dendrofx.version import VERSION
 
-EXTRA = "dendrofx_certificate.json"
+EXTRA, PLAN_FILE, ABOUT_FILE = "dendrofx_certificate.json", "dendrofx_plan.json", "dendrofx_about.json"
 # Records of an archive that say nothing about the module, or differ from write to write.
 _NOT_THE_MODULE = (".debug_pkl", "serialization_id", "extra/", "byteorder")
 
 
 def save(module: nn.Module, path: str | Path, *, freeze: bool = False) -> None:
-    """Script a transformed module and write it, its certificate inside.
+    """Script a transformed module and write it, its plan and certificate inside.
 
     Args:
         module: what `transform` returned; without a certificate it is written all the same.
-        path: for `torch.jit.load`, which needs torch and nothing else; `dendrofx.certificate` reads the certificate.
+        path: for `torch.jit.load`, which needs torch and nothing else; `dendrofx.load` reads the plan too.
         freeze: see `script`.
 
     Raises:
@@ -52,12 +56,28 @@ def save(module: nn.Module, path: str | Path, *, freeze: bool = False) -> None:
     if made is not None:
         made.verify(module)
     scripted = script(module, freeze=freeze)
-    data = script_bytes(scripted)
+    extra = _described(module)
+    data = script_bytes(scripted, extra)
     if made is not None:
         sealed = replace(made, archive=_digest(_records(data, path), made))
-        data = script_bytes(scripted, {EXTRA: json.dumps(sealed.to_json())})
+        data = script_bytes(scripted, {**extra, EXTRA: json.dumps(sealed.to_json())})
         _verified(_records(data, path), path)  # what is written next must verify
     write_whole(path, data, CertificateError)
+
+
+def _described(module: nn.Module) -> dict[str, str]:
+    """Return the extra files that say what a module is: its plan where it has one, versions, and the inputs of its graph."""
+    plan, graph, form = getattr(module, "plan", None), getattr(module, "graph", None), call_form(module)
+    inputs = [] if graph is None else [n for n in graph.nodes if n.op == "placeholder"]
+    about = {
+        "dendrofx": VERSION,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "model": type(module).__name__ if form is None else form.model,
+        "inputs": [{"name": str(n.target), "is": str(n.meta.get(SHAPE, ""))} for n in inputs],
+    }
+    files = {ABOUT_FILE: json.dumps(about)}
+    return files if plan is None else {**files, PLAN_FILE: json.dumps(plan.to_json(), allow_nan=False)}
 
 
 def certificate(path: str | Path) -> Certificate:
@@ -95,7 +115,9 @@ def _records(data: bytes, path: str | Path) -> dict[str, bytes]:
 
 
 def _counts(name: str) -> bool:
-    return name == f"extra/{EXTRA}" or not (name.startswith(_NOT_THE_MODULE) or name.endswith(_NOT_THE_MODULE))
+    return name.startswith("extra/dendrofx_") or not (
+        name.startswith(_NOT_THE_MODULE) or name.endswith(_NOT_THE_MODULE)
+    )
 
 
 def _verified(records: Mapping[str, bytes], path: str | Path) -> Certificate:

@@ -1,0 +1,1 @@
+"""What a saved module is, once it is loaded again."""
