@@ -61,7 +61,7 @@ def _add_options(p: Command) -> None:
         "-o", "--out", type=Path, default=Path("compare"), metavar="DIR", help="for pictures, figures, plans (compare/)"
     )
     p.add_argument("--no-sweep", action="store_true", help="leave out the 11 tolerances that the pictures show")
-    p.add_argument("--sweep", action="store_true", help=argparse.SUPPRESS)  # what is done now without it
+    p.add_argument("--sweep", action="store_true", help="sweep the tolerances in a --quick run too")
     p.add_argument("--peers", action="store_true", help="also what could be used instead, for the cases of encoders")
     p.add_argument("--ablation", action="store_true", help="also each rung alone, on every row, as a table")
     p.add_argument(

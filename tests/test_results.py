@@ -58,8 +58,8 @@ def test_a_pickled_result_is_loaded_as_its_docstring_says() -> None:
 def test_a_front_prints_in_a_few_lines() -> None:
     front = made("cascade").module.front
     assert front
-    assert len(repr(front)) < 1000 * len(front)
-    assert "tolerances={'model': " in repr(front[0])
+    assert len(repr(front)) < 200 * (len(front) + 3)
+    assert front[0].name in repr(front[0])
 
 
 def test_sites_of_a_model_that_was_not_captured() -> None:
