@@ -25,6 +25,7 @@ ROOMS = (
     "machine",
     "passes",
     "plan",
+    "report",
     "rewriting",
     "rows",
     "runtime",
@@ -43,10 +44,11 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=["dendrofx", *[f"dendrofx.{room}" for room in ROOMS]],
     package_dir={"dendrofx": "dendrofx", "dendrofx.passes": "passes"},
-    package_data={"dendrofx": ["py.typed"]},
+    package_data={"dendrofx": ["py.typed"], "dendrofx.report": ["page.html", "style.css", "page.js"]},
     install_requires=["torch==2.13.*", "numpy>=1.26", "scipy>=1.11", "sympy>=1.13", "tabulate>=0.9", "tqdm>=4.60"],
     extras_require={
         "bench": ["matplotlib>=3.8"],
+        "browser": ["selenium>=4.30"],
         "models": ["transformers>=5.23", "tokenizers>=0.22", "safetensors>=0.5", "sentence-transformers>=6"],
         "peers": [
             "onnx>=1.18",

@@ -26,7 +26,7 @@ __all__ = [
     "Routed",
     "GateForm", "ResidualGate", "NoiseGate", "EnergyGate", "LearnedGate", "MarginGate", "UserGate", "AlwaysFull",
     "AlwaysLight", "NoGate", "RandomGate", "OracleGate", "Budget", "Certificate", "certificate", "save", "load", "Audit", "Shadow",
-    "audit", "Capability", "capability", "DendrofxError", "InputError", "CaptureError", "PassError", "PlanError",
+    "audit", "report", "Capability", "capability", "DendrofxError", "InputError", "CaptureError", "PassError", "PlanError",
     "CertificateError",
 ]  # fmt: skip
 
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from dendrofx.machine.capability import Capability, capability
     from dendrofx.plan.entries import SitePlan
     from dendrofx.plan.plan import Plan
+    from dendrofx.report.write import report
     from dendrofx.rewriting.module import RoutedModule
     from dendrofx.rewriting.tolerances import set_tolerances, tolerances
     from dendrofx.transform import transform
@@ -85,6 +86,7 @@ else:
         "machine.capability": "Capability capability",
         "plan.entries": "SitePlan",
         "plan.plan": "Plan",
+        "report.write": "report",
         "rewriting.module": "RoutedModule",
         "rewriting.tolerances": "set_tolerances tolerances",
         "transform": "transform",

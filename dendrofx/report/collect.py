@@ -1,0 +1,196 @@
+"""Collecting: all that a report says, measured once, as frozen data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dendrofx.guarantee.losses import losses_of
+from dendrofx.machine.capability import describe_machine
+from dendrofx.plan.plan import Plan
+from dendrofx.report.blocks import Fold, blocks, fold
+from dendrofx.report.given import Given
+from dendrofx.report.nodes import node_times
+from dendrofx.report.record import record
+from dendrofx.report.replay import Replay
+from dendrofx.report.sweep import Quality, Sweep, compared, everywhere, quality, sweep, worst_output
+from dendrofx.rewriting.tolerances import tolerances
+from dendrofx.runtime.scores import UNJUDGED
+from dendrofx.values.counts import CASCADE, of_sites, site_activity
+from dendrofx.values.measure import largest_mean, outputs
+from dendrofx.version import VERSION
+
+MOST_WORST = 12
+BRANCHES = ("gate", "light", "full")
+NODE_SHARE = 0.2  # of the time for races
+
+
+@dataclass(frozen=True)
+class WorstSample:
+    """One of the samples that deviate most.
+
+    Attributes:
+        index: among the caller's samples, from 0.
+        ways: by site, hard rows, rows, and the largest score of them; empty where the sample's rows were not recorded.
+    """
+
+    index: int
+    deviation: float
+    ways: tuple[tuple[int, int, float], ...]
+
+
+@dataclass(frozen=True)
+class SiteTimes:
+    """Milliseconds of one routed site, node by node: its block in the original, and its branches."""
+
+    block: float | None
+    gate: float
+    light: float
+    full: float
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a report shows.
+
+    Attributes:
+        model: class name of the original.
+        plan: of the module.
+        samples: that were run; left_out: that were given besides; batch: samples of a call.
+        output: the one that deviations are of, where there are several; empty elsewhere.
+        quality: of the module as it is.
+        loss: mean loss in the metric of the certificate; None without one.
+        replay, sweep: None where nothing is routed, or nothing can be compared.
+        is_model: times and outputs are compared with the model that the caller gave.
+        before, after: the two graphs; before is None where the original is not there.
+        times: by routed site.
+        worst: samples, those that deviate most first.
+        tolerances: by site, in the order of the replay.
+        machine: CPU and versions.
+    """
+
+    model: str
+    plan: Plan
+    samples: int
+    left_out: int
+    batch: int
+    threads: int
+    output: str
+    quality: Quality
+    loss: float | None
+    replay: Replay | None
+    sweep: Sweep | None
+    is_model: bool
+    before: list[Fold] | None
+    after: list[Fold]
+    times: Mapping[str, SiteTimes]
+    worst: list[WorstSample]
+    machine: Mapping[str, str]
+    seed: int
+
+    @property
+    def routed(self) -> bool:
+        """Whether rows or samples are routed."""
+        return self.plan.rewrites
+
+    @property
+    def shares(self) -> dict[str, tuple[int, int]]:
+        """By routed site, rows that went full and all rows; of a cascade its samples."""
+        counts = self.quality.counts
+        kept = {CASCADE: counts[CASCADE]} if CASCADE in counts else of_sites(counts)
+        return {site: (c["hard_rows"], c["rows"]) for site, c in kept.items()}
+
+
+def collect(given: Given, seconds: float, seed: int) -> Collected:
+    """Run and time what a report shows.
+
+    Args:
+        given: the module, its original and samples.
+        seconds: rough time for all timing.
+        seed: of every random choice.
+    """
+    module, chosen = given.module, quality(given, given.module)
+    replay = _replay(given) if module.plan.rewrites else None
+    races = seconds * (1 - NODE_SHARE)
+    measured = None
+    if replay is not None:
+        measured = sweep(given, replay, chosen, races, seed)
+    elif given.compares:
+        measured = compared(given, chosen, races, seed)
+    before, after, times = _graphs(given, chosen, seconds * NODE_SHARE, seed)
+    names = given.covered.covered
+    return Collected(
+        type(module).__name__,
+        module.plan,
+        given.samples,
+        given.left_out,
+        given.timed[0].samples,
+        torch.get_num_threads(),
+        names[worst_output(given)] if len(names) > 1 else "",
+        chosen,
+        _loss(given),
+        replay,
+        measured,
+        given.is_model,
+        before,
+        after,
+        times,
+        _worst(given, chosen, replay),
+        {**describe_machine(), "dendrofx": VERSION},
+        seed,
+    )
+
+
+def _replay(given: Given) -> Replay:
+    light = quality(given, everywhere(given.module, 2 * UNJUDGED)).far
+    full = quality(given, everywhere(given.module, 0.0)).far
+    return record(given, light, full)
+
+
+def _graphs(
+    given: Given, chosen: Quality, seconds: float, seed: int
+) -> tuple[list[Fold] | None, list[Fold], dict[str, SiteTimes]]:
+    """Return the graph before, where it is there, and after, both as folded blocks, and the times of routed sites."""
+    graphs = {"after": given.module, **({"before": given.original} if given.compares else {})}
+    ms = node_times(graphs, given.timed, seconds, seed)
+    hard = {site: site_activity(c) for site, c in of_sites(chosen.counts).items()}
+    if CASCADE in chosen.counts:
+        hard = {CASCADE: site_activity(chosen.counts[CASCADE])}
+    found = {name: blocks(gm, ms[name], hard) for name, gm in graphs.items()}
+    originals = {b.site: b.ms for b in found.get("before", [])}
+    if "before" in found:
+        originals[CASCADE] = sum(b.ms for b in found["before"])
+    routed = [b for b in found["after"] if b.routed]
+    times = {b.site: SiteTimes(originals.get(b.site), *(b.parts.get(p, 0.0) for p in BRANCHES)) for b in routed}
+    return fold(found["before"]) if "before" in found else None, fold(found["after"]), times
+
+
+@torch.no_grad()
+def _loss(given: Given) -> float | None:
+    """Return the mean loss, in the metric of the certificate, of the output where it is largest."""
+    shown = given.module.plan.certificate
+    if shown is None or shown.budget is None:
+        return None
+    return largest_mean(losses_of(shown.budget, given.reference, outputs(given.module, given.batches, given.covered)))
+
+
+def _worst(given: Given, chosen: Quality, replay: Replay | None) -> list[WorstSample]:
+    order = chosen.far.argsort(descending=True, stable=True)[:MOST_WORST].tolist()
+    set_to = {} if replay is None else tolerances(given.module)
+    limits = [] if replay is None else [float(set_to[site]) for site in replay.sites]
+    return [WorstSample(i, float(chosen.far[i]), _ways(i, replay, limits)) for i in order]
+
+
+def _ways(sample: int, replay: Replay | None, limits: Sequence[float]) -> tuple[tuple[int, int, float], ...]:
+    """Return what became of a sample's rows at each site."""
+    if replay is None or sample >= len(replay.full):
+        return ()
+    found = []
+    for number, limit in enumerate(limits):
+        score = replay.score[(replay.sample == sample) & (replay.site == number)]
+        hard = int((~(score < np.float32(limit))).sum())
+        found.append((hard, len(score), float(score.max()) if len(score) else 0.0))
+    return tuple(found)

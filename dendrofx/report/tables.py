@@ -1,0 +1,124 @@
+"""The tables of a report, as HTML with headers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from dendrofx.plan.text import number
+from dendrofx.report.charts import percent
+from dendrofx.report.collect import Collected, SiteTimes
+from dendrofx.report.sweep import CHOSEN, Sweep
+from dendrofx.values.counts import CASCADE
+
+MANY_SITES = 4
+
+
+def table(caption: str, headers: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Return a table; the first cell of a row is its header, and the first `left` columns are words."""
+    head = "".join(f'<th scope="col"{_kind(i, left)}>{escape(h)}</th>' for i, h in enumerate(headers))
+    body = "".join(f"<tr>{''.join(_cell(i, c, left) for i, c in enumerate(row))}</tr>" for row in rows)
+    inside = f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>{inside}</table></div>'
+    )
+
+
+def _cell(place: int, content: str, left: int) -> str:
+    if place == 0:
+        return f'<th scope="row">{escape(content)}</th>'
+    return f"<td{_kind(place, left)}>{escape(content)}</td>"
+
+
+def _kind(place: int, left: int) -> str:
+    return "" if place < left else ' class="figure"'
+
+
+def sites(found: Collected) -> str:
+    """Return what runs at each routed site; of a cascade, the model."""
+    headers = [
+        "Site",
+        "Light form",
+        "Gate",
+        "Full",
+        "Tolerance",
+        "Block, ms",
+        "Light + gate, ms",
+        "Full, ms",
+        "Rows in full",
+    ]
+    rows = []
+    for name, (hard, count) in found.shares.items():
+        times = found.times.get(name)
+        rows.append(
+            [name, *_forms(found, name), *_ms(times), f"{hard:,} of {count:,} ({percent(hard / max(count, 1))})"]
+        )
+    ran = "one by one, not scripted" if rows else ""
+    return table(f"Routed sites; times of a call of {found.batch} samples, node by node ({ran})", headers, rows, 4)
+
+
+def _forms(found: Collected, name: str) -> list[str]:
+    cascade = found.plan.cascade
+    if name == CASCADE and cascade is not None:
+        full = "original" if cascade.full is None else str(cascade.full)
+        return [cascade.light, str(cascade.gate), full, number(cascade.tolerance)]
+    site = next(s for s in found.plan.routed if s.name == name)
+    full = "block" if site.full is None else str(site.full)
+    return [str(site.light), str(site.gate), full, number(site.tolerance)]
+
+
+def _ms(times: SiteTimes | None) -> list[str]:
+    if times is None:
+        return ["", "", ""]
+    return [number(times.block), f"{times.light:.3g} + {times.gate:.3g}", number(times.full)]
+
+
+def sweep(measured: Sweep) -> str:
+    """Return the points that were run, beside the original twice."""
+    rows = [
+        ["original", "", "", "0", "0", number(measured.original_ms), "1.00"],
+        [
+            "original again (A/A)",
+            "",
+            "",
+            "0",
+            "0",
+            number(measured.original_ms * measured.again),
+            f"{1 / measured.again:.2f}",
+        ],
+    ]
+    for point in measured.points:
+        quality = point.quality
+        routed = bool(quality.rows)
+        hard = f"{quality.hard:,} of {quality.rows:,}" if routed else ""
+        far = [percent(quality.mean), percent(quality.p99)]
+        name = f"{point.name} (chosen)" if point.name == CHOSEN else point.name
+        rows.append(
+            [name, hard, percent(quality.activity) if routed else "", *far, number(point.ms), f"{point.speedup:.2f}"]
+        )
+    headers = ["Setting", "Rows in full", "Activity", "Mean deviation", "99th percentile", "ms", "Times as fast"]
+    noisy = "; noisy" if measured.noisy or measured.unreliable else ""
+    return table(f"Measured here, batch {measured.batch}{noisy}", headers, rows)
+
+
+def worst(found: Collected) -> str:
+    """Return the samples that deviate most, with their way at each site."""
+    replay = found.replay
+    sites = () if replay is None else replay.sites
+    many = len(sites) > MANY_SITES
+    headers = ["Sample", "Deviation", *(["Sites with rows in full"] if many else [f"Way at {s}" for s in sites])]
+    rows = []
+    for sample in found.worst:
+        ways = [_way(*w) for w in sample.ways] or ["not recorded"] * len(sites)
+        if many:
+            full = sum(1 for hard, _, _ in sample.ways if hard)
+            ways = [f"{full} of {len(sites)}"]
+        rows.append([str(sample.index), percent(sample.deviation), *ways])
+    return table(f"The {len(rows)} samples that deviate most, by their place in the data, from 0", headers, rows)
+
+
+def _way(hard: int, rows: int, score: float) -> str:
+    """Say which way a sample's rows took at a site."""
+    if rows == 1:
+        return f"{'full' if hard else 'light'}, score {score:.3g}"
+    return f"{hard} of {rows} rows full, largest score {score:.3g}"
