@@ -83,7 +83,7 @@ def _routed(block: Block, y: float, total: float) -> tuple[str, float]:
 def _branch(name: str, share: float, ms: float, total: float, place: tuple[float, float, float]) -> str:
     x, y, width = place
     shade = element(
-        "rect", x=x, y=y, width=width, height=62, rx=5, class_=f"shade {name}", fill_opacity=0.06 + 0.5 * share
+        "rect", x=x, y=y, width=width, height=62, rx=5, class_=f"shade {name}", fill_opacity=0.05 + 0.4 * share
     )
     frame = element("rect", x=x, y=y, width=width, height=62, rx=5, class_=f"branch {name}")
     inside = [

@@ -6,11 +6,11 @@
   const root = document.documentElement, button = $("theme");
   const system = window.matchMedia("(prefers-color-scheme: dark)");
   const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
-  const named = () => { button.textContent = dark() ? "Light colours" : "Dark colours"; };
+  const label = () => { button.textContent = dark() ? "Light colours" : "Dark colours"; };
   button.hidden = false;
-  button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; named(); });
-  system.addEventListener("change", named);
-  named();
+  button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; label(); });
+  system.addEventListener("change", label);
+  label();
 
   // ---- the slider: recorded scores, replayed as report/replay.py does
   const data = JSON.parse($("data").textContent);
@@ -48,11 +48,17 @@
     $(name).dataset.value = value;
   }
 
+  function named(factor) {
+    if (factor === 0) return "0";
+    if (factor >= data.unjudged) return "above all scores";
+    const chosen = factor === data.chosen;
+    if (units.length > 1 && data.chosen === 1) return chosen ? "as chosen" : `${digits(factor)} x the chosen`;
+    return digits(factor) + (chosen ? ", as chosen" : "");
+  }
+
   function move() {
     const factor = data.factors[Number(slider.value)], seen = at(factor);
-    const end = factor >= data.unjudged ? "every row light" : factor === 0 ? "0: every row full" : "";
-    const chosen = factor === data.chosen ? ", as chosen" : "";
-    const words = end || (units.length > 1 ? `${digits(factor)} x the chosen` : digits(factor)) + chosen;
+    const words = named(factor);
     show("tolerance", factor, words);
     show("activity", seen.activity, percent(seen.activity));
     show("hard", seen.hard, `${seen.hard.toLocaleString("en")} of ${score.length.toLocaleString("en")}`);
@@ -68,6 +74,7 @@
     }
   }
 
+  $("back").hidden = data.chosen === null;
   slider.addEventListener("input", move);
   $("back").addEventListener("click", () => { slider.value = data.start; move(); });
   move();

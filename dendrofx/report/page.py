@@ -13,6 +13,7 @@ from dendrofx.report.charts import replayed, trade_off
 from dendrofx.report.collect import Collected
 from dendrofx.report.drawing import column
 from dendrofx.report.replay import FLOAT32_MAX
+from dendrofx.report.tables import html
 from dendrofx.runtime.scores import UNJUDGED
 
 _SLIDER = Template("""
@@ -41,7 +42,7 @@ def page(found: Collected) -> str:
         title=escape(f"{found.model}: what routing does"),
         style=_asset("style.css"),
         script=_asset("page.js"),
-        verdict=escape(words.verdict(found)),
+        verdict=html(words.verdict(found)),
         remarks=_paragraphs(words.remarks(found)),
         sections="\n".join(s for s in sections if s),
         footer=escape(f"Written by dendrofx {found.machine['dendrofx']}. This file fetches nothing."),
@@ -85,7 +86,7 @@ def _section(name: str, heading: str, content: str) -> str:
 
 
 def _paragraphs(lines: Sequence[str]) -> str:
-    return "".join(f"<p>{escape(line)}</p>" for line in lines)
+    return "".join(f"<p>{html(line)}</p>" for line in lines)
 
 
 def _gains(found: Collected) -> str:
@@ -97,7 +98,7 @@ def _gains(found: Collected) -> str:
 
 def _where(found: Collected) -> str:
     lines = words.reasons(found)
-    said = f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
+    said = f"<ul>{''.join(f'<li>{html(line)}</li>' for line in lines)}</ul>" if lines else ""
     if not found.routed:
         return _paragraphs(["No rows are routed:"]) + said
     return tables.sites(found) + (_paragraphs(["Elsewhere:"]) + said if said else "")
@@ -133,4 +134,4 @@ def _graphs(found: Collected) -> str:
 
 
 def _worst(found: Collected) -> str:
-    return tables.worst(found) if found.sweep is not None else ""
+    return tables.worst(found) if bool((found.quality.far > 0).any()) else ""

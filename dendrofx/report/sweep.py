@@ -171,12 +171,14 @@ def compared(given: Given, chosen: Quality, seconds: float, seed: int) -> Sweep:
 
 
 def _others(replay: Replay) -> list[tuple[str, float]]:
-    """Return names and factors: none light, shares of the rows full, all light."""
+    """Return names and factors: none light, shares of the rows full, all light; one for each number of rows."""
     largest = 2 * UNJUDGED / min(replay.units)
+    seen = {replay.at(f).hard for f in (0.0, largest)} | ({replay.at(replay.chosen).hard} if replay.chosen else set())
     found = [("every row full", 0.0)]
     for share in ACTIVITIES:
         factor = replay.factor_at(share)
-        if 0 < factor < UNJUDGED and all(factor != f for _, f in found) and factor != replay.chosen:
+        if factor < UNJUDGED and (hard := replay.at(factor).hard) not in seen:
+            seen.add(hard)
             found.append((f"about {100 * share:g} % of rows full", factor))
     return [*found, ("every row light", largest)]
 

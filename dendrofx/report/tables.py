@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from html import escape
 
 from dendrofx.plan.text import number
@@ -14,24 +14,27 @@ from dendrofx.values.counts import CASCADE
 MANY_SITES = 4
 
 
-def table(caption: str, headers: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Return a table; the first cell of a row is its header, and the first `left` columns are words."""
-    head = "".join(f'<th scope="col"{_kind(i, left)}>{escape(h)}</th>' for i, h in enumerate(headers))
-    body = "".join(f"<tr>{''.join(_cell(i, c, left) for i, c in enumerate(row))}</tr>" for row in rows)
-    inside = f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>{inside}</table></div>'
-    )
+def table(caption: str, headers: Sequence[str], rows: Sequence[Sequence[str]], figures: Container[int]) -> str:
+    """Return a table; the first cell of a row is its header, and the columns in `figures` stand right."""
+    head = "".join(f'<th scope="col"{_class(i, figures)}>{html(h)}</th>' for i, h in enumerate(headers))
+    body = "".join(f"<tr>{''.join(_cell(i, c, figures) for i, c in enumerate(row))}</tr>" for row in rows)
+    inside = f"<caption>{html(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{html(caption)}"><table>{inside}</table></div>'
 
 
-def _cell(place: int, content: str, left: int) -> str:
+def html(content: str) -> str:
+    """Escape a text, with its percent signs kept beside their figures."""
+    return escape(content).replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _cell(place: int, content: str, figures: Container[int]) -> str:
     if place == 0:
-        return f'<th scope="row">{escape(content)}</th>'
-    return f"<td{_kind(place, left)}>{escape(content)}</td>"
+        return f'<th scope="row">{html(content)}</th>'
+    return f"<td{_class(place, figures)}>{html(content)}</td>"
 
 
-def _kind(place: int, left: int) -> str:
-    return "" if place < left else ' class="figure"'
+def _class(place: int, figures: Container[int]) -> str:
+    return ' class="figure"' if place in figures else ""
 
 
 def sites(found: Collected) -> str:
@@ -49,12 +52,9 @@ def sites(found: Collected) -> str:
     ]
     rows = []
     for name, (hard, count) in found.shares.items():
-        times = found.times.get(name)
-        rows.append(
-            [name, *_forms(found, name), *_ms(times), f"{hard:,} of {count:,} ({percent(hard / max(count, 1))})"]
-        )
-    ran = "one by one, not scripted" if rows else ""
-    return table(f"Routed sites; times of a call of {found.batch} samples, node by node ({ran})", headers, rows, 4)
+        rows.append([name, *_forms(found, name), *_ms(found.times.get(name)), f"{hard:,} of {count:,}"])
+    caption = f"Routed sites; times of a call of {found.batch} samples, node by node, not scripted"
+    return table(caption, headers, rows, range(4, 9))
 
 
 def _forms(found: Collected, name: str) -> list[str]:
@@ -92,13 +92,13 @@ def sweep(measured: Sweep) -> str:
         routed = bool(quality.rows)
         hard = f"{quality.hard:,} of {quality.rows:,}" if routed else ""
         far = [percent(quality.mean), percent(quality.p99)]
-        name = f"{point.name} (chosen)" if point.name == CHOSEN else point.name
+        name = f"{point.name} (chosen)" if point.name == CHOSEN and len(measured.points) > 1 else point.name
         rows.append(
             [name, hard, percent(quality.activity) if routed else "", *far, number(point.ms), f"{point.speedup:.2f}"]
         )
     headers = ["Setting", "Rows in full", "Activity", "Mean deviation", "99th percentile", "ms", "Times as fast"]
     noisy = "; noisy" if measured.noisy or measured.unreliable else ""
-    return table(f"Measured here, batch {measured.batch}{noisy}", headers, rows)
+    return table(f"Measured here, batch {measured.batch}{noisy}", headers, rows, range(1, 7))
 
 
 def worst(found: Collected) -> str:
@@ -114,7 +114,7 @@ def worst(found: Collected) -> str:
             full = sum(1 for hard, _, _ in sample.ways if hard)
             ways = [f"{full} of {len(sites)}"]
         rows.append([str(sample.index), percent(sample.deviation), *ways])
-    return table(f"The {len(rows)} samples that deviate most, by their place in the data, from 0", headers, rows)
+    return table(f"The {len(rows)} samples that deviate most, by their place in the data, from 0", headers, rows, (1,))
 
 
 def _way(hard: int, rows: int, score: float) -> str:

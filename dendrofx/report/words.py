@@ -18,19 +18,22 @@ def verdict(found: Collected) -> str:
         return _unrouted(found)
     hard, rows = found.quality.hard, found.quality.rows
     what = "samples are recomputed by the original" if found.plan.cascade is not None else "rows take the full block"
-    return f"{_pace(found.sweep)} {_kept(found)}; {hard:,} of {rows:,} {what} ({percent(hard / max(rows, 1))})."
+    share = percent(hard / max(rows, 1))
+    return f"Routed, {found.model} {_pace(found.sweep)} {_kept(found)}; {hard:,} of {rows:,} {what} ({share})."
 
 
 def _pace(measured: Sweep | None) -> str:
     if measured is None:
-        return "Its speed was not compared, with"
+        return "was not timed; it has"
     if measured.unreliable:
-        return "Its speed cannot be told on this disturbed machine; it runs with"
+        return "has a speed that cannot be told on this disturbed machine, and"
     gain = measured.chosen.speedup
     noisy = " (noisy)" if measured.noisy else ""
+    if abs(gain - 1) <= max(TIE, abs(measured.again - 1)):
+        return f"is as fast as the original, as far as can be told here ({gain:.2f} x{noisy}), with"
     if gain < 1:
-        return f"Slower than the original, {gain:.2f} times its speed{noisy}, with"
-    return f"{gain:.2f} times as fast as the original{noisy}, with"
+        return f"is SLOWER than the original, {gain:.2f} times its speed{noisy}, with"
+    return f"is {gain:.2f} times as fast as the original{noisy}, with"
 
 
 def _kept(found: Collected) -> str:
@@ -39,7 +42,9 @@ def _kept(found: Collected) -> str:
     of = f" of {found.output}" if found.output else ""
     mean = f"a mean deviation{of} of {percent(quality.mean)} (99th percentile {percent(quality.p99)})"
     if plan.certificate is not None:
-        return f"{mean}, and a certified budget"
+        shown = plan.certificate
+        sure = f"{100 * (1 - shown.delta):g} % confidence"
+        return f"{mean}, and {shown.metric} at most {percent(shown.alpha)} certified with {sure}"
     if plan.budget:
         return mean
     within = "within" if quality.mean <= plan.max_deviation else "ABOVE"
@@ -52,9 +57,7 @@ def _unrouted(found: Collected) -> str:
     exact = any(s.status == "exact" for s in found.plan.sites)
     how = ", to rounding" if dead or exact else ""
     off = "" if found.sweep is None else f" (mean deviation here {percent(found.quality.mean)})"
-    pace = ""
-    if found.sweep is not None and not found.sweep.unreliable:
-        pace = f" It is {found.sweep.chosen.speedup:.2f} times as fast{' (noisy)' if found.sweep.noisy else ''}."
+    pace = "" if found.sweep is None else f" It {_pace(found.sweep).removesuffix(', with').removesuffix(', and')}."
     return f"{what}: the outputs are the original's{how}{off}.{pace}"
 
 
@@ -63,7 +66,8 @@ def remarks(found: Collected) -> list[str]:
     measured = found.sweep
     if measured is None:
         return []
-    lines = [] if measured.random is None else [_against_random(found, measured.random.mean)]
+    random = None if found.plan.budget else measured.random  # a certified budget may be about other losses
+    lines = [] if random is None else [_against_random(found, random.mean)]
     light = next((p for p in measured.points if p.name == "every row light"), None)
     if light is not None:
         lines.append(_against_light(found, measured, light.speedup / measured.chosen.speedup, light.quality.mean))
@@ -76,10 +80,11 @@ def remarks(found: Collected) -> list[str]:
 
 def _against_random(found: Collected, random: float) -> str:
     mine = found.quality.mean
-    beats = "beats" if mine < random * (1 - TIE) else "does NOT beat"
-    return (
-        f"The gate {beats} a random choice of as many rows: mean deviation {percent(mine)} against {percent(random)}."
-    )
+    figures = f"mean deviation {percent(mine)} against {percent(random)}"
+    if abs(mine - random) <= TIE * random:
+        return f"The gate and a random choice of as many rows do equally well here: {figures}."
+    beats = "beats" if mine < random else "does NOT beat"
+    return f"The gate {beats} a random choice of as many rows: {figures}."
 
 
 def _against_light(found: Collected, measured: Sweep, ratio: float, mean: float) -> str:
