@@ -45,12 +45,9 @@ def _original(frame: Frame, measured: Sweep) -> list[str]:
     off = abs(measured.again - 1)
     top, bottom = frame.y(1 + off), frame.y(max(1 - off, 0.0))
     band = element("rect", x=LEFT, y=top, width=RIGHT - LEFT, height=max(bottom - top, 1.0), class_="band")
-    words = f"original, and how far it is off against itself (A/A {measured.again:.2f})"
-    return [
-        band,
-        line(LEFT, frame.y(1), RIGHT, frame.y(1), "base"),
-        text(RIGHT - 4, frame.y(1) + 16, words, "note", "end"),
-    ]
+    words = f"grey: the original against itself (A/A {measured.again:.2f})"
+    note = text(RIGHT, BOTTOM + 40, words, "note", "end")
+    return [band, line(LEFT, frame.y(1), RIGHT, frame.y(1), "base"), note]
 
 
 def _point(point: Point, place: tuple[float, float]) -> str:
@@ -85,7 +82,7 @@ def replayed(replay: Replay, measured: Sweep | None, positions: Sequence[float])
     points = [p for p in measured.points if p.factor is not None] if measured is not None else []
     high = max([f.p99 for f in at] + [p.quality.p99 for p in points]) * 1.03
     ys = steps(high)
-    frame = Frame(LEFT, TOP, RIGHT, BOTTOM, root(1.0, LEFT, RIGHT), linear(0, ys[-1], BOTTOM, TOP))
+    frame = Frame(LEFT, TOP, RIGHT, BOTTOM, root(1.0, RIGHT, LEFT), linear(0, ys[-1], BOTTOM, TOP))
     ticks = [(v, f"{100 * v:g} %") for v in SHARES]
     inside = frame.axes(ticks, [(v, percent(v)) for v in ys], "activity: share of the sites' work in full", "deviation")
     inside.append(path([(frame.x(f.activity), frame.y(f.p99)) for f in at], "curve p99"))
@@ -98,9 +95,9 @@ def replayed(replay: Replay, measured: Sweep | None, positions: Sequence[float])
                     "circle", label, cx=frame.x(point.quality.activity), cy=frame.y(value), r=4.5, class_=f"dot {name}"
                 )
             )
-    inside += [text(RIGHT - 4, TOP + 12, "99th percentile", "label p99", "end")]
-    inside += [text(RIGHT - 4, TOP + 30, "mean", "label mean", "end")]
-    inside += [text(RIGHT - 4, TOP + 48, "dots: run again", "note", "end")]
+    inside += [text(LEFT + 10, TOP + 18, "99th percentile", "label p99")]
+    inside += [text(LEFT + 10, TOP + 36, "mean", "label mean")]
+    inside += [text(LEFT + 10, TOP + 54, "dots: run again", "note")]
     inside.append(line(LEFT, TOP, LEFT, BOTTOM, "marker").replace("<line", '<line id="marker"', 1))
     inside += [_mark("mark-mean", "mean"), _mark("mark-p99", "p99")]
     title = "Deviation against activity, replayed from recorded scores"

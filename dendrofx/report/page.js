@@ -65,7 +65,7 @@
     show("mean", seen.mean, percent(seen.mean));
     show("p99", seen.p99, percent(seen.p99));
     slider.setAttribute("aria-valuetext", `tolerance ${words}: ${$("hard").textContent} rows full, mean ${percent(seen.mean)}`);
-    const x = x0 + (x1 - x0) * Math.sqrt(seen.activity), y = (v) => y1 + (y0 - y1) * (v / high);
+    const x = x1 + (x0 - x1) * Math.sqrt(seen.activity), y = (v) => y1 + (y0 - y1) * (v / high);
     $("marker").setAttribute("x1", x);
     $("marker").setAttribute("x2", x);
     for (const [name, value] of [["mark-mean", seen.mean], ["mark-p99", seen.p99]]) {

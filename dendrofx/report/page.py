@@ -92,7 +92,7 @@ def _paragraphs(lines: Sequence[str]) -> str:
 def _gains(found: Collected) -> str:
     if found.sweep is None:
         return _paragraphs(["There is no original beside the module to time and compare it with: pass model=."])
-    chart = f'<div class="chart">{trade_off(found, found.sweep)}</div>' if found.routed else ""
+    chart = _chart("Trade-off", trade_off(found, found.sweep)) if found.routed else ""
     return chart + tables.sweep(found.sweep)
 
 
@@ -118,7 +118,12 @@ def _slider(found: Collected, positions: Sequence[float]) -> str:
     few = f" On the first {len(replay.full):,} samples." if len(replay.full) < found.samples else ""
     slider = _SLIDER.substitute(last=len(positions) - 1, start=_start(found, positions))
     chart = replayed(replay, found.sweep, positions)
-    return f'{_paragraphs([how + few])}{slider}<div class="chart">{chart}</div>'
+    return _paragraphs([how + few]) + slider + _chart("Other tolerances", chart)
+
+
+def _chart(name: str, drawn: str) -> str:
+    """Return a picture that a narrow window scrolls, by keyboard too."""
+    return f'<div class="chart" tabindex="0" role="region" aria-label="{name}">{drawn}</div>'
 
 
 def _graphs(found: Collected) -> str:
