@@ -21,7 +21,7 @@ NAMES = [
     "Routed",
     "GateForm", "ResidualGate", "NoiseGate", "EnergyGate", "LearnedGate", "MarginGate", "UserGate", "AlwaysFull",
     "AlwaysLight", "NoGate", "RandomGate", "OracleGate", "Budget", "Certificate", "certificate", "save", "load", "Audit", "Shadow",
-    "audit", "Capability", "capability", "DendrofxError", "InputError", "CaptureError", "PassError", "PlanError",
+    "audit", "report", "Capability", "capability", "DendrofxError", "InputError", "CaptureError", "PassError", "PlanError",
     "CertificateError",
 ]  # fmt: skip
 FOLDERS = {"dendrofx", "passes", "tests", "benchmarks", ".ci"}
@@ -68,7 +68,8 @@ def test_the_wheel_holds_every_module_once(wheel: Path) -> None:
     assert {n.partition("/")[0] for n in names} == {"dendrofx"}
     ours = {str(p.relative_to(ROOT)) for p in (ROOT / "dendrofx").rglob("*.py") if "passes" not in p.parts}
     passes = {f"dendrofx/passes/{p.relative_to(ROOT / 'passes')}" for p in (ROOT / "passes").rglob("*.py")}
-    assert set(names) == ours | passes | {"dendrofx/py.typed"}
+    assets = {f"dendrofx/report/{name}" for name in ("page.html", "style.css", "page.js")}
+    assert set(names) == ours | passes | assets | {"dendrofx/py.typed"}
 
 
 def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
@@ -79,6 +80,7 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
     assert sorted(core) == ["numpy", "scipy", "sympy", "tabulate", "torch", "tqdm"]
     assert set(re.findall(r"^Provides-Extra: (\w+)$", metadata, re.MULTILINE)) == {
         "bench",
+        "browser",
         "test",
         "dev",
         "models",

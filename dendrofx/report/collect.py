@@ -190,7 +190,10 @@ def _ways(sample: int, replay: Replay | None, limits: Sequence[float]) -> tuple[
         return ()
     found = []
     for number, limit in enumerate(limits):
-        score = replay.score[(replay.sample == sample) & (replay.site == number)]
+        own = (replay.sample == sample) & (replay.site == number)
+        score = replay.score[
+            own & ((replay.share > 0) | ~np.isfinite(replay.score))
+        ]  # without rows that are there again
         hard = int((~(score < np.float32(limit))).sum())
         found.append((hard, len(score), float(score.max()) if len(score) else 0.0))
     return tuple(found)

@@ -84,7 +84,9 @@ class Given:
         form = checked.meta.get(CALL)
         plain = [b if form is None else form.plain(b) for b in read]
         shared = _shared(checked)
-        batches, left_out = _cut([replace(b, shared=shared) for b in plain], batch_size or _decided_for(checked))
+        batches, left_out = _cut(
+            [replace(b, shared=shared) for b in plain], _decided_for(checked) if batch_size is None else batch_size
+        )
         original = _original(checked, model, read[0])
         asked = tuple(checked.plan.outputs) or None
         covered = covered_by(original, batches, partial(cover, asked=asked), strict=False)
@@ -154,7 +156,7 @@ def _cut(batches: list[Inputs], size: int) -> tuple[list[Inputs], int]:
     """Cut batches into the size, up to the most samples, and count those that are left out."""
     if not isinstance(size, int) or size < 1:
         raise InputError(f"batch_size is a whole number of at least 1, got {size!r}")
-    parts = [b.take(i) for b in batches for i in torch.arange(b.samples).split(size)] if size else batches
+    parts = [b.take(i) for b in batches for i in torch.arange(b.samples).split(size)]
     kept: list[Inputs] = []
     for part in parts:
         if kept and sum(b.samples for b in kept) + part.samples > MOST_SAMPLES:

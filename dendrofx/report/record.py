@@ -81,28 +81,30 @@ def _rows(given: Given, batch: Inputs, source: Recipe | CascadeRecipe) -> Iterat
     recorder.run(*positional(given.module, batch))
     for site, node in nodes.items():
         score = recorder.values[node.name].reshape(-1)
-        sample = _sample_of(given, batch, len(score), inputs.get(site))
+        sample, again = _sample_of(given, batch, len(score))
         error = torch.ones_like(score)
         if isinstance(source, Recipe):
             found = next(s for s in source.sites if s.name == site)
             data = BlockData(block_of(source.captured, found.nodes), recorder.values[inputs[site].name])
             error = relative_error(data, source.branches[site].light) * data.outputs.norm(dim=1)
             error = error / max(float(source.weights.get(site) or 1.0), 1e-12) / data.outputs.norm(dim=1).mean()
-        yield score[: len(sample)], error[: len(sample)], sample
+        yield score, torch.where(again, 0.0, error.clamp_min(1e-12)), sample
 
 
-def _sample_of(given: Given, batch: Inputs, rows: int, node: fx.Node | None) -> Tensor:
-    """Return i64[rows], the sample that each row belongs to; without the rows that were added for a kernel's sake."""
+def _sample_of(given: Given, batch: Inputs, rows: int) -> tuple[Tensor, Tensor]:
+    """Return i64[rows], the sample that each row belongs to, and bool[rows], rows that are there again for a kernel's sake."""
     alive = given.alive(batch)
+    again = torch.zeros(rows, dtype=torch.bool)
     if alive is not None and rows != alive.numel() and rows >= int(alive.sum()):
-        return alive.nonzero()[:, 0]
-    return torch.arange(rows) * batch.samples // max(rows, 1)
+        sample = alive.nonzero()[:, 0]
+        again[len(sample) :] = True
+        return torch.cat([sample, sample[-1:].expand(rows - len(sample))]), again
+    return torch.arange(rows) * batch.samples // max(rows, 1), again
 
 
 def _shares(score: Tensor, error: Tensor, sample: Tensor, samples: int) -> Tensor:
-    """Return each row's share of its sample's squared error; 0 for rows that never go light."""
+    """Return each row's share of its sample's squared error; 0 for rows that never go light, and for those there again."""
     power = torch.where(score.isfinite(), error.double().square(), 0.0).nan_to_num(0.0, 0.0)
-    power = torch.where(score.isfinite() & (power <= 0), 1e-30, power)
     total = torch.zeros(samples, dtype=torch.float64).index_add_(0, sample, power)
     return power / total[sample].clamp_min(1e-300)
 

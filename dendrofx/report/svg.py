@@ -92,5 +92,5 @@ class Frame:
         for value, label in xs:
             found += [line(self.x(value), self.top, self.x(value), self.bottom, "grid")]
             found += [text(self.x(value), self.bottom + 18, label, "tick", "middle")]
-        found.append(text((self.left + self.right) / 2, self.bottom + 40, x_title, "axis", "middle"))
+        found.append(text(self.left, self.bottom + 40, x_title, "axis"))
         return [*found, text(self.left - 44, self.top - 14, y_title, "axis")]

@@ -1,0 +1,32 @@
+"""Blocks of a graph, and the folding of those that repeat."""
+
+from dendrofx.report.blocks import Block, blocks, fold
+from tests.made import made
+
+
+def test_what_repeats_is_folded_and_its_figures_are_means() -> None:
+    stack = [b for i in range(3) for b in (Block("8 -> 8", f"layers.{i}.fc", ms=i + 1.0), Block("add", ms=1.0))]
+    first, folded, last = fold([Block("embedding"), *stack, Block("8 -> 2", "head")])
+    assert (first.times, folded.times, last.times) == (1, 3, 1)
+    assert [b.site for b in folded.blocks] == ["layers.0.fc ... layers.2.fc", ""]
+    assert [b.ms for b in folded.blocks] == [2.0, 1.0]
+
+
+def test_a_routed_block_is_not_folded_with_one_that_is_not() -> None:
+    folds = fold([Block("", "a.0"), Block("", "a.1", routed=True), Block("", "a.2", routed=True)])
+    assert [(f.times, f.blocks[0].routed) for f in folds] == [(1, False), (2, True)]
+
+
+def test_a_module_is_its_sites_and_what_lies_between() -> None:
+    module = made("residual").module
+    ms = {n.name: 1.0 for n in module.graph.nodes}
+    found = blocks(module, ms, {"head": 0.25})
+    assert [(b.site or b.label, b.routed) for b in found] == [
+        ("stem", True),
+        ("relu", False),
+        ("fc1..fc2", True),
+        ("add", False),
+        ("head", True),
+    ]
+    assert set(found[0].parts) == {"gate", "light", "full"}
+    assert (found[0].ms, found[-1].hard) == (sum(found[0].parts.values()), 0.25)
