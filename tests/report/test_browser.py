@@ -65,7 +65,7 @@ def test_it_renders_without_an_error_and_without_a_request(opened: tuple[Any, Pa
     assert browser.get_log("browser") == []
     events = [json.loads(e["message"])["message"] for e in browser.get_log("performance")]
     asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
-    assert asked <= {path.as_uri()}
+    assert asked == {path.as_uri()}
 
 
 def test_the_slider_moves_the_figures_to_those_of_python(opened: tuple[Any, Path, Replay]) -> None:
