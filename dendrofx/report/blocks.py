@@ -13,7 +13,8 @@ from dendrofx.graph.find_sites import find_sites
 from dendrofx.values.meta import NOTE
 
 LONGEST_PERIOD = 12
-PARTS = {"gate": "gate", "split": "gate", "score": "gate", "tolerance": "gate", "light": "light", "full": "full"}
+# What a routed site's nodes belong to; its other nodes only bring rows to its branches and back.
+PARTS = {"gate": "gate", "score": "gate", "split": "gate", "full": "full"}
 # What moves no number, or only moves numbers about.
 _SILENT = {
     "getitem", "size", "view", "reshape", "permute", "transpose", "contiguous", "flatten", "unsqueeze", "squeeze", "expand",
@@ -78,15 +79,8 @@ def blocks(gm: fx.GraphModule, ms: Mapping[str, float], hard: Mapping[str, float
         shape = "" if site is None else site.shape
         if not found or found[-1].site != name:
             found.append(Block(shape or name, name, routed=note is not None, hard=hard.get(name, 0.0)))
-        found[-1] = _with(found[-1], ms.get(node.name, 0.0), "" if note is None else _part(note.part, node))
+        found[-1] = _with(found[-1], ms.get(node.name, 0.0), "" if note is None else PARTS.get(note.part, "light"))
     return found + _stretch(gm, between, ms)
-
-
-def _part(part: str, node: fx.Node) -> str:
-    """Return which of gate, light and full a routed site's node belongs to."""
-    if part in PARTS:
-        return PARTS[part]
-    return "gate" if node.name.endswith("_rows") else "full"
 
 
 def _with(block: Block, ms: float, part: str) -> Block:

@@ -14,7 +14,7 @@ from dendrofx.plan.plan import Plan
 from dendrofx.report.blocks import Fold, blocks, fold
 from dendrofx.report.given import Given
 from dendrofx.report.nodes import node_times
-from dendrofx.report.record import record
+from dendrofx.report.record import record, score_nodes
 from dendrofx.report.replay import Replay
 from dendrofx.report.sweep import Quality, Sweep, compared, everywhere, quality, sweep, worst_output
 from dendrofx.rewriting.tolerances import tolerances
@@ -63,7 +63,7 @@ class Collected:
         output: the one that deviations are of, where there are several; empty elsewhere.
         quality: of the module as it is.
         loss: mean loss in the metric of the certificate; None without one.
-        replay, sweep: None where nothing is routed, or nothing can be compared.
+        replay: None where nothing has a gate; sweep: None where nothing can be compared.
         is_model: times and outputs are compared with the model that the caller gave.
         before, after: the two graphs; before is None where the original is not there.
         times: by routed site.
@@ -113,7 +113,7 @@ def collect(given: Given, seconds: float, seed: int) -> Collected:
         seed: of every random choice.
     """
     module, chosen = given.module, quality(given, given.module)
-    replay = _replay(given) if module.plan.rewrites else None
+    replay = _replay(given) if score_nodes(module) else None
     races = seconds * (1 - NODE_SHARE)
     measured = None
     if replay is not None:

@@ -70,9 +70,13 @@ def _routed(block: Block, y: float, total: float) -> tuple[str, float]:
     height, half = 118.0, (INNER - 3 * PAD) / 2
     inside = [_box(X, y, INNER, height, "routed", f"{block.site}: rows are split")]
     inside += [text(X + PAD, y + 18, clipped(block.site, 40), "label strong")]
-    inside += [text(X + PAD, y + 34, f"gate {_ms(block.parts.get('gate', 0.0))}", "note")]
+    inside += [
+        text(
+            X + PAD, y + 34, f"gate {_ms(block.parts.get('gate', 0.0))}" if "full" in block.parts else "no gate", "note"
+        )
+    ]
     inside += _time(X + INNER, y + 18, block.ms, total)
-    shares = {"light": 1 - block.hard, "full": block.hard}
+    shares = {name: s for name, s in (("light", 1 - block.hard), ("full", block.hard)) if name in block.parts}
     for number, (name, share) in enumerate(shares.items()):
         inside.append(
             _branch(name, share, block.parts.get(name, 0.0), total, (X + PAD + number * (half + PAD), y + 44, half))

@@ -13,6 +13,7 @@ from dendrofx.graph.block import BlockData, block_of
 from dendrofx.graph.record import Recorder, positional
 from dendrofx.report.given import Given
 from dendrofx.report.replay import FARTHEST, Replay
+from dendrofx.rewriting.cascade import cascade_parts
 from dendrofx.rewriting.counted import routed_nodes
 from dendrofx.rewriting.recipe import CascadeRecipe, Recipe
 from dendrofx.rewriting.tolerances import tolerances
@@ -27,9 +28,9 @@ MOST_ROWS = 100_000  # of all sites: what a page can hold
 
 
 def score_nodes(module: fx.GraphModule) -> dict[str, fx.Node]:
-    """Return, by site, the node with its rows' scores; of a cascade by its one name."""
+    """Return, by site with a gate, the node with its rows' scores; of a cascade by its one name."""
     found = {site: cast(fx.Node, full.args[2]) for site, full in routed_nodes(module)}
-    if not found:
+    if cascade_parts(module) is not None:
         found = {CASCADE: next(n for n in module.graph.nodes if n.target is split_rows)}
     return {site: cast(fx.Node, split.args[0]) for site, split in found.items()}
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from html import escape
 
-from dendrofx.plan.text import number
+from dendrofx.gates import NoGate
+from dendrofx.plan.rows import number
 from dendrofx.report.charts import percent
 from dendrofx.report.collect import Collected, SiteTimes
 from dendrofx.report.sweep import CHOSEN, Sweep
@@ -63,7 +64,7 @@ def _forms(found: Collected, name: str) -> list[str]:
         full = "original" if cascade.full is None else str(cascade.full)
         return [cascade.light, str(cascade.gate), full, number(cascade.tolerance)]
     site = next(s for s in found.plan.routed if s.name == name)
-    full = "block" if site.full is None else str(site.full)
+    full = "none" if isinstance(site.gate, NoGate) else "block" if site.full is None else str(site.full)
     return [str(site.light), str(site.gate), full, number(site.tolerance)]
 
 

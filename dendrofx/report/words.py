@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dendrofx.guarantee.certificate import ASSUMPTION
-from dendrofx.plan import text
+from dendrofx.plan.rows import table_rows
 from dendrofx.report.charts import percent
 from dendrofx.report.collect import Collected
 from dendrofx.report.sweep import Sweep
@@ -17,6 +17,8 @@ def verdict(found: Collected) -> str:
     if not found.routed:
         return _unrouted(found)
     hard, rows = found.quality.hard, found.quality.rows
+    if found.replay is None:
+        return f"Light on every row, {found.model} {_pace(found.sweep)} {_kept(found)}; no gate and no full branch is kept."
     what = "samples are recomputed by the original" if found.plan.cascade is not None else "rows take the full block"
     share = percent(hard / max(rows, 1))
     return f"Routed, {found.model} {_pace(found.sweep)} {_kept(found)}; {hard:,} of {rows:,} {what} ({share})."
@@ -143,7 +145,7 @@ def reasons(found: Collected) -> list[str]:
     return [
         *parts,
         *([plan.no_sites] if plan.no_sites else []),
-        *text.reasons(rest),
+        *(f"{row.sites} {row.status}: {row.form}" for row in table_rows(rest)),
         *([f"timing: {plan.timing}"] if plan.timing else []),
     ]
 

@@ -56,7 +56,8 @@ class Elements(HTMLParser):
     ("kind", "said"),
     [
         ("mlp", ["Routed, Sequential", "within the budget of 5 %", "Exact: every sample passes one gate", "(chosen)"]),
-        ("nothing-routed", ["Nothing is routed: the outputs are the original's", "No rows are routed: refused", "keeps it"]),
+        ("nothing-routed", ["Nothing is routed: the outputs are the original's", "No rows are routed: 0..2 refused", "keeps it"]),
+        ("no-gate", ["Light on every row, Sequential", "no gate and no full branch is kept", "NoGate() none"]),
         pytest.param("residual", ["A prediction:", "fc1..fc2", "Light + gate, ms"], marks=pytest.mark.slow),
         pytest.param("padded", ["dead rows of mask: live", "of 2 rows full"], marks=pytest.mark.slow),
         pytest.param("cascade", ["recomputed by the original", "90 % confidence the mean loss (flip)"], marks=pytest.mark.slow),
