@@ -25,17 +25,28 @@ __all__ = [
     "tolerances", "set_tolerances", "LightForm", "LowRank", "Pruned", "Int8", "BFloat16", "Prepacked", "Precision",
     "Routed",
     "GateForm", "ResidualGate", "NoiseGate", "EnergyGate", "LearnedGate", "MarginGate", "UserGate", "AlwaysFull",
-    "AlwaysLight", "NoGate", "RandomGate", "OracleGate", "Budget", "Certificate", "certificate", "save", "load", "Audit", "Shadow",
+    "AlwaysLight", "NoGate", "RandomGate", "OracleGate", "Budget", "Certificate", "certificate", "save", "load", "LoadedModule",
+    "Audit", "Shadow",
     "audit", "report", "Capability", "capability", "DendrofxError", "InputError", "CaptureError", "PassError", "PlanError",
-    "CertificateError",
+    "ArtifactError", "CertificateError",
 ]  # fmt: skip
 
 # Where each name is defined. What type checkers see, and what is imported at run time: a test holds them equal.
 if TYPE_CHECKING:
-    from dendrofx.artifact.load import load
+    from dendrofx.artifact.certificate import certificate
+    from dendrofx.artifact.load import LoadedModule, load
+    from dendrofx.artifact.save import save
     from dendrofx.compare.explain import explain
     from dendrofx.compare.shadow import Shadow
-    from dendrofx.errors import CaptureError, CertificateError, DendrofxError, InputError, PassError, PlanError
+    from dendrofx.errors import (
+        ArtifactError,
+        CaptureError,
+        CertificateError,
+        DendrofxError,
+        InputError,
+        PassError,
+        PlanError,
+    )
     from dendrofx.gates import (
         AlwaysFull,
         AlwaysLight,
@@ -55,7 +66,6 @@ if TYPE_CHECKING:
     from dendrofx.graph.show import graph_text
     from dendrofx.graph.sites import Site, Sites
     from dendrofx.guarantee import Audit, Budget, Certificate, audit
-    from dendrofx.guarantee.artifact import certificate, save
     from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Precision, Prepacked, Pruned
     from dendrofx.light.routed import Routed
     from dendrofx.lowering.script import script
@@ -68,10 +78,12 @@ if TYPE_CHECKING:
     from dendrofx.transform import transform
 else:
     _NAMES = {
-        "artifact.load": "load",
+        "artifact.certificate": "certificate",
+        "artifact.load": "LoadedModule load",
+        "artifact.save": "save",
         "compare.explain": "explain",
         "compare.shadow": "Shadow",
-        "errors": "CaptureError CertificateError DendrofxError InputError PassError PlanError",
+        "errors": "ArtifactError CaptureError CertificateError DendrofxError InputError PassError PlanError",
         "gates": "AlwaysFull AlwaysLight EnergyGate GateForm LearnedGate MarginGate NoGate NoiseGate OracleGate RandomGate"
         " ResidualGate UserGate",
         "graph.diff": "graph_diff",
@@ -79,7 +91,6 @@ else:
         "graph.show": "graph_text",
         "graph.sites": "Site Sites",
         "guarantee": "Audit Budget Certificate audit",
-        "guarantee.artifact": "certificate save",
         "light": "BFloat16 Int8 LightForm LowRank Precision Prepacked Pruned",
         "light.routed": "Routed",
         "lowering.script": "script",

@@ -15,7 +15,11 @@ class PlanError(InputError):
     """A plan that cannot be read, or that belongs to another model, other data, another machine or another version."""
 
 
-class CertificateError(InputError):
+class ArtifactError(InputError):
+    """A file that `dendrofx.save` did not write, that was changed or damaged since, or that another version wrote."""
+
+
+class CertificateError(ArtifactError):
     """A certificate that cannot be read, or that belongs to another module."""
 
 

@@ -20,9 +20,10 @@ NAMES = [
     "tolerances", "set_tolerances", "LightForm", "LowRank", "Pruned", "Int8", "BFloat16", "Prepacked", "Precision",
     "Routed",
     "GateForm", "ResidualGate", "NoiseGate", "EnergyGate", "LearnedGate", "MarginGate", "UserGate", "AlwaysFull",
-    "AlwaysLight", "NoGate", "RandomGate", "OracleGate", "Budget", "Certificate", "certificate", "save", "load", "Audit", "Shadow",
+    "AlwaysLight", "NoGate", "RandomGate", "OracleGate", "Budget", "Certificate", "certificate", "save", "load", "LoadedModule",
+    "Audit", "Shadow",
     "audit", "report", "Capability", "capability", "DendrofxError", "InputError", "CaptureError", "PassError", "PlanError",
-    "CertificateError",
+    "ArtifactError", "CertificateError",
 ]  # fmt: skip
 FOLDERS = {"dendrofx", "passes", "tests", "benchmarks", ".ci"}
 FILES = {

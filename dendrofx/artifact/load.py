@@ -1,11 +1,14 @@
-"""Load what `save` wrote: the TorchScript module, with its plan, its certificate and what it was made with.
+"""`load`: a saved file as a module that is called as the model was, with its plan, certificate and versions.
 
-Nothing is unpickled but what `torch.jit.load` reads, which are the module's own tensors and constants.
+The seal is checked first, over the very bytes that torch then reads. Python unpickles nothing: torch's own reader of TorchScript
+takes the tensors and the code, and all else is JSON.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,84 +16,146 @@ from typing import Any
 import torch
 from torch import nn
 
-from dendrofx.errors import CertificateError, PlanError
+from dendrofx.artifact.archive import CERTIFICATE, INPUTS, PLAN, VERSIONS, content, records, sealed
+from dendrofx.artifact.call_json import decode_form, missing_classes
+from dendrofx.artifact.certificate import verified
+from dendrofx.artifact.description import FORMAT, Input
+from dendrofx.errors import ArtifactError
 from dendrofx.graph.show import first_line
-from dendrofx.guarantee.artifact import ABOUT_FILE, EXTRA, PLAN_FILE, certificate
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.plan import file
 from dendrofx.plan.plan import Plan
+from dendrofx.values.calling import CallForm
+from dendrofx.values.inputs import Inputs
 from dendrofx.version import VERSION
 
 
 class LoadedModule(nn.Module):
-    """A saved module, called as it was.
+    """What `load` returns: the file's TorchScript, called with the names of the model and returning what the model returned.
 
     Attributes:
-        plan: what became of every site; None in a file that holds none.
-        certificate: checked against the file; None where none was asked for.
-        about: versions it was made with, the model's class, and its inputs.
+        scripted: the script module; `tolerances` and `set_tolerances` take it.
+        model: class name of the original.
+        plan: every candidate site; None of a module that was written without.
+        certificate: None without one.
+        inputs: the tensors that it takes, with dtypes and sizes.
+        output_class: of what it returns, as `module:qualname`; None of a tensor.
+        versions: of dendrofx, torch and Python that wrote it, by name.
+
+    Example:
+        >>> module = dendrofx.load("model.pt")
+        >>> print(module.inputs[0])
+        x: float32[N, 64]
     """
 
     def __init__(
-        self, scripted: torch.jit.ScriptModule, plan: Plan | None, shown: Certificate | None, about: Mapping[str, Any]
+        self,
+        scripted: torch.jit.ScriptModule,
+        plan: Plan | None,
+        certificate: Certificate | None,
+        described: Mapping[str, Any],
+        versions: Mapping[str, str],
     ) -> None:
         super().__init__()
-        self.scripted = scripted
-        self.plan, self.certificate, self.about = plan, shown, dict(about)
+        self.scripted, self.plan, self.certificate, self.versions = scripted, plan, certificate, dict(versions)
+        self.model: str = described["model"]
+        self.inputs = tuple(Input(i["name"], i["dtype"], _axes(i["axes"])) for i in described["inputs"])
+        self.output_class: str | None = described["output"]
+        self._form: CallForm | None = None if described["call"] is None else decode_form(described["call"])
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (what the model takes and gives)
-        """Return the module's output, its tensors as the graph gives them."""
-        return self.scripted(*args, **kwargs)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (the model's own)
+        """Return what the model returned; raise `InputError` for inputs that it was not captured for."""
+        if self._form is None:
+            return self.scripted(*args, **kwargs)
+        plain = self._form.plain(Inputs(args, tuple(kwargs.items())))
+        return self._form.restore(plain.call(self.scripted))
 
     def forward_counted(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Return the output, and what was executed for it; see `RoutedModule`."""
-        return self.scripted.forward_counted(*args, **kwargs)
+        if self._form is None:
+            return self.scripted.forward_counted(*args, **kwargs)
+        output, counts = self._form.plain(Inputs(args, tuple(kwargs.items()))).call(self.scripted.forward_counted)
+        return self._form.restore(output), counts
 
     def __repr__(self) -> str:
-        plan = "no plan" if self.plan is None else self.plan.summary()
-        return f"<{self.about.get('model', 'module')} from a file: {plan}>"
+        said = "no plan" if self.plan is None else self.plan.summary()
+        return f"<{self.model} from a file ({', '.join(map(str, self.inputs))}): {said}>"
 
 
 def load(path: str | Path) -> LoadedModule:
-    """Load a module that `save` wrote.
+    """Read a module that `save` wrote, with all that the file says about it.
+
+    Python unpickles nothing of it. Where the model returned an object of a class, that is used if its module is imported
+    here, or is of transformers; else a dict or a tuple stands in for it, with a warning.
 
     Args:
-        path: the file.
+        path: of the file.
+
+    Returns:
+        A module that is called with the same names and returns the same values.
 
     Raises:
-        PlanError: no such file, a truncated or foreign one, or one of another version.
-        CertificateError: it holds a certificate, and was changed since.
+        ArtifactError: no such file, or it is damaged, was changed since it was written, was written by something else or by another
+            version; the message says which. `CertificateError` where it is the certificate.
 
     Example:
-        >>> dendrofx.save(routed, "model.pt")
-        >>> dendrofx.load("model.pt").plan.summary()
+        >>> dendrofx.load("model.pt").plan.routed[0].name
+        'fc1..fc2'
     """
-    extra = dict.fromkeys((ABOUT_FILE, PLAN_FILE, EXTRA), "")
+    data = content(path)
+    found = records(data, path)
+    wrote = _checked(found, path)
     try:
-        scripted = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise PlanError(
-            f"cannot load {path}: it is missing, damaged or no saved module: {first_line(error)}"
-        ) from error
-    about = _read(extra[ABOUT_FILE], path)
-    if (there := about.get("dendrofx")) != VERSION:
-        made = "without dendrofx.save" if there is None else f"by dendrofx {there}; this is {VERSION}"
-        raise PlanError(f"{path} was written {made}: torch.jit.load runs it, its plan cannot be read here")
-    plan = file.from_json(Plan, _read(extra[PLAN_FILE], path)) if extra[PLAN_FILE] else None
-    shown = certificate(path) if extra[EXTRA] else None
-    if shown is None and plan is not None and plan.certificate is not None:
-        raise CertificateError(f"{path}: its plan was certified, and the certificate is gone: write it again")
-    return LoadedModule(scripted.eval(), plan, shown, about)
+        described = json.loads(found[f"extra/{INPUTS}"])
+        text = found.get(f"extra/{PLAN}")
+        plan = None if text is None else file.from_json(Plan, json.loads(text))
+        certificate = verified(found, path) if f"extra/{CERTIFICATE}" in found else None
+        scripted = torch.jit.load(io.BytesIO(data), map_location="cpu").eval()
+        made = LoadedModule(scripted, plan, certificate, described, wrote)
+    except ArtifactError:
+        raise
+    except Exception as error:
+        raise ArtifactError(f"cannot read {path}: {first_line(error)}") from error
+    _warn(described, path)
+    return made
 
 
-def _read(text: str | bytes, path: str | Path) -> Mapping[str, Any]:
-    """Return an extra file's mapping; empty where there is none."""
-    if not text:
-        return {}
+def _checked(found: Mapping[str, bytes], path: str | Path) -> dict[str, str]:
+    """Return the versions that wrote a file, its seal checked; raise `ArtifactError` where it is not one of this version's."""
+    text = found.get(f"extra/{VERSIONS}")
+    if text is None:
+        raise ArtifactError(
+            f"{path} was not written by dendrofx.save of version {VERSION}: by an older one, or by something else."
+            " torch.jit.load runs it if it is TorchScript; to have its plan here, transform and save again"
+        )
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise PlanError(f"{path} is damaged: {error}") from error
-    if not isinstance(value, Mapping):
-        raise PlanError(f"{path} is damaged: a description is a {type(value).__name__}")
-    return value
+        wrote = {name: str(value[name]) for name in ("format", "dendrofx", "torch", "python", "seal")}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ArtifactError(f"{path} was changed since it was written: {VERSIONS} in it cannot be read") from error
+    if wrote["format"] != str(FORMAT) or wrote["dendrofx"] != VERSION:
+        raise ArtifactError(
+            f"{path} was written by another version: dendrofx {wrote['dendrofx']} there, {VERSION} here. Load it with that one, run"
+            " it with torch.jit.load, or transform and save again"
+        )
+    if (seal := sealed(found)) != wrote.pop("seal"):
+        raise ArtifactError(f"{path} was changed since it was written: its records do not have its seal, but {seal}")
+    return wrote
+
+
+def _axes(value: list[int | str] | None) -> tuple[int | str, ...] | None:
+    return None if value is None else tuple(value)
+
+
+def _warn(described: Mapping[str, Any], path: str | Path) -> None:
+    """Say what of a model's call or output the file's module does not have here."""
+    if described["not_held"]:
+        warnings.warn(f"{path}: {described['not_held']}; it takes and returns what its graph does", stacklevel=3)
+    call = described["call"]
+    if call is not None and (missing := missing_classes(call["output"])):
+        module = missing[0].partition(":")[0]
+        warnings.warn(
+            f"{path} returned {missing[0]}, which is not known here: a plain container stands in for it. Import {module} before"
+            " dendrofx.load",
+            stacklevel=3,
+        )

@@ -4,7 +4,6 @@ budget       a loss in [0, 1] per sample, its limit alpha and the confidence 1 -
 bounds       p-values of "the risk is above alpha"
 sequence     Learn then Test along a path that was fixed before the test rows were seen
 certificate  what was shown, and for whom
-artifact     the module as a file with its certificate, and a digest that notices changes
 audit        later, on a few rows in production: does it still hold?
 """
 

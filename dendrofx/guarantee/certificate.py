@@ -3,7 +3,7 @@
     metric flip, alpha 0.01, delta 0.05, n 336, losses 0, p_value 0.0341
 
 `p_value` is `binomial_p(losses, n, alpha)` or `hoeffding_bentkus_p(...)`, as `test` says. It travels in the file of its module, see
-`artifact.py`.
+`artifact/certificate.py`.
 """
 
 from __future__ import annotations

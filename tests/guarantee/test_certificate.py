@@ -12,7 +12,8 @@ import torch
 
 import dendrofx
 from dendrofx import Certificate, CertificateError
-from dendrofx.guarantee.artifact import EXTRA, archive_digest
+from dendrofx.artifact.archive import CERTIFICATE as EXTRA
+from dendrofx.artifact.certificate import archive_digest
 from dendrofx.version import VERSION
 from tests.made import made, unpickled
 
