@@ -15,6 +15,7 @@ VERSION = Path("dendrofx/version.py").read_text(encoding="utf-8").split('VERSION
 
 ROOMS = (
     "artifact",
+    "command",
     "compare",
     "gates",
     "graph",
@@ -46,8 +47,10 @@ setup(
     package_dir={"dendrofx": "dendrofx", "dendrofx.passes": "passes"},
     package_data={"dendrofx": ["py.typed"], "dendrofx.report": ["page.html", "style.css", "page.js"]},
     install_requires=["torch==2.13.*", "numpy>=1.26", "scipy>=1.11", "sympy>=1.13", "tabulate>=0.9", "tqdm>=4.60"],
+    entry_points={"console_scripts": ["dendrofx=dendrofx.command.main:main"]},
     extras_require={
-        "bench": ["matplotlib>=3.8"],
+        "cli": ["click>=8.1"],
+        "bench": ["click>=8.1", "matplotlib>=3.8"],
         "browser": ["selenium>=4.30"],
         "models": ["transformers>=5.23", "tokenizers>=0.22", "safetensors>=0.5", "sentence-transformers>=6"],
         "peers": [
@@ -58,7 +61,15 @@ setup(
             "nncf>=3.0",
             "torchao>=0.14",
         ],
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6", "build>=1", "setuptools>=77", "matplotlib>=3.8"],
+        "test": [
+            "click>=8.1",
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "hypothesis>=6",
+            "build>=1",
+            "setuptools>=77",
+            "matplotlib>=3.8",
+        ],
         "dev": ["ruff>=0.11", "mypy>=1.15", "import-linter>=2.5", "types-tabulate", "types-tqdm"],
     },
 )

@@ -80,6 +80,7 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
     assert sorted(core) == ["numpy", "scipy", "sympy", "tabulate", "torch", "tqdm"]
     assert set(re.findall(r"^Provides-Extra: (\w+)$", metadata, re.MULTILINE)) == {
         "bench",
+        "cli",
         "browser",
         "test",
         "dev",

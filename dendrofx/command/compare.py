@@ -1,0 +1,79 @@
+"""`dendrofx compare`: what routing would do for a model, measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dendrofx.errors import InputError
+
+SECONDS, TUNE = 4.0, 60.0
+QUICK_SECONDS, QUICK_TUNE = 0.5, 5.0
+CUT = 64  # samples of a batch of data
+
+
+@click.command(short_help="Measure a model as it is and routed, on your data.")
+@click.argument("model")
+@click.option("--data", required=True, metavar="DATA", type=click.Path(path_type=Path), help="Fits first, tests last.")
+@click.option("--budget", default="0.01", show_default=True, help="Mean deviation, or METRIC:LIMIT:CONFIDENCE.")
+@click.option("--batch", type=click.IntRange(1), multiple=True, metavar="N", help="Samples per call (1 and 32).")
+@click.option("--dead-rows", metavar="NAME", help="Input that marks padding by zeros; ~NAME: by ones.")
+@click.option("--classes", is_flag=True, help="Outputs are class scores: also say how many answers stay the same.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="(OMP_NUM_THREADS, else all)")
+@click.option("--quick", is_flag=True, help="Shorter races, no sweep.")
+@click.option("-v", "--verbose", is_flag=True, help="Every row, control and reason.")
+@click.option(
+    "-o", "--out", default="compare", show_default=True, metavar="DIR", type=click.Path(path_type=Path), help="Files."
+)
+def compare(model: str, data: Path, budget: str, out: Path, **options: Any) -> None:  # noqa: ANN401
+    """Compare MODEL as it is, routed, and with one light form on every row.
+
+    \b
+    dendrofx compare mymodels:build --data rows.npy --batch 1 --batch 256
+
+    MODEL and DATA are as in `dendrofx transform --help`. The first 60 % of the data calibrates, the rest tests.
+    """  # noqa: D301
+    import torch
+
+    from dendrofx.command.data import read_batches
+    from dendrofx.command.model import read_model
+    from dendrofx.compare.files import write_pictures, write_plans
+    from dendrofx.compare.own import own_case
+    from dendrofx.compare.run import Effort, compare_case
+    from dendrofx.compare.summary import summary
+    from dendrofx.compare.tables import footer, table
+    from dendrofx.machine.capability import describe_machine
+
+    if options["threads"]:
+        torch.set_num_threads(options["threads"])
+    quick, sizes, machine = options["quick"], options["batch"] or (1, 32), describe_machine()
+    read = read_model(model)
+    batches = read_batches(data, max(*sizes, CUT), read.tokenizer)
+    names = {"dead_rows": options["dead_rows"], "classes": options["classes"]}
+    case = own_case(read.module, batches, type(read.module).__name__, **names, sizes=sizes)
+    asked = _asked(budget, QUICK_TUNE if quick else TUNE)
+    effort = Effort(QUICK_SECONDS if quick else SECONDS, sweep=not quick)
+    records = []
+    for _, _, record in compare_case(case, asked, sizes, effort):
+        records.append(record)
+        if options["verbose"]:
+            click.echo(f"\n{record.prepared.plan}\n\n{table(record)}\n\n{footer(record, machine, 0)}\n")
+    click.echo(summary(records, machine))
+    out.mkdir(parents=True, exist_ok=True)
+    wrote = [*write_plans(records, out), *write_pictures(records, out, machine)]
+    click.echo(f"\nWrote {out}/: {', '.join(path.name for path in wrote)}")
+
+
+def _asked(budget: str, tune: float) -> Any:  # noqa: ANN401
+    """Return what is asked of `transform`; raise `InputError` for what is no budget."""
+    from dendrofx.compare.prepare import Asked
+    from dendrofx.guarantee.budget import Budget
+
+    if ":" in budget:
+        return Asked(budget=Budget.parse(budget), tune_seconds=tune)
+    try:
+        return Asked(float(budget), tune_seconds=tune)
+    except ValueError as error:
+        raise InputError(f"--budget is a number such as 0.01, or METRIC:LIMIT:CONFIDENCE, got {budget!r}") from error
