@@ -99,6 +99,11 @@ def test_the_examples_run_as_they_are(name: str, tmp_path: Path) -> None:
     ] in done.stdout
 
 
+def test_the_api_page_has_every_public_name() -> None:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\.\. auto\w+:: dendrofx\.(\w+)$", text, re.MULTILINE)) == sorted(dendrofx.__all__)
+
+
 def test_links_lead_somewhere() -> None:
     for page in PAGES:
         text = (ROOT / page).read_text(encoding="utf-8")
