@@ -96,7 +96,7 @@ def pace(race: Race, base: str, again: str, other: str) -> Pace:
         medians,
         doubt,
         min(quick[base], quick[again]) / quick[other] if short else None,
-        min(cpu[base], cpu[again]) / cpu[other] if cpu else None,
+        min(cpu[base], cpu[again]) / cpu[other] if {base, again, other} <= cpu.keys() else None,
         race.threads,
     )
 
