@@ -38,12 +38,25 @@ def records(data: bytes, path: str | Path, error: type[ArtifactError] = Artifact
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            _check_single(archive)
             names = [n for n in archive.namelist() if _counts(n.partition("/")[2])]
             if len(set(names)) < len(names):
                 raise ValueError("a record is there twice")
             return {name.partition("/")[2]: archive.read(name) for name in names}
     except Exception as failed:
         raise error(f"cannot read {path}: it is damaged, or no saved module: {first_line(failed)}") from failed
+
+
+def _check_single(archive: zipfile.ZipFile) -> None:
+    """Raise `ValueError` where torch may read other records than those that are checked here.
+
+    torch takes the folder of the first record, and offsets from the start of the file; Python's reader takes every folder, and the
+    last archive of a file.
+    """
+    if len({name.partition("/")[0] for name in archive.namelist()}) > 1:
+        raise ValueError("its records are in several folders")
+    if min((i.header_offset for i in archive.infolist()), default=0):
+        raise ValueError("something stands before the archive")
 
 
 def certified(found: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import platform
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,45 @@ def test_an_edited_file_is_refused(part: str, saved: Path, tmp_path: Path) -> No
     path = rewritten(saved, tmp_path / "m.pt", lambda name, data: data + b" " if part in name else data)
     with pytest.raises(ArtifactError, match="was changed since it was written"):
         dendrofx.load(path)
+
+
+def beside(path: Path, target: Path) -> bytes:
+    """A file with its weights at zero in a first folder, and as they were in a second."""
+    with zipfile.ZipFile(path) as source:
+        old = [(name, source.read(name)) for name in source.namelist()]
+    zeros = [(name, bytes(len(data)) if "/data/" in name else data) for name, data in old]
+    with zipfile.ZipFile(target, "w") as made:
+        for name, data in [*((f"other/{name.partition('/')[2]}", data) for name, data in zeros), *old]:
+            made.writestr(name, data)
+    return target.read_bytes()
+
+
+def appended(path: Path, target: Path) -> bytes:
+    """A file with its weights at zero, of which torch reads, and behind it the file as it was."""
+    old = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as source:
+        for item in source.infolist():
+            if "/data/" in item.filename:
+                name, more = struct.unpack_from("<HH", old, item.header_offset + 26)
+                start = item.header_offset + 30 + name + more
+                old[start : start + item.file_size] = bytes(item.file_size)
+                zeros = struct.pack("<I", zlib.crc32(bytes(item.file_size)))
+                old = old.replace(struct.pack("<I", item.CRC), zeros)
+    return bytes(old) + path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [(beside, "in several folders"), (appended, "stands before the archive")]
+)
+def test_what_is_checked_is_what_torch_reads(
+    change: Callable[[Path, Path], bytes], message: str, saved: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.pt"
+    path.write_bytes(change(saved, path))
+    assert not torch.jit.load(str(path))(made("cascade").rows).any()  # torch runs the zeros
+    for read in (dendrofx.load, dendrofx.certificate):
+        with pytest.raises(ArtifactError, match=message):
+            read(path)
 
 
 def test_a_record_that_is_gone_is_refused(saved: Path, tmp_path: Path) -> None:
