@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from dendrofx.artifact.call_json import NotJson, class_name, encode_form
+from dendrofx.graph.show import graph_text
 from dendrofx.values.drop_in import call_form
 from dendrofx.values.meta import SHAPE
 from dendrofx.version import VERSION
@@ -43,7 +44,7 @@ class Input:
 
 
 def described(module: nn.Module) -> dict[str, Any]:
-    """Return the inputs of a module and how it is called, as plain JSON values.
+    """Return the inputs of a module, how it is called, and its graph as text, as plain JSON values.
 
     The call is None for a module that was not captured from a model, and for a call that JSON cannot hold: then the file is called
     with its tensors by name, and returns them as the graph does.
@@ -60,6 +61,7 @@ def described(module: nn.Module) -> dict[str, Any]:
         "inputs": [_input(n) for n in nodes],
         "call": call,
         "not_held": why,
+        "graph": graph_text(module) if isinstance(module, fx.GraphModule) else "",
         "output": None if form is None else class_name(form.output),
     }
 

@@ -40,6 +40,7 @@ class LoadedModule(nn.Module):
         certificate: None without one.
         inputs: the tensors that it takes, with dtypes and sizes.
         output_class: of what it returns, as `module:qualname`; None of a tensor.
+        graph_text: of the module that was saved, see `graph_text`; empty where it had no graph.
         versions: of dendrofx, torch and Python that wrote it, by name.
 
     Example:
@@ -61,6 +62,7 @@ class LoadedModule(nn.Module):
         self.model: str = described["model"]
         self.inputs = tuple(Input(i["name"], i["dtype"], _axes(i["axes"])) for i in described["inputs"])
         self.output_class: str | None = described["output"]
+        self.graph_text: str = described["graph"]
         self._form: CallForm | None = None if described["call"] is None else decode_form(described["call"])
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (the model's own)

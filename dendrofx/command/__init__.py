@@ -5,4 +5,5 @@ group      all subcommands, and how errors end
 compare, transform, inspect, report, verify, run     one subcommand each
 model      read a model: `module:callable`, a saved torch.export program, a folder that transformers loads
 data       read data as batches; write outputs
+ending, several     messages and exit codes where it does not end well, examples under the help; options of several numbers
 """

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dendrofx.command.several import Several
 from dendrofx.errors import InputError
 
 SECONDS, TUNE = 4.0, 60.0
@@ -14,7 +15,7 @@ QUICK_SECONDS, QUICK_TUNE = 0.5, 5.0
 CUT = 64  # samples of a batch of data
 
 
-@click.command(short_help="Measure a model as it is and routed, on your data.")
+@click.command(cls=Several, short_help="Measure a model as it is and routed, on your data.")
 @click.argument("model")
 @click.option("--data", required=True, metavar="DATA", type=click.Path(path_type=Path), help="Fits first, tests last.")
 @click.option("--budget", default="0.01", show_default=True, help="Mean deviation, or METRIC:LIMIT:CONFIDENCE.")
@@ -31,7 +32,7 @@ def compare(model: str, data: Path, budget: str, out: Path, **options: Any) -> N
     """Compare MODEL as it is, routed, and with one light form on every row.
 
     \b
-    dendrofx compare mymodels:build --data rows.npy --batch 1 --batch 256
+    dendrofx compare mymodels:build --data rows.npy --batch 1 256
 
     MODEL and DATA are as in `dendrofx transform --help`. The first 60 % of the data calibrates, the rest tests.
     """  # noqa: D301

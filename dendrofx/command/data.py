@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dendrofx.errors import InputError
 from dendrofx.graph.show import first_line
@@ -24,7 +25,8 @@ def read_batches(path: Path, size: int, tokenizer: Any = None) -> list[Any]:  # 
     """Return batches of at most `size` samples, as `transform` takes them.
 
     Args:
-        path: `.npy` is one tensor; `.npz` and `.safetensors` are tensors by the names of inputs; `.pt` a tensor, a dict or tuple of
+        path: `.npy` is one tensor; `.npz` and `.safetensors` are tensors by the names of inputs, an `.npz` without
+            names in their order; `.pt` a tensor, a dict or tuple of
             them, or a list of batches, which stay as they are; `.parquet` columns of numbers, one feature each, or of lists, one
             input each; `.txt` a text a line.
         size: samples per batch.
@@ -55,6 +57,19 @@ def read_batches(path: Path, size: int, tokenizer: Any = None) -> list[Any]:  # 
             f"cannot read {path} as {path.suffix}: {first_line(error)}. Save it again, as tensors alone"
         ) from error
     return found if isinstance(found, list) else _cut(found, size, path)
+
+
+def check_names(batch: Any, path: Path, model: nn.Module) -> None:  # noqa: ANN401  (what is no dict has no names)
+    """Raise `InputError` where a batch by name has not the names of a model's arguments."""
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    if not isinstance(batch, Mapping) or any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    takes = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
+    needs = [p.name for p in parameters if p.name in takes and p.default is p.empty]
+    if set(batch) - set(takes) or set(needs) - set(batch):
+        raise InputError(
+            f"{path} holds {', '.join(batch)}; {type(model).__name__} takes {', '.join(takes)}: name the data as the arguments"
+        )
 
 
 def check_output(path: Path) -> None:
@@ -98,9 +113,12 @@ def _tensor(array: Any) -> Tensor:  # noqa: ANN401
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def _npz(path: Path) -> dict[str, Tensor]:
+def _npz(path: Path) -> Any:  # noqa: ANN401
+    """Return arrays by name, or where numpy named them, `arr_0` and so on, in their order."""
     with np.load(path, allow_pickle=False) as arrays:
-        return {name: _tensor(arrays[name]) for name in arrays.files}
+        found = {name: _tensor(arrays[name]) for name in arrays.files}
+    ordered = [f"arr_{i}" for i in range(len(found))]
+    return tuple(found[name] for name in ordered) if found and set(ordered) == set(found) else found
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from typing import Any
 
 import click
 
 from dendrofx.command.compare import compare
+from dendrofx.command.ending import EXIT_CODES, FAULT, Unusable
 from dendrofx.command.inspect import inspect
 from dendrofx.command.report import report
 from dendrofx.command.run import run
@@ -16,36 +18,38 @@ from dendrofx.command.verify import verify
 from dendrofx.errors import DendrofxError
 from dendrofx.version import VERSION
 
-EPILOG = """\b
-Exit codes:
-  0  done
-  1  a file does not verify, or the budget could not be shown
-  2  something cannot be used as it was given; the message says what to do
+EPILOG = f"""{EXIT_CODES}
 \b
 In this order:
   dendrofx transform mymodels:build --calibration rows.npy -o routed.pt
   dendrofx inspect routed.pt
   dendrofx run routed.pt new.npy -o answers.npy
+\b
+Completion, in ~/.bashrc (zsh, fish: zsh_source, fish_source):
+  eval "$(_DENDROFX_COMPLETE=bash_source dendrofx)"
 """
-
-
-class Unusable(click.ClickException):
-    """What cannot be used as given."""
-
-    exit_code = 2
 
 
 class Group(click.Group):
     """Subcommands whose own errors are told in one message."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  (click's own)
-        """Run a subcommand; what the project refuses, and what the system does, ends with 2."""
+        """Run a subcommand; what the project refuses, and what the system does, ends with 2, any other error with 3."""
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _noted  # type: ignore[assignment]
                 return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click's own ways to end
         except (DendrofxError, OSError) as error:
             raise Unusable(str(error)) from error
+        except Exception:
+            traceback.print_exc()
+            raise SystemExit(FAULT) from None
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the subcommands in the order in which they are used."""
+        return list(self.commands)
 
 
 def _noted(message: Warning | str, category: type[Warning], *_: object) -> None:

@@ -8,11 +8,16 @@ from textwrap import fill
 
 import click
 
+from dendrofx.command.ending import example
 
-@click.command(short_help="Print what a file holds: plan, certificate, inputs.")
+
+@click.command(
+    short_help="Print what a file holds: plan, certificate, inputs.", epilog=example("inspect routed.pt --graph")
+)
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--graph", is_flag=True, help="Print the rewritten graph instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def inspect(file: Path, as_json: bool) -> None:
+def inspect(file: Path, graph: bool, as_json: bool) -> None:
     """Print the plan, certificate, inputs and versions of FILE, which transform wrote."""
     from dendrofx.artifact.load import load
 
@@ -25,9 +30,13 @@ def inspect(file: Path, as_json: bool) -> None:
             "output_class": loaded.output_class,
             "versions": wrote,
             "plan": None if plan is None else plan.to_json(),
+            "graph": loaded.graph_text.splitlines(),
             "certificate": None if shown is None else shown.to_json(),
         }
         click.echo(json.dumps(said, indent=1))
+        return
+    if graph:
+        click.echo(loaded.graph_text or f"{file} holds no graph: it was made from a module that has none.")
         return
     click.echo(f"{file}: {loaded.model}, {file.stat().st_size / 1e6:.3g} MB")
     click.echo("".join(f"  takes    {i}\n" for i in loaded.inputs) + f"  returns  {loaded.output_class or 'tensors'}")

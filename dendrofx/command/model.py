@@ -57,16 +57,21 @@ def read_tokenizer(path: Path) -> Any:  # noqa: ANN401  (transformers')
 
 def _called(text: str) -> nn.Module:
     name, _, attribute = text.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
+    sys.path.insert(0, here := str(Path.cwd()))
     try:
         found: Any = importlib.import_module(name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
+        made = found() if callable(found) and not isinstance(found, nn.Module) else found
+    except (ModuleNotFoundError, AttributeError) as error:
         raise InputError(f"cannot read the model {text}: {first_line(error)}. A model is {FORMS}") from error
+    except Exception as error:  # whatever the caller's own code raises
+        raise InputError(
+            f"cannot read the model {text}: it raised {type(error).__name__}: {first_line(error)}. It is called without arguments;"
+            f" to see where it fails: python -c 'import {name}; {name}.{attribute}()'"
+        ) from error
     finally:
-        sys.path.remove(str(Path.cwd()))
-    made = found() if callable(found) and not isinstance(found, nn.Module) else found
+        sys.path.remove(here)
     if not isinstance(made, nn.Module):
         raise InputError(f"{text} gives a {type(made).__name__}, not a torch.nn.Module: name what returns the model")
     return made.eval()
@@ -90,6 +95,7 @@ def _folder(path: Path) -> Read:
     if not config.is_file():
         raise InputError(f"{path} is a folder without config.json: name one that save_pretrained of transformers wrote")
     transformers = _transformers(path)
+    transformers.utils.logging.disable_progress_bar()
     try:
         names = json.loads(config.read_text(encoding="utf-8")).get("architectures") or ["AutoModel"]
         kind = getattr(transformers, names[0], transformers.AutoModel)

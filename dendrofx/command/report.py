@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from dendrofx.command.several import Several
 from dendrofx.errors import InputError
 
 CUT = 64
 
 
-@click.command(short_help="Write one HTML file about a routed file.")
+@click.command(cls=Several, short_help="Write one HTML file about a routed file.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--model", required=True, help="That was transformed, as in transform.")
 @click.option("--calibration", required=True, metavar="DATA", type=click.Path(path_type=Path), help="It was fitted on.")

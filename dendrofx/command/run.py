@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from dendrofx.command.ending import example
 
-@click.command(short_help="Run a file on data.")
+if TYPE_CHECKING:
+    from dendrofx.artifact.load import LoadedModule
+
+
+@click.command(short_help="Run a file on data.", epilog=example("run routed.pt new.npy -o answers.npy"))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
@@ -23,19 +29,39 @@ import click
 def run(file: Path, data: Path, output: Path, batch: int, tokenizer: str | None) -> None:
     """Run FILE, which transform wrote, on DATA and write its outputs to OUT.
 
-    DATA is read as by transform.
-    """
+    \b
+    DATA  .npy, .npz, .pt (weights only), .safetensors, .parquet;
+          .txt, a text a line, with --tokenizer
+    """  # noqa: D301
     import torch
 
     from dendrofx.artifact.load import load
     from dendrofx.command.data import check_output, read_batches, write_outputs
     from dendrofx.command.model import read_tokenizer
-    from dendrofx.values.inputs import Inputs
 
     check_output(output)
     loaded = load(file)
     batches = read_batches(data, batch, None if tokenizer is None else read_tokenizer(Path(tokenizer)))
     with torch.no_grad():
-        answers = [Inputs.of(b).call(loaded) for b in batches]
+        answers = [_answer(loaded, b, file, data) for b in batches]
     shapes = write_outputs(output, answers)
     click.echo(f"Wrote {output}: " + ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items()))
+
+
+def _answer(loaded: LoadedModule, batch: Any, file: Path, data: Path) -> Any:  # noqa: ANN401  (the model's)
+    """Return the output for a batch; raise `InputError`, with what the file takes, where the data is something else."""
+    import torch
+
+    from dendrofx.errors import InputError
+    from dendrofx.values.inputs import Inputs
+
+    given = Inputs.of(batch)
+    try:
+        return given.call(loaded)
+    except (InputError, RuntimeError, torch.jit.Error) as error:  # TorchScript's last line has the reason
+        said = str(error).strip().splitlines()[-1].removeprefix("builtins.").removeprefix("RuntimeError: ")
+        takes = ", ".join(map(str, loaded.inputs))
+        raise InputError(
+            f"{data} does not fit {file}, which takes {takes}; a batch of the data is {given}: {said}."
+            " Save the data in the form that the file takes"
+        ) from error

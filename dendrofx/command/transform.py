@@ -8,12 +8,21 @@ from typing import Any
 
 import click
 
+from dendrofx.command.ending import example
+from dendrofx.command.several import Several
 from dendrofx.errors import InputError
 
 CUT = 64  # samples of a calibration batch, where no size is asked for
 
 
-@click.command(short_help="Rewrite a model and write it to one file.")
+@click.command(
+    cls=Several,
+    short_help="Rewrite a model and write it to one file.",
+    epilog=example(
+        "transform mymodels:build --calibration rows.npy --batch 1 32 -o routed.pt",
+        "transform ./minilm --calibration sentences.txt --dead-rows attention_mask -o routed.pt",
+    ),
+)
 @click.argument("model")
 @click.option(
     "--calibration", required=True, metavar="DATA", type=click.Path(path_type=Path), help="Rows to fit and test on."
@@ -22,7 +31,7 @@ CUT = 64  # samples of a calibration batch, where no size is asked for
     "--budget", default="0.01", show_default=True, help="Mean deviation, or METRIC:LIMIT:CONFIDENCE, certified."
 )
 @click.option(
-    "--batch", type=click.IntRange(1), multiple=True, metavar="N", help="Samples per call; may be given again."
+    "--batch", type=click.IntRange(1), multiple=True, metavar="N...", help="Samples per call: one number or several."
 )
 @click.option("--dead-rows", metavar="NAME", help="Input that marks padding by zeros; ~NAME: by ones.")
 @click.option(
@@ -54,7 +63,7 @@ def transform(model: str, calibration: Path, budget: str, output: Path, as_json:
     """  # noqa: D301
     asked = _budget(budget)
     from dendrofx.artifact.save import save
-    from dendrofx.command.data import read_batches
+    from dendrofx.command.data import check_names, read_batches
     from dendrofx.command.model import read_model
     from dendrofx.machine.files import check_target
     from dendrofx.transform import transform as transformed
@@ -63,6 +72,7 @@ def transform(model: str, calibration: Path, budget: str, output: Path, as_json:
     read = read_model(model)
     sizes = options["batch"]
     batches = read_batches(calibration, max(sizes, default=CUT), read.tokenizer)
+    check_names(batches[0] if batches else None, calibration, read.module)
     made = transformed(
         read.module,
         calibration=batches,

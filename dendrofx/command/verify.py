@@ -8,10 +8,11 @@ from textwrap import fill
 
 import click
 
+from dendrofx.command.ending import Failed, example
 from dendrofx.errors import ArtifactError
 
 
-@click.command(short_help="Check a file and its certificate.")
+@click.command(short_help="Check a file and its certificate.", epilog=example("verify routed.pt && deploy routed.pt"))
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 def verify(file: Path, as_json: bool) -> None:
@@ -26,5 +27,5 @@ def verify(file: Path, as_json: bool) -> None:
         shown = certificate(file)
         load(file)
     except ArtifactError as error:
-        raise click.ClickException(str(error)) from error  # exit code 1
+        raise Failed(str(error)) from error
     click.echo(json.dumps(shown.to_json(), indent=1) if as_json else f"{file} verifies.\n{fill(str(shown), 100)}")

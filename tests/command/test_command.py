@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 
 import dendrofx
 from dendrofx.command.group import group
-from dendrofx.command.main import _without_click
+from dendrofx.command.main import main
+from dendrofx.command.verify import verify
 from tests.made import batches, made
 
 MODEL = "tests.models:compressible"
@@ -51,6 +52,7 @@ assert not {"torch", "numpy", "scipy"} & set(sys.modules)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("\n  Example") == 4
     for said in ("Exit codes:", "  transform ", "  inspect ", "  verify ", "  run ", "module:callable"):
         assert said in ran.stdout
 
@@ -97,6 +99,7 @@ def test_a_budget_that_cannot_be_shown_writes_nothing(rows: Path, tmp_path: Path
 @pytest.mark.parametrize(("changes", "message"), [
     ({"model": "nowhere"}, "cannot read the model nowhere: there is nothing of that name"),
     ({"model": "tests.models:nothing"}, "has no attribute 'nothing'. A model is module:callable"),
+    ({"model": "math:sqrt"}, "it raised TypeError: math.sqrt() takes exactly one argument (0 given)"),
     ({"model": "builtins:dict"}, "builtins:dict gives a dict, not a torch.nn.Module"),
     ({"model": "tests"}, "is a folder without config.json"),
     ({"data": "nowhere.npy"}, "there is no such file"),
@@ -115,6 +118,52 @@ def test_what_cannot_be_used(changes: dict[str, str], message: str, rows: Path, 
     assert message in " ".join(ran.output.split())
 
 
-def test_without_click_one_line_says_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _without_click() == 2
+def test_the_package_runs_as_a_module() -> None:
+    ran = subprocess.run([sys.executable, "-m", "dendrofx", "--help"], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout.splitlines()[0]) == (0, "Usage: dendrofx [OPTIONS] COMMAND [ARGS]..."), (
+        ran.stderr
+    )
+
+
+def test_the_graph_of_a_file_is_that_of_its_module(routed: Path) -> None:
+    graph = dendrofx.graph_text(made("cascade").module)
+    assert call("inspect", routed, "--graph").output == f"{graph}\n"
+    assert json.loads(call("inspect", routed, "--json").output)["graph"] == graph.splitlines()
+
+
+def test_several_batch_sizes_are_asked_for_at_once(rows: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.pt"
+    asked = ["--calibration", rows, "--tune-seconds", 0, "--json", "-o", out]
+    ran = call("transform", "--batch", 1, 32, MODEL, *asked)
+    assert ran.exit_code == 0, ran.output
+    assert json.loads(ran.stdout)["origin"]["batch_sizes"] == [1, 32]
+
+
+@pytest.mark.parametrize(("array", "said"), [
+    (np.ones((40, 64)), "a batch of the data is (float64[32, 64])"),
+    (np.ones((40, 63), dtype=np.float32), "a batch of the data is (float32[32, 63])"),
+])  # fmt: skip
+def test_data_that_does_not_fit_a_file(array: Any, said: str, routed: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", array)
+    ran = call("run", routed, tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+    message = " ".join(ran.output.split())
+    assert ran.exit_code == 2, ran.output
+    assert f"does not fit {routed}, which takes input: float32[N, 64]; {said}" in message
+    assert "Save the data in the form that the file takes" in message
+
+
+def test_an_error_of_our_own_has_a_code_of_its_own(routed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(file: Path, as_json: bool) -> None:
+        raise KeyError(file)
+
+    monkeypatch.setattr(verify, "callback", fails)
+    assert call("verify", routed).exit_code == 3
+
+
+def test_without_click_one_line_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "click", None)
+    with pytest.raises(SystemExit, match="2"):
+        main()
     assert capsys.readouterr().err == "dendrofx: the command needs click: pip install 'dendrofx[cli]'\n"

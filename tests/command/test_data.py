@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dendrofx.command.data import read_batches, write_outputs
+from dendrofx.command.data import check_names, read_batches, write_outputs
 from dendrofx.command.model import read_model
 from dendrofx.errors import InputError
 from tests.models import compressible
@@ -29,6 +29,18 @@ def test_arrays_are_cut_into_batches(tmp_path: Path) -> None:
     assert torch.equal(named[1]["ids"], IDS[8:])
     assert [type(b) for b in read_batches(tmp_path / "x.pt", 10)] == [tuple]
     assert [len(b) for b in read_batches(tmp_path / "batches.pt", 2)] == [10, 3]
+
+
+def test_arrays_go_to_arguments_by_name_or_in_order(tmp_path: Path) -> None:
+    model = torch.nn.Bilinear(4, 3, 2)  # input1, input2
+    np.savez(tmp_path / "named.npz", x=X.numpy(), input2=IDS.numpy())
+    (batch,) = read_batches(tmp_path / "named.npz", 10)
+    with pytest.raises(InputError, match=r"holds x, input2; Bilinear takes input1, input2: name the data as"):
+        check_names(batch, tmp_path / "named.npz", model)
+    np.savez(tmp_path / "x.npz", X.numpy(), IDS.numpy())
+    (batch,) = read_batches(tmp_path / "x.npz", 10)
+    check_names(batch, tmp_path / "x.npz", model)
+    assert [torch.equal(a, b) for a, b in zip(batch, (X, IDS), strict=True)] == [True, True]
 
 
 def test_outputs_come_back_as_they_were_written(tmp_path: Path) -> None:
