@@ -42,5 +42,5 @@ def inspect(file: Path, graph: bool, as_json: bool) -> None:
     click.echo("".join(f"  takes    {i}\n" for i in loaded.inputs) + f"  returns  {loaded.output_class or 'tensors'}")
     click.echo(f"  made by  dendrofx {wrote['dendrofx']}, torch {wrote['torch']}, Python {wrote['python']}\n")
     click.echo("No plan." if plan is None else plan)
-    if shown is not None:
+    if shown is not None and plan is None:  # a plan says it
         click.echo("\n" + fill(str(shown), 100))

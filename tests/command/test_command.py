@@ -73,6 +73,7 @@ def test_inspect_and_verify(routed: Path, tmp_path: Path) -> None:
     shown = call("inspect", routed)
     assert shown.exit_code == 0
     assert "  takes    input: float32[N, 64]\n" in shown.output
+    assert shown.output.count("certified: flip at most") == 1
     assert max(map(len, shown.output.splitlines()[1:])) <= 100
     value = json.loads(call("inspect", routed, "--json").output)
     assert value["certificate"]["metric"] == "flip"
