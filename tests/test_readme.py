@@ -46,7 +46,8 @@ def run(codes: Iterable[str], where: Path, **names: object) -> None:
 
 def run_commands(page: str, where: Path) -> str:
     """Run the lines of a page that call `dendrofx`, after its Python, and return what they printed."""
-    lines = re.findall(r"^dendrofx (.*)$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", "")
+    lines = re.findall(r"^dendrofx (.*)$", text, re.MULTILINE)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     printed = ""
     for line in lines:
