@@ -3,6 +3,7 @@
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -43,6 +44,20 @@ def run(codes: Iterable[str], where: Path, **names: object) -> None:
     runpy.run_path(str(file), init_globals=names)
 
 
+def run_commands(page: str, where: Path) -> str:
+    """Run the lines of a page that call `dendrofx`, after its Python, and return what they printed."""
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", "")
+    lines = re.findall(r"^dendrofx (.*)$", text, re.MULTILINE)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    printed = ""
+    for line in lines:
+        command = [sys.executable, "-m", "dendrofx", *shlex.split(line)]
+        done = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+        printed += done.stdout
+    return printed
+
+
 def with_blocks(*, needs: bool) -> list[Any]:
     """Return the pages that have blocks of a kind, each marked with the packages that they need."""
     wanted = {page: [what for mark, what, _ in found(page) if mark == "needs"] for page in PAGES}
@@ -77,7 +92,7 @@ def test_the_blocks_of_a_page_run_in_order(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run((code for mark, _, code in found(page) if not mark), tmp_path)
-    check_output(page, capsys.readouterr().out)
+    check_output(page, capsys.readouterr().out + run_commands(page, tmp_path))
 
 
 @pytest.mark.parametrize("page", with_blocks(needs=True))

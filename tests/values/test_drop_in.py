@@ -155,9 +155,8 @@ def test_sentence_transformers_encode_with_its_inner_model_replaced(folder: Path
     encoder = SentenceTransformer(modules=[Transformer(str(folder)), Pooling(32)], device="cpu")
     wanted = {size: encoder.encode(TEXTS, batch_size=size) for size in (1, 4)}
     example = dict(encoder.tokenizer(TEXTS, padding=True, return_tensors="pt"))
-    inner = encoder[0].auto_model
-    encoder[0].auto_model = dendrofx.transform(
-        inner, example, dead_rows="attention_mask", max_deviation=0, decide=False
-    )
+    inner = encoder[0].model
+    encoder[0].model = dendrofx.transform(inner, example, dead_rows="attention_mask", max_deviation=0, decide=False)
+    assert encoder[0].auto_model is encoder[0].model  # which only reads it: what is assigned to auto_model is not used
     for size, embeddings in wanted.items():
         np.testing.assert_allclose(encoder.encode(TEXTS, batch_size=size), embeddings, atol=1e-5)
