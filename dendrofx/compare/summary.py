@@ -40,7 +40,7 @@ def summary(records: Sequence[Record], machine: Mapping[str, str]) -> str:
     """
     judged = [judge(r) for r in records]
     shown = [_block(record, found) for record, found in zip(records, judged, strict=True)]
-    foot = [] if not any(STATIC in r.prepared.static_plans for r in records) else [_STATIC_NOTE]
+    foot = [_STATIC_NOTE] if any(r.row(STATIC) is not None for r in records) else []
     parts = [
         "\n".join([*heading(records[0]), "", *(h.rstrip() for h in _HEADERS), *_scaled(shown), *foot]),
         "\n".join(line for record, found in zip(records, judged, strict=True) for line in _outcome(record, found)),
