@@ -40,7 +40,8 @@ def plot_tradeoff(records: Sequence[Record], machine: str) -> Figure:
     case, threads = records[0].prepared.case, records[0].threads
     made_up = " (synthetic)" if case.synthetic else ""
     plural = "s" if threads > 1 else ""
-    figure.suptitle(f"{case.name}{made_up}: what a deviation buys, {threads} thread{plural}, {machine}", fontsize=11)
+    parts = [f"{case.name}{made_up}: what a deviation buys", f"{threads} thread{plural}, {machine}"]
+    figure.suptitle(("\n" if columns == 1 else ", ").join(parts), fontsize=11)
     panels = [axes for line in grid for axes in line]
     for axes, record in zip(panels, records, strict=False):
         _panel(axes, record)
