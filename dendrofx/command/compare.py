@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from dendrofx.command.budget import read_budget
 from dendrofx.command.several import Several
-from dendrofx.errors import InputError
 
 SECONDS, TUNE = 4.0, 60.0
 QUICK_SECONDS, QUICK_TUNE = 0.5, 5.0
@@ -42,6 +42,7 @@ def compare(model: str, data: Path, budget: str, out: Path, **options: Any) -> N
     from dendrofx.command.model import read_model
     from dendrofx.compare.files import write_pictures, write_plans
     from dendrofx.compare.own import own_case
+    from dendrofx.compare.prepare import Asked
     from dendrofx.compare.run import Effort, compare_case
     from dendrofx.compare.summary import summary
     from dendrofx.compare.tables import footer, table
@@ -54,7 +55,9 @@ def compare(model: str, data: Path, budget: str, out: Path, **options: Any) -> N
     batches = read_batches(data, max(*sizes, CUT), read.tokenizer)
     names = {"dead_rows": options["dead_rows"], "classes": options["classes"]}
     case = own_case(read.module, batches, type(read.module).__name__, **names, sizes=sizes)
-    asked = _asked(budget, QUICK_TUNE if quick else TUNE)
+    given = read_budget(budget)
+    limit: dict[str, Any] = {"max_deviation" if isinstance(given, float) else "budget": given}
+    asked = Asked(**limit, tune_seconds=QUICK_TUNE if quick else TUNE)
     effort = Effort(QUICK_SECONDS if quick else SECONDS, sweep=not quick)
     records = []
     for _, _, record in compare_case(case, asked, sizes, effort):
@@ -65,16 +68,3 @@ def compare(model: str, data: Path, budget: str, out: Path, **options: Any) -> N
     out.mkdir(parents=True, exist_ok=True)
     wrote = [*write_plans(records, out), *write_pictures(records, out, machine)]
     click.echo(f"\nWrote {out}/: {', '.join(path.name for path in wrote)}")
-
-
-def _asked(budget: str, tune: float) -> Any:  # noqa: ANN401
-    """Return what is asked of `transform`; raise `InputError` for what is no budget."""
-    from dendrofx.compare.prepare import Asked
-    from dendrofx.guarantee.budget import Budget
-
-    if ":" in budget:
-        return Asked(budget=Budget.parse(budget), tune_seconds=tune)
-    try:
-        return Asked(float(budget), tune_seconds=tune)
-    except ValueError as error:
-        raise InputError(f"--budget is a number such as 0.01, or METRIC:LIMIT:CONFIDENCE, got {budget!r}") from error

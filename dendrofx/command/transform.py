@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
+from dendrofx.command.budget import read_budget
 from dendrofx.command.ending import example
 from dendrofx.command.several import Several
-from dendrofx.errors import InputError
 
 CUT = 64  # samples of a calibration batch, where no size is asked for
 
@@ -61,7 +61,8 @@ def transform(model: str, calibration: Path, budget: str, output: Path, as_json:
     A budget such as flip:0.01:0.95 is certified: at most 1 % of answers change, shown at 95 %. Where that cannot be shown, no file
     is written.
     """  # noqa: D301
-    asked = _budget(budget)
+    limit = read_budget(budget)
+    asked: dict[str, Any] = {"max_deviation" if isinstance(limit, float) else "budget": limit}
     from dendrofx.artifact.save import save
     from dendrofx.command.data import check_names, read_batches
     from dendrofx.command.model import read_model
@@ -88,17 +89,3 @@ def transform(model: str, calibration: Path, budget: str, output: Path, as_json:
         raise SystemExit(1)
     save(made, output)
     click.echo(f"Wrote {output}: torch.jit.load runs it; dendrofx inspect {output} shows it.", err=as_json)
-
-
-def _budget(text: str) -> dict[str, Any]:
-    """Return the option of `transform` that a budget is; raise `InputError` for what is none."""
-    if ":" in text:
-        from dendrofx.guarantee.budget import Budget
-
-        return {"budget": Budget.parse(text)}
-    try:
-        return {"max_deviation": float(text)}
-    except ValueError:
-        raise InputError(
-            f"--budget is a mean deviation, 0.01, or METRIC:LIMIT:CONFIDENCE, flip:0.01:0.95; got {text!r}"
-        ) from None

@@ -35,7 +35,6 @@ class Judgement:
         routed_tail, rival_tail: 99th percentile and maximum of the deviation; the rival's are None where it is not there.
         gate_wins: whether the gate beats a random choice of as many rows; None where no gate was compared.
         peer, peer_ratio: the fastest peer that deviates no more, and the row's median over its own.
-        budget: what the budget is about, in a word.
         certified: whether it was certified.
     """
 
@@ -49,7 +48,6 @@ class Judgement:
     gate_wins: bool | None
     peer: str
     peer_ratio: float
-    budget: str
     certified: bool
 
     def sentences(self) -> list[str]:
@@ -106,7 +104,6 @@ def judge(record: Record) -> Judgement:
         None if random is None or not record.prepared.plan.rewrites else gate_wins(routed, random),
         "" if peer is None else peer.variant.name,
         1.0 if peer is None else record.ratio(record.prepared.main, peer.variant.name) or 1.0,
-        record.prepared.budget_name,
         record.prepared.plan.certificate is not None,
     )
 
