@@ -27,6 +27,7 @@ ROOMS = (
     "passes",
     "plan",
     "report",
+    "request",
     "rewriting",
     "rows",
     "runtime",

@@ -46,7 +46,7 @@ def _add_options(p: Command) -> None:
         "--max-deviation", type=deviation, metavar="X", help="budget for the mean deviation (0.01, or the case's own)"
     )
     p.add_argument(
-        "--budget", type=_certified, metavar="METRIC:ALPHA:CONFIDENCE",
+        "--budget", type=_certified, metavar="METRIC:LIMIT:CONFIDENCE",
         help="instead, a budget that is certified: flip:0.01:0.95, exceeds(0.05):0.02:0.95, deviation:..., cosine:...",
     )  # fmt: skip
     p.add_argument(
@@ -66,7 +66,7 @@ def _add_options(p: Command) -> None:
     p.add_argument("--ablation", action="store_true", help="also each rung alone, on every row, as a table")
     p.add_argument(
         "--light", type=_form("light"), metavar="FORM",
-        help='a light form instead of the ladder: "Int8()"; with --scope model also "Routed(0.05)"',
+        help='a light form instead of those known: "Int8()"; with --scope model also "RoutedBlocks(0.05)"',
     )  # fmt: skip
     p.add_argument("--gate", type=_form("gate"), metavar="FORM", help='a gate instead of the best: "NoiseGate()"')
     p.add_argument(
@@ -108,8 +108,8 @@ def _contradiction(args: argparse.Namespace) -> str:
             "--budget and --max-deviation are two budgets: leave one out",
         ),
         (
-            args.scope == "block" and any(isinstance(form, dendrofx.Routed) for form in forms),
-            "Routed(...) is a model with routed blocks: it needs --scope model",
+            args.scope == "block" and any(isinstance(form, dendrofx.RoutedBlocks) for form in forms),
+            "RoutedBlocks(...) is a model with routed blocks: it needs --scope model",
         ),
         (
             args.scope == "model" and not (certifies or replays),
@@ -128,7 +128,7 @@ def _form(kind: str) -> Callable[[str], Form]:
 
     def read(text: str) -> Form:
         # every form has to be known before one is read: the names that are imported here bring them all
-        kinds = {"light": (dendrofx.LightForm, dendrofx.Routed), "gate": (dendrofx.GateForm,)}
+        kinds = {"light": (dendrofx.LightForm, dendrofx.RoutedBlocks), "gate": (dendrofx.GateForm,)}
         try:
             form = form_from_text(text)
         except InputError as error:

@@ -15,6 +15,7 @@ from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
 from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING
+from warnings import warn as _warn
 
 from dendrofx.version import VERSION
 
@@ -23,7 +24,7 @@ __version__ = VERSION
 __all__ = [
     "transform", "script", "graph_text", "graph_diff", "explain", "RoutedModule", "Plan", "SitePlan", "Site", "Sites", "find_sites",
     "tolerances", "set_tolerances", "LightForm", "LowRank", "Pruned", "Int8", "BFloat16", "Prepacked", "Precision",
-    "Routed",
+    "RoutedBlocks", "Options",
     "GateForm", "ResidualGate", "NoiseGate", "EnergyGate", "LearnedGate", "MarginGate", "UserGate", "AlwaysFull",
     "AlwaysLight", "NoGate", "RandomGate", "OracleGate", "Budget", "Certificate", "certificate", "save", "load", "LoadedModule",
     "Audit", "Shadow", "audit", "report", "Capability", "capability", "DendrofxError", "InputError", "CaptureError",
@@ -66,12 +67,13 @@ if TYPE_CHECKING:
     from dendrofx.graph.sites import Site, Sites
     from dendrofx.guarantee import Audit, Budget, Certificate, audit
     from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Precision, Prepacked, Pruned
-    from dendrofx.light.routed import Routed
+    from dendrofx.light.routed_blocks import RoutedBlocks
     from dendrofx.lowering.script import script
     from dendrofx.machine.capability import Capability, capability
     from dendrofx.plan.entries import SitePlan
     from dendrofx.plan.plan import Plan
     from dendrofx.report.write import report
+    from dendrofx.request import Options
     from dendrofx.rewriting.module import RoutedModule
     from dendrofx.rewriting.tolerances import set_tolerances, tolerances
     from dendrofx.transform import transform
@@ -91,20 +93,27 @@ else:
         "graph.sites": "Site Sites",
         "guarantee": "Audit Budget Certificate audit",
         "light": "BFloat16 Int8 LightForm LowRank Precision Prepacked Pruned",
-        "light.routed": "Routed",
+        "light.routed_blocks": "RoutedBlocks",
         "lowering.script": "script",
         "machine.capability": "Capability capability",
         "plan.entries": "SitePlan",
         "plan.plan": "Plan",
         "report.write": "report",
+        "request": "Options",
         "rewriting.module": "RoutedModule",
         "rewriting.tolerances": "set_tolerances tolerances",
         "transform": "transform",
     }
     _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
+    _ROOMS = ["gates", "guarantee", "light", "passes", "rows"]  # whose names are public too
+    _RENAMED = {"Routed": "RoutedBlocks"}  # names of 0.5.0
+
     def __getattr__(name: str) -> object:
         """Import what a public name stands for, or a room by its name; it is kept, so this happens once."""
+        if name in _RENAMED:
+            _warn(f"dendrofx.{name} is called {_RENAMED[name]} now, and goes with the next version", FutureWarning, 2)
+            return getattr(_sys.modules[__name__], _RENAMED[name])
         if name in _MODULES:
             value = getattr(_import_module(f"{__name__}.{_MODULES[name]}"), name)
         elif name.startswith("_") or _find_spec(f"{__name__}.{name}") is None:
@@ -115,8 +124,8 @@ else:
         return value
 
     def __dir__() -> list[str]:
-        """List the public names as well, before they were asked for."""
-        return sorted({*globals(), *__all__})
+        """List the public names and the rooms, imported or not, and nothing that only this file needs."""
+        return sorted({*__all__, *_ROOMS, *(name for name in globals() if name.startswith("__"))})
 
     class _Front(_ModuleType):
         """This package. `transform` is a function and the file that holds it: whoever loads the file, the name is the function."""

@@ -1,4 +1,4 @@
-"""Finishing: a decision becomes the module that `transform` returns, with its plan, its front and a graph that can be read."""
+"""Finishing: a decision becomes the module that `transform` returns, with its plan, its settings and a graph that can be read."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import torch
 from dendrofx.gates import NoGate
 from dendrofx.graph.record import positional
 from dendrofx.graph.show import annotate_shapes
-from dendrofx.guarantee.front import Setting
+from dendrofx.guarantee.settings import Setting
 from dendrofx.machine.memory import return_free_memory
 from dendrofx.plan.entries import SitePlan
 from dendrofx.plan.plan import Plan
 from dendrofx.rewriting.module import RoutedModule, name_as_original
 from dendrofx.search.decision import Decision, Settings
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.meta import FRONT, HEADERS, RECIPE
+from dendrofx.values.meta import HEADERS, RECIPE, SETTINGS
 
 
 @torch.no_grad()
 def finish(decision: Decision, example: Inputs | None) -> RoutedModule:
-    """Return a decision's module with its plan, its recipe, its front, and shapes on its graph when there is an example."""
+    """Return a decision's module with its plan, its recipe, its settings, and shapes on its graph when there is an example."""
     module, plan = decision.module, decision.plan
     module.plan = plan
     name_as_original(module)
@@ -29,7 +29,7 @@ def finish(decision: Decision, example: Inputs | None) -> RoutedModule:
     module.meta[HEADERS] = _headers(plan)
     if decision.settings is not None:
         maker = SettingMaker(decision.settings, example)
-        module.meta[FRONT] = [replace(s, maker=maker) for s in decision.front]
+        module.meta[SETTINGS] = [replace(s, maker=maker) for s in decision.walked]
     if example is not None:
         return_free_memory()  # what came before, the last race among it
         annotate_shapes(module, tuple(positional(module, example)), example.samples)

@@ -2,7 +2,7 @@
 
     Request -> Subject -> Space -> Decision -> module
 
-request    what is asked for, checked (`request.py`)
+request    what is asked for, checked (`request/`)
 subject    the captured graph, on live rows, its sites and its samples (`subject.py`)
 search     what each site could be given, what that costs, and what keeps the budget; a plan says all that (`search/`, `replay.py`)
 finish     the rewritten module, with its plan (`finish.py`)
@@ -22,12 +22,13 @@ from dendrofx.graph.capture.prepare import unwrapped
 from dendrofx.graph.sites import Selector
 from dendrofx.guarantee.budget import Budget
 from dendrofx.light import LightForm
-from dendrofx.light.routed import Routed
+from dendrofx.light.routed_blocks import RoutedBlocks
 from dendrofx.machine.memory import unshare
 from dendrofx.plan.origin import check_origin
 from dendrofx.plan.plan import Plan
 from dendrofx.replay import replay
-from dendrofx.request import Request
+from dendrofx.request import Options, Request
+from dendrofx.request.old_spelling import accepts_old_spelling
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.search.decide_blocks import decide_blocks
 from dendrofx.search.decide_models import decide_models
@@ -37,28 +38,23 @@ from dendrofx.subject import Subject
 from dendrofx.values.numerics import plain_numerics
 
 
+@accepts_old_spelling
 @plain_numerics()
 def transform(
     model: nn.Module,
     example_inputs: Any = None,  # noqa: ANN401  (a tensor, tuple or dict: checked by Inputs.of)
     *,
     calibration: Iterable[Any] | None = None,
-    max_deviation: float | None = None,
-    budget: Budget | None = None,
+    budget: float | Budget | str | None = None,
     output: str | int | Sequence[str | int] | None = None,
     scope: Literal["block", "model"] = "block",
     dead_rows: str | None = None,
     sites: Selector = None,
-    light: LightForm | Routed | Sequence[LightForm | Routed] | None = None,
+    light: LightForm | RoutedBlocks | Sequence[LightForm | RoutedBlocks] | None = None,
     gate: GateForm | nn.Module | Literal["optional"] | None = None,
-    full: LightForm | Routed | None = None,
     batch_sizes: Sequence[int] | None = None,
-    min_speedup: float = 1.05,
-    tune_seconds: float = 60.0,
-    decide: bool = True,
     plan: Plan | None = None,
-    redecide: bool = False,
-    seed: int = 0,
+    options: Options | None = None,
 ) -> RoutedModule:
     """Rewrite a trained model so that easy rows skip most of its arithmetic.
 
@@ -68,13 +64,13 @@ def transform(
             calibration batch.
         calibration: any iterable of batches, read once. With it, light branches and gates are fitted, chosen and
             calibrated on four disjoint parts of it. Without it, only light branches and gates that need no data are
-            used, and each site's tolerance is `max_deviation`, a bound on the site's own output.
-        max_deviation: budget for the mean over samples of the relative L2 distance from the original's output, 0.01 by default;
-            of several outputs, for each.
-            0 approximates nothing: what remains are dead rows and exact forms of the Linears.
-        budget: instead, a budget in other terms that is certified: kept on unseen samples with the confidence that it states.
-            Half of the calibration is set aside to test it, and the certificate is `plan.certificate`; where it cannot
-            be shown, nothing is approximated and `plan.refusal` says why. All that was tested is in `front`.
+            used, and each site's tolerance is `budget`, a number, a bound on the site's own output.
+        budget: how far the output may be from the original's. A number is a mean over samples of the relative L2 distance, 0.01
+            by default; of several outputs, for each; 0 approximates nothing: what remains are dead rows and exact forms of the
+            Linears. A `Budget`, or its text such as "flip:0.01:0.95", is in other terms and certified: kept on unseen
+            samples with the confidence that it states. Half of the calibration is set aside to test it, and the certificate
+            is `plan.certificate`; where it cannot be shown, nothing is approximated and `plan.refusal` says why. All that
+            was shown is in `settings`.
         output: which output of the model the budget is about, by name (`"action"`, `"past.0"`) or place, or several of them. It
             holds for each of them; by default for every floating-point output. Each needs a value per sample on its first
             axis; the others, such as a loss, are listed in the plan as not covered.
@@ -86,27 +82,18 @@ def transform(
             keep their outputs to rounding; dead positions of outputs that have them become zero. Needs inputs to check
             on: `example_inputs` or `calibration`.
         sites: which sites may be routed: names, patterns such as `"blocks.*"`, or a predicate on `Site`; all by default.
-        light: a light form, or several to choose from; all that are known by default. At `scope="model"` also `Routed(0.05)`: the
-            model with routed blocks.
+        light: a light form, or several to choose from; all that are known by default. At `scope="model"` also
+            `RoutedBlocks(0.05)`: the model with routed blocks.
         gate: a gate form; by default each site takes the one that costs least, its skill and its own time counted. Or
             any module of yours that maps rows f32[N, in] to scores f32[N]: see `UserGate`. With "optional" a site may go
             without gate and full branch, where one light form on every row keeps the budget and is faster; then rows that are
             not finite raise.
-        full: a form for the full branch instead of the original block. With `Prepacked()` it is exact; with an approximation
-            the original never runs, and tolerance 0 no longer computes the original. By default the faster of the
-            block and `Prepacked()`. At `scope="model"` also `Routed(0.001)`.
         batch_sizes: samples per call; the rewritten model must win at each. By default those seen in calibration
             (smallest, middle and largest).
-        min_speedup: how much faster than the scripted original the scripted result must be; else the captured,
-            unrewritten module is returned.
-        tune_seconds: time for timing the candidates' parts. What was not timed by then, or before Ctrl-C, is not chosen.
-            0 times nothing: the decision is by counted multiply-adds, and the same on every machine.
-        decide: False routes every site that can be routed, even where that costs time, and times nothing.
         plan: a plan to reproduce, from `Plan.load` or another module's `.plan`: the same branches are fitted to the same
             calibration data, and nothing is timed or decided. Of the other options only `example_inputs` and
             `calibration` are used.
-        redecide: with a plan made on another machine or version: decide anew, for its budget, batch sizes and seed.
-        seed: of every random choice.
+        options: rare ones, such as the time for tuning and the seed: see `Options`.
 
     Returns:
         A module that is called exactly as the model was. Its `plan` lists every candidate site, routed or refused, and
@@ -118,18 +105,18 @@ def transform(
         PlanError: a plan for another model, other data, another machine or another version.
 
     Example:
-        >>> routed = dendrofx.transform(model, calibration=batches, max_deviation=0.01)
+        >>> routed = dendrofx.transform(model, calibration=batches, budget=0.01)
         >>> print(routed.plan)
         >>> torch.jit.save(dendrofx.script(routed), "model.pt")
     """
     model, wrapper = unwrapped(model)
     check_model(model)
+    options = Options() if options is None else options
     request = Request.of(
         model,
         calibration,
         plan,
-        redecide,
-        max_deviation=max_deviation,
+        options,
         budget=budget,
         output=output,
         scope=scope,
@@ -137,18 +124,15 @@ def transform(
         sites=sites,
         light=light,
         gate=gate,
-        full=full,
         batch_sizes=batch_sizes,
-        min_speedup=min_speedup,
-        tune_seconds=tune_seconds,
-        decide=decide,
-        seed=seed,
     )
     certified = request.budget is not None if plan is None else bool(plan.budget)
     subject = Subject.of(model, wrapper, example_inputs, calibration, request, certified)
     if plan is not None:
-        check_origin(plan.origin, subject.model, None if subject.data is None else subject.data.fingerprint, redecide)
-    decision = decided(subject, request) if plan is None or redecide else replay(subject, plan, request)
+        check_origin(
+            plan.origin, subject.model, None if subject.data is None else subject.data.fingerprint, options.redecide
+        )
+    decision = decided(subject, request) if plan is None or options.redecide else replay(subject, plan, request)
     return unshare(finish(decision, subject.example), model)
 
 

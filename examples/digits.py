@@ -49,7 +49,7 @@ def load() -> tuple[nn.Module, Tensor, Tensor]:
 
 if __name__ == "__main__":
     model, calibration, test = load()
-    routed = dendrofx.transform(model, calibration=[calibration], max_deviation=0.01, batch_sizes=[256])  # budget
+    routed = dendrofx.transform(model, calibration=[calibration], budget=0.01, batch_sizes=[256])
     print(routed.plan)
     got, wanted = routed(test), model(test)
     deviation = ((got - wanted).norm(dim=1) / wanted.norm(dim=1)).mean()

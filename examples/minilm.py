@@ -42,7 +42,7 @@ if __name__ == "__main__":
     tokenizer = AutoTokenizer.from_pretrained(folder(), model_max_length=256)
     model = AutoModel.from_pretrained(folder()).eval()
     batch = dict(tokenizer(texts(32), padding=True, truncation=True, return_tensors="pt"))
-    live = dendrofx.transform(model, batch, dead_rows="attention_mask", max_deviation=0)  # budget
+    live = dendrofx.transform(model, batch, dead_rows="attention_mask", budget=0)
     print(live.plan)
 
     mask = batch["attention_mask"].bool()

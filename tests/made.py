@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import dendrofx
 from dendrofx import Budget, Int8, LearnedGate, LowRank, NoGate, Plan, Prepacked, Pruned, ResidualGate, RoutedModule
 from tests import padded
+from tests.asked import asked
 from tests.models import Residual, compressible
 from tests.recorded import EIGHT, LOW, rows
 from tests.search.cascade import models as cascade
@@ -47,7 +48,7 @@ class Made:
     def replayed(self, plan: Plan | None = None, **changes: Any) -> RoutedModule:
         """What the plan, or another, makes of the model, on the same data unless `changes` has others."""
         given = {"calibration": self.options.get("calibration"), **changes}
-        return dendrofx.transform(self.model, plan=self.plan if plan is None else plan, **given)
+        return dendrofx.transform(self.model, plan=self.plan if plan is None else plan, **asked(**given))
 
 
 def batches() -> list[Tensor]:
@@ -61,7 +62,7 @@ def hard_and_easy() -> Tensor:
 
 
 def _of_64(build: Callable[[], nn.Module] = compressible, **options: Any) -> tuple[nn.Module, dict[str, Any], Any]:
-    return build(), {"calibration": batches(), "max_deviation": 0.05, **options}, hard_and_easy()
+    return build(), {"calibration": batches(), "budget": 0.05, **options}, hard_and_easy()
 
 
 def _certified(**options: Any) -> tuple[nn.Module, dict[str, Any], Any]:
@@ -70,7 +71,7 @@ def _certified(**options: Any) -> tuple[nn.Module, dict[str, Any], Any]:
 
 
 def _padded() -> tuple[nn.Module, dict[str, Any], Any]:
-    asked = {"calibration": padded.batches(), "max_deviation": 0.1, **padded.OPTIONS}
+    asked = {"calibration": padded.batches(), "budget": 0.1, **padded.OPTIONS}
     return padded.rows_model(), asked, padded.inputs(padded.HARD)
 
 
@@ -82,7 +83,7 @@ KINDS: dict[str, Callable[[], tuple[nn.Module, dict[str, Any], Any]]] = {
     "residual": partial(_of_64, _wide, light=EIGHT, decide=False),
     "every-site": partial(_of_64, _wide, light=LowRank(2), calibration=None, decide=False),
     "no-gate": partial(_of_64, light=LOW, gate=NoGate()),
-    "no-data": partial(_of_64, light=LowRank(6), gate=ResidualGate(), calibration=None, max_deviation=0.2),
+    "no-data": partial(_of_64, light=LowRank(6), gate=ResidualGate(), calibration=None, budget=0.2),
     "nothing-routed": partial(_of_64, _flat, light=LOW),
     "full-prepacked": partial(_of_64, light=LOW, full=Prepacked()),
     "full-pruned": partial(_of_64, light=LOW, full=Pruned(0.99), decide=False),
@@ -105,7 +106,7 @@ def made(kind: str) -> Made:
         torch.manual_seed(1)
         model, options, given = KINDS[kind]()
         model.eval()
-        return Made(model, options, given, dendrofx.transform(model, tune_seconds=0, **options))
+        return Made(model, options, given, dendrofx.transform(model, **asked(**options, tune_seconds=0)))
 
 
 # TorchScript may fuse pointwise operations.

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 import dendrofx
 from dendrofx import Plan
+from tests.asked import asked
 from tests.check import OTHER_GEMM
 from tests.models import compressible
 from tests.recorded import LOW, Recorded
 
 WIDTH = 64
-EXACT: dict[str, Any] = {"max_deviation": 0, "decide": False}
+EXACT: dict[str, Any] = {"budget": 0, "decide": False}
 MLP, HEAD = "mlp.0..2", "head"  # the sites of `Rows`
 HARD = [9, 2, 1, 0, 5]  # lengths of samples, one without live rows
 OPTIONS: dict[str, Any] = {"dead_rows": "mask", "batch_sizes": [8], "light": LOW}
@@ -107,7 +108,7 @@ def use_timer(monkeypatch: pytest.MonkeyPatch, timer: Recorded) -> Recorded:
 
 def live(model: nn.Module, example: Any, mask: str = "mask", **options: Any) -> Any:
     """On live rows, or the test fails."""
-    made = dendrofx.transform(model, example, dead_rows=mask, **{**EXACT, **options})
+    made = dendrofx.transform(model, example, dead_rows=mask, **asked(**{**EXACT, **options}))
     assert made.plan.dead_rows is not None
     assert (made.plan.dead_rows.mask, made.plan.dead_rows.status) == (mask, "live")
     return made
@@ -127,7 +128,7 @@ def replayed(model: nn.Module, made: Any, folder: Path, **given: Any) -> Any:
     loaded = Plan.load(folder / "plan.json")
     assert loaded == made.plan
     assert str(loaded) == str(made.plan)
-    again = dendrofx.transform(model, plan=loaded, **given)
+    again = dendrofx.transform(model, plan=loaded, **asked(**given))
     assert dendrofx.graph_text(again) == dendrofx.graph_text(made)
     assert again.plan == made.plan
     x = inputs(HARD)

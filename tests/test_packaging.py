@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 NAMES = [
     "transform", "script", "graph_text", "graph_diff", "explain", "RoutedModule", "Plan", "SitePlan", "Site", "Sites", "find_sites",
     "tolerances", "set_tolerances", "LightForm", "LowRank", "Pruned", "Int8", "BFloat16", "Prepacked", "Precision",
-    "Routed",
+    "RoutedBlocks", "Options",
     "GateForm", "ResidualGate", "NoiseGate", "EnergyGate", "LearnedGate", "MarginGate", "UserGate", "AlwaysFull",
     "AlwaysLight", "NoGate", "RandomGate", "OracleGate", "Budget", "Certificate", "certificate", "save", "load", "LoadedModule",
     "Audit", "Shadow", "audit", "report", "Capability", "capability", "DendrofxError", "InputError", "CaptureError",
@@ -95,7 +95,8 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
 def test_the_installed_package_imports_and_works_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
     code = (
         "import torch, dendrofx, dendrofx.passes as p; print(dendrofx.__file__); print(p.__file__);"
-        "m = dendrofx.transform(torch.nn.Sequential(torch.nn.Linear(64, 64)).eval(), light=dendrofx.LowRank(4), decide=False);"
+        "m = dendrofx.transform(torch.nn.Sequential(torch.nn.Linear(64, 64)).eval(), light=dendrofx.LowRank(4),"
+        " options=dendrofx.Options(decide=False));"
         "print(m(torch.ones(2, 64)).shape[1], m.plan.sites[0].status)"
     )
     ran = python("-W", "error", "-c", code, where=tmp_path, path=installed)
@@ -123,7 +124,8 @@ def test_an_uninstalled_checkout_imports() -> None:
 def test_public_names() -> None:
     assert dendrofx.__all__ == NAMES
     assert all(getattr(dendrofx, name).__doc__ for name in NAMES)
-    assert set(NAMES) <= set(dir(dendrofx))
+    rooms = {"gates", "guarantee", "light", "passes", "rows"}
+    assert {name for name in dir(dendrofx) if not name.startswith("__")} == {*NAMES, *rooms}
     with pytest.raises(AttributeError, match=r"^module 'dendrofx' has no attribute 'transmute'$"):
         dendrofx.transmute  # type: ignore[attr-defined]  # noqa: B018
 

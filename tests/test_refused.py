@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx import Budget, Certificate, InputError, Int8, LearnedGate, LowRank, Prepacked, Pruned, transform
+from dendrofx import Budget, Certificate, InputError, Int8, LearnedGate, LowRank, Options, Prepacked, Pruned, transform
 from dendrofx.graph.find_sites import find_sites
+from tests.asked import asked
 from tests.made import ROUND_TRIPS, SETTABLE, made
 from tests.models import Residual, compressible
 from tests.recorded import EVERY
@@ -38,7 +39,7 @@ def said(call: Callable[[], object]) -> str:
 
 
 def refusal(*args: Any, **options: Any) -> str:
-    return said(partial(transform, *args, **options))
+    return said(lambda: transform(*args, **asked(**options)))
 
 
 def holding_nan() -> Tensor:
@@ -52,9 +53,11 @@ def holding_nan() -> Tensor:
 FULL = "full must be a light form such as dendrofx.Prepacked() or dendrofx.Pruned(energy=1.0), got {!r}"
 # By option, what it says of a value that cannot be, and such values.
 VALUES: list[tuple[str, str, list[Any]]] = [
-    ("max_deviation", "max_deviation must be a number of at least 0, got {!r}; 0.01 is one percent",
-     [-1, -0.01, math.nan, math.inf, "0.01", True, [0.01]]),
-    ("max_deviation", "max_deviation is {0}, {1:.0f} %; it is at most 1: 0.01 is one percent", [5, 1.01]),
+    ("budget", "budget is a mean deviation of at least 0, 0.01 for one percent, or a dendrofx.Budget, or its text 'flip:0.01:0.95';"
+     " got {!r}", [-1, -0.01, math.nan, math.inf, True, [0.01]]),
+    ("budget", "budget={0} is {1:.0f} %; it is at most 1: 0.01 is one percent", [5, 1.01]),
+    ("budget", "a budget is METRIC:LIMIT:CONFIDENCE, such as flip:0.01:0.95, got {!r}", ["flip", "flip:..:0.9", "1 %"]),
+    ("options", "options must be dendrofx.Options, such as Options(tune_seconds=0), got {!r}", [{"seed": 1}]),
     ("light", "light must be a light form such as dendrofx.LowRank(rank=32), or several, got {!r}",
      ["LowRank", LowRank, [], [LowRank(2), "x"], [None], 3, LearnedGate()]),
     ("gate", "gate must be a gate form such as dendrofx.LearnedGate(), a module, or 'optional', got {!r}",
@@ -154,7 +157,7 @@ METRICS = (
     "metric {!r} is none of 'flip', 'deviation', 'exceeds(0.05)' and 'cosine'; pass a function of (reference, output)"
 )
 OUTPUTS = "output names outputs, such as 'logits', 0 or ('action', 'value'), got {!r}"
-PARSED = "a budget is METRIC:ALPHA:CONFIDENCE, such as flip:0.01:0.95, got {!r}"
+PARSED = "a budget is METRIC:LIMIT:CONFIDENCE, such as flip:0.01:0.95, got {!r}"
 NAMES_OF_OUTPUTS = [True, (), [], 1.5, ("a", None), b"logits", {"a"}]
 HEAD = nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 1)).eval()
 FITTED = {"calibration": [rows()], "light": Int8(7), "full": Pruned(1.0), "tune_seconds": 0}
@@ -172,15 +175,15 @@ CALLS: list[tuple[Callable[[], object], str]] = [
      "the module has no site 'a'; it has none: nothing is routed, or it is frozen"),
     *[(partial(Budget.parse, text), PARSED.format(text)) for text in ("flip", "flip:x", "flip:0.01:0.9:1")],
     (partial(Budget.parse, "flip:1.5"), "limit must be between 0 and 1, got 1.5; limit=0.01, confidence=0.95 for 1 % at 95 %"),
-    (partial(Budget.parse, "flip:0.01:nan"), "confidence must be between 0 and 1, got nan; limit=0.01, confidence=0.95 for"),
     *[(partial(Budget, "flip", bad), f"limit must be between 0 and 1, got {bad!r}; ") for bad in BETWEEN],
     *[(partial(Budget, "flip", 0.1, bad), f"confidence must be between 0 and 1, got {bad!r}; ") for bad in BETWEEN],
     *[(partial(Budget.parse, f"{bad}:0.1"), METRICS.format(bad)) for bad in ("flop", "exceeds(x)")],
     (partial(Budget, 3, 0.1), "metric is a name or a function of (reference, output), got 3"),
     *[(partial(Budget, "flip", 0.1, output=bad), OUTPUTS.format(bad)) for bad in NAMES_OF_OUTPUTS],
-    (partial(transform, Residual(64, 256).eval(), **FITTED),
+    (partial(transform, Residual(64, 256).eval(), **asked(**FITTED)),
      "site 'stem' (64 -> 64): full=Pruned(energy=1.0) does not fit: Pruned(energy=1.0) leaves out hidden units; a lone Linear"),
-    (partial(transform, HEAD, light=LowRank(8), decide=False), "site '1': LowRank(rank=8, basis='weight') saves no multiply-adds"),
+    (partial(transform, HEAD, light=LowRank(8), options=Options(decide=False)),
+     "site '1': LowRank(rank=8, basis='weight') saves no multiply-adds"),
 ]  # fmt: skip
 
 
@@ -206,8 +209,8 @@ def test_tolerances_that_cannot_be_set_change_none(way: str) -> None:
         *[({"stem": bad}, NUMBER.format(bad)) for bad in (-0.1, math.nan, True, "0.1", None)],
     ]
     for given, message in sets:
-        asked = {"head": 0.75, **given} if isinstance(given, dict) else given
-        assert said(partial(dendrofx.set_tolerances, module, asked)) == message
+        values = {"head": 0.75, **given} if isinstance(given, dict) else given
+        assert said(partial(dendrofx.set_tolerances, module, values)) == message
         assert {n: float(t) for n, t in dendrofx.tolerances(module).items()} == before
 
 
@@ -232,7 +235,9 @@ TWO_SITES = [nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.LayerNorm(64)
 @pytest.mark.parametrize("data", [None, [torch.randn(64, 64) for _ in range(8)]], ids=["no data", "data"])
 def test_a_site_that_a_named_form_does_not_fit_is_refused_alone(data: Any) -> None:
     model = nn.Sequential(*TWO_SITES).eval()
-    plan = transform(model, calibration=data, decide=False, max_deviation=0.5, tune_seconds=0, light=LowRank(8)).plan
+    plan = transform(
+        model, calibration=data, options=Options(decide=False, tune_seconds=0), budget=0.5, light=LowRank(8)
+    ).plan
     assert [(s.name, s.status) for s in plan.sites] == [("0..2", "routed"), ("4", "refused")]
     assert plan.sites[1].reason.startswith(
         "LowRank(rank=8, basis='weight') saves no multiply-adds: 64 of the block's 64"
@@ -243,5 +248,5 @@ def test_a_site_without_two_finite_rows_is_refused_in_words() -> None:
     with torch.no_grad():
         model = compressible()
         model[0].weight.fill_(math.inf)
-    (site,) = transform(model, calibration=[rows()], tune_seconds=0).plan.sites
+    (site,) = transform(model, calibration=[rows()], options=Options(tune_seconds=0)).plan.sites
     assert (site.status, site.reason) == ("refused", "fewer than two of its calibration rows are finite (%_2)")

@@ -1,4 +1,4 @@
-"""What `transform` returned, at the edges of the interface: names, copies, fronts and pickles."""
+"""What `transform` returned, at the edges of the interface: names, copies, settings and pickles."""
 
 import copy
 
@@ -9,6 +9,7 @@ from torch import nn
 import dendrofx
 from dendrofx import RoutedModule
 from dendrofx.graph.find_sites import find_sites
+from tests.asked import asked
 from tests.made import SETTABLE, batches, loaded, made, unpickled
 from tests.models import Residual, compressible
 from tests.recorded import LOW
@@ -56,10 +57,10 @@ def test_a_pickled_result_is_loaded_as_its_docstring_says() -> None:
 
 
 def test_a_front_prints_in_a_few_lines() -> None:
-    front = made("cascade").module.front
-    assert front
-    assert len(repr(front)) < 200 * (len(front) + 3)
-    assert front[0].name in repr(front[0])
+    settings = made("cascade").module.settings
+    assert settings
+    assert len(repr(settings)) < 200 * (len(settings) + 3)
+    assert settings[0].name in repr(settings[0])
 
 
 def test_sites_of_a_model_that_was_not_captured() -> None:
@@ -68,6 +69,6 @@ def test_sites_of_a_model_that_was_not_captured() -> None:
 
 def test_batch_sizes_are_sorted_and_taken_once() -> None:
     options = {"calibration": batches(), "light": LOW, "tune_seconds": 0}
-    plan = dendrofx.transform(compressible(), batch_sizes=(8, 1, 8), **options).plan
+    plan = dendrofx.transform(compressible(), batch_sizes=(8, 1, 8), **asked(**options)).plan
     assert plan.origin is not None
     assert plan.origin.batch_sizes == (1, 8)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 import dendrofx
+from dendrofx.request import Options
 from dendrofx.transform import transform
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import deviation, deviations, outputs, worst
@@ -72,7 +73,7 @@ def far(model: nn.Module, routed: nn.Module, x: Tensor) -> Tensor:
 
 def test_a_compressible_model_is_routed_within_the_budget_on_fresh_rows() -> None:
     model = compressible()
-    routed = transform(model, calibration=[rows(600)], max_deviation=BUDGET, tune_seconds=0)
+    routed = transform(model, calibration=[rows(600)], budget=BUDGET, options=Options(tune_seconds=0))
     (site,) = routed.plan.sites
     assert site.status == "routed"
     assert site.activity is not None
@@ -84,7 +85,7 @@ def test_a_compressible_model_is_routed_within_the_budget_on_fresh_rows() -> Non
 
 
 def test_plan_entries_say_everything() -> None:
-    routed = transform(compressible(), calibration=[rows(600)], max_deviation=BUDGET, tune_seconds=0)
+    routed = transform(compressible(), calibration=[rows(600)], budget=BUDGET, options=Options(tune_seconds=0))
     (site,) = routed.plan.sites
     (tolerance,) = dendrofx.tolerances(routed).values()
     assert (site.name, site.status, site.shape) == ("0..2", "routed", "64 -> 256 -> 8")
@@ -101,7 +102,7 @@ def test_the_input_model_is_not_modified() -> None:
     model = Residual(width=64, hidden=256).eval()
     before = {n: t.clone() for n, t in model.state_dict().items()}
     grads = [p.requires_grad for p in model.parameters()]
-    routed = transform(model, calibration=[rows(400)], decide=False)
+    routed = transform(model, calibration=[rows(400)], options=Options(decide=False))
     with torch.no_grad():
         next(iter(routed.buffers())).zero_()
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
@@ -112,7 +113,9 @@ def test_the_input_model_is_not_modified() -> None:
 
 def test_what_comes_back_is_a_graph_module_called_like_the_model() -> None:
     model = Named().eval()
-    routed = transform(model, calibration=[{"x": rows(600), "shift": 2.0}], max_deviation=BUDGET, tune_seconds=0)
+    routed = transform(
+        model, calibration=[{"x": rows(600), "shift": 2.0}], budget=BUDGET, options=Options(tune_seconds=0)
+    )
     assert isinstance(routed, fx.GraphModule)
     assert isinstance(routed, dendrofx.RoutedModule)
     assert not routed.training
@@ -131,13 +134,13 @@ def test_calibration_of_every_form_gives_the_same_plan(form: str) -> None:
     model, x = Named().eval(), rows(600)
     batch: Any = {"tensor": x, "tuple": (x, 0.0), "dict": {"x": x}}[form]
     torch.manual_seed(0)
-    assert str(transform(model, calibration=[batch], tune_seconds=0).plan) == str(
-        transform(Named().eval(), calibration=x, tune_seconds=0).plan
+    assert str(transform(model, calibration=[batch], options=Options(tune_seconds=0)).plan) == str(
+        transform(Named().eval(), calibration=x, options=Options(tune_seconds=0)).plan
     )
 
 
 def test_the_printed_graph_names_gate_light_and_full_of_every_routed_site() -> None:
-    routed = transform(Chain().eval(), calibration=[rows(600)], decide=False)
+    routed = transform(Chain().eval(), calibration=[rows(600)], options=Options(decide=False))
     assert [s.name for s in routed.plan.routed] == ["first.0..2", "second.0..2"]
     for inside, name in (("first_0_2", "first.0..2"), ("second_0_2", "second.0..2")):
         for part in ("gate", "light", "full"):
@@ -149,7 +152,7 @@ def test_the_printed_graph_names_gate_light_and_full_of_every_routed_site() -> N
 def test_every_candidate_is_listed_once(decide: bool) -> None:
     model = Residual(width=64, hidden=256).eval()
     light = dendrofx.LowRank(2)  # the ladder depends on the CPU
-    plan = transform(model, calibration=[rows(400)], light=light, decide=decide, tune_seconds=0).plan
+    plan = transform(model, calibration=[rows(400)], light=light, options=Options(decide=decide, tune_seconds=0)).plan
     assert [s.name for s in plan.sites] == ["stem", "fc1..fc2", "head", "stem..fc1"]
     assert [s.status for s in plan.sites] == (["refused"] * 4 if decide else ["routed"] * 3 + ["refused"])
     assert all(s.reason for s in plan.sites)
@@ -163,7 +166,7 @@ def test_every_candidate_is_listed_once(decide: bool) -> None:
 
 def test_where_nothing_pays_the_captured_model_comes_back_with_its_reasons() -> None:
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8)).eval()
-    routed = transform(model, calibration=[rows(600)], tune_seconds=0)
+    routed = transform(model, calibration=[rows(600)], options=Options(tune_seconds=0))
     assert isinstance(routed, dendrofx.RoutedModule)
     assert torch.equal(routed(rows(99, 1)), model(rows(99, 1)))
     (site,) = routed.plan.sites
@@ -176,7 +179,7 @@ def test_where_nothing_pays_the_captured_model_comes_back_with_its_reasons() -> 
 
 def test_decide_false_routes_all_the_same_within_the_budget() -> None:
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8)).eval()
-    routed = transform(model, calibration=[rows(600)], decide=False)
+    routed = transform(model, calibration=[rows(600)], options=Options(decide=False))
     (site,) = routed.plan.sites
     assert site.status == "routed"
     assert site.reason.endswith("routed without a decision (decide=False)")
@@ -184,7 +187,7 @@ def test_decide_false_routes_all_the_same_within_the_budget() -> None:
 
 
 def test_a_model_without_linears() -> None:
-    routed = transform(NoBlock().eval(), calibration=[rows(100)], tune_seconds=0)
+    routed = transform(NoBlock().eval(), calibration=[rows(100)], options=Options(tune_seconds=0))
     assert routed.plan.sites == []
     assert torch.equal(routed(rows(5)), NoBlock()(rows(5)))
 
@@ -195,7 +198,9 @@ def test_a_model_without_linears() -> None:
     ids=["name", "pattern", "module", "predicate"],
 )
 def test_only_selected_sites_are_routed(selector: Any) -> None:
-    plan = transform(Residual(width=64, hidden=256).eval(), calibration=[rows(400)], sites=selector, decide=False).plan
+    plan = transform(
+        Residual(width=64, hidden=256).eval(), calibration=[rows(400)], sites=selector, options=Options(decide=False)
+    ).plan
     assert [s.name for s in plan.routed] == ["fc1..fc2"]
     assert {s.name: s.reason for s in plan.sites}["stem"] == "not selected by sites= (%stem)"
     assert sorted(s.name for s in plan.sites) == ["fc1..fc2", "head", "stem", "stem..fc1"]
@@ -207,7 +212,7 @@ def test_only_selected_sites_are_routed(selector: Any) -> None:
 @pytest.mark.parametrize(("budget", "noise"), [(0.01, 1e-4), (0.2, 1e-3)])
 def test_without_data_every_row_stays_within_the_bound(budget: float, noise: float) -> None:
     model = compressible(noise=noise)
-    routed = transform(model, max_deviation=budget)
+    routed = transform(model, budget=budget)
     (site,) = routed.plan.sites
     assert (site.status, str(site.gate), site.activity, site.skill) == ("routed", "ResidualGate()", None, None)
     assert site.tolerance == pytest.approx(budget, rel=1e-6)
@@ -223,12 +228,12 @@ def test_without_data_every_row_stays_within_the_bound(budget: float, noise: flo
 
 def test_a_model_that_is_one_linear_is_a_chain_of_one() -> None:
     model = nn.Linear(64, 64).eval()
-    plan = transform(model, calibration=[rows(400)], decide=False).plan
+    plan = transform(model, calibration=[rows(400)], options=Options(decide=False)).plan
     assert [(s.status, s.shape) for s in plan.sites] == [("routed", "64 -> 64")], plan.sites
 
 
 def test_a_module_called_twice_is_two_sites() -> None:
-    routed = transform(Shared(64).eval(), calibration=[rows(400)], decide=False)
+    routed = transform(Shared(64).eval(), calibration=[rows(400)], options=Options(decide=False))
     assert [s.name for s in routed.plan.routed] == ["fc", "fc#2"]
     assert len(dendrofx.tolerances(routed)) == 2
 
@@ -236,7 +241,7 @@ def test_a_module_called_twice_is_two_sites() -> None:
 def test_tokens_are_rows() -> None:
     model = Block().eval()
     x = torch.randn(200, 6, 64)
-    routed = transform(model, calibration=[x], max_deviation=BUDGET, tune_seconds=0)
+    routed = transform(model, calibration=[x], budget=BUDGET, options=Options(tune_seconds=0))
     assert [s.name for s in routed.plan.routed] == ["mlp.0..2"]
     fresh = torch.randn(300, 6, 64)
     assert routed(fresh).shape == (300, 6, 64)
@@ -252,22 +257,22 @@ def test_one_seed_one_module() -> None:
     torch.manual_seed(0)
     model = Chain().eval()
     torch.manual_seed(1)
-    first = transform(model, calibration=[rows(600)], seed=3, tune_seconds=0)
+    first = transform(model, calibration=[rows(600)], options=Options(seed=3, tune_seconds=0))
     torch.manual_seed(2)
-    again = transform(model, calibration=[rows(600)], seed=3, tune_seconds=0)
+    again = transform(model, calibration=[rows(600)], options=Options(seed=3, tune_seconds=0))
     assert first.plan.routed
     assert str(first.plan) == str(again.plan)
     a, b = first.state_dict(), again.state_dict()
     assert list(a) == list(b)
     assert all(torch.equal(a[n], b[n]) for n in a)
-    other = transform(model, calibration=[rows(600)], seed=4, tune_seconds=0)
+    other = transform(model, calibration=[rows(600)], options=Options(seed=4, tune_seconds=0))
     assert dendrofx.tolerances(other) != dendrofx.tolerances(first)
 
 
 @pytest.mark.slow
 def test_the_plan_is_the_same_on_two_threads(two_threads: None) -> None:
     model = Chain().eval()
-    on_two = transform(model, calibration=[rows(600)], tune_seconds=0).plan
+    on_two = transform(model, calibration=[rows(600)], options=Options(tune_seconds=0)).plan
     torch.set_num_threads(1)
     assert on_two.routed
-    assert str(transform(model, calibration=[rows(600)], tune_seconds=0).plan) == str(on_two)
+    assert str(transform(model, calibration=[rows(600)], options=Options(tune_seconds=0)).plan) == str(on_two)

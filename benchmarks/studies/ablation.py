@@ -49,8 +49,10 @@ def run_ablation(bench: Bench, variants: Mapping[str, Variant]) -> list[dict[str
     sample = prepared.case.test.batches(1)[0]
     for form in rungs(prepared.plan):
         name = "prepack only" if isinstance(form, dendrofx.Prepacked) else f"{form} on every row"
-        options = replace(asked, light=form).options(prepared.case, bench.batch, prepared.plan.max_deviation)
-        module = dendrofx.transform(prepared.case.model, **options, decide=False)
+        options = replace(asked, light=form).options(
+            prepared.case, bench.batch, prepared.plan.max_deviation, decide=False
+        )
+        module = dendrofx.transform(prepared.case.model, **options)
         if module.plan.routed:
             made[name] = scripted_variant(name, controls.always_light(module), sample)
         else:

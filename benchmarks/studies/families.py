@@ -70,7 +70,7 @@ def _mask(name: str) -> str | None:
 def _run(name: str, model: nn.Module, side: hf.Side) -> FamilyRecord:
     example, mask = hf.example_inputs(name, 3, 11, side), _mask(name)
     dead_rows = None if mask is None else f"~{mask}" if mask.startswith("src") else mask
-    options: dict[str, Any] = {"decide": False, "max_deviation": 0}
+    options: dict[str, Any] = {"budget": 0, "options": dendrofx.Options(decide=False)}
     live = "takes no mask"
     try:
         module = dendrofx.transform(model, example, dead_rows=dead_rows, **options)

@@ -62,8 +62,9 @@ def load_libraries() -> None:
     """Transform something small by the way that real models take."""
     batches = [torch.randn(8, 16) for _ in range(8)]
     model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4)).eval()
-    options = {"max_deviation": 0.5, "batch_sizes": [8], "tune_seconds": 1.0}
-    dendrofx.script(dendrofx.transform(model, calibration=batches, **options), freeze=True)  # type: ignore[arg-type]
+    quick = dendrofx.Options(tune_seconds=1.0)
+    routed = dendrofx.transform(model, calibration=batches, budget=0.5, batch_sizes=[8], options=quick)
+    dendrofx.script(routed, freeze=True)
     capture(model, Inputs.of(batches[0]), shapes=True)
 
 
@@ -76,10 +77,10 @@ def measure(case: Case, max_deviation: float, batch: int, seed: int) -> Footprin
     routed = dendrofx.transform(
         case.model,
         calibration=case.calibration,
-        max_deviation=max_deviation,
+        budget=max_deviation,
         dead_rows=case.dead_rows,
         batch_sizes=[batch],
-        seed=seed,
+        options=dendrofx.Options(seed=seed),
     )
     scripted = dendrofx.script(routed)
     seconds = time.perf_counter() - started

@@ -85,8 +85,8 @@ def run(args: argparse.Namespace) -> None:
     """Print a table per routed site and number of rows."""
     torch.set_num_threads(args.threads)
     case = CASES[args.case[0]](CaseOptions(args.seed))
-    options = {"calibration": case.calibration, "max_deviation": args.max_deviation, "seed": args.seed}
-    routed = dendrofx.transform(case.model, **options, decide=False)
+    options = dendrofx.Options(decide=False, seed=args.seed)
+    routed = dendrofx.transform(case.model, calibration=case.calibration, budget=args.max_deviation, options=options)
     source = controls.recipe(routed)
     recorded = record_rows(source.captured, source.sites, case.test.batches(len(case.test)), args.seed).rows
     for site in source.sites:

@@ -62,11 +62,11 @@ def transform(model: str, calibration: Path, budget: str, output: Path, as_json:
     is written.
     """  # noqa: D301
     limit = read_budget(budget)
-    asked: dict[str, Any] = {"max_deviation" if isinstance(limit, float) else "budget": limit}
     from dendrofx.artifact.save import save
     from dendrofx.command.data import check_names, read_batches
     from dendrofx.command.model import read_model
     from dendrofx.machine.files import check_target
+    from dendrofx.request import Options
     from dendrofx.transform import transform as transformed
 
     check_target(output)  # before the work, not after it
@@ -77,14 +77,14 @@ def transform(model: str, calibration: Path, budget: str, output: Path, as_json:
     made = transformed(
         read.module,
         calibration=batches,
-        **asked,
+        budget=limit,
         batch_sizes=sizes or None,
         dead_rows=options["dead_rows"],
         scope=options["scope"],
-        tune_seconds=options["tune_seconds"],
+        options=Options(tune_seconds=options["tune_seconds"]),
     )
     click.echo(json.dumps(made.plan.to_json(), indent=1) if as_json else made.plan)
-    if "budget" in asked and made.plan.certificate is None:
+    if not isinstance(limit, float) and made.plan.certificate is None:
         click.echo(f"Wrote nothing: the budget {budget} could not be shown.", err=True)
         raise SystemExit(1)
     save(made, output)

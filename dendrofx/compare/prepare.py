@@ -9,12 +9,16 @@ from typing import Any, Literal
 
 import torch
 
-import dendrofx
 from dendrofx.compare import controls
 from dendrofx.compare.case import Case
-from dendrofx.gates import GateForm
+from dendrofx.gates import AlwaysLight, GateForm
 from dendrofx.guarantee import Budget
 from dendrofx.light import LightForm
+from dendrofx.light.routed_blocks import RoutedBlocks
+from dendrofx.plan.plan import Plan
+from dendrofx.request import Options
+from dendrofx.rewriting.module import RoutedModule
+from dendrofx.transform import transform
 
 # Where nothing is timed, fitting runs on two threads, so that a seed gives the same branches whatever --threads says.
 FIT_THREADS = 2
@@ -37,13 +41,13 @@ class Asked:
 
     max_deviation: float | None = None
     seed: int = 0
-    light: LightForm | dendrofx.Routed | None = None
+    light: LightForm | RoutedBlocks | None = None
     gate: GateForm | None = None
-    plan: dendrofx.Plan | None = None
+    plan: Plan | None = None
     tune_seconds: float = 60.0
     budget: Budget | None = None
     scope: Literal["block", "model"] = "block"
-    full: LightForm | dendrofx.Routed | None = None
+    full: LightForm | RoutedBlocks | None = None
 
     def budgets(self, case: Case) -> dict[str, float]:
         """Return, by row, the budgets of the routed rows, the main one last."""
@@ -56,26 +60,27 @@ class Asked:
         given = case.budgets if self.max_deviation is None else (self.max_deviation,)
         return {LOSSLESS: 0.0, **{f"{ROUTED}-{100 * b:g}%": b for b in given if b > 0}}
 
-    def options(self, case: Case, batch: int, max_deviation: float) -> dict[str, Any]:
+    def options(self, case: Case, batch: int, max_deviation: float, decide: bool = True) -> dict[str, Any]:
         """Keyword arguments of `transform` for one batch size and budget."""
         plan, seed = self.plan, self.seed
         if plan is not None and plan.origin is not None:
             seed = plan.origin.seed
         certified = self.budget is not None and max_deviation > 0
-        kept: dict[str, Any] = (
-            {"budget": self.budget, "scope": self.scope} if certified else {"max_deviation": max_deviation}
-        )
         return {
             "calibration": case.calibration,
-            **kept,
-            "full": self.full if certified or isinstance(self.full, LightForm) else None,
+            "budget": self.budget if certified else max_deviation,
+            "scope": self.scope if certified else "block",
             "dead_rows": case.dead_rows,
-            "seed": seed,
             "batch_sizes": [batch],
-            "tune_seconds": self.tune_seconds,
             "light": self.light if certified or isinstance(self.light, LightForm) else None,
             "gate": self.gate if certified or max_deviation > 0 else None,
             "plan": self.plan,
+            "options": Options(
+                full=self.full if certified or isinstance(self.full, LightForm) else None,
+                tune_seconds=self.tune_seconds,
+                decide=decide,
+                seed=seed,
+            ),
         }
 
 
@@ -99,15 +104,15 @@ class Prepared:
     batch: int
     asked: Asked
     main: str
-    modules: Mapping[str, dendrofx.RoutedModule]
+    modules: Mapping[str, RoutedModule]
     refused: bool
-    plans: Mapping[str, dendrofx.Plan]
-    static: Mapping[str, dendrofx.RoutedModule]
+    plans: Mapping[str, Plan]
+    static: Mapping[str, RoutedModule]
     transform_s: float
-    static_plans: Mapping[str, dendrofx.Plan] = field(default_factory=dict)
+    static_plans: Mapping[str, Plan] = field(default_factory=dict)
 
     @property
-    def routed(self) -> dendrofx.RoutedModule:
+    def routed(self) -> RoutedModule:
         """The main row's module."""
         return self.modules[self.main]
 
@@ -122,7 +127,7 @@ class Prepared:
         return "deviation" if self.asked.budget is None else self.asked.budget.name
 
     @property
-    def plan(self) -> dendrofx.Plan:
+    def plan(self) -> Plan:
         """The main row's plan."""
         return self.plans[self.main]
 
@@ -143,29 +148,26 @@ def _prepared(case: Case, batch: int, asked: Asked) -> Prepared:
     budgets = asked.budgets(case)
     for name, budget in budgets.items():
         start = time.perf_counter()
-        options = asked.options(case, batch, budget)
-        modules[name] = dendrofx.transform(case.model, **options)
+        modules[name] = transform(case.model, **asked.options(case, batch, budget))
         spent = time.perf_counter() - start
     plans, main = {name: m.plan for name, m in modules.items()}, list(modules)[-1]
     live = plans[main].dead_rows is not None
-    options = replace(asked, plan=None).options(case, batch, budgets[main])
     if not plans[main].rewrites and not live and not plans[main].budget:
-        modules[main] = dendrofx.transform(case.model, **{**options, "decide": False})
+        every = replace(asked, plan=None).options(case, batch, budgets[main], decide=False)
+        modules[main] = transform(case.model, **every)
     static, static_plans = _static(case, asked, batch, budgets[main]) if modules[main].plan.rewrites else ({}, {})
     refused = not (plans[main].rewrites or live)
     return Prepared(case, batch, asked, main, modules, refused, plans, static, spent, static_plans)
 
 
-def _static(
-    case: Case, asked: Asked, batch: int, budget: float
-) -> tuple[dict[str, dendrofx.RoutedModule], dict[str, dendrofx.Plan]]:
+def _static(case: Case, asked: Asked, batch: int, budget: float) -> tuple[dict[str, RoutedModule], dict[str, Plan]]:
     """Return every row light: the fastest within the budget, certified where that is, and the case's own forms."""
     static, plans = {}, {}
     for name, light in [(STATIC, asked.light), *case.static.items()]:
-        rival = replace(asked, light=light, gate=dendrofx.AlwaysLight(), plan=None, full=None, scope="model")
+        rival = replace(asked, light=light, gate=AlwaysLight(), plan=None, full=None, scope="model")
         if name != STATIC or asked.budget is None:
             rival = replace(rival, budget=None, max_deviation=budget, scope="block")
-        made = dendrofx.transform(case.model, **rival.options(case, batch, budget), decide=name == STATIC)
+        made = transform(case.model, **rival.options(case, batch, budget, decide=name == STATIC))
         plans[name] = made.plan
         if made.plan.rewrites:
             static[name] = controls.always_light(made)

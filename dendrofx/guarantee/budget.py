@@ -10,6 +10,7 @@ of one document), sources must be drawn alike; samples of one source say less th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +21,13 @@ from dendrofx.errors import InputError
 from dendrofx.guarantee.bounds import Tail, binomial_p, hoeffding_bentkus_p, least_samples, samples_to_show
 from dendrofx.guarantee.metrics import Measure, Metric, checked_losses, measure_of, users_metric
 from dendrofx.values.covered import Covered, Named, cover, named_outputs
+
+NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?"
+SHORT = re.compile(rf"(?P<metric>[^:]+):(?P<limit>{NUMBER})(?::(?P<confidence>{NUMBER}))?")
+IN_WORDS = re.compile(
+    r"(?P<metric>[^ ]+)(?: of (?:output|each of the outputs) (?P<output>.+))?"
+    rf" at most (?P<limit>{NUMBER}) %, (?P<confidence>{NUMBER}) % confidence"
+)
 
 
 @dataclass(frozen=True)
@@ -61,19 +69,22 @@ class Budget:
 
     @staticmethod
     def parse(text: str) -> Budget:
-        """Read a budget from `METRIC:ALPHA:CONFIDENCE`, such as `flip:0.01:0.95`; the confidence may be left out.
+        """Read a budget from `METRIC:LIMIT:CONFIDENCE`, such as `flip:0.01:0.95`, or from its own text, `str(budget)`.
+
+        The confidence may be left out. Of a metric of the caller's there is no text.
 
         Raises:
             InputError: anything else.
         """
-        parts = text.split(":")
-        try:
-            limit, confidence = float(parts[1]), float(parts[2]) if len(parts) > 2 else 0.95
-        except (IndexError, ValueError):
-            parts = []
-        if len(parts) not in (2, 3):
-            raise InputError(f"a budget is METRIC:ALPHA:CONFIDENCE, such as flip:0.01:0.95, got {text!r}")
-        return Budget(parts[0], limit, confidence)
+        found = SHORT.fullmatch(text.strip()) or IN_WORDS.fullmatch(text.strip())
+        if found is None:
+            raise InputError(f"a budget is METRIC:LIMIT:CONFIDENCE, such as flip:0.01:0.95, got {text!r}")
+        if found.re is SHORT:
+            return Budget(found["metric"], float(found["limit"]), float(found["confidence"] or 0.95))
+        limit, confidence = (round(float(found[name]) / 100, 12) for name in ("limit", "confidence"))
+        names = found["output"].split(", ") if found["output"] else []
+        outputs = [int(name) if name.isdigit() else name for name in names]
+        return Budget(found["metric"], limit, confidence, (outputs[0] if len(outputs) == 1 else outputs) or None)
 
     @property
     def name(self) -> str:
@@ -178,3 +189,16 @@ def budget_text(metric: str, named: Named, limit: float, confidence: float) -> s
     if isinstance(named, tuple):
         of = f" of each of the outputs {', '.join(map(str, named))}"
     return f"{metric}{of} at most {100 * limit:g} %, {100 * confidence:g} % confidence"
+
+
+def read_budget(text: str) -> float | Budget:
+    """Return the mean deviation or the budget to certify that a text states: `0.01`, `flip:0.01:0.95`, or `str(budget)`.
+
+    Raises:
+        InputError: it states neither.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    return Budget.parse(text)

@@ -117,7 +117,7 @@ class Certificate:
         if found != self.module:
             raise CertificateError(
                 f"the certificate is for another module: fingerprint {self.module} there, {found} here: weights, thresholds"
-                " or gates were changed since; take a setting of `front`, or transform again"
+                " or gates were changed since; take one of `settings`, or transform again"
             )
 
     def __repr__(self) -> str:

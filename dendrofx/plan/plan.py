@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from dendrofx.gates.form import GateForm
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.light.form import LightForm
-from dendrofx.light.routed import Routed
+from dendrofx.light.routed_blocks import RoutedBlocks
 from dendrofx.plan import file, text
 from dendrofx.plan.entries import DeadRowsPlan, SitePlan
 from dendrofx.plan.origin import Origin
@@ -30,15 +30,15 @@ class CascadePlan:
         activity: share of the test samples that were recomputed.
         skill, margin_skill: router skill on the samples of the search, by the budget's loss and, for decisions, by the margin lost.
         cost: predicted, over the original's.
-        verified: settings of the front that the test samples accepted.
-        light_plan, full_plan: of the two models where their blocks are routed, see `Routed`.
+        verified: settings that the test samples accepted.
+        light_plan, full_plan: of the two models where their blocks are routed, see `RoutedBlocks`.
     """
 
     status: Literal["routed", "refused"]
     reason: str
     light: str = ""
     gate: GateForm | None = None
-    full: LightForm | Routed | None = None
+    full: LightForm | RoutedBlocks | None = None
     tolerance: float | None = field(default=None, metadata={"least": 0})
     activity: float | None = None
     skill: float | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import html
+import warnings
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -11,13 +12,13 @@ import torch
 from torch import fx, nn
 
 from dendrofx.graph.pickling import PackedModule
-from dendrofx.guarantee.front import Front, Setting
+from dendrofx.guarantee.settings import Setting, Settings
 from dendrofx.lowering.fitted import check_state, is_fitted
 from dendrofx.plan.plan import Plan
 from dendrofx.rewriting.counted import counted_graph
 from dendrofx.values.drop_in import as_called, call_form
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.meta import FRONT, ORIGINAL, PLAN
+from dendrofx.values.meta import ORIGINAL, PLAN, SETTINGS
 
 NO_PLAN = "this module has no plan: it was rewritten by passes, not by dendrofx.transform"
 
@@ -38,7 +39,7 @@ class RoutedModule(fx.GraphModule):
         12
     """
 
-    __jit_unused_properties__ = [*fx.GraphModule.__jit_unused_properties__, "plan", "front"]  # noqa: RUF012  (torch reads it)
+    __jit_unused_properties__ = [*fx.GraphModule.__jit_unused_properties__, "plan", "settings"]  # noqa: RUF012  (torch reads it)
 
     @property
     def plan(self) -> Plan:
@@ -52,10 +53,10 @@ class RoutedModule(fx.GraphModule):
         self.meta[PLAN] = plan
 
     @property
-    def front(self) -> Front:
+    def settings(self) -> Settings:
         """The settings whose budget was tested and shown, safest first; `make()` builds one of them. Empty without a budget."""
-        tested: list[Setting] = self.meta.get(FRONT, [])
-        return Front(s for s in tested if s.accepted)
+        tested: list[Setting] = self.meta.get(SETTINGS, [])
+        return Settings(s for s in tested if s.accepted)
 
     def __repr__(self) -> str:
         """Return the plan in one sentence; `dendrofx.graph_text(module)` has the graph, and `print(module.graph)`."""
@@ -70,6 +71,9 @@ class RoutedModule(fx.GraphModule):
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (nn.Module's own)
         if name == "plan":  # nn.Module hides what a property raises
             raise AttributeError(NO_PLAN)
+        if name == "front":  # of 0.5.0; not a property, which scripting would ask for
+            warnings.warn("front is called settings now, and goes with the next version", FutureWarning, stacklevel=2)
+            return self.settings
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -105,7 +109,7 @@ class RoutedModule(fx.GraphModule):
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (PackedModule.of(self, without=FRONT),)
+        return _rebuilt, (PackedModule.of(self, without=SETTINGS),)
 
     def recompile(self) -> Any:  # noqa: ANN401  (torch.fx's own return type, PythonCode)
         """Regenerate `forward` and `forward_counted`, which take what the model took, and the graph's own beside them."""

@@ -2,7 +2,7 @@
 
 Which sites are routed has been decided. Here, every set of branches that is cheapest at some share of the error budget is walked
 over its grid of multipliers, and over grids in which one site's weight is halved or doubled; the settings that no other beats in
-risk and cost are tested in order (`guarantee/front.py`).
+risk and cost are tested in order (`guarantee/settings.py`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from dendrofx.guarantee.budget import Budget
-from dendrofx.guarantee.front import Setting
 from dendrofx.guarantee.losses import counted_losses, reference_picks
 from dendrofx.guarantee.sequence import tested_step
+from dendrofx.guarantee.settings import Setting
 from dendrofx.plan.plan import Plan
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.recipe import Recipe
@@ -157,18 +157,18 @@ def without_data(space: BlockSpace) -> BlockSpace:
 
 @dataclass(frozen=True)
 class BlockSettings:
-    """What decides for the settings of a front.
+    """What decides for the settings of blocks.
 
     Attributes:
         space: without data.
         plan: what their plans have in common.
-        front: the tested settings, in order.
+        walked: the tested settings, in order.
         budget: what they keep; covered: in which outputs; inputs: on test samples with this fingerprint.
     """
 
     space: BlockSpace
     plan: Plan
-    front: tuple[Setting, ...]
+    walked: tuple[Setting, ...]
     budget: Budget
     covered: Covered
     inputs: str
@@ -179,7 +179,7 @@ class BlockSettings:
         """Return the decision for a setting that was accepted, with a certificate of its own; `made` where it is in force."""
         made = in_force(setting) if made is None else made
         model = self.space.subject.model
-        shown = certified(made.module, self.front, setting, self.budget, self.covered, self.inputs, model)
+        shown = certified(made.module, self.walked, setting, self.budget, self.covered, self.inputs, model)
         plan = replace(
             self.plan,
             sites=site_entries(self.space, made, setting.counts, measured),

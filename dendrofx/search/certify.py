@@ -1,4 +1,4 @@
-"""Certifying: the chosen setting of a front as a certificate of a module."""
+"""Certifying: the chosen setting as a certificate of a module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.certificate import Certificate
-from dendrofx.guarantee.front import Setting
+from dendrofx.guarantee.settings import Setting
 from dendrofx.machine.capability import cpu_name
 from dendrofx.values.covered import Covered
 from dendrofx.values.fingerprint import state_fingerprint
@@ -22,7 +22,7 @@ from dendrofx.version import VERSION
 
 def certified(
     module: nn.Module,
-    front: Sequence[Setting],
+    walked: Sequence[Setting],
     chosen: Setting,
     budget: Budget,
     covered: Covered,
@@ -33,7 +33,7 @@ def certified(
 
     Args:
         module: with the setting in force.
-        front: the tested settings, in order.
+        walked: the tested settings, in order.
         chosen: one of the accepted.
         budget: the budget.
         covered: the outputs that it is about.
@@ -52,8 +52,8 @@ def certified(
         losses=tested.losses,
         p_value=tested.p_value,
         test=budget.test,
-        step=next(i for i, s in enumerate(front) if s.tested is tested) + 1,
-        steps=len(front),
+        step=next(i for i, s in enumerate(walked) if s.tested is tested) + 1,
+        steps=len(walked),
         thresholds=dict(chosen.tolerances),
         easy_share=max(chosen.easy_share, 1 / max(tested.n, 1)),
         model=model,

@@ -19,7 +19,7 @@ from dendrofx.errors import InputError
 from dendrofx.graph.block import block_of
 from dendrofx.graph.find_sites import without_linears
 from dendrofx.guarantee.budget import Budget
-from dendrofx.guarantee.front import Setting, fastest, pareto, tested_front
+from dendrofx.guarantee.settings import Setting, fastest, pareto, walk
 from dendrofx.machine.memory import collect_garbage
 from dendrofx.plan.plan import Plan
 from dendrofx.plan.times import ModelTimes
@@ -205,7 +205,7 @@ def _certified(space: BlockSpace, raced: Raced, budget: Budget, timer: Timer | N
     """Return the fastest setting of the chosen sites that is shown to keep a budget, if it wins against the original."""
     choice, request, data = raced.made.choice, space.request, space.subject.data
     assert data is not None
-    front, found = _tested(space, choice, budget, timer)
+    walked, found = _tested(space, choice, budget, timer)
     made = in_force(found) if isinstance(found, Setting) else None
     if made is not None and request.decide and timer is not None:
         raced = replace(raced, times=raced_times(space, made.module, timer))
@@ -221,12 +221,12 @@ def _certified(space: BlockSpace, raced: Raced, budget: Budget, timer: Timer | N
     if space.covered is None:
         return decision
     settings = BlockSettings(
-        without_data(space), plan, tuple(front), budget, space.covered, data_fingerprint(data.test)
+        without_data(space), plan, tuple(walked), budget, space.covered, data_fingerprint(data.test)
     )
     if not isinstance(found, str):
         assert made is not None
         decision = settings.decided(found, made, _alone(space, made, timer))
-    return replace(decision, front=tuple(front), settings=settings)
+    return replace(decision, walked=tuple(walked), settings=settings)
 
 
 def _tested(
@@ -240,5 +240,5 @@ def _tested(
         return [], "no setting of the routed sites is predicted to be faster than the original"
     references = test_references(space)
     interruptible = nullcontext() if timer is None else timer.interruptible()
-    front = tested_front(path, lambda s: tested(space, budget, s, references), interruptible)
-    return front, fastest(front, budget)
+    walked = walk(path, lambda s: tested(space, budget, s, references), interruptible)
+    return walked, fastest(walked, budget)

@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from dendrofx.gates import GateForm, LearnedGate, MarginGate
 from dendrofx.graph.find_sites import without_linears
-from dendrofx.guarantee.front import Setting, fastest, pareto, tested_front
+from dendrofx.guarantee.settings import Setting, fastest, pareto, walk
 from dendrofx.light import LightForm
 from dendrofx.plan.entries import DeadRowsPlan, SitePlan
 from dendrofx.plan.plan import CascadePlan, Plan
@@ -48,7 +48,7 @@ def decide_models(subject: Subject, request: Request, timer: Timer | None) -> De
     assert request.budget is not None
     warn_of_duplicates(subject.data.test)
     space = ModelSpace.fitted(subject, request, request.budget, timer)
-    front, found = _tested(space, timer)
+    walked, found = _tested(space, timer)
     times: tuple[ModelTimes, ...] = ()
     if isinstance(found, Setting) and request.decide and timer is not None:
         times, reason = _raced(space, cascade_recipe(space, found.source).build(found.tolerances), timer, "the cascade")
@@ -59,9 +59,9 @@ def decide_models(subject: Subject, request: Request, timer: Timer | None) -> De
         plan = replace(decision.plan, dead_rows=subject.dead)
     else:
         plan = _plan(space, times, timer)
-    made = CascadeSettings(space.stripped(), plan, tuple(front), data_fingerprint(subject.data.test))
+    made = CascadeSettings(space.stripped(), plan, tuple(walked), data_fingerprint(subject.data.test))
     decision = decision if isinstance(found, str) else made.decided(found)
-    return replace(decision, front=tuple(front), settings=made)
+    return replace(decision, walked=tuple(walked), settings=made)
 
 
 def _tested(space: ModelSpace, timer: Timer | None) -> tuple[list[Setting], Setting | str]:
@@ -73,8 +73,8 @@ def _tested(space: ModelSpace, timer: Timer | None) -> tuple[list[Setting], Sett
         return [], "no light model with a gate is predicted to be faster than the original"
     interruptible = nullcontext() if timer is None else timer.interruptible()
     with torch.no_grad():
-        front = tested_front(path, lambda s: tested(s, space.budget), interruptible)
-    return front, fastest(front, space.budget)
+        walked = walk(path, lambda s: tested(s, space.budget), interruptible)
+    return walked, fastest(walked, space.budget)
 
 
 @torch.no_grad()
@@ -210,18 +210,18 @@ def _entries(space: ModelSpace, light: LightModel | None, exact: bool) -> list[S
 
 @dataclass(frozen=True)
 class CascadeSettings:
-    """What decides for the settings of a front.
+    """What decides for the settings of a cascade.
 
     Attributes:
         space: without calibration.
         plan: what their plans have in common.
-        front: the tested settings, in order.
+        walked: the tested settings, in order.
         inputs: fingerprint of the test samples.
     """
 
     space: ModelSpace
     plan: Plan
-    front: tuple[Setting, ...]
+    walked: tuple[Setting, ...]
     inputs: str
 
     def decided(self, setting: Setting) -> Decision:
@@ -231,7 +231,7 @@ class CascadeSettings:
         recipe = cascade_recipe(space, pair)
         module = recipe.build(setting.tolerances)
         model, covered = space.proved.subject.model, space.proved.covered
-        shown = certified(module, self.front, setting, space.budget, covered, self.inputs, model)
+        shown = certified(module, self.walked, setting, space.budget, covered, self.inputs, model)
         cascade = CascadePlan(
             "routed",
             "",
@@ -243,7 +243,7 @@ class CascadeSettings:
             pair.skill.value,
             None if pair.margin_skill is None else pair.margin_skill.value,
             setting.cost,
-            sum(s.accepted for s in self.front),
+            sum(s.accepted for s in self.walked),
             pair.light.plan,
             space.full.plan,
         )

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from dendrofx.guarantee.front import Setting
+from dendrofx.guarantee.settings import Setting
 from dendrofx.plan.plan import Plan
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.recipe import CascadeRecipe, Recipe
 
 
 class Settings(Protocol):
-    """What decides for a setting of a front; it holds no calibration data."""
+    """What decides for a setting; it holds no calibration data."""
 
     def decided(self, setting: Setting) -> Decision:
         """Return the decision for a setting that was accepted."""
@@ -26,12 +26,12 @@ class Decision:
         module: with its tolerances.
         recipe: what it was made from; None where the original is all there is.
         plan: what was decided, and why.
-        front: the settings that a budget was tested on, safest first.
+        walked: the settings that a budget was tested on, safest first.
         settings: what decides for them.
     """
 
     module: RoutedModule
     recipe: Recipe | CascadeRecipe | None
     plan: Plan
-    front: tuple[Setting, ...] = ()
+    walked: tuple[Setting, ...] = ()
     settings: Settings | None = None

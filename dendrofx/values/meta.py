@@ -12,8 +12,8 @@ LINEARS = "dendrofx.linears"  # the model's Linears, `{name: class name}`: those
 MERGED = "dendrofx.merged"  # Linears that became part of a joint one, `{name: name of the joint one}`
 HEADERS = "dendrofx.headers"  # what the printed graph says about each site, by name
 PLAN = "dendrofx.plan"  # its `Plan`
-FRONT = (
-    "dendrofx.front"  # the settings that a budget was tested on, from safest to fastest, up to the first that failed
+SETTINGS = (
+    "dendrofx.settings"  # the settings that a budget was tested on, from safest to fastest, up to the first that failed
 )
 RECIPE = "dendrofx.recipe"  # what it was made from: `Recipe` or `CascadeRecipe`
 

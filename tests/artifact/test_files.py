@@ -76,7 +76,7 @@ def test_axes_that_vary_are_said(tmp_path: Path) -> None:
 def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path, model = tmp_path_factory.mktemp("named") / "model.pt", Named().eval()
     given = {"batch": {"x": torch.ones(4, 8)}, "shift": torch.ones(1, 8), "scale": 3.0}
-    dendrofx.save(dendrofx.transform(model, given, tune_seconds=0), path)
+    dendrofx.save(dendrofx.transform(model, given, options=dendrofx.Options(tune_seconds=0)), path)
     return path
 
 

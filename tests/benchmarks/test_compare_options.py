@@ -14,7 +14,7 @@ from benchmarks.cases import CASES, CaseOptions, CaseUnavailableError
 from benchmarks.models import packages
 from benchmarks.studies import compare as study
 from benchmarks.studies.ablation import rungs
-from dendrofx import BFloat16, Budget, InputError, Int8, LowRank, NoiseGate, Plan, Prepacked, Routed
+from dendrofx import BFloat16, Budget, InputError, Int8, LowRank, NoiseGate, Plan, Prepacked, RoutedBlocks
 from dendrofx.compare.prepare import Asked
 from dendrofx.search.search_space import default_precisions
 from tests.made_records import record
@@ -75,7 +75,7 @@ BAD = [
     (["--gate", "__import__('os').getcwd()"], "argument --gate: \"__import__('os').getcwd()\" is no form: "),
     (["--light", "LowRank(rank=open)"], "argument --light: "),
     (["--gate", "7"], "argument --gate: '7' is no form: "),
-    (["--light", "Routed(0.1)"], "Routed(...) is a model with routed blocks: it needs --scope model\n"),
+    (["--light", "RoutedBlocks(0.1)"], "RoutedBlocks(...) is a model with routed blocks: it needs --scope model\n"),
     (["--plan", "p.json"], ONE_CASE),
     (["--plan", "p.json", "--batch", "1", "2"], ONE_CASE),
     (["--plan", "p.json", "--batch", "1", "--case", "wide", "digits"], ONE_CASE),
@@ -88,7 +88,7 @@ BAD = [
         ["--case", "kernels", "hf", "--save-plan", "p"],
         "the case kernels has no plan: leave out --light, --gate, --plan and ",
     ),
-    (["--budget", "flip"], "argument --budget: a budget is METRIC:ALPHA:CONFIDENCE"),
+    (["--budget", "flip"], "argument --budget: a budget is METRIC:LIMIT:CONFIDENCE"),
     (["--budget", "flop:0.1:0.9"], "argument --budget: metric 'flop' is none of"),
     (["--budget", "flip:2:0.9"], "argument --budget: limit must be between 0 and 1"),
     (
@@ -111,8 +111,8 @@ def test_bad_options(options: list[str], message: str, capsys: pytest.CaptureFix
     (["--max-deviation", "0.2", "--seed", "3", "--tune-seconds", "7"], Asked(0.2, 3, tune_seconds=7.0)),
     ([], Asked(tune_seconds=5.0)),
     (["--light", "LowRank(8)", "--gate", "NoiseGate()"], Asked(light=LowRank(8), gate=NoiseGate(), tune_seconds=5.0)),
-    (["--budget", "flip:0.1:0.9", "--scope", "model", "--full", "Routed(0.1)"],
-     Asked(budget=Budget("flip", 0.1, 0.9), scope="model", full=Routed(0.1), tune_seconds=5.0)),
+    (["--budget", "flip:0.1:0.9", "--scope", "model", "--full", "RoutedBlocks(0.1)"],
+     Asked(budget=Budget("flip", 0.1, 0.9), scope="model", full=RoutedBlocks(0.1), tune_seconds=5.0)),
     (["--plan", "PLAN"], Asked(plan=Plan([], 0.3), tune_seconds=5.0)),
 ])  # fmt: skip
 def test_what_is_asked_of_transform(
@@ -240,7 +240,9 @@ def test_rungs_are_those_of_the_plan_each_once() -> None:
     low = default_precisions()
     model = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 8)).eval()
     for light, structural in ((LowRank(8, precision=Int8(7)), True), (Int8(7), False)):
-        plan = dendrofx.transform(model, calibration=torch.randn(100, 64), light=light, decide=False).plan
+        plan = dendrofx.transform(
+            model, calibration=torch.randn(100, 64), light=light, options=dendrofx.Options(decide=False)
+        ).plan
         found = rungs(plan)
         assert found[0] == Prepacked()
         assert set(found) >= {Prepacked(), *low}

@@ -13,8 +13,9 @@ from torch import nn
 import dendrofx
 from benchmarks.cases import CASES, CaseOptions
 from benchmarks.models import hf
-from dendrofx import Budget, Int8, LowRank, Pruned, Routed
+from dendrofx import Budget, Int8, LowRank, Pruned, RoutedBlocks
 from tests import padded
+from tests.asked import asked
 from tests.models import Mlp, NoBlock, Residual, Shared, compressible
 from tests.recorded import FAST, SLOW, Recorded
 from tests.rows import models as rows
@@ -80,8 +81,8 @@ def _family(name: str, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def _case(name: str, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
-    budget = options.get("budget")
-    asked = CaseOptions(quick=True, width=256, certified=budget is not None, decides=budget is not None)
+    certified = isinstance(options.get("budget"), Budget)
+    asked = CaseOptions(quick=True, width=256, certified=certified, decides=certified)
     case = CASES[name](asked)
     if case.dead_rows:
         options["dead_rows"] = case.dead_rows
@@ -98,26 +99,24 @@ def _block() -> Iterator[tuple[str, Subject]]:
     }
     for name, (build, width) in kinds.items():
         yield name, partial(_plain, build, width)
-        yield f"{name}-every-site", partial(_plain, build, width, max_deviation=0.1, decide=False)
-        yield f"{name}-exact", partial(_plain, build, width, max_deviation=0)
+        yield f"{name}-every-site", partial(_plain, build, width, budget=0.1, decide=False)
+        yield f"{name}-exact", partial(_plain, build, width, budget=0)
     for name in ("residual", "compressible"):
         build, width = kinds[name]
         yield f"{name}-budget", partial(_plain, build, width, budget=FLIP)
         yield f"{name}-wide-budget", partial(_plain, build, width, budget=Budget("deviation", 0.4))
-        yield f"{name}-ten-percent", partial(_plain, build, width, max_deviation=0.1)
-        yield f"{name}-no-data", partial(_bare, build, width, light=Int8(), max_deviation=0.05, decide=False)
+        yield f"{name}-ten-percent", partial(_plain, build, width, budget=0.1)
+        yield f"{name}-no-data", partial(_bare, build, width, light=Int8(), budget=0.05, decide=False)
         yield (
             f"{name}-low-rank-pruned",
-            partial(
-                _plain, build, width, light=[LowRank(8), Pruned(energy=0.9)], max_deviation=0.2, batch_sizes=[1, 64]
-            ),
+            partial(_plain, build, width, light=[LowRank(8), Pruned(energy=0.9)], budget=0.2, batch_sizes=[1, 64]),
         )
     narrow = Budget("deviation", 0.3, 0.9)
     yield "residual-narrow-budget", partial(_plain, partial(Residual, 64, 256), 64, budget=narrow)
     yield "padded-budget", partial(_padded, budget=narrow)
     yield (
         "residual-full-pruned",
-        partial(_plain, partial(Residual, 64, 256), 64, full=Pruned(energy=0.999), light=LowRank(8), max_deviation=0.2),
+        partial(_plain, partial(Residual, 64, 256), 64, full=Pruned(energy=0.999), light=LowRank(8), budget=0.2),
     )
 
 
@@ -126,29 +125,32 @@ def _model_scope() -> Iterator[tuple[str, Subject]]:
         yield f"cascade-{name.lower()}", partial(_cascade, getattr(cascade, name))
     yield "cascade-forms", partial(_cascade, cascade.classifier, light=[LowRank(8), Int8()])
     yield "cascade-deviation", partial(_cascade, cascade.classifier, budget=Budget("deviation", 0.3))
-    yield "cascade-routed", partial(_cascade, cascade.classifier, light=[LowRank(8), Routed(0.1)], full=Routed(0.01))
+    yield (
+        "cascade-routed",
+        partial(_cascade, cascade.classifier, light=[LowRank(8), RoutedBlocks(0.1)], full=RoutedBlocks(0.01)),
+    )
     yield "cascade-pooled", partial(_pooled, scope="model")
     yield "pooled-budget", _pooled
 
 
 def _dead_rows() -> Iterator[tuple[str, Subject]]:
     yield "padded", _padded
-    yield "padded-exact", partial(_padded, max_deviation=0)
-    yield "padded-ten-percent", partial(_padded, max_deviation=0.1)
+    yield "padded-exact", partial(_padded, budget=0)
+    yield "padded-ten-percent", partial(_padded, budget=0.1)
     for form in ("sdpa", "eager"):
-        yield f"encoder-{form}", partial(_encoder, form, max_deviation=0.05)
+        yield f"encoder-{form}", partial(_encoder, form, budget=0.05)
     for name in ("bert-sdpa", "distilbert-eager", "gpt2-sdpa"):
-        yield f"family-{name}", partial(_family, name, max_deviation=0.05, dead_rows="attention_mask")
-    yield "family-vit-sdpa", partial(_family, "vit-sdpa", max_deviation=0.05)
+        yield f"family-{name}", partial(_family, name, budget=0.05, dead_rows="attention_mask")
+    yield "family-vit-sdpa", partial(_family, "vit-sdpa", budget=0.05)
 
 
 def _cases() -> Iterator[tuple[str, Subject]]:
     for name in CASES:
-        yield f"case-{name}", partial(_case, name, max_deviation=0.05)
+        yield f"case-{name}", partial(_case, name, budget=0.05)
     for name in ("digits", "wide", "tiara"):
         yield f"case-{name}-budget", partial(_case, name, budget=FLIP)
         yield f"case-{name}-cascade", partial(_case, name, budget=FLIP, scope="model")
-    yield "case-minilm-exact", partial(_case, "minilm", max_deviation=0)
+    yield "case-minilm-exact", partial(_case, "minilm", budget=0)
     yield "case-minilm-cascade", partial(_case, "minilm", budget=FLIP, scope="model")
 
 
@@ -162,23 +164,23 @@ def _timed() -> Iterator[tuple[str, Subject]]:
     }
     packs = Recorded(parts=lambda shape, rows: {"packed": 7.0})
     for name, race in races.items():
-        yield f"timed-{name}", partial(_plain, wide, 64, max_deviation=0.3, timer=Recorded(races=race))
+        yield f"timed-{name}", partial(_plain, wide, 64, budget=0.3, timer=Recorded(races=race))
         yield (
             f"timed-{name}-budget",
             partial(_plain, wide, 64, budget=Budget("deviation", 0.4), timer=Recorded(races=race)),
         )
         yield f"timed-{name}-cascade", partial(_cascade, cascade.classifier, timer=Recorded(races=race))
-        yield f"timed-{name}-padded", partial(_padded, max_deviation=0.1, timer=Recorded(races=race))
+        yield f"timed-{name}-padded", partial(_padded, budget=0.1, timer=Recorded(races=race))
         yield f"timed-{name}-pooled", partial(_pooled, scope="model", timer=Recorded(races=race))
-    yield "timed-packed", partial(_plain, wide, 64, max_deviation=0.3, timer=packs)
+    yield "timed-packed", partial(_plain, wide, 64, budget=0.3, timer=packs)
     yield "timed-packed-budget", partial(_plain, wide, 64, budget=Budget("deviation", 0.4), timer=packs)
     yield "timed-packed-narrow", partial(_plain, wide, 64, budget=Budget("deviation", 0.3, 0.9), timer=packs)
     yield "timed-packed-padded-budget", partial(_padded, budget=Budget("deviation", 0.3, 0.9), timer=packs)
-    yield "timed-packed-exact", partial(_plain, wide, 64, max_deviation=0, timer=packs)
-    yield "timed-packed-padded", partial(_padded, max_deviation=0.1, timer=packs)
-    yield "timed-out-of-time", partial(_plain, wide, 64, max_deviation=0.3, timer=Recorded(expired=True))
-    yield "timed-interrupted", partial(_plain, wide, 64, max_deviation=0.3, timer=Recorded(interrupt=["site 2"]))
-    yield "timed-race-interrupted", partial(_plain, wide, 64, max_deviation=0.3, timer=Recorded(interrupt=["models 1"]))
+    yield "timed-packed-exact", partial(_plain, wide, 64, budget=0, timer=packs)
+    yield "timed-packed-padded", partial(_padded, budget=0.1, timer=packs)
+    yield "timed-out-of-time", partial(_plain, wide, 64, budget=0.3, timer=Recorded(expired=True))
+    yield "timed-interrupted", partial(_plain, wide, 64, budget=0.3, timer=Recorded(interrupt=["site 2"]))
+    yield "timed-race-interrupted", partial(_plain, wide, 64, budget=0.3, timer=Recorded(interrupt=["models 1"]))
 
 
 def subjects() -> dict[str, Callable[[], tuple[nn.Module, dict[str, Any]]]]:
@@ -192,10 +194,10 @@ def made(subject: Subject) -> tuple[Any, Any]:
     model, options = subject()
     given = options["calibration"][0] if "calibration" in options else options["example_inputs"]
     if (timer := options.pop("timer", None)) is None:
-        return dendrofx.transform(model, **options, tune_seconds=0), given
+        return dendrofx.transform(model, **asked(**options, tune_seconds=0)), given
     module: Any = importlib.import_module("dendrofx.transform")
     kept, module.Profiler = module.Profiler, lambda *asked: timer
     try:
-        return dendrofx.transform(model, **options), given
+        return dendrofx.transform(model, **asked(**options)), given
     finally:
         module.Profiler = kept

@@ -14,6 +14,7 @@ import dendrofx
 from dendrofx.graph.given import Given
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.samples import shared_inputs
+from tests.asked import asked
 from tests.graph.capture.models import WIDTH, Base
 
 X = torch.randn(12, WIDTH)
@@ -59,7 +60,9 @@ def test_an_infinite_mask_is_an_input_like_any_other() -> None:
     model = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False).eval()
     mask = nn.Transformer.generate_square_subsequent_mask(7)
     batches = [(torch.randn(16, 7, WIDTH), mask) for _ in range(8)]
-    routed = dendrofx.transform(model, calibration=batches, light=dendrofx.LowRank(2), tune_seconds=0)
+    routed = dendrofx.transform(
+        model, calibration=batches, light=dendrofx.LowRank(2), options=dendrofx.Options(tune_seconds=0)
+    )
     assert routed.plan.samples == (48, 16, 16, 48)
     torch.testing.assert_close(routed(*batches[0]), routed.forward(*batches[0]))
 
@@ -115,7 +118,7 @@ class Plain(Base):
 def test_the_message_is_one_line_and_shows_the_fix(kind: str) -> None:
     options, fix = REFUSED[kind]
     with pytest.raises(dendrofx.InputError) as caught:
-        dendrofx.transform(Plain().eval(), tune_seconds=0, **options)
+        dendrofx.transform(Plain().eval(), **asked(**options, tune_seconds=0))
     said = str(caught.value)
     assert fix in said
     assert "\n" not in said
@@ -155,7 +158,7 @@ def test_the_callers_batches_are_never_run_on() -> None:
     batches[5] *= 1000
     before = [b.clone() for b in batches]
     with pytest.raises(dendrofx.DendrofxError):
-        dendrofx.transform(Clamps().eval(), calibration=batches, tune_seconds=0)
+        dendrofx.transform(Clamps().eval(), calibration=batches, options=dendrofx.Options(tune_seconds=0))
     assert all(map(torch.equal, batches, before))
 
 
@@ -169,7 +172,7 @@ WRAPPED: dict[str, tuple[Callable[[nn.Module], Any], str]] = {
 def test_a_wrapped_model_is_unwrapped_and_it_is_said(kind: str) -> None:
     wrap, said = WRAPPED[kind]
     model = Plain().eval()
-    routed = dendrofx.transform(wrap(model).eval(), X, max_deviation=0, decide=False)
+    routed = dendrofx.transform(wrap(model).eval(), X, budget=0, options=dendrofx.Options(decide=False))
     assert routed.plan.capture.endswith(f"; {said}")
     assert torch.equal(routed(X), model(X))
 

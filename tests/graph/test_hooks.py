@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 import dendrofx
+from tests.asked import asked
 from tests.graph.capture.check import check_both, exact, loaded
 from tests.models import compressible
 
@@ -81,8 +82,8 @@ def changed(change: Callable[[nn.Module], Any]) -> nn.Module:
 
 def routed_exactly(model: nn.Module, example: Tensor | None, rank: int = 4) -> dendrofx.RoutedModule:
     """Routed at tolerance 0."""
-    options = {"light": dendrofx.LowRank(rank), "decide": False, "max_deviation": 0.5}
-    return exact(dendrofx.transform(model, example, **options))  # type: ignore[no-any-return]
+    options = {"light": dendrofx.LowRank(rank), "decide": False, "budget": 0.5}
+    return exact(dendrofx.transform(model, example, **asked(**options)))  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("data", [False, True], ids=["without data", "with an example"])
@@ -102,7 +103,7 @@ def test_what_changes_values_is_kept_or_refused(kind: str, data: bool) -> None:
 @torch.no_grad()
 def test_a_hook_that_only_looks_is_left_out_and_named() -> None:
     model = changed(looks)
-    routed = dendrofx.transform(model, X, max_deviation=0, decide=False)
+    routed = dendrofx.transform(model, X, budget=0, options=dendrofx.Options(decide=False))
     assert routed.plan.capture.endswith("; hooks that only look are left out: 1")
     SEEN.clear()
     torch.testing.assert_close(loaded(routed)(X), routed(X))
@@ -159,12 +160,12 @@ FORMS: dict[str, Callable[[Tensor], Tensor]] = {
 @torch.no_grad()
 def test_what_does_not_script_goes_another_way(kind: str) -> None:
     model = Unscriptable(FORMS[kind]).eval()
-    routed = dendrofx.transform(model, X, max_deviation=0, decide=False)
+    routed = dendrofx.transform(model, X, budget=0, options=dendrofx.Options(decide=False))
     check_both(routed, model, X)
     torch.testing.assert_close(routed(X, scale=1.0), model(X))
 
 
-NAMES = ("meta", "graph", "plan", "code", "front", "forward_counted", "routed", "recompile")
+NAMES = ("meta", "graph", "plan", "code", "settings", "front", "forward_counted", "routed", "recompile")
 
 
 @pytest.mark.parametrize("data", [False, True], ids=["without data", "with an example"])

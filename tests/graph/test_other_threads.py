@@ -79,7 +79,7 @@ def _transform(seen: Seen, way: str, model: nn.Module, example: object, wanted: 
         seen.transformed.append(way)
         try:
             with torch.no_grad():
-                routed = dendrofx.transform(model, example, max_deviation=0, tune_seconds=0)
+                routed = dendrofx.transform(model, example, budget=0, options=dendrofx.Options(tune_seconds=0))
                 far = float((routed(*args) - wanted).abs().max())
             if not (routed.plan.capture.startswith(f"captured by {way}") and far <= 1e-5):
                 seen.errors.append(f"a transform by {way}: {routed.plan.capture}, {far:.2g} off")
@@ -91,7 +91,7 @@ def _transform(seen: Seen, way: str, model: nn.Module, example: object, wanted: 
 def _threads(seen: Seen, ways: tuple[str, ...]) -> list[threading.Thread]:
     """All of them, with what they compare with made before any starts."""
     plain = Residual(WIDTH).eval()
-    modules = [plain, dendrofx.transform(plain, max_deviation=0, decide=False)]
+    modules = [plain, dendrofx.transform(plain, budget=0, options=dendrofx.Options(decide=False))]
     wanted = [m(X) for m in modules]
     threads = [threading.Thread(target=_call, args=(seen, modules, wanted)) for _ in range(CALLERS)]
     for way in ways:

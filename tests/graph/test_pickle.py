@@ -7,18 +7,19 @@ import pytest
 import torch
 
 import dendrofx
-from dendrofx import Budget, LowRank, Routed, Shadow
+from dendrofx import Budget, LowRank, RoutedBlocks, Shadow
 from dendrofx.compare import controls
 from dendrofx.values.inputs import Inputs
+from tests.asked import asked
 from tests.search.cascade.models import Pooled, batches, classifier, padded, rows
 
 FLIP = Budget("flip", 0.05, 0.9)
 MADE = {
-    "routed": {"light": LowRank(4), "max_deviation": 0.1},
-    "live rows": {"dead_rows": "mask", "max_deviation": 0},
-    "routed on live rows": {"dead_rows": "mask", "light": LowRank(4), "max_deviation": 0.1},
+    "routed": {"light": LowRank(4), "budget": 0.1},
+    "live rows": {"dead_rows": "mask", "budget": 0},
+    "routed on live rows": {"dead_rows": "mask", "light": LowRank(4), "budget": 0.1},
     "cascade": {"scope": "model", "budget": FLIP, "light": LowRank(12)},
-    "cascade on live rows": {"scope": "model", "budget": FLIP, "light": Routed(0.2), "dead_rows": "mask"},
+    "cascade on live rows": {"scope": "model", "budget": FLIP, "light": RoutedBlocks(0.2), "dead_rows": "mask"},
 }
 
 
@@ -27,9 +28,9 @@ def transformed(options: Any) -> tuple[Any, dict[str, Any]]:
     torch.manual_seed(0)
     if "dead_rows" in options:
         data: list[Any] = [padded(40, seed) for seed in range(24)]
-        made = dendrofx.transform(Pooled().eval(), calibration=data, decide=False, tune_seconds=0, **options)
+        made = dendrofx.transform(Pooled().eval(), calibration=data, **asked(**options, decide=False, tune_seconds=0))
         return made, padded(30, 99)
-    made = dendrofx.transform(classifier(), calibration=batches(), decide=False, tune_seconds=0, **options)
+    made = dendrofx.transform(classifier(), calibration=batches(), **asked(**options, decide=False, tune_seconds=0))
     return made, {"input": rows(50, 9)}
 
 
@@ -71,7 +72,7 @@ class Twice(Pooled):
 
 def test_a_parameter_that_is_read_twice() -> None:
     model, inputs = Twice().eval(), padded(9, 3)
-    made = dendrofx.transform(model, inputs, dead_rows="mask", max_deviation=0, decide=False)
+    made = dendrofx.transform(model, inputs, dead_rows="mask", budget=0, options=dendrofx.Options(decide=False))
     again = pickle.loads(pickle.dumps(made))
     assert torch.equal(again(**inputs), made(**inputs))
     assert again.code == made.code

@@ -29,7 +29,9 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 )
 def test_golden(name: str, kind: type[nn.Module], gate: GateForm | None, shape: tuple[int, ...]) -> None:
     light = dendrofx.LowRank(rank=2)
-    routed = dendrofx.transform(kind().eval(), torch.randn(shape), light=light, gate=gate, decide=False)
+    routed = dendrofx.transform(
+        kind().eval(), torch.randn(shape), light=light, gate=gate, options=dendrofx.Options(decide=False)
+    )
     text = graph_text(routed) + "\n"
     path = GOLDEN / f"{name}.txt"
     if os.environ.get("DENDROFX_UPDATE_GOLDEN"):

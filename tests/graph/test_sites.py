@@ -320,10 +320,12 @@ class Spoken(nn.Module):
 def test_a_model_without_linears_says_what_it_is_made_of(model: nn.Module, made: str) -> None:
     wanted = f"no Linear in it: {made}; only modules of class nn.Linear are routed"
     assert without_linears(capture(model.eval())) == wanted
-    plan = dendrofx.transform(model, calibration=[torch.randn(40, 4, 9) for _ in range(5)], tune_seconds=0).plan
+    plan = dendrofx.transform(
+        model, calibration=[torch.randn(40, 4, 9) for _ in range(5)], options=dendrofx.Options(tune_seconds=0)
+    ).plan
     assert (plan.sites, plan.no_sites) == ([], wanted)
     assert " ".join(str(plan).split()).endswith(
         f"{wanted} nothing is routed: the outputs are the original's (budget 0.01)"
     )
     assert max(map(len, str(plan).splitlines())) <= 100
-    assert dendrofx.transform(Mlp().eval(), decide=False).plan.no_sites == ""
+    assert dendrofx.transform(Mlp().eval(), options=dendrofx.Options(decide=False)).plan.no_sites == ""

@@ -1,4 +1,4 @@
-"""Certified budgets at block scope: fronts, plans that replay, shadow audits, gates of the caller's."""
+"""Certified budgets at block scope: settings, plans that replay, shadow audits, gates of the caller's."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import dendrofx
 from dendrofx import Budget, LowRank, Plan, PlanError, Shadow, audit
+from tests.asked import asked
 from tests.models import compressible
 from tests.search.cascade.models import WIDTH, batches, classifier, rows
 
@@ -18,7 +19,10 @@ OPTIONS: dict[str, Any] = {"tune_seconds": 0, "light": [LowRank(4), LowRank(12)]
 
 def certified(model: nn.Module | None = None, budget: Budget = FLIP, **options: Any) -> Any:
     made = dendrofx.transform(
-        classifier() if model is None else model, calibration=batches(), budget=budget, **{**OPTIONS, **options}
+        classifier() if model is None else model,
+        calibration=batches(),
+        budget=budget,
+        **asked(**{**OPTIONS, **options}),
     )
     assert made.plan.certificate is not None, str(made.plan)
     return made
@@ -34,10 +38,10 @@ class Doubt(nn.Module):
 def test_it_is_certified_and_the_front_is_ordered() -> None:
     made = certified()
     assert made.plan.certificate.n == 500
-    assert [s.cost for s in made.front] == sorted((s.cost for s in made.front), reverse=True)
-    assert [s.risk for s in made.front] == sorted(s.risk for s in made.front)
-    assert all(s.tested.p_value <= 0.1 for s in made.front)
-    assert made.plan.certificate.step == len(made.front)
+    assert [s.cost for s in made.settings] == sorted((s.cost for s in made.settings), reverse=True)
+    assert [s.risk for s in made.settings] == sorted(s.risk for s in made.settings)
+    assert all(s.tested.p_value <= 0.1 for s in made.settings)
+    assert made.plan.certificate.step == len(made.settings)
 
 
 @pytest.mark.parametrize("budget", [Budget("deviation", 0.2), Budget("exceeds(0.3)", 0.1), Budget("cosine", 0.05)])
@@ -52,7 +56,7 @@ def test_several_sites_share_the_budget_by_weights_that_are_searched() -> None:
     model = nn.Sequential(compressible(WIDTH, 256, WIDTH), nn.LayerNorm(WIDTH), compressible(WIDTH, 256, 8, noise=0.05))
     made = certified(model.eval(), Budget("deviation", 0.3, 0.9), light=LowRank(8), gate=Doubt())
     first, second = sorted(dendrofx.tolerances(made))
-    ratios = {s.tolerances[first] / max(s.tolerances[second], 1e-30) for s in made.front}
+    ratios = {s.tolerances[first] / max(s.tolerances[second], 1e-30) for s in made.settings}
     assert len({f"{r:.4g}" for r in ratios}) > 1
 
 
@@ -98,7 +102,7 @@ def test_a_shadow_audit_finds_other_data() -> None:
 
 def test_where_nothing_can_be_shown_nothing_is_approximated() -> None:
     model = classifier(0.01)
-    made = dendrofx.transform(model, calibration=batches(12, 10), budget=Budget("flip", 0.01), **OPTIONS)
+    made = dendrofx.transform(model, calibration=batches(12, 10), budget=Budget("flip", 0.01), **asked(**OPTIONS))
     assert made.plan.certificate is None
     assert "299 at zero loss" in made.plan.refusal
     assert torch.equal(made(rows(20)), model(rows(20)))

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from dendrofx import Budget
-from dendrofx.guarantee import front as fronts
 from dendrofx.guarantee import sequence
-from dendrofx.guarantee.front import Setting, fastest
 from dendrofx.guarantee.sequence import fixed_sequence, why_none
+from dendrofx.guarantee.settings import Setting, fastest, walk
 
 BUDGET = Budget("flip", 0.05, 0.9)
 
@@ -95,11 +94,11 @@ def test_a_front_ends_with_the_first_setting_that_fails() -> None:
         return replace(setting, tested=sequence.tested_step(losses, BUDGET), easy_share=0.5)
 
     path = [Setting(str(flips), {}, 0.0, 0.5, 0.0, flips) for flips in (0, 60, 1)]
-    front = fronts.tested_front(path, test, nullcontext())
-    assert [s.accepted for s in front] == [True, False]
-    assert [s.easy_share for s in front] == [0.5, 0.5]
+    walked = walk(path, test, nullcontext())
+    assert [s.accepted for s in walked] == [True, False]
+    assert [s.easy_share for s in walked] == [0.5, 0.5]
     assert asked == [0, 60]
-    assert fastest(front, BUDGET) is front[0]
+    assert fastest(walked, BUDGET) is walked[0]
 
 
 def test_a_walk_with_several_starts_goes_back_only_where_the_first_fails() -> None:

@@ -13,6 +13,7 @@ from dendrofx.gates import LearnedGate
 from dendrofx.light import BFloat16, Int8, LowRank, Prepacked, Pruned
 from dendrofx.lowering.fitted import MARK
 from dendrofx.rewriting.module import RoutedModule
+from tests.asked import asked
 from tests.made import SAME_KERNELS, loaded, set_all
 from tests.models import Mlp
 
@@ -34,7 +35,7 @@ def fitted(options: dict[str, Any], seed: int) -> RoutedModule:
     model = nn.Sequential(nn.Linear(16, 48), nn.ReLU(), nn.Linear(48, 8)).eval()
     data = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
     return dendrofx.transform(
-        model, calibration=data.split(8), gate=LearnedGate(), decide=False, tune_seconds=0, **options
+        model, calibration=data.split(8), gate=LearnedGate(), **asked(**options, decide=False, tune_seconds=0)
     )
 
 
@@ -75,7 +76,7 @@ def test_its_own_state_is_taken_tolerances_among_it(kind: str) -> None:
 
 
 def test_a_module_that_nothing_was_fitted_to_takes_any_weights() -> None:
-    one, two = (dendrofx.transform(Mlp().eval(), sites=[], tune_seconds=0) for _ in range(2))
+    one, two = (dendrofx.transform(Mlp().eval(), sites=[], options=dendrofx.Options(tune_seconds=0)) for _ in range(2))
     x = torch.randn(4, 16)
     assert not torch.equal(one(x), two(x))
     dendrofx.script(one).load_state_dict(dendrofx.script(two).state_dict())

@@ -44,7 +44,7 @@ class Foreign(nn.Module):
 @pytest.mark.parametrize("overload", [False, True])
 def test_operators_that_plain_torch_does_not_have_are_refused(overload: bool, freeze: bool, tmp_path: Path) -> None:
     model = Foreign(overload).eval()
-    made = dendrofx.transform(model, torch.randn(4, 16), light=LowRank(2), decide=False)
+    made = dendrofx.transform(model, torch.randn(4, 16), light=LowRank(2), options=dendrofx.Options(decide=False))
     message = r"operators that plain torch does not have, dendrofx_tests::twice at %twice: "
     with pytest.raises(dendrofx.InputError, match=message):
         dendrofx.script(made, freeze=freeze)
@@ -93,7 +93,7 @@ class Fills(nn.Module):
 @pytest.mark.parametrize("form", NOT_FINITE)
 def test_constants_that_are_not_finite(form: str, by_size: bool) -> None:
     model, x = Fills(form, by_size).eval().requires_grad_(False), torch.randn(6, 20)
-    made = dendrofx.transform(model, (x, x > 1), max_deviation=0, decide=False, tune_seconds=0)
+    made = dendrofx.transform(model, (x, x > 1), budget=0, options=dendrofx.Options(decide=False, tune_seconds=0))
     assert str(made.plan.capture).startswith("captured by export" if by_size else "captured by symbolic")
     for scripted in (loaded(dendrofx.script(made)), dendrofx.script(made, freeze=True)):
         torch.testing.assert_close(scripted(x, x > 1), model(x, x > 1), **SAME_KERNELS)

@@ -21,6 +21,7 @@ from dendrofx.graph.capture import capture
 from dendrofx.guarantee.budget import Budget
 from dendrofx.light import Int8, LightForm, Prepacked
 from dendrofx.machine.memory import collect_garbage, unshare
+from tests.asked import asked
 from tests.memory_growth import FORMS, STATM, resident
 from tests.models import Residual
 from tests.recorded import rows
@@ -158,8 +159,8 @@ BUDGET = Budget.parse("deviation:0.3:0.9")
 @pytest.mark.parametrize(
     "options",
     [
-        {"max_deviation": 0.3, "decide": False},
-        {"max_deviation": 0.0, "example_inputs": rows(4)},
+        {"budget": 0.3, "decide": False},
+        {"budget": 0.0, "example_inputs": rows(4)},
         {"budget": BUDGET, "tune_seconds": 0},
         {"budget": BUDGET, "scope": "model", "decide": False},
     ],
@@ -167,12 +168,12 @@ BUDGET = Budget.parse("deviation:0.3:0.9")
 )
 def test_training_on_does_not_reach_what_was_made(options: dict[str, Any]) -> None:
     model = Residual(64, 256).eval()
-    made = dendrofx.transform(model, calibration=[rows(400, i) for i in range(4)], **options)
+    made = dendrofx.transform(model, calibration=[rows(400, i) for i in range(4)], **asked(**options))
     x = rows(20, 9)
 
     def results() -> list[torch.Tensor]:
         modules = [made, *([] if not made.plan.rewrites else [always_full(made), always_light(made)])]
-        return [module(x) for module in [*modules, *(setting.make() for setting in made.front)]]
+        return [module(x) for module in [*modules, *(setting.make() for setting in made.settings)]]
 
     wanted = results()
     assert bool(made.plan.rewrites) == (options["max_deviation"] != 0 if "max_deviation" in options else True)

@@ -11,6 +11,7 @@ import dendrofx
 from dendrofx import InputError, LearnedGate, NoGate, PassError
 from dendrofx.passes import DropGate
 from dendrofx.rewriting.counted import graph_names
+from tests.asked import asked
 from tests.made import Made, made
 from tests.round_trips import ROUND_TRIPS, assert_same
 
@@ -80,7 +81,7 @@ def test_optional_leaves_a_gate_out_where_that_is_cheaper_within_the_budget(
     monkeypatch.setattr("dendrofx.search.estimates.TIE", 0.0)  # else one that is as cheap and has skill is kept
     monkeypatch.setattr("dendrofx.search.choose.default_gates", lambda *_: [LearnedGate()])  # which takes multiply-adds
     options: dict[str, Any] = {**light.options, "gate": "optional"}
-    found = dendrofx.transform(light.model, tune_seconds=0, **options)
+    found = dendrofx.transform(light.model, **asked(**options, tune_seconds=0))
     assert found.plan.routed
     assert found.plan.deviation is not None
     assert found.plan.deviation <= 0.05
@@ -90,7 +91,7 @@ def test_optional_leaves_a_gate_out_where_that_is_cheaper_within_the_budget(
 def test_a_cascade_keeps_its_full_model() -> None:
     options = made("cascade").options
     with pytest.raises(InputError, match="a cascade keeps its full model"):
-        dendrofx.transform(made("cascade").model, **{**options, "gate": "optional"})
+        dendrofx.transform(made("cascade").model, **asked(**{**options, "gate": "optional"}))
 
 
 def test_only_routed_sites_have_a_gate_to_leave_out(light: Made) -> None:

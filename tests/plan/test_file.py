@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dendrofx import EnergyGate, Int8, LearnedGate, LowRank, Plan, PlanError, Prepacked, Pruned, SitePlan
 from dendrofx.gates.form import GateForm
 from dendrofx.light.form import LightForm
-from dendrofx.light.routed import Routed
+from dendrofx.light.routed_blocks import RoutedBlocks
 from dendrofx.plan.file import from_json
 from dendrofx.plan.plan import CascadePlan
 from tests.made import made
@@ -29,7 +29,7 @@ SOME: dict[Any, st.SearchStrategy[Any]] = {
         [LowRank(8, "input", Int8(7, 0.5)), Pruned(0.5, 1e-3), Pruned(0.9, math.inf), Prepacked()]
     ),
     GateForm: st.sampled_from([LearnedGate(reads="scales"), EnergyGate()]),
-    Routed: st.just(Routed(0.1)),
+    RoutedBlocks: st.just(RoutedBlocks(0.1)),
 }
 
 

@@ -39,7 +39,9 @@ def test_another_model(redecide: bool) -> None:
     with torch.no_grad():
         next(other.parameters())[3, 5] += 1e-6
     with pytest.raises(PlanError) as error:
-        dendrofx.transform(other, calibration=batches(), plan=made("mlp").plan, redecide=redecide)
+        dendrofx.transform(
+            other, calibration=batches(), plan=made("mlp").plan, options=dendrofx.Options(redecide=redecide)
+        )
     assert str(error.value).startswith(f"the plan was made for another model: fingerprint {origin().model} there, ")
     assert str(error.value).endswith(" here")
 

@@ -149,11 +149,14 @@ def test_modules_fronts_and_certificates_are_short_in_a_console() -> None:
     parts = cascade_parts(cascade)
     assert parts is not None
     assert repr(parts[0]) == "<GraphModule on dendrofx: rewritten by passes, no plan>"
-    assert repr(cascade.front) == f"<Front: {len(cascade.front)} settings, safest first; print it for all of them>"
-    assert len(str(cascade.front).splitlines()) >= len(cascade.front) + 2
-    assert str(mlp.front) == "no setting was shown to keep a budget"
+    assert (
+        repr(cascade.settings)
+        == f"<Settings: {len(cascade.settings)} settings, safest first; print it for all of them>"
+    )
+    assert len(str(cascade.settings).splitlines()) >= len(cascade.settings) + 2
+    assert str(mlp.settings) == "no setting was shown to keep a budget"
     shown = cascade.plan.certificate
     assert shown is not None
     assert repr(shown).startswith("<Certificate: flip at most 2 % with 90 % confidence, ")
-    texts = [*map(repr, (mlp, cascade, shown)), *str(cascade.front).splitlines()]
+    texts = [*map(repr, (mlp, cascade, shown)), *str(cascade.settings).splitlines()]
     assert max(map(len, texts)) <= 100

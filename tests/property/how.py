@@ -57,7 +57,7 @@ class How:
 
     def options(self, d: Draft) -> dict[str, Any]:
         """What transform is called with beside data."""
-        found: dict[str, Any] = {"max_deviation": self.deviation, "decide": self.decide, "tune_seconds": 0}
+        found: dict[str, Any] = {"budget": self.deviation, "decide": self.decide, "tune_seconds": 0}
         if self.light:
             found["light"] = dendrofx.LowRank(rank=4)
         if self.data != "none" and names_output(d) and "output" in inspect.signature(dendrofx.transform).parameters:

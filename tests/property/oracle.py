@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
+from tests.asked import asked
 from tests.property.calls import FLAGS, LEFT_OUT, RAISES, SAME, SIZES, Call, make, unlike
 from tests.property.compare import apart, relative, tensors
 from tests.property.features import draw
@@ -103,7 +104,7 @@ class _Trial:
             given["calibration"] = [c.batch for c in self.how.batches(self.draft, self.generator)]
         before = snapshot(self.model), snapshot(given)
         try:
-            return dendrofx.transform(self.model, **given, **self.how.options(self.draft))
+            return dendrofx.transform(self.model, **asked(**given, **self.how.options(self.draft)))
         finally:
             self.unchanged("the model, by transform", before[0], snapshot(self.model))
             self.unchanged("the data", before[1], snapshot(given))

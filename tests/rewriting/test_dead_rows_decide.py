@@ -10,6 +10,7 @@ import dendrofx
 from dendrofx import Prepacked
 from dendrofx.plan.entries import DeadRowsPlan
 from dendrofx.runtime.packed import PackedLinear
+from tests.asked import asked
 from tests.check import OTHER_GEMM
 from tests.padded import (
     HARD,
@@ -37,7 +38,7 @@ def test_where_live_rows_do_not_win_the_original_comes_back(
 ) -> None:
     timer = use_timer(monkeypatch, Recorded(races=lambda sites, n: SLOW))
     model, data = rows_model(), batches()
-    made = dendrofx.transform(model, calibration=data, max_deviation=max_deviation, **OPTIONS)
+    made = dendrofx.transform(model, calibration=data, budget=max_deviation, **asked(**OPTIONS))
     assert made.plan.dead_rows == DeadRowsPlan(
         "mask",
         "refused",
@@ -55,7 +56,7 @@ def test_where_live_rows_do_not_win_the_original_comes_back(
 def test_where_only_the_routed_site_does_not_win_live_rows_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     use_timer(monkeypatch, Recorded(races=lambda sites, n: SLOW if sites else FAST))
     model, given = rows_model(), inputs(HARD[:3])
-    made = dendrofx.transform(model, calibration=batches(), max_deviation=0.1, **OPTIONS)
+    made = dendrofx.transform(model, calibration=batches(), budget=0.1, **asked(**OPTIONS))
     assert made.plan.dead_rows is not None
     assert made.plan.dead_rows.status == "live"
     assert statuses(made.plan) == {MLP: "refused", HEAD: "refused"}
@@ -73,7 +74,7 @@ def packed_linears(module: nn.Module) -> int:
 def test_exact_forms_are_taken_where_they_win_and_replayed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     use_timer(monkeypatch, Recorded(lambda shape, n: {"packed": 5.0 if shape == "64 -> 256 -> 64" else 12.0}))
     model, example, given = rows_model(), inputs([9, 4, 7]), inputs([3, 9])
-    made = dendrofx.transform(model, example, dead_rows="mask", max_deviation=0)
+    made = dendrofx.transform(model, example, dead_rows="mask", budget=0)
     assert statuses(made.plan) == {MLP: "exact", HEAD: "refused"}
     site = made.plan.sites[0]
     assert (site.full, site.light, site.gate, site.block_ms, site.predicted_ms) == (Prepacked(), None, None, 10.0, 5.0)
@@ -89,7 +90,7 @@ def test_exact_forms_are_taken_where_they_win_and_replayed(monkeypatch: pytest.M
 def test_an_exact_form_beside_a_routed_site_is_replayed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     use_timer(monkeypatch, Recorded(lambda shape, n: {"packed": 5.0, "light": 1.0}))
     model, data = rows_model(), batches()
-    made = dendrofx.transform(model, calibration=data, max_deviation=0.1, **OPTIONS)
+    made = dendrofx.transform(model, calibration=data, budget=0.1, **asked(**OPTIONS))
     assert statuses(made.plan) == {MLP: "routed", HEAD: "exact"}
     replayed(model, made, tmp_path, calibration=data)
 
@@ -97,7 +98,7 @@ def test_an_exact_form_beside_a_routed_site_is_replayed(monkeypatch: pytest.Monk
 def test_exact_forms_that_do_not_win_on_the_whole_model_go_and_live_rows_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     timer = Recorded(lambda shape, n: {"packed": 5.0}, lambda sites, n: SLOW if len(timer.raced) == 1 else FAST)
     use_timer(monkeypatch, timer)
-    made = dendrofx.transform(rows_model(), inputs([9, 4, 7]), dead_rows="mask", max_deviation=0)
+    made = dendrofx.transform(rows_model(), inputs([9, 4, 7]), dead_rows="mask", budget=0)
     assert len(timer.raced) == 2
     assert made.plan.dead_rows is not None
     assert made.plan.dead_rows.status == "live"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import dendrofx
 from dendrofx import LowRank, Plan, PlanError
 from dendrofx.plan.entries import DeadRowsPlan
+from tests.asked import asked
 from tests.check import OTHER_GEMM
 from tests.padded import MLP, OPTIONS, Rows, assert_lossless, batches, inputs, live, replayed, rows_model, statuses
 
@@ -39,8 +40,8 @@ def made(kind: str) -> tuple[Rows, Any, dict[str, Any]]:
             model, example = rows_model(), inputs(EXAMPLE_LENGTHS)
             return model, live(model, example), {"example_inputs": example}
         model, data = rows_model(0.3), batches(20)
-        options = {**OPTIONS, "light": LowRank(16), "max_deviation": LIMIT, "tune_seconds": 0, "decide": False}
-        return model, dendrofx.transform(model, calibration=data, **options), {"calibration": data}
+        options = {**OPTIONS, "light": LowRank(16), "budget": LIMIT, "tune_seconds": 0, "decide": False}
+        return model, dendrofx.transform(model, calibration=data, **asked(**options)), {"calibration": data}
 
 
 # --------------------------------------------------------------------------------------------------------- replaying
@@ -88,8 +89,8 @@ def test_decided_anew_elsewhere_dead_rows_are_tried_again() -> None:
         plan, origin=replace(plan.origin, cpu="Z80"), dead_rows=DeadRowsPlan("mask", "refused", "slow there")
     )
     with pytest.raises(PlanError, match="made on another machine"):
-        dendrofx.transform(model, plan=there, **source)
-    again = dendrofx.transform(model, plan=there, redecide=True, tune_seconds=0, **source).plan
+        dendrofx.transform(model, plan=there, **asked(**source))
+    again = dendrofx.transform(model, plan=there, **asked(**source, redecide=True, tune_seconds=0)).plan
     assert again.dead_rows == plan.dead_rows
     assert again.max_deviation == 0
 

@@ -72,7 +72,7 @@ def test_refused_before_anything_is_timed(
     monkeypatch.setattr("dendrofx.search.profiler.race", lambda *args, **kwargs: timed.append(args))
     example = inputs(SHORT) if given is None else given()
     with pytest.raises(InputError, match=why):
-        dendrofx.transform(model().eval(), example, dead_rows=mask, max_deviation=0)
+        dendrofx.transform(model().eval(), example, dead_rows=mask, budget=0)
     assert timed == []
 
 
@@ -80,7 +80,9 @@ def test_calibration_with_padding_elsewhere_is_refused() -> None:
     data = [inputs([9, 4, 7, 3], left=i > 6) for i in range(8)]
     why = r"^dead_rows='mask': the model ignores padding on the right alone, and calibration holds samples with padding els"
     with pytest.raises(InputError, match=why):
-        dendrofx.transform(First().eval(), calibration=data, dead_rows="mask", max_deviation=0, tune_seconds=0)
+        dendrofx.transform(
+            First().eval(), calibration=data, dead_rows="mask", budget=0, options=dendrofx.Options(tune_seconds=0)
+        )
 
 
 def test_a_call_with_a_mask_of_another_shape_raises() -> None:

@@ -111,8 +111,7 @@ def test_samples_that_are_not_finite_take_the_original_in_a_cascade() -> None:
         budget=dendrofx.Budget("flip", 0.1),
         scope="model",
         light=LowRank(8),
-        decide=False,
-        tune_seconds=0,
+        options=dendrofx.Options(decide=False, tune_seconds=0),
     )
     (name,) = dendrofx.tolerances(made)
     dendrofx.set_tolerances(made, {name: torch.inf})

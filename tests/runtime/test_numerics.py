@@ -12,10 +12,11 @@ from torch import nn
 
 import dendrofx
 from dendrofx.values.numerics import plain_numerics, rounding
+from tests.asked import asked
 from tests.models import compressible
 from tests.round_trips import reloaded
 
-OPTIONS: dict[str, Any] = {"light": dendrofx.LowRank(4), "decide": False, "max_deviation": 0.3, "tune_seconds": 0}
+OPTIONS: dict[str, Any] = {"light": dendrofx.LowRank(4), "decide": False, "budget": 0.3, "tune_seconds": 0}
 
 
 def model() -> nn.Module:
@@ -47,14 +48,14 @@ SWITCHED = {
 
 @pytest.fixture(scope="module")
 def plain() -> Any:
-    return dendrofx.transform(model(), calibration=data(), **OPTIONS)
+    return dendrofx.transform(model(), calibration=data(), **asked(**OPTIONS))
 
 
 @pytest.mark.parametrize("mode", SWITCHED)
 def test_transforming_is_the_same(mode: str, plain: Any) -> None:
     given, batches = model(), data()
     with SWITCHED[mode]():
-        made = dendrofx.transform(given, calibration=batches, **OPTIONS)
+        made = dendrofx.transform(given, calibration=batches, **asked(**OPTIONS))
         state = torch.get_default_dtype(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
         assert state == (torch.float64 if "float64" in mode else torch.float32, "mode" in mode, mode == "autocast")
     assert str(made.plan) == str(plain.plan)
@@ -91,7 +92,7 @@ def test_a_call_under_autocast_says_so(scripted: bool, plain: Any) -> None:
 @pytest.mark.parametrize("light", [dendrofx.LowRank(4), dendrofx.Int8()], ids=str)
 @pytest.mark.parametrize("gate", [dendrofx.LearnedGate(), dendrofx.ResidualGate(), dendrofx.NoiseGate()], ids=str)
 def test_calls_with_another_default_type(light: dendrofx.LightForm, gate: dendrofx.GateForm) -> None:
-    made = dendrofx.transform(model(), calibration=data(), **{**OPTIONS, "light": light, "gate": gate})
+    made = dendrofx.transform(model(), calibration=data(), **asked(**{**OPTIONS, "light": light, "gate": gate}))
     scripted, x = dendrofx.script(made), torch.randn(5, 20)
     wanted = made(x)
     with float64():
@@ -101,7 +102,7 @@ def test_calls_with_another_default_type(light: dendrofx.LightForm, gate: dendro
 
 def test_tolerances_of_what_was_made_copied_or_loaded_in_inference_mode(plain: Any) -> None:
     with torch.inference_mode():
-        made = dendrofx.transform(model(), calibration=data(), **OPTIONS)
+        made = dendrofx.transform(model(), calibration=data(), **asked(**OPTIONS))
         copied, scripted = copy.deepcopy(plain), dendrofx.script(made)
         loaded = reloaded(scripted)
     for module in (made, copied, scripted, loaded):

@@ -283,7 +283,7 @@ def test_transform_keeps_its_budget_on_fresh_rows() -> None:
         rows, fresh = mixed(900, near), mixed(3000, near)
         light = dendrofx.LowRank(12, "input")
         routed = dendrofx.transform(
-            model, calibration=[rows], max_deviation=budget, light=light, decide=False, seed=seed
+            model, calibration=[rows], budget=budget, light=light, options=dendrofx.Options(decide=False, seed=seed)
         )
         assert routed.plan.deviation is not None
         assert routed.plan.deviation <= budget

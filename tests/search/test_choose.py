@@ -28,6 +28,7 @@ from dendrofx.runtime.scores import UNJUDGED
 from dendrofx.search.calibrate import ONE_SIDED_95
 from dendrofx.search.choose import Candidate, SiteData, candidates, finite_rows
 from dendrofx.search.search_space import default_gates, default_lights
+from tests.asked import asked
 from tests.models import compressible
 
 UNUSED = Branches(LowRank(1), nn.Identity(), EnergyGate(), nn.Identity())
@@ -159,7 +160,9 @@ def test_a_light_form_that_saves_nothing_is_a_reason() -> None:
 
 def test_transform_refuses_a_site_whose_only_light_form_saves_nothing() -> None:
     model = compressible()
-    routed = dendrofx.transform(model, calibration=[torch.randn(90, 64)], light=LowRank(400), decide=False)
+    routed = dendrofx.transform(
+        model, calibration=[torch.randn(90, 64)], light=LowRank(400), options=dendrofx.Options(decide=False)
+    )
     (site,) = routed.plan.sites
     assert (site.status, site.reason) == (
         "refused",
@@ -251,7 +254,7 @@ def test_a_light_branch_runs_once_on_the_same_rows() -> None:
 )
 def test_a_named_form_that_needs_data_asks_for_it(options: dict[str, object], form: str) -> None:
     with pytest.raises(InputError) as error:
-        dendrofx.transform(compressible(), **options)  # type: ignore[arg-type]
+        dendrofx.transform(compressible(), **asked(**options))  # type: ignore[arg-type]
     assert str(error.value).startswith(f"site '0..2': {form}")
 
 

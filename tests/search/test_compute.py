@@ -19,6 +19,7 @@ from dendrofx.runtime.routing import easy_only_from
 from dendrofx.values.counts import activity, executed_macs, executed_work, site_activity, site_compute
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import counted_outputs, model_macs
+from tests.asked import asked
 from tests.models import Residual
 
 WIDTH, HIDDEN, OUT, ROWS = 48, 192, 4, 90
@@ -46,7 +47,7 @@ def make(gate: dendrofx.GateForm) -> Setup:
     model = Residual(WIDTH, HIDDEN).eval()
     options = {"light": LowRank(RANK, "input"), "gate": gate, "sites": ["stem", "fc*"], "decide": False}
     routed = dendrofx.transform(
-        model, calibration=[torch.randn(300, WIDTH)], max_deviation=0.3, **options, tune_seconds=0
+        model, calibration=[torch.randn(300, WIDTH)], budget=0.3, **asked(**options, tune_seconds=0)
     )
     x = torch.randn(ROWS, WIDTH)
     for site, (score, _) in controls.site_errors(routed, [Inputs((x,))], 0).items():

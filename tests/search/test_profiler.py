@@ -15,6 +15,7 @@ from dendrofx.machine.race import Race, Timing
 from dendrofx.search.choose import Candidate, SiteData, candidates
 from dendrofx.search.profiler import AGAIN, BASELINE, ROUTED, Profiler
 from dendrofx.values.inputs import Inputs
+from tests.asked import asked
 from tests.models import Residual, compressible
 from tests.recorded import EIGHT, EVERY, LOW, ONE, SHAPES, SLOW, THREE, Medians, Recorded, decide, is_the_original, rows
 
@@ -107,7 +108,7 @@ def test_without_a_decision_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("dendrofx.search.profiler.race", never)
     for options in ({"decide": False}, {"tune_seconds": 0}):
-        plan = dendrofx.transform(compressible(), calibration=rows(), light=LOW, gate=EVERY, **options).plan
+        plan = dendrofx.transform(compressible(), calibration=rows(), light=LOW, gate=EVERY, **asked(**options)).plan
         assert plan.models == []
         assert [(s.rows, s.block_ms, s.predicted_ms, s.measured_ms) for s in plan.sites] == [(None,) * 4]
 
@@ -208,7 +209,9 @@ def test_a_stopwatch_times_every_part_once(watch: Profiler) -> None:
 
 def test_a_stopwatch_races_whole_models(watch: Profiler) -> None:
     model = compressible()
-    routed = dendrofx.transform(model, calibration=rows(), light=LOW, gate=EVERY, decide=False)
+    routed = dendrofx.transform(
+        model, calibration=rows(), light=LOW, gate=EVERY, options=dendrofx.Options(decide=False)
+    )
     race = watch.models(model, routed, [Inputs((rows(8, i),)) for i in range(3)])
     assert list(race.timings) == [BASELINE, ROUTED, AGAIN]
     assert all(len(t.ms) == race.rounds for t in race.timings.values())

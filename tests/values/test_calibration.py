@@ -52,7 +52,7 @@ def test_an_iterable_is_read_once() -> None:
 
 def test_transform_reads_its_calibration_once() -> None:
     batches = Once(list(torch.randn(300, 64).split(100)))
-    dendrofx.transform(compressible(), calibration=batches, tune_seconds=0)
+    dendrofx.transform(compressible(), calibration=batches, options=dendrofx.Options(tune_seconds=0))
     assert (batches.starts, batches.given) == (1, 3)
 
 

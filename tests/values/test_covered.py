@@ -17,6 +17,7 @@ from dendrofx.compare.samples import Rows
 from dendrofx.values.covered import Covered, cover, covered_by
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import deviation, deviations, outputs, worst
+from tests.asked import asked
 from tests.models import compressible
 
 LIMIT = 0.05
@@ -64,10 +65,8 @@ def batches(count: int = 16, size: int = 64) -> list[Tensor]:
 
 
 def routed(model: nn.Module | None = None, **options: Any) -> Any:
-    given = {"calibration": batches(), "max_deviation": LIMIT, **QUICK, **options}
-    if "budget" in options:
-        given["max_deviation"] = None
-    return dendrofx.transform((Actor() if model is None else model).eval(), **given)
+    given = {"calibration": batches(), "budget": LIMIT, **QUICK, **options}
+    return dendrofx.transform((Actor() if model is None else model).eval(), **asked(**given))
 
 
 @torch.no_grad()
@@ -183,7 +182,7 @@ def test_the_budget_holds_for_each_output(plain: Any) -> None:
 
 
 def test_a_certified_budget_holds_for_each_output(certified: Any) -> None:
-    shown, tested = certified.plan.certificate, certified.front[-1].tested
+    shown, tested = certified.plan.certificate, certified.settings[-1].tested
     assert list(shown.by_output) == ["action", "value"]
     assert shown.losses == max(shown.by_output.values()) == max(tested.by_output)
     assert shown.p_value == max(Budget("deviation", LIMIT, 0.9).p_value(s, shown.n) for s in tested.by_output)
@@ -222,7 +221,7 @@ def test_a_loss_is_refused_with_the_next_step_unless_nothing_is_measured() -> No
     for options in ({}, {"budget": Budget("deviation", LIMIT)}):
         with pytest.raises(InputError, match=says):
             routed(Actor(True), **options)
-    for options in ({"max_deviation": 0}, {"calibration": None}):
+    for options in ({"budget": 0}, {"calibration": None}):
         assert routed(Actor(True), **options).plan.outputs == {}
 
 
@@ -265,10 +264,10 @@ def test_plans_keep_their_outputs(tmp_path: Path) -> None:
     plan = Plan.load(tmp_path / "p.json")
     assert plan == made.plan
     for options in ({"output": ["value", 0]}, {"redecide": True}):
-        again = routed(model, max_deviation=None, light=None, plan=plan, **options)
+        again = routed(model, budget=None, light=None, plan=plan, **options)
         assert (list(again.plan.outputs), again.plan.not_covered) == (list(plan.outputs), ["loss", "best", "table"])
     with pytest.raises(PlanError, match="the plan's budget is about action, value, not value: leave out output="):
-        routed(model, max_deviation=None, light=None, plan=plan, output="value")
+        routed(model, budget=None, light=None, plan=plan, output="value")
 
 
 def test_many_outputs_fit_a_line() -> None:

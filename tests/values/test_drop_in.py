@@ -51,7 +51,7 @@ class Speaks(Base):
 
 
 def transformed(model: nn.Module, example: Any) -> dendrofx.RoutedModule:
-    return dendrofx.transform(model.eval(), example, max_deviation=0, decide=False)
+    return dendrofx.transform(model.eval(), example, budget=0, options=dendrofx.Options(decide=False))
 
 
 def test_forward_is_the_call() -> None:
@@ -71,7 +71,9 @@ def test_forward_is_the_call() -> None:
 
 def test_a_routed_part_scripts_with_the_model_around_it() -> None:
     model = nn.Sequential(nn.Linear(8, WIDTH), Speaks()).eval()
-    model[1] = dendrofx.transform(model[1], torch.randn(4, WIDTH), light=LowRank(2), decide=False)
+    model[1] = dendrofx.transform(
+        model[1], torch.randn(4, WIDTH), light=LowRank(2), options=dendrofx.Options(decide=False)
+    )
     x = torch.randn(5, 8)
     assert model[1].plan.routed
     torch.testing.assert_close(torch.jit.script(model)(x), model(x))
@@ -156,7 +158,9 @@ def test_sentence_transformers_encode_with_its_inner_model_replaced(folder: Path
     wanted = {size: encoder.encode(TEXTS, batch_size=size) for size in (1, 4)}
     example = dict(encoder.tokenizer(TEXTS, padding=True, return_tensors="pt"))
     inner = encoder[0].model
-    encoder[0].model = dendrofx.transform(inner, example, dead_rows="attention_mask", max_deviation=0, decide=False)
+    encoder[0].model = dendrofx.transform(
+        inner, example, dead_rows="attention_mask", budget=0, options=dendrofx.Options(decide=False)
+    )
     assert encoder[0].auto_model is encoder[0].model  # which only reads it: what is assigned to auto_model is not used
     for size, embeddings in wanted.items():
         np.testing.assert_allclose(encoder.encode(TEXTS, batch_size=size), embeddings, atol=1e-5)

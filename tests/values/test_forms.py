@@ -23,7 +23,7 @@ from dendrofx.gates import (
 )
 from dendrofx.gates.user import NotKept
 from dendrofx.light import BFloat16, Int8, LowRank, Prepacked, Pruned
-from dendrofx.light.routed import Routed
+from dendrofx.light.routed_blocks import RoutedBlocks
 from dendrofx.values.codec import decode
 from dendrofx.values.forms import Form, form_from_text
 
@@ -55,7 +55,7 @@ PRINTED: list[tuple[Form, str]] = [
     (OracleGate(), "OracleGate()"),
     (RandomGate(0.25), "RandomGate(rate=0.25)"),
     (RandomGate(0.25, seed=3), "RandomGate(rate=0.25, seed=3)"),
-    (Routed(0.05), "Routed(max_deviation=0.05)"),
+    (RoutedBlocks(0.05), "RoutedBlocks(max_deviation=0.05)"),
 ]
 
 

@@ -10,7 +10,7 @@ from torch import fx, nn
 @cache
 def _taken() -> frozenset[str]:
     """Return what a graph module has beyond any module, routed ones too."""
-    own = {"graph", "meta", "plan", "front", "routed", "forward_counted", "graph_forward", "graph_counted"}
+    own = {"graph", "meta", "plan", "settings", "front", "routed", "forward_counted", "graph_forward", "graph_counted"}
     return frozenset({*own, *dir(fx.GraphModule), *vars(fx.GraphModule({}, fx.Graph()))} - {*dir(nn.Module())})
 
 

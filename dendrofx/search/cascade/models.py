@@ -210,13 +210,13 @@ def _kept(proved: Proved, lights: list[LightModel], reference: Tensor) -> list[t
     for light in progress(lights[::-1], "trying light models"):
         outputs = picks(light.module, proved.data.gate, proved.covered)
         found.append((light, float(deviation(flat_rows(reference), flat_rows(outputs)).mean())))
-    front: list[LightModel] = []
+    kept: list[LightModel] = []
     best = float("inf")
     for light, _ in sorted(found, key=lambda f: (f[1], f[0].work)):
         if light.work < best:
             best = light.work
-            front.append(light)
-    return [(light, proved.outputs(light.module)) for light in front[-MOST_LIGHTS:]]
+            kept.append(light)
+    return [(light, proved.outputs(light.module)) for light in kept[-MOST_LIGHTS:]]
 
 
 def _reasons(explored: Explored) -> str:

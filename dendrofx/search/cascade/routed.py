@@ -1,11 +1,11 @@
-"""Fit `Routed` forms: block routing inside a cascade's light or full model."""
+"""Fit `RoutedBlocks` forms: block routing inside a cascade's light or full model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from dendrofx.light.routed import Routed
+from dendrofx.light.routed_blocks import RoutedBlocks
 from dendrofx.plan.plan import Plan
 from dendrofx.request import Request
 from dendrofx.rewriting.module import RoutedModule
@@ -34,7 +34,9 @@ class RoutedModel:
     work: float
 
 
-def fit_routed(form: Routed, subject: Subject, request: Request, covered: Covered, timer: Timer | None) -> RoutedModel:
+def fit_routed(
+    form: RoutedBlocks, subject: Subject, request: Request, covered: Covered, timer: Timer | None
+) -> RoutedModel:
     """Route the blocks of a model within a deviation; where that does not pay, no site is routed, and the plan says why.
 
     Args:

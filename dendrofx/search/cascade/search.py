@@ -21,8 +21,8 @@ from dendrofx.gates import GateForm
 from dendrofx.gates.form import ModelRows
 from dendrofx.gates.model import margin_losses, moved_margins
 from dendrofx.guarantee.budget import Budget
-from dendrofx.guarantee.front import Setting
 from dendrofx.guarantee.sequence import tested_step
+from dendrofx.guarantee.settings import Setting
 from dendrofx.runtime.model_scores import decision_margin, flip_probability
 from dendrofx.search.cascade.lights import LightModel
 from dendrofx.search.cost import WEIGHT_ROWS

@@ -254,7 +254,11 @@ def test_through_transform() -> None:
     model = Returns("dataclass").eval()
     batches = [torch.randn(8, WIDTH) for _ in range(8)]
     module = dendrofx.transform(
-        model, calibration=batches, output="hidden", light=LowRank(rank=2), decide=False, tune_seconds=0
+        model,
+        calibration=batches,
+        output="hidden",
+        light=LowRank(rank=2),
+        options=dendrofx.Options(decide=False, tune_seconds=0),
     )
     assert module.plan.routed
     assert CALL in module.meta

@@ -77,7 +77,7 @@ class Sized(Mlp):
 @pytest.mark.parametrize("kind", [dict, tuple, list])
 def test_sizes_among_outputs_of_a_trace_stay_numbers(kind: type) -> None:
     model, x = Sized(kind).eval(), torch.randn(6, 5, 16)
-    made = dendrofx.transform(model, x, light=dendrofx.LowRank(4), decide=False)
+    made = dendrofx.transform(model, x, light=dendrofx.LowRank(4), options=dendrofx.Options(decide=False))
     assert "captured by trace" in made.plan.capture
     assert flatten(made(x))[1] == flatten(model(x))[1]
     loaded = dendrofx.script(made)(x)

@@ -99,7 +99,9 @@ def agree(module: Any, model: nn.Module, q: Tensor, docs: Tensor) -> bool:
 def test_other_sizes_are_right_or_refused(kind: str, checks: bool) -> None:
     rule, right = RULES[kind]
     model = Joins(rule, checks).eval()
-    routed = dendrofx.transform(model, (torch.randn(6, WIDTH), torch.randn(10, WIDTH)), max_deviation=0, decide=False)
+    routed = dendrofx.transform(
+        model, (torch.randn(6, WIDTH), torch.randn(10, WIDTH)), budget=0, options=dendrofx.Options(decide=False)
+    )
     artifact = loaded(routed)
     taken = set()
     for q, docs in ((6, 10), (1, 10), (13, 10), *((4, n) for n in (1, 2, 3, 9, 11, 12, 13, 50))):
@@ -115,7 +117,9 @@ def test_other_sizes_are_right_or_refused(kind: str, checks: bool) -> None:
 @torch.no_grad()
 def test_where_the_original_raises_the_result_raises() -> None:
     model = Joins(fits).eval()
-    routed = dendrofx.transform(model, (torch.randn(6, WIDTH), torch.randn(6, WIDTH)), max_deviation=0, decide=False)
+    routed = dendrofx.transform(
+        model, (torch.randn(6, WIDTH), torch.randn(6, WIDTH)), budget=0, options=dendrofx.Options(decide=False)
+    )
     scripted = dendrofx.script(routed)
     for size in (1, 4, 9):
         given = torch.randn(size, WIDTH), torch.randn(size, WIDTH)
@@ -138,7 +142,7 @@ def test_a_calibration_batch_of_another_size_is_named() -> None:
     with pytest.raises(
         dendrofx.InputError, match=r"^calibration batch 5 .*: Joins was captured for docs\.size\(0\) == 10 alone"
     ):
-        dendrofx.transform(Joins(looped).eval(), calibration=batches, tune_seconds=0)
+        dendrofx.transform(Joins(looped).eval(), calibration=batches, options=dendrofx.Options(tune_seconds=0))
 
 
 GUARDS = {
@@ -181,7 +185,7 @@ def test_one_tensor_for_two_inputs_stays_two_inputs() -> None:
     model, x = Joins(lambda q, docs: q - 2 * docs, checks=False).eval(), torch.randn(6, WIDTH)
     for checks in (False, True):
         model.checks = checks
-        routed = dendrofx.transform(model, (x, x), max_deviation=0, decide=False)
+        routed = dendrofx.transform(model, (x, x), budget=0, options=dendrofx.Options(decide=False))
         other = torch.randn(6, WIDTH)
         assert torch.equal(routed(x, other), model(x, other))
 

@@ -76,7 +76,11 @@ def test_a_trace_is_routed_end_to_end(build: Callable[[], nn.Module]) -> None:
     model = build().eval()
     batches = [torch.randn(16, WIDTH) for _ in range(8)]
     module = dendrofx.transform(
-        model, calibration=batches, light=LowRank(rank=4), max_deviation=0.5, decide=False, tune_seconds=0
+        model,
+        calibration=batches,
+        light=LowRank(rank=4),
+        budget=0.5,
+        options=dendrofx.Options(decide=False, tune_seconds=0),
     )
     assert isinstance(module, RoutedModule)
     assert [s.name for s in module.plan.routed] == ["fc1..fc2"]

@@ -10,6 +10,7 @@ from torch import nn
 import dendrofx
 from dendrofx import Budget, InputError, LearnedGate, LowRank, MarginGate, Prepacked, Pruned
 from dendrofx.search.cascade import search
+from tests.asked import asked
 from tests.check import OTHER_GEMM
 from tests.search.cascade.models import Binary, Mixing, Named, Pooled, batches, classifier, named, padded, rows
 
@@ -23,7 +24,7 @@ def cascade(model: Any = None, calibration: Any = None, budget: Any = FLIP, **op
         classifier() if model is None else model.eval(),
         calibration=batches() if calibration is None else calibration,
         budget=budget,
-        **{**OPTIONS, **options},
+        **asked(**{**OPTIONS, **options}),
     )
     assert made.plan.certificate is not None, str(made.plan)
     return made
@@ -140,13 +141,13 @@ def test_a_named_full_form_runs_instead_of_the_original() -> None:
 
 def test_the_front_is_verified_and_ordered() -> None:
     made = cascade()
-    costs, risks = [s.cost for s in made.front], [s.risk for s in made.front]
-    assert len(made.front) > 1
+    costs, risks = [s.cost for s in made.settings], [s.risk for s in made.settings]
+    assert len(made.settings) > 1
     assert costs == sorted(costs, reverse=True)
     assert risks == sorted(risks)
-    assert all(s.tested.p_value <= 0.1 for s in made.front)
+    assert all(s.tested.p_value <= 0.1 for s in made.settings)
     assert made.plan.cascade.cost == min(costs)
-    safest = made.front[0].make()
+    safest = made.settings[0].make()
     assert float(dendrofx.tolerances(safest)["model"]) < float(dendrofx.tolerances(made)["model"])
 
 
@@ -160,34 +161,34 @@ def test_the_test_samples_serve_nothing_else() -> None:
     for i in tested:
         data[i] = rows(50, 100 + i)
     second = cascade(model, data)
-    shared = min(len(first.front), len(second.front))
-    assert [s.risk for s in first.front[:shared]] == [s.risk for s in second.front[:shared]]
+    shared = min(len(first.settings), len(second.settings))
+    assert [s.risk for s in first.settings[:shared]] == [s.risk for s in second.settings[:shared]]
     assert first.plan.certificate.inputs != second.plan.certificate.inputs
 
 
 def test_too_few_samples_return_the_original_and_say_how_many() -> None:
     model = classifier()
-    made = dendrofx.transform(model, calibration=batches(12, 10), budget=Budget("flip", 0.01), **OPTIONS)
+    made = dendrofx.transform(model, calibration=batches(12, 10), budget=Budget("flip", 0.01), **asked(**OPTIONS))
     assert made.plan.certificate is None
     assert "can never show flip at most 1 %, 95 % confidence, it takes 299 at zero loss" in made.plan.refusal
     assert torch.equal(made(rows(30)), model(rows(30)))
-    assert made.front == []
+    assert made.settings == []
     assert "not certified" in str(made.plan)
 
 
 def test_samples_that_read_each_other_are_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"samples do not depend on each other: %mean"):
-        dendrofx.transform(Mixing().eval(), calibration=batches(), budget=FLIP, **OPTIONS)
+        dendrofx.transform(Mixing().eval(), calibration=batches(), budget=FLIP, **asked(**OPTIONS))
 
 
 def test_constant_outputs_and_copies() -> None:
     constant = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 5)).eval()
     nn.init.zeros_(constant[2].weight)
     with pytest.raises(InputError, match="the same output"):
-        dendrofx.transform(constant, calibration=batches(), budget=FLIP, **OPTIONS)
+        dendrofx.transform(constant, calibration=batches(), budget=FLIP, **asked(**OPTIONS))
     copies = [rows(50, 1) for _ in range(20)]
     with pytest.warns(UserWarning, match="are copies of others"):
-        dendrofx.transform(classifier(), calibration=copies, budget=FLIP, **OPTIONS)
+        dendrofx.transform(classifier(), calibration=copies, budget=FLIP, **asked(**OPTIONS))
 
 
 class Doubt(nn.Module):
@@ -227,7 +228,7 @@ def test_margins_order_samples_better_than_chance() -> None:
 )
 def test_bad_options_are_quoted(options: Any, says: Any) -> None:
     with pytest.raises(InputError, match=says):
-        dendrofx.transform(classifier(), **{"calibration": batches(), "budget": FLIP, **OPTIONS, **options})
+        dendrofx.transform(classifier(), **asked(**{"calibration": batches(), "budget": FLIP, **OPTIONS, **options}))
 
 
 def test_ctrl_c_keeps_what_was_verified_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,6 +245,8 @@ def test_ctrl_c_keeps_what_was_verified_so_far(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("dendrofx.plan.times.ModelTimes.wins", lambda *_: True)  # whatever this machine measures
     torch.manual_seed(1)
     options = {**OPTIONS, "tune_seconds": 5, "min_speedup": 0.01}
-    made = dendrofx.transform(classifier(0.01), calibration=batches(), budget=Budget("flip", 0.05, 0.9), **options)
-    assert len(made.front) == 2
+    made = dendrofx.transform(
+        classifier(0.01), calibration=batches(), budget=Budget("flip", 0.05, 0.9), **asked(**options)
+    )
+    assert len(made.settings) == 2
     assert made.plan.certificate.steps == 2

@@ -25,7 +25,7 @@ def pair() -> tuple[Any, Any]:
         scope="model",
         light=LowRank(8),
         gate=MarginGate(),
-        tune_seconds=0,
+        options=dendrofx.Options(tune_seconds=0),
     )
     assert made.plan.certificate is not None, str(made.plan)
     return model, made

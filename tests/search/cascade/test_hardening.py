@@ -1,4 +1,4 @@
-"""What broke once: pickles, fronts, shared inputs, gates and metrics of the caller's, plans of another budget."""
+"""What broke once: pickles, settings, shared inputs, gates and metrics of the caller's, plans of another budget."""
 
 import pickle
 from pathlib import Path
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import dendrofx
 from dendrofx import Budget, CertificateError, InputError, LowRank, Plan, PlanError, Shadow
+from tests.asked import asked
 from tests.search.cascade.models import Named, batches, classifier, named, rows
 
 FLIP = Budget("flip", 0.05, 0.9)
@@ -19,7 +20,7 @@ OPTIONS: dict[str, Any] = {"tune_seconds": 0, "light": [LowRank(4), LowRank(12)]
 def made_of(scope: str = "model", model: nn.Module | None = None, **options: Any) -> Any:
     torch.manual_seed(1)
     given = {"calibration": batches(), "budget": FLIP, "scope": scope, **OPTIONS, **options}
-    made = dendrofx.transform(classifier(0.01) if model is None else model.eval(), **given)
+    made = dendrofx.transform(classifier(0.01) if model is None else model.eval(), **asked(**given))
     assert made.plan.certificate is not None, str(made.plan)
     return made
 
@@ -38,7 +39,7 @@ def test_a_pickled_module_is_the_same(scope: str) -> None:
 def test_a_setting_of_the_front_is_a_module_of_its_own_with_its_own_certificate(scope: str, tmp_path: Path) -> None:
     made, x = made_of(scope), rows(30)
     before = made(x)
-    for setting in (made.front[0], made.front[-1]):
+    for setting in (made.settings[0], made.settings[-1]):
         other = setting.make()
         assert other is not made
         assert other.plan.certificate.thresholds == setting.tolerances
@@ -127,7 +128,7 @@ def test_outputs_that_are_not_finite_flip() -> None:
 
 def test_plans_are_replayed_with_their_own_budget_and_gate(tmp_path: Path) -> None:
     model = classifier(0.01)
-    made = dendrofx.transform(model, calibration=batches(), budget=FLIP, scope="model", **OPTIONS)
+    made = dendrofx.transform(model, calibration=batches(), budget=FLIP, scope="model", **asked(**OPTIONS))
     made.plan.save(tmp_path / "p.json")
     plan = Plan.load(tmp_path / "p.json")
     for given, says in (
@@ -135,7 +136,7 @@ def test_plans_are_replayed_with_their_own_budget_and_gate(tmp_path: Path) -> No
         ({"gate": Weighted()}, "the plan says which gates"),
     ):
         with pytest.raises(PlanError, match=says):
-            dendrofx.transform(model, calibration=batches(), plan=plan, **given)
+            dendrofx.transform(model, calibration=batches(), plan=plan, **asked(**given))
 
 
 def test_an_audit_is_of_the_certified_budget_and_against_the_original() -> None:

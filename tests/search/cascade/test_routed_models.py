@@ -1,4 +1,4 @@
-"""Block routing inside a cascade: `Routed` as its light model, as its full model, and as both."""
+"""Block routing inside a cascade: `RoutedBlocks` as its light model, as its full model, and as both."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,16 +8,17 @@ import pytest
 import torch
 
 import dendrofx
-from dendrofx import Budget, CertificateError, InputError, LowRank, Plan, Routed
+from dendrofx import Budget, CertificateError, InputError, LowRank, Plan, RoutedBlocks
 from dendrofx.values.counts import executed_macs, executed_work, live_share
 from dendrofx.values.forms import form_from_text
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import deviation, model_macs
+from tests.asked import asked
 from tests.check import OTHER_GEMM
 from tests.search.cascade.models import Pooled, batches, classifier, padded, rows
 
 FLIP = Budget("flip", 0.05, 0.9)
-LIGHT, FULL = Routed(0.3), Routed(0.02)
+LIGHT, FULL = RoutedBlocks(0.3), RoutedBlocks(0.02)
 FORMS = [
     {"light": LIGHT},
     {"light": [LowRank(4), LowRank(12)], "full": FULL},
@@ -28,7 +29,7 @@ FORMS = [
 def cascade(model: Any, calibration: Any = None, **options: Any) -> Any:
     """A cascade that is certified, or the test fails."""
     given = {"budget": FLIP, "scope": "model", "tune_seconds": 0, "decide": False, **options}
-    made = dendrofx.transform(model, calibration=batches() if calibration is None else calibration, **given)
+    made = dendrofx.transform(model, calibration=batches() if calibration is None else calibration, **asked(**given))
     assert made.plan.certificate is not None, str(made.plan)
     return made
 
@@ -107,7 +108,7 @@ def test_with_dead_rows_in_both_models() -> None:
     torch.manual_seed(0)
     model = Pooled().eval()
     data = [padded(40, seed) for seed in range(24)]
-    made = cascade(model, data, light=LIGHT, full=Routed(0.01), dead_rows="mask")
+    made = cascade(model, data, light=LIGHT, full=RoutedBlocks(0.01), dead_rows="mask")
     inputs = padded(200, 99)
     _, counts = made.forward_counted(**inputs)
     assert counts["light/dead rows"]["live_rows"] == int(inputs["mask"].sum())
@@ -165,7 +166,7 @@ def test_the_test_samples_serve_nothing_inside() -> None:
 @pytest.mark.slow
 def test_every_setting_of_the_front_can_be_made() -> None:
     made = cascade(classifier(), light=[LowRank(4), LIGHT], full=FULL)
-    for setting in (made.front[0], made.front[-1]):
+    for setting in (made.settings[0], made.settings[-1]):
         module = setting.make()
         assert module.plan.certificate is not None
         assert module.plan.cascade.full == FULL
@@ -177,7 +178,12 @@ def test_timed_it_is_decided_like_any_other(monkeypatch: pytest.MonkeyPatch) -> 
     model = classifier()
     options = {"tune_seconds": 5, "min_speedup": 0.01, "decide": True, "batch_sizes": [50]}
     made = dendrofx.transform(
-        model, calibration=batches(), budget=FLIP, scope="model", light=[LowRank(12), LIGHT], full=FULL, **options
+        model,
+        calibration=batches(),
+        budget=FLIP,
+        scope="model",
+        light=[LowRank(12), LIGHT],
+        **asked(**options, full=FULL),
     )
     assert made.plan.cascade.status in ("routed", "refused")
     assert made(rows(9)).shape == (9, 5)
@@ -189,34 +195,37 @@ def test_where_nothing_inside_is_routed_the_reason_is_given() -> None:
         calibration=batches(),
         budget=FLIP,
         scope="model",
-        tune_seconds=0,
-        light=Routed(1e-6),
+        options=dendrofx.Options(tune_seconds=0),
+        light=RoutedBlocks(1e-6),
     )
     assert made.plan.certificate is None
-    assert made.plan.refusal.startswith("with Routed(max_deviation=1e-06) no block is routed: no light form pays")
+    assert made.plan.refusal.startswith("with RoutedBlocks(max_deviation=1e-06) no block is routed: no light form pays")
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"scope": "block", "light": Routed(0.05)}, r"Routed\(max_deviation=0.05\) is a model with routed blocks"),
-        ({"scope": "block", "full": Routed(0.05)}, "pass max_deviation=0.05"),
-        ({"light": ["Routed"]}, "light must be a light form"),
-        ({"full": "Routed"}, "full must be a light form"),
+        (
+            {"scope": "block", "light": RoutedBlocks(0.05)},
+            r"RoutedBlocks\(max_deviation=0.05\) is a model with routed blocks",
+        ),
+        ({"scope": "block", "full": RoutedBlocks(0.05)}, "pass budget=0.05"),
+        ({"light": ["RoutedBlocks"]}, "light must be a light form"),
+        ({"full": "RoutedBlocks"}, "full must be a light form"),
     ],
 )
 def test_bad_options_are_quoted(options: Any, says: Any) -> None:
     given = {"scope": "model", "budget": FLIP, **options}
     with pytest.raises(InputError, match=says):
-        dendrofx.transform(classifier(), calibration=batches(), **given)
+        dendrofx.transform(classifier(), calibration=batches(), **asked(**given))
 
 
 @pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), "0.1", True, None])
 def test_deviations_that_cannot_be_kept_are_refused(value: Any) -> None:
     with pytest.raises(InputError, match="max_deviation must be a number above 0"):
-        Routed(value)
+        RoutedBlocks(value)
 
 
 def test_it_is_written_and_read_like_every_form() -> None:
-    assert form_from_text("Routed(0.05)") == Routed(0.05)
-    assert str(Routed(0.05)) == "Routed(max_deviation=0.05)"
+    assert form_from_text("RoutedBlocks(0.05)") == RoutedBlocks(0.05)
+    assert str(RoutedBlocks(0.05)) == "RoutedBlocks(max_deviation=0.05)"

@@ -1,4 +1,4 @@
-"""The front: settings from safest to fastest, fixed on one set of samples and tested on another.
+"""Settings of a module, from safest to fastest, fixed on one set of samples and tested on another.
 
 Every setting that was searched has an estimated risk and a predicted cost. Those that another one beats in both are dropped; the
 rest, in the order of their risk, are the path of `sequence.py`.
@@ -29,7 +29,7 @@ class Maker(Protocol):
 
 @dataclass(frozen=True)
 class Setting:
-    """One point of a front.
+    """One way to set a module: branches, and a tolerance at each gate.
 
     Attributes:
         name: what it is: light forms and gate, in words.
@@ -81,16 +81,16 @@ class Setting:
         )
 
 
-class Front(list[Setting]):
+class Settings(list[Setting]):
     """The settings of a module whose budget was shown, safest first; printed as a table.
 
     Example:
-        >>> print(routed.front)
-        >>> faster = routed.front[-1].make()
+        >>> print(routed.settings)
+        >>> faster = routed.settings[-1].make()
     """
 
     def __repr__(self) -> str:
-        return f"<Front: {len(self)} settings, safest first; print it for all of them>"
+        return f"<Settings: {len(self)} settings, safest first; print it for all of them>"
 
     def __str__(self) -> str:
         if not self:
@@ -113,20 +113,20 @@ def pareto(settings: Sequence[Setting], most_cost: float) -> list[Setting]:
     return kept
 
 
-def tested_front(
+def walk(
     path: Sequence[Setting], test: Callable[[Setting], Setting], interruptible: AbstractContextManager[object]
 ) -> list[Setting]:
     """Return the tested settings of a path, up to and with the first that fails; what was tested before Ctrl-C is kept."""
-    front: list[Setting] = []
+    walked: list[Setting] = []
     with interruptible:
         for setting in fixed_sequence(path, test):
-            front.append(setting)
-    return front
+            walked.append(setting)
+    return walked
 
 
-def fastest(front: Sequence[Setting], budget: Budget) -> Setting | str:
+def fastest(walked: Sequence[Setting], budget: Budget) -> Setting | str:
     """Return the accepted setting that costs least, or why there is none."""
-    accepted = [s for s in front if s.accepted]
+    accepted = [s for s in walked if s.accepted]
     if not accepted:
-        return why_none(front[0].tested if front else None, budget)
+        return why_none(walked[0].tested if walked else None, budget)
     return min(accepted, key=lambda s: s.cost)

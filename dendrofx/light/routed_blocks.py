@@ -10,7 +10,7 @@ from dendrofx.values.forms import Form
 
 
 @dataclass(frozen=True)
-class Routed(Form):
+class RoutedBlocks(Form):
     """The model with routed blocks, for `light=` or `full=` at `scope="model"`.
 
     It is what `transform(model, max_deviation=...)` makes at block scope, fitted and calibrated on the samples that the
@@ -24,7 +24,7 @@ class Routed(Form):
         InputError: `max_deviation` is no number above 0.
 
     Example:
-        >>> dendrofx.transform(model, calibration=batches, budget=budget, scope="model", light=dendrofx.Routed(0.05))
+        >>> dendrofx.transform(model, calibration=batches, budget=budget, scope="model", light=dendrofx.RoutedBlocks(0.05))
     """
 
     max_deviation: float
