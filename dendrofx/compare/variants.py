@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-import dendrofx
 from dendrofx.compare import controls
 from dendrofx.compare.case import Case
 from dendrofx.compare.prepare import Prepared
 from dendrofx.graph.capture import capture
-from dendrofx.lowering.script import artifact_bytes
+from dendrofx.lowering.script import artifact_bytes, script
+from dendrofx.rewriting.module import RoutedModule
 from dendrofx.values.counts import Counts
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import counted
@@ -98,10 +98,10 @@ def scriptable(case: Case) -> nn.Module:
 
 def scripted_variant(name: str, module: nn.Module, sample: Inputs) -> Variant:
     """Return a module scripted and frozen, with what that costs."""
-    unfrozen = dendrofx.script(module)
+    unfrozen = script(module)
     size, weights = artifact_bytes(unfrozen), _weight_bytes(unfrozen)
-    frozen = dendrofx.script(module, freeze=True)
-    counted = isinstance(module, dendrofx.RoutedModule)
+    frozen = script(module, freeze=True)
+    counted = isinstance(module, RoutedModule)
     return Variant(name, frozen, counted, weights, size, _first_call(frozen, sample))
 
 

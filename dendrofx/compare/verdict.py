@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dendrofx import Plan
 from dendrofx.compare import controls
 from dendrofx.compare.judgement import Rival, fails, fastest_peer, gain, gate_wins, peer_limit, rival_of
 from dendrofx.compare.prepare import STATIC
 from dendrofx.compare.records import Record, Row
 from dendrofx.compare.variants import Peer
+from dendrofx.plan.plan import Plan
 
 _ORIGINAL = "refused every site and returned the original"
 
