@@ -7,38 +7,38 @@ from typing import Any
 
 import click
 
+from dendrofx.command.arguments import CUT, DATA, FILE, MODEL, batch, data, dead_rows
 from dendrofx.command.budget import read_budget
+from dendrofx.command.ending import ending
 from dendrofx.command.several import Several
 
 SECONDS, TUNE = 4.0, 60.0
 QUICK_SECONDS, QUICK_TUNE = 0.5, 5.0
-CUT = 64  # samples of a batch of data
 
 
-@click.command(cls=Several, short_help="Measure a model as it is and routed, on your data.")
+@click.command(
+    cls=Several,
+    short_help="Measure a model as it is and routed, on your data.",
+    epilog=ending("compare mymodels:build --data rows.npy --batch 1 256", terms=[MODEL, DATA]),
+)
 @click.argument("model")
-@click.option("--data", required=True, metavar="DATA", type=click.Path(path_type=Path), help="Fits first, tests last.")
+@data("--data", "Fits first, tests last.")
 @click.option("--budget", default="0.01", show_default=True, help="Mean deviation, or METRIC:LIMIT:CONFIDENCE.")
-@click.option("--batch", type=click.IntRange(1), multiple=True, metavar="N", help="Samples per call (1 and 32).")
-@click.option("--dead-rows", metavar="NAME", help="Input that marks padding by zeros; ~NAME: by ones.")
+@batch("Samples per call (1 and 32).")
+@dead_rows()
 @click.option("--classes", is_flag=True, help="Outputs are class scores: also say how many answers stay the same.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="(OMP_NUM_THREADS, else all)")
 @click.option("--quick", is_flag=True, help="Shorter races, no sweep.")
 @click.option("-v", "--verbose", is_flag=True, help="Every row, control and reason.")
-@click.option(
-    "-o", "--out", default="compare", show_default=True, metavar="DIR", type=click.Path(path_type=Path), help="Files."
-)
+@click.option("-o", "--out", default="compare", show_default=True, metavar="DIR", type=FILE, help="Files.")
 def compare(model: str, data: Path, budget: str, out: Path, **options: Any) -> None:  # noqa: ANN401
     """Compare MODEL as it is, routed, and with one light form on every row.
 
-    \b
-    dendrofx compare mymodels:build --data rows.npy --batch 1 256
-
-    MODEL and DATA are as in `dendrofx transform --help`. The first 60 % of the data calibrates, the rest tests.
-    """  # noqa: D301
+    The first 60 % of the data calibrates, the rest tests.
+    """
     import torch
 
-    from dendrofx.command.data import read_batches
+    from dendrofx.command.data import read_for
     from dendrofx.command.model import read_model
     from dendrofx.compare.files import write_pictures, write_plans
     from dendrofx.compare.own import own_case
@@ -52,7 +52,7 @@ def compare(model: str, data: Path, budget: str, out: Path, **options: Any) -> N
         torch.set_num_threads(options["threads"])
     quick, sizes, machine = options["quick"], options["batch"] or (1, 32), describe_machine()
     read = read_model(model)
-    batches = read_batches(data, max(*sizes, CUT), read.tokenizer)
+    batches = read_for(read, data, max(*sizes, CUT))
     names = {"dead_rows": options["dead_rows"], "classes": options["classes"]}
     case = own_case(read.module, batches, type(read.module).__name__, **names, sizes=sizes)
     given = read_budget(budget)

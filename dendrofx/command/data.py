@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dendrofx.command.model import Read
+from dendrofx.command.needed import needed
+from dendrofx.command.parquet import read_parquet
 from dendrofx.errors import InputError
 from dendrofx.graph.show import first_line
 from dendrofx.machine.files import check_target, write_whole
@@ -26,9 +28,8 @@ def read_batches(path: Path, size: int, tokenizer: Any = None) -> list[Any]:  # 
 
     Args:
         path: `.npy` is one tensor; `.npz` and `.safetensors` are tensors by the names of inputs, an `.npz` without
-            names in their order; `.pt` a tensor, a dict or tuple of
-            them, or a list of batches, which stay as they are; `.parquet` columns of numbers, one feature each, or of lists, one
-            input each; `.txt` a text a line.
+            names in their order; `.pt` a tensor, a dict or tuple of them, or a list of batches, which stay as they are; `.parquet`
+            columns of numbers, one feature each, or of lists, one input each; `.txt` a text a line.
         size: samples per batch.
         tokenizer: for text.
 
@@ -40,7 +41,7 @@ def read_batches(path: Path, size: int, tokenizer: Any = None) -> list[Any]:  # 
         ".npz": _npz,
         ".pt": lambda p: torch.load(p, map_location="cpu", weights_only=True),
         ".safetensors": _safetensors,
-        ".parquet": _parquet,
+        ".parquet": read_parquet,
     }
     if not path.is_file():
         raise InputError(f"cannot read the data {path}: there is no such file")
@@ -57,6 +58,18 @@ def read_batches(path: Path, size: int, tokenizer: Any = None) -> list[Any]:  # 
             f"cannot read {path} as {path.suffix}: {first_line(error)}. Save it again, as tensors alone"
         ) from error
     return found if isinstance(found, list) else _cut(found, size, path)
+
+
+def read_for(model: Read, path: Path, size: int) -> list[Any]:
+    """Return batches for a model, texts by its own tokenizer.
+
+    Raises:
+        InputError: see `read_batches`; or a batch by name has not the names of the model's arguments.
+    """
+    batches = read_batches(path, size, model.tokenizer)
+    for batch in batches:
+        check_names(batch, path, model.module)
+    return batches
 
 
 def check_names(batch: Any, path: Path, model: nn.Module) -> None:  # noqa: ANN401  (what is no dict has no names)
@@ -104,7 +117,7 @@ def write_outputs(path: Path, answers: Sequence[Any]) -> dict[str, tuple[int, ..
     elif path.suffix == ".pt":
         torch.save(made, buffer)
     else:
-        buffer.write(_module("safetensors.torch", path, "safetensors").save(made))
+        buffer.write(needed("safetensors.torch", path, "safetensors").save(made))
     write_whole(path, buffer.getvalue())
     return {name: tuple(t.shape) for name, t in made.items()}
 
@@ -122,21 +135,8 @@ def _npz(path: Path) -> Any:  # noqa: ANN401
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
-    made: dict[str, Tensor] = _module("safetensors.torch", path, "safetensors").load_file(path)
+    made: dict[str, Tensor] = needed("safetensors.torch", path, "safetensors").load_file(path)
     return made
-
-
-def _parquet(path: Path) -> Any:  # noqa: ANN401
-    """Return columns of numbers as one float32 tensor [rows, columns], or columns of lists as tensors by name."""
-    table = _module("pyarrow.parquet", path, "pyarrow").read_table(path)
-    columns = {name: table[name].to_pylist() for name in table.column_names}
-    lists = [name for name, values in columns.items() if values and isinstance(values[0], list)]
-    if not lists:
-        return torch.tensor(list(columns.values()), dtype=torch.float32).T.contiguous()
-    if len(lists) < len(columns):
-        other = next(name for name in columns if name not in lists)
-        raise InputError(f"{path} has columns of lists ({lists[0]}) and of numbers ({other}): keep one sort")
-    return {name: torch.tensor(values) for name, values in columns.items()}
 
 
 def _texts(path: Path, size: int, tokenizer: Any) -> list[Any]:  # noqa: ANN401
@@ -164,10 +164,3 @@ def _cut(found: Any, size: int, path: Path) -> list[Any]:  # noqa: ANN401
     if isinstance(found, Mapping):
         return [dict(zip(found, piece, strict=True)) for piece in pieces]
     return pieces if isinstance(found, tuple) else [piece[0] for piece in pieces]
-
-
-def _module(name: str, path: Path, package: str) -> Any:  # noqa: ANN401
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise InputError(f"{path} needs {package}, which is not installed: pip install {package}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from textwrap import fill
 
 import click
@@ -36,6 +37,7 @@ Exit codes:
   {FAULT}  an error in dendrofx: please report what it printed"""
 
 
-def example(*lines: str) -> str:
-    """Return the end of a help text: how the command is called."""
-    return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  dendrofx {line}" for line in lines)])
+def ending(*lines: str, terms: Sequence[str] = ()) -> str:
+    """Return the end of a help text: what the command's words mean, and how it is called."""
+    head = "Example:" if len(lines) == 1 else "Examples:"
+    return "\n\n".join([*terms, "\n".join(["\b", head, *(f"  dendrofx {line}" for line in lines)])])

@@ -8,13 +8,14 @@ from textwrap import fill
 
 import click
 
-from dendrofx.command.ending import example
+from dendrofx.command.arguments import FILE
+from dendrofx.command.ending import ending
 
 
 @click.command(
-    short_help="Print what a file holds: plan, certificate, inputs.", epilog=example("inspect routed.pt --graph")
+    short_help="Print what a file holds: plan, certificate, inputs.", epilog=ending("inspect routed.pt --graph")
 )
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE)
 @click.option("--graph", is_flag=True, help="Print the rewritten graph instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def inspect(file: Path, graph: bool, as_json: bool) -> None:

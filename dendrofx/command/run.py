@@ -7,32 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dendrofx.command.ending import example
+from dendrofx.command.arguments import DATA, FILE, output
+from dendrofx.command.ending import ending
 
 if TYPE_CHECKING:
     from dendrofx.artifact.load import LoadedModule
 
 
-@click.command(short_help="Run a file on data.", epilog=example("run routed.pt new.npy -o answers.npy"))
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    metavar="OUT",
-    type=click.Path(path_type=Path),
-    help="Ends in .npy, .npz, .pt or .safetensors.",
-)
+@click.command(short_help="Run a file on data.", epilog=ending("run routed.pt new.npy -o answers.npy", terms=[DATA]))
+@click.argument("file", type=FILE)
+@click.argument("data", type=FILE)
+@output("OUT", "Ends in .npy, .npz, .pt or .safetensors.")
 @click.option("--batch", type=click.IntRange(1), default=32, show_default=True, metavar="N", help="Samples per call.")
 @click.option("--tokenizer", metavar="FOLDER", help="Of the model, for DATA that is text.")
 def run(file: Path, data: Path, output: Path, batch: int, tokenizer: str | None) -> None:
-    """Run FILE, which transform wrote, on DATA and write its outputs to OUT.
-
-    \b
-    DATA  .npy, .npz, .pt (weights only), .safetensors, .parquet;
-          .txt, a text a line, with --tokenizer
-    """  # noqa: D301
+    """Run FILE, which transform wrote, on DATA and write its outputs to OUT; text takes --tokenizer."""
     import torch
 
     from dendrofx.artifact.load import load

@@ -8,11 +8,11 @@ from textwrap import fill
 
 import click
 
-from dendrofx.command.ending import Failed, example
+from dendrofx.command.ending import Failed, ending
 from dendrofx.errors import ArtifactError
 
 
-@click.command(short_help="Check a file and its certificate.", epilog=example("verify routed.pt && deploy routed.pt"))
+@click.command(short_help="Check a file and its certificate.", epilog=ending("verify routed.pt && deploy routed.pt"))
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 def verify(file: Path, as_json: bool) -> None:
