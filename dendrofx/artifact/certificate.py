@@ -42,7 +42,7 @@ def verified(found: Mapping[str, bytes], path: str | Path) -> Certificate:
     """
     if (text := found.get(f"extra/{CERTIFICATE}")) is None:
         raise CertificateError(
-            f"{path} holds no certificate: write modules with dendrofx.save, transformed with budget="
+            f"{path} holds no certificate: transform with a budget that is certified, flip:0.01:0.95 say, and save again"
         )
     try:
         value = json.loads(text)

@@ -32,7 +32,7 @@ FAULT = 3  # of dendrofx itself
 EXIT_CODES = f"""\b
 Exit codes:
   0  done
-  1  a file does not verify, or the budget could not be shown
+  1  verify: a file was changed, or holds no certificate; transform: the budget could not be shown
   2  something cannot be used as it was given; the message says what to do
   {FAULT}  an error in dendrofx: please report what it printed"""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from textwrap import fill
 
 import click
 
@@ -44,4 +43,4 @@ def inspect(file: Path, graph: bool, as_json: bool) -> None:
     click.echo(f"  made by  dendrofx {wrote['dendrofx']}, torch {wrote['torch']}, Python {wrote['python']}\n")
     click.echo("No plan." if plan is None else plan)
     if shown is not None and plan is None:  # a plan says it
-        click.echo("\n" + fill(str(shown), 100))
+        click.echo(f"\n{shown}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from textwrap import fill
 
 import click
 
@@ -18,14 +17,15 @@ from dendrofx.errors import ArtifactError
 def verify(file: Path, as_json: bool) -> None:
     """Check that FILE is as it was written, and that its certificate is of this file and follows from its figures.
 
-    Exit code 1 where it is not, or holds no certificate.
+    Exit code 0 where all of that holds; 1 where it does not, or where there is no certificate; 2 where there is no such file.
+    `dendrofx inspect FILE` asks for no certificate: 0 where FILE is as it was written, else 2.
     """
     from dendrofx.artifact.certificate import certificate
     from dendrofx.artifact.load import load
 
     try:
+        load(file)  # whether it was changed comes before what it holds
         shown = certificate(file)
-        load(file)
     except ArtifactError as error:
         raise Failed(str(error)) from error
-    click.echo(json.dumps(shown.to_json(), indent=1) if as_json else f"{file} verifies.\n{fill(str(shown), 100)}")
+    click.echo(json.dumps(shown.to_json(), indent=1) if as_json else f"{file} verifies.\n{shown}")

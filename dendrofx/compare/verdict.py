@@ -86,7 +86,8 @@ def _kept(record: Record, routed: Row) -> str:
     plan = record.prepared.plan
     if plan.budget:
         loss = f"; on the test samples, which served nothing else, it is {_percent(routed.quality.loss)}"
-        return f"its budget is {plan.certificate or f'not certified ({plan.refusal})'}{loss}"
+        shown = plan.certificate.sentence if plan.certificate else f"not certified ({plan.refusal})"
+        return f"its budget is {shown}{loss}"
     kept = "keeps" if routed.quality.mean <= plan.max_deviation else "MISSES"
     of = f" of {routed.quality.output}" if routed.quality.output else ""
     return f"{kept} the budget: mean deviation{of} {routed.quality.mean:.2e}, budget {plan.max_deviation:g}"

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from textwrap import fill
 from typing import Any, ClassVar, Literal
 
 from torch import nn
@@ -19,6 +20,7 @@ from dendrofx.guarantee.budget import Budget
 from dendrofx.values.codec import decode, encode_fields
 from dendrofx.values.fingerprint import state_fingerprint
 
+WIDTH = 100
 ASSUMPTION = (
     "the calibration samples and the samples of later calls are exchangeable: each drawn on its own, alike, in no telling order;"
     " samples of one source count as one; the confidence is over the draw of the calibration samples"
@@ -127,6 +129,11 @@ class Certificate:
         )
 
     def __str__(self) -> str:
+        return fill(self.sentence, WIDTH, break_on_hyphens=False)
+
+    @property
+    def sentence(self) -> str:
+        """What was shown, in one line, for a text that has lines of its own; `str` has lines of at most 100 columns."""
         share = f"{self.losses:g} lost of {self.n} test samples"
         if self.by_output:
             share += (
