@@ -86,6 +86,7 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
         "dev",
         "docs",
         "models",
+        "parquet",
         "peers",
     }
     assert set(re.findall(r"^Requires-Python: (.+)$", metadata, re.MULTILINE)) & {">=3.10,<3.14", "<3.14,>=3.10"}
