@@ -105,7 +105,7 @@ def write_outputs(path: Path, answers: Sequence[Any]) -> dict[str, tuple[int, ..
         made = {name: torch.cat([t[i] for t in tensors]) for i, name in enumerate(names)}
     except RuntimeError as error:
         raise InputError(
-            f"outputs of two batches cannot be joined: {first_line(error)}. Take --batch as large as the data"
+            f"outputs of two batches cannot be joined: {first_line(error).rstrip('.')}. Take --batch as large as the data"
         ) from error
     if path.suffix == ".npy" and len(made) > 1:
         raise InputError(f"cannot write {path}: there are several outputs, {', '.join(made)}. Take .npz")
