@@ -63,7 +63,7 @@ def _add_options(p: Command) -> None:
     p.add_argument("--no-sweep", action="store_true", help="leave out the 11 tolerances that the pictures show")
     p.add_argument("--sweep", action="store_true", help="sweep the tolerances in a --quick run too")
     p.add_argument("--peers", action="store_true", help="also what could be used instead, for the cases of encoders")
-    p.add_argument("--ablation", action="store_true", help="also each rung alone, on every row, as a table")
+    p.add_argument("--ablation", action="store_true", help="also each light form alone, on every row, as a table")
     p.add_argument(
         "--light", type=_form("light"), metavar="FORM",
         help='a light form instead of those known: "Int8()"; with --scope model also "RoutedBlocks(0.05)"',

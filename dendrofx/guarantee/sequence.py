@@ -99,9 +99,11 @@ def why_none(first: Tested | None, budget: Budget) -> str:
     if first is None:
         return "there is no step to test: nothing cheaper than the original was found"
     seen = f"the safest step has a mean loss of {first.risk:.4g} on {first.n} test samples (p = {first.p_value:.3g})"
+    enough = budget.samples_to_show(first.risk)
     if first.n < budget.least:
         seen += f"; {first.n} samples can never show {budget}, it takes {budget.least} at zero loss"
-    enough = budget.samples_to_show(first.risk)
+        if enough == budget.least:  # said just now
+            return seen
     if enough is None:
         return f"{seen}; at that risk no number of samples would show {budget}"
     return f"{seen}; at that risk {enough} test samples would have sufficed"
