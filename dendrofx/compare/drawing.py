@@ -91,7 +91,7 @@ def small_print(figure: Figure, records: Sequence[Record], machine: Mapping[str,
     figure.draw_without_rendering()  # places the legend, which is below the figure's edge: `png` takes in what is there
     inverse = figure.transFigure.inverted()
     low = min([inverse.transform(found.get_window_extent())[0][1] for found in figure.legends], default=-0.01)
-    figure.text(0.01, low, "\n".join(wrapped), fontsize=7, color=GREY, ha="left", va="top")
+    figure.text(0.01, low - 0.005, "\n".join(wrapped), fontsize=7, color=GREY, ha="left", va="top")
 
 
 def legend(figure: Figure, every: Iterable[Axes], columns: int) -> None:

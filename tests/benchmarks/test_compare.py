@@ -181,7 +181,7 @@ def test_sweep_moves_activity_from_1_to_0(digits: Ran) -> None:
 
 def test_sweep_files(digits: Ran) -> None:
     plots = digits.folder / "plots"
-    pictures = ["digits-b16-t1-activity.png", "digits-b16-t1-compute.png", "digits-tradeoff.png"]
+    pictures = [f"digits-{name}.png" for name in ("activity", "compute", "images", "sites", "tradeoff")]
     assert sorted(p.name for p in plots.iterdir()) == sorted([*pictures, "digits-b16-t1.csv"])
     assert all((plots / n).read_bytes().startswith(b"\x89PNG") for n in pictures)
     with (plots / "digits-b16-t1.csv").open(encoding="utf-8") as file:

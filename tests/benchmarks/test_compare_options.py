@@ -17,7 +17,7 @@ from benchmarks.studies.ablation import rungs
 from dendrofx import BFloat16, Budget, InputError, Int8, LowRank, NoiseGate, Plan, Prepacked, RoutedBlocks
 from dendrofx.compare.prepare import Asked
 from dendrofx.search.search_space import default_precisions
-from tests.made_records import record
+from tests.made_records import MACHINE, record
 
 TINY = ["--case", "wide", "--width", "32", "--depth", "1", "--quick", "--batch", "64", "--threads", "1"]
 FAR = {"mean": 0.01, "p99": 0.02, "max": 0.03}
@@ -176,10 +176,10 @@ def test_no_half_written_files(
     monkeypatch.setattr(study, "run_case", lambda *args: [record()])
     monkeypatch.setattr(study, "summary", lambda *args: "")
     assert "No space left on device" in failing(capsys, *TINY, "--json", str(tmp_path / "out.json"))
-    made: Any = record()
+    made: Any = record(refused=True)
     made.sweep.append(SWEPT)
     with pytest.raises(OSError, match="No space left on device"):
-        study.write_pictures([made], tmp_path, {"cpu": "a CPU"})
+        study.write_pictures([made], tmp_path, MACHINE)
     assert {p.name: p.read_text(encoding="utf-8") for p in tmp_path.iterdir()} == {"out.json": "old"}
 
 
