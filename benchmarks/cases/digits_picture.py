@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
+from dendrofx.compare.summary import LEAST_SHOWN
 from dendrofx.values.measure import deviation
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def _image(axes: Axes, image: Tensor, wanted: int, got: int, far: float) -> None
     axes.set_xticks([])
     axes.set_yticks([])
     answer = f"{got}" if wanted == got else f"{got}, was {wanted}"
-    axes.set_title(f"{answer}   off {100 * far:.2g} %", fontsize=9)
+    off = f"{100 * far:.2g} %" if far >= LEAST_SHOWN else "by rounding"
+    axes.set_title(f"{answer}   off {off}", fontsize=9)
 
 
 def _scores(axes: Axes, found: Explanation, row: int, names: bool) -> None:

@@ -13,7 +13,7 @@ from benchmarks import compare
 from benchmarks.cases import CASES, CaseOptions, CaseUnavailableError
 from benchmarks.models import packages
 from benchmarks.studies import compare as study
-from benchmarks.studies.ablation import rungs
+from benchmarks.studies.ablation import light_forms
 from dendrofx import BFloat16, Budget, InputError, Int8, LowRank, NoiseGate, Plan, Prepacked, RoutedBlocks
 from dendrofx.compare.prepare import Asked
 from dendrofx.search.search_space import default_precisions
@@ -236,14 +236,14 @@ def test_a_case_that_is_there_gives_its_folder(monkeypatch: pytest.MonkeyPatch) 
 # ---------------------------------------------------------------------------------------------------------- ablation
 
 
-def test_rungs_are_those_of_the_plan_each_once() -> None:
+def test_light_forms_are_those_of_the_plan_each_once() -> None:
     low = default_precisions()
     model = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 8)).eval()
     for light, structural in ((LowRank(8, precision=Int8(7)), True), (Int8(7), False)):
         plan = dendrofx.transform(
             model, calibration=torch.randn(100, 64), light=light, options=dendrofx.Options(decide=False)
         ).plan
-        found = rungs(plan)
+        found = light_forms(plan)
         assert found[0] == Prepacked()
         assert set(found) >= {Prepacked(), *low}
         assert len(set(found)) == len(found)
