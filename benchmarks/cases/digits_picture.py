@@ -66,7 +66,7 @@ def _in_tolerances(score: Tensor, tolerance: float) -> Tensor:
 
 
 def _image(axes: Axes, image: Tensor, wanted: int, got: int, far: float) -> None:
-    axes.imshow(image.view(8, 8), cmap="gray_r", vmin=0, vmax=1)
+    axes.imshow(image.view(8, 8).numpy(), cmap="gray_r", vmin=0, vmax=1)
     axes.set_xticks([])
     axes.set_yticks([])
     answer = f"{got}" if wanted == got else f"{got}, was {wanted}"

@@ -41,6 +41,8 @@ def write_pictures(records: Sequence[Record], folder: Path, machine: Mapping[str
     Raises:
         OSError: they cannot be written.
     """
+    if not records:
+        return []
     wrote = {folder / name: data for name, data in {**_pictures(records, machine), **_sweeps(records)}.items()}
     for path, data in wrote.items():
         write_whole(path, data)

@@ -109,7 +109,7 @@ def plot_sites(records: Sequence[Record], machine: Mapping[str, str]) -> Figure 
         left.set_title(heading(record), fontsize=10, loc="left")
         _times(left, each)
         _parts(right, each)
-    axes[-1][0].set_xlabel("ms")
+    axes[-1][0].set_xlabel("ms" if any(b.block is not None for _, each in found for b in each) else "")
     axes[-1][1].set_xlabel("counted multiply-adds over the block's")
     legend(figure, [a for line in axes for a in line], 3)
     small_print(figure, [record for record, _ in found], machine, _NOTE)
