@@ -82,7 +82,13 @@ def record(
     module: Any = SimpleNamespace(plan=shown or decided, meta={RECIPE: SimpleNamespace(branches=branches)})
     names = [n for n in table if n == main or n == "lossless" or n.startswith("routed-")]
     case: Any = SimpleNamespace(
-        name="made", title="one block", test=range(400), orders=("random",), dead_rows=None, synthetic=False
+        name="made",
+        title="one block",
+        test=range(400),
+        orders=("random",),
+        dead_rows=None,
+        synthetic=False,
+        pictures=(),
     )
     prepared = Prepared(
         case,

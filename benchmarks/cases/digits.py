@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from benchmarks.cases.digits_picture import NOTE, draw_digits
 from benchmarks.cases.options import CaseOptions
 from benchmarks.models.digits import TRAIN, load_data, load_model
-from dendrofx.compare.case import Case
+from dendrofx.compare.case import Case, Picture
 from dendrofx.compare.samples import Rows
 
 CALIBRATION = 600
@@ -15,4 +18,6 @@ def digits(options: CaseOptions) -> Case:
     images, _ = load_data()
     seen, test = images[TRAIN : TRAIN + CALIBRATION], images[TRAIN + CALIBRATION :]
     title = "residual ReLU MLP, 64 -> 3 x (256 -> 1024 -> 256) -> 10, on 8 x 8 handwritten digits"
-    return Case("digits", title, load_model(), [seen], Rows(test), classes=True)
+    model = load_model()
+    picture = Picture("images", partial(draw_digits, model, test), NOTE)
+    return Case("digits", title, model, [seen], Rows(test), classes=True, pictures=(picture,))

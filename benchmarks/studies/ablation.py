@@ -1,4 +1,4 @@
-"""The ablation: what each rung does alone, on every row, beside the routed module.
+"""The ablation: what each light form does alone, on every row, beside the routed module.
 
     prepacked            every site exact, its weights laid out for the kernel: what layout alone buys
     Int8(), BFloat16()   every site in that precision
@@ -24,7 +24,7 @@ from dendrofx.light import LightForm, Precision
 from dendrofx.search.search_space import default_precisions
 
 
-def rungs(plan: dendrofx.Plan) -> list[LightForm]:
+def light_forms(plan: dendrofx.Plan) -> list[LightForm]:
     """The forms of the table, each once."""
     low = default_precisions()
     found: list[LightForm] = [dendrofx.Prepacked(), *reversed(low)]
@@ -37,17 +37,17 @@ def rungs(plan: dendrofx.Plan) -> list[LightForm]:
 
 
 def run_ablation(bench: Bench, variants: Mapping[str, Variant]) -> list[dict[str, Any]]:
-    """Measure every rung.
+    """Measure every light form.
 
     Returns:
-        One record per rung: latency, speed-up over the scripted original, effective compute, deviation and agreement; first the
-        original against itself, last the routed module. A rung that fits no site has a `reason` and no figures.
+        One record per light form: latency, speed-up over the scripted original, effective compute, deviation and agreement; first
+        the original against itself, last the routed module. A form that fits no site has a `reason` and no figures.
     """
     prepared, reasons = bench.prepared, {}
     asked = replace(prepared.asked, gate=dendrofx.AlwaysLight(), plan=None, full=None, budget=None, scope="block")
     made: dict[str, Variant] = {}
     sample = prepared.case.test.batches(1)[0]
-    for form in rungs(prepared.plan):
+    for form in light_forms(prepared.plan):
         name = "prepack only" if isinstance(form, dendrofx.Prepacked) else f"{form} on every row"
         options = replace(asked, light=form).options(
             prepared.case, bench.batch, prepared.plan.max_deviation, decide=False
@@ -76,7 +76,7 @@ def run_ablation(bench: Bench, variants: Mapping[str, Variant]) -> list[dict[str
 
 
 def ablation_table(points: Sequence[Mapping[str, Any]]) -> str:
-    """Return one line per rung, and the reasons of those that fit no site."""
+    """Return one line per light form, and the reasons of those that fit no site."""
     rows = [
         [
             p["name"],
@@ -91,5 +91,5 @@ def ablation_table(points: Sequence[Mapping[str, Any]]) -> str:
         for p in points
         if "reason" not in p
     ]
-    headers = ["rung", "p50 ms", "x scripted", "compute %", "dev mean", "dev p99", "dev max", "agree %"]
+    headers = ["light form", "p50 ms", "x scripted", "compute %", "dev mean", "dev p99", "dev max", "agree %"]
     return "\n".join([text_table(rows, headers), *[f"{p['name']}: {p['reason']}" for p in points if "reason" in p]])

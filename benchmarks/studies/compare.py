@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from benchmarks.command import writable_dir, writable_file, write_json
 from benchmarks.peers.rows import build_peers
 from benchmarks.studies import families, kernels
 from benchmarks.studies.ablation import ablation_table, run_ablation
-from dendrofx.compare.files import write_pictures, write_plans
+from dendrofx.compare.files import write_pictures, write_plans, wrote_line
 from dendrofx.compare.prepare import Asked
 from dendrofx.compare.records import Record
 from dendrofx.compare.run import Effort, compare_case
@@ -58,15 +57,6 @@ def run(args: argparse.Namespace) -> None:
     figures = args.json or folder / "figures.json"
     write_json(figures, {"machine": machine, "cases": [r.to_json() for r in records]})
     print(f"\n{wrote_line([*wrote, figures])}\nMore: --verbose (controls, skills, memory, reasons)   --help")
-
-
-def wrote_line(paths: Sequence[Path]) -> str:
-    """Return what was written, by folder, in lines that fit."""
-    folders: dict[Path, list[str]] = {}
-    for path in dict.fromkeys(paths):
-        folders.setdefault(path.parent, []).append(path.name)
-    text = "Wrote " + "; ".join(f"{folder}/: {', '.join(names)}" for folder, names in folders.items())
-    return textwrap.fill(text, 100, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def run_planless(name: str, args: argparse.Namespace, machine: Mapping[str, str]) -> Sequence[AnyRecord]:

@@ -1,6 +1,6 @@
-"""The case `kernels`: one Linear over shapes and row counts, every rung's time and error against F.linear.
+"""The case `kernels`: one Linear over shapes and row counts, every light form's time and error against F.linear.
 
-Beside each rung's rate stands the machine's own peak in that precision, measured in the same run as the rate of a large product
+Beside each form's rate stands the machine's own peak in that precision, measured in the same run as the rate of a large product
 (1024 x 2048 -> 2048, operands ready, nothing around it). `int8 product alone` is this CPU's int8 kernel on operands that are ready:
 `torch._int_mm` on quantised rows, or without VNNI fbgemm's operator, which rounds and scales itself, on divided ones. `int8 before`
 is the formulation that `Int8` replaced, where `Int8()` runs: what the pointwise work around the product costs, before and after.
@@ -47,7 +47,7 @@ Call = Callable[[int], object]
 
 @dataclass(frozen=True)
 class KernelRecord:
-    """One shape: its race, and each rung's relative errors against float64 (None where there is none to state)."""
+    """One shape: its race, and each light form's relative errors against float64 (None where there is none to state)."""
 
     rows: int
     shape: tuple[int, int]

@@ -40,7 +40,7 @@ def compare(model: str, data: Path, budget: str, out: Path, **options: Any) -> N
 
     from dendrofx.command.data import read_for
     from dendrofx.command.model import read_model
-    from dendrofx.compare.files import write_pictures, write_plans
+    from dendrofx.compare.files import write_pictures, write_plans, wrote_line
     from dendrofx.compare.own import own_case
     from dendrofx.compare.prepare import Asked
     from dendrofx.compare.run import Effort, compare_case
@@ -67,4 +67,4 @@ def compare(model: str, data: Path, budget: str, out: Path, **options: Any) -> N
     click.echo(summary(records, machine))
     out.mkdir(parents=True, exist_ok=True)
     wrote = [*write_plans(records, out), *write_pictures(records, out, machine)]
-    click.echo(f"\nWrote {out}/: {', '.join(path.name for path in wrote)}")
+    click.echo(f"\n{wrote_line(wrote)}")

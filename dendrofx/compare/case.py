@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from dendrofx.compare.samples import Order, Samples
 from dendrofx.light import LightForm
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a case's own samples, as they were routed.
+
+    Attributes:
+        name: of its file.
+        draw: makes it of the routed module and the head of its title.
+        note: what stands below it.
+    """
+
+    name: str
+    draw: Callable[[nn.Module, str], Figure]
+    note: str
 
 
 @dataclass(frozen=True)
@@ -30,6 +48,7 @@ class Case:
         orders: of the samples, a table each.
         batch_sizes, quick_sizes: samples per call when the command line names none.
         static: further light forms shown on every row, by the name of their row in the table.
+        pictures: of its samples.
         synthetic: whether the model or its data are made up.
     """
 
@@ -46,4 +65,5 @@ class Case:
     batch_sizes: tuple[int, ...] = (1, 32, 256)
     quick_sizes: tuple[int, ...] = (1, 256)
     static: Mapping[str, LightForm] = field(default_factory=dict)
+    pictures: tuple[Picture, ...] = ()
     synthetic: bool = False

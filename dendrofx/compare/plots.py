@@ -1,16 +1,29 @@
-"""Two plots of a sweep. Colours are told apart without colour vision, and every curve carries its marks and name."""
+"""Pictures of the sweeps, a panel a batch size: what activity does to deviation and latency, and compute to the speed-up."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
+from dendrofx.compare.drawing import (
+    BENT,
+    BLACK,
+    BLUE,
+    GREY,
+    ORANGE,
+    budget_line,
+    deviation_axis,
+    heading,
+    legend,
+    limit_of,
+    name,
+    panels,
+    share_axis,
+    small_print,
+    speed_axis,
+)
+from dendrofx.compare.prepare import STATIC
 from dendrofx.compare.records import Record
 from dendrofx.compare.variants import UNTIMED
 
@@ -18,121 +31,142 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREY, BLACK = "#0072B2", "#D55E00", "#767676", "#000000"
+
+def plot_activity(records: Sequence[Record], machine: Mapping[str, str]) -> Figure:
+    """Return deviation and latency against activity.
+
+    Args:
+        records: with a sweep each, of one case.
+        machine: see `describe_machine`.
+    """
+    title = f"{name(records[0])}: deviation and latency by activity"
+    figure, grid = panels(len(records), (1, 1), 6.2, title)
+    bent = False
+    for (upper, lower), record in zip(grid, records, strict=True):
+        bent |= _deviation(upper, record)
+        _latency(lower, record)
+        upper.set_title(heading(record), fontsize=10)
+        lower.set_xlabel("activity: rows that take the full branch")
+        lower.xaxis.set_major_formatter(lambda v, _: f"{v:g} %")
+        for axes in (upper, lower):
+            axes.grid(alpha=0.25)
+    grid[0][0].set_ylabel("deviation from the original")
+    grid[0][1].set_ylabel("latency over scripted")
+    legend(figure, [axes for cell in grid for axes in cell], min(len(records), 3) + 1)
+    small_print(figure, records, machine, BENT if bent else "")
+    return figure
 
 
-def plot_sweep(record: Record, machine: str) -> dict[str, Figure]:
-    """Return `{"activity": ..., "compute": ...}`: deviation and latency against activity; speed-up against effective compute."""
-    return {"activity": _by_activity(record, machine), "compute": _by_compute(record, machine)}
+def _deviation(axes: Axes, record: Record) -> bool:
+    """Draw deviation by activity; return whether its axis is logarithmic above."""
+    points = _by(record, "activity")
+    active = [100 * a for a in _column(points, "activity")]
+    mean, p99, random = (
+        [100 * v for v in _column(points, *keys)]
+        for keys in (("deviation", "mean"), ("deviation", "p99"), ("random_deviation", "mean"))
+    )
+    axes.plot(active, random, "s--", color=ORANGE, ms=4, mfc="none", label="random gate, mean")
+    axes.plot(active, p99, "^:", color=BLUE, ms=4, label="routed, 99th percentile")
+    axes.plot(active, mean, "o-", color=BLUE, ms=5, label="routed, mean")
+    used = record.routed.quality
+    if used.activity is not None:
+        axes.plot([100 * used.activity], [100 * used.mean], "*", color=BLACK, mec="white", ms=14, ls="", zorder=3,
+                  label="in use")  # fmt: skip
+    limit = limit_of(record)
+    inner = [m for m, a in zip(mean, active, strict=True) if a > 0]
+    near = [*inner, limit] if limit <= 4 * max([*inner, 0.0]) else inner
+    end = deviation_axis(axes.yaxis, near, [*mean, *p99, *random, limit])
+    if math.isfinite(end):
+        axes.axhline(end, color=GREY, lw=0.8, ls=":")
+    budget_line(axes, limit, upright=False)
+    return math.isfinite(end)
 
 
-def png(figure: Figure) -> bytes:
-    """Return the figure as a PNG, and close it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=150, format="png")
-    plt.close(figure)
-    return buffer.getvalue()
+def _latency(axes: Axes, record: Record) -> None:
+    """Draw latency by activity, in shares of the original's: that of the same race, since a machine's pace changes between two."""
+    points = _by(record, "activity")
+    active, speed = [100 * a for a in _column(points, "activity")], _column(points, "speedup_vs_scripted")
+    p50, p95 = _column(points, "latency_ms", "p50"), _column(points, "latency_ms", "p95")
+    shares = [100 / s for s in speed]
+    up = [max(slow / middle - 1, 0.0) * share for slow, middle, share in zip(p95, p50, shares, strict=True)]
+    axes.errorbar(active, shares, yerr=[[0.0] * len(up), up], fmt="o-", color=BLUE, ms=5, capsize=2,
+                  label="routed, p50 to p95")  # fmt: skip
+    scripted, used, static = record.row("scripted"), record.routed, record.row(STATIC)
+    assert scripted is not None
+    axes.axhline(100, color=BLACK, lw=1.3, label="scripted")
+    axes.annotate(f"100 % is {scripted.ms:.3g} ms", (1, 0), xycoords="axes fraction", xytext=(-5, 5), fontsize=8,
+                  textcoords="offset points", ha="right", va="bottom")  # fmt: skip
+    top = max([*shares, 100.0])
+    if static is not None and (ratio := record.speedup(static, "scripted")) is not None:
+        axes.axhline(100 / ratio, color=ORANGE, lw=1.3, ls="--", label="one light form on every row")
+        top = max(top, 100 / ratio)
+    if used.quality.activity is not None and (ratio := record.speedup(used, "scripted")) is not None:
+        axes.plot([100 * used.quality.activity], [100 / ratio], "*", color=BLACK, mec="white", ms=14, ls="", zorder=3)
+        top = max(top, 100 / ratio)
+    highest = max(share + more for share, more in zip(shares, up, strict=True))
+    axes.set_ylim(0, 1.12 * max(top, min(highest, 1.5 * top)))  # one disturbed call's p95 would take the whole axis
+    axes.yaxis.set_major_formatter(lambda v, _: f"{v:g} %")
 
 
-def _title(record: Record, machine: str) -> str:
-    case = record.prepared.case
-    kind = " (synthetic)" if case.synthetic else ""
-    noisy = ", noisy machine" if record.noisy else ""
-    threads = f"{record.threads} thread{'s' if record.threads > 1 else ''}"
-    return f"{case.name}{kind}, batch {record.batch}, {threads}, {machine}{noisy}"
+def plot_compute(records: Sequence[Record], machine: Mapping[str, str]) -> Figure:
+    """Return the speed-up against effective compute.
+
+    Args:
+        records: with a sweep each, of one case.
+        machine: see `describe_machine`.
+    """
+    title = f"{name(records[0])}: what saved multiply-adds come to"
+    figure, grid = panels(len(records), (1,), 4.2, title)
+    for (axes,), record in zip(grid, records, strict=True):
+        _compute(axes, record)
+        axes.set_title(heading(record), fontsize=10)
+        axes.set_xlabel("effective compute")
+    grid[0][0].set_ylabel("speed-up over scripted")
+    legend(figure, [axes for cell in grid for axes in cell], min(len(records), 3) + 1)
+    note = (
+        "Effective compute: executed multiply-adds over the original's, weighted by bits, with gate, light and padding."
+    )
+    small_print(figure, records, machine, note)
+    return figure
 
 
-def _column(points: Sequence[Any], *keys: str) -> list[float]:
+def _compute(axes: Axes, record: Record) -> None:
+    points = _by(record, "effective_compute")
+    compute, speed = _column(points, "effective_compute"), _column(points, "speedup_vs_scripted")
+    marks = {
+        record.prepared.main: ("*", BLACK, 14, "in use"),
+        STATIC: ("D", ORANGE, 7, "one light form on every row"),
+        "dead-units": ("P", GREY, 7, "dead-units"),
+        "always-full": ("v", GREY, 7, "always-full"),
+    }
+    shown = []
+    for row in record.rows:
+        share, ratio = row.quality.effective_compute, record.speedup(row, "scripted")
+        if row.variant.name in marks and row.variant.name not in UNTIMED and share is not None and ratio is not None:
+            shown.append((share, ratio, marks[row.variant.name]))
+    shares = [*compute, 1.0, *(share for share, _, _ in shown)]
+    span = [min(shares), max(shares)]
+    axes.plot(
+        [100 * s for s in span], [1 / s for s in span], "--", color=BLUE, lw=1, label="ideal: 1 / effective compute"
+    )
+    axes.plot([100 * c for c in compute], speed, "o-", color=BLUE, ms=5, label="routed, by tolerance")
+    for share, ratio, (marker, colour, size, label) in shown:
+        axes.plot([100 * share], [ratio], marker, color=colour, ms=size, mec="white", ls="", zorder=3, label=label)
+    axes.axhline(1, color=BLACK, lw=1)
+    share_axis(axes.xaxis, [100 * s for s in shares])
+    speed_axis(axes.yaxis, [*speed, *(ratio for _, ratio, _ in shown), 1 / span[0], 1 / span[1]])
+    axes.grid(alpha=0.25)
+
+
+def _by(record: Record, key: str) -> list[Mapping[str, Any]]:
+    return sorted(record.sweep, key=lambda p: float(p[key]))
+
+
+def _column(points: Sequence[Mapping[str, Any]], *keys: str) -> list[float]:
     values = []
-    for value in points:
+    for point in points:
+        value: Any = point
         for key in keys:
             value = value[key]
         values.append(float(value))
     return values
-
-
-def _by_activity(record: Record, machine: str) -> Figure:
-    points = sorted(record.sweep, key=lambda p: float(p["activity"]))
-    active = [100 * a for a in _column(points, "activity")]
-    figure, (upper, lower) = plt.subplots(2, 1, sharex=True, figsize=(7.5, 7.5), layout="constrained")
-    figure.suptitle(_title(record, machine), fontsize=11)
-    upper.plot(active, _column(points, "deviation", "mean"), "o-", color=BLUE, label="routed, mean")
-    upper.plot(active, _column(points, "deviation", "p99"), "o:", color=BLUE, label="routed, 99th percentile")
-    upper.plot(active, _column(points, "random_deviation", "mean"), "s--", color=ORANGE, label="random gate, mean")
-    light = record.row("always-light")
-    if light is not None:
-        upper.plot([0], [light.quality.mean], "D", color=BLACK, mfc="none", ms=9, ls="", label="always-light, mean")
-    budget = record.prepared.plan.max_deviation
-    upper.axhline(budget, color=GREY, lw=1)
-    upper.annotate(
-        f"budget {budget:g}", (1, budget), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY
-    )
-    upper.set_yscale("symlog", linthresh=_linear_below(points))
-    upper.set_ylim(bottom=0)
-    upper.set_ylabel("deviation (relative L2)")
-    _baseline(lower, record)
-    lower.errorbar(active, _column(points, "latency_ms", "p50"), yerr=_up_to_p95(points), fmt="o-", color=BLUE, capsize=2,
-                   label="routed, p50 to p95")  # fmt: skip
-    lower.set_ylabel("latency (ms)")
-    lower.set_ylim(bottom=0)
-    lower.set_xlabel("activity: rows that take the full branch (%)")
-    for axes in (upper, lower):
-        axes.legend(fontsize=9, framealpha=1, edgecolor="none")
-        axes.grid(alpha=0.25)
-    return figure
-
-
-def _baseline(axes: Axes, record: Record) -> None:
-    for name, style in (("scripted", "-"), ("always-light", "--"), ("static-light", ":")):
-        row = record.row(name)
-        if row is not None and row.timing is not None:
-            axes.axhline(
-                row.timing.p50, color=BLACK if name == "scripted" else GREY, lw=1.2, ls=style, label=f"{name}, p50"
-            )
-
-
-def _by_compute(record: Record, machine: str) -> Figure:
-    points = sorted(record.sweep, key=lambda p: float(p["effective_compute"]))
-    compute = _column(points, "effective_compute")
-    figure, axes = plt.subplots(figsize=(7.5, 5.5), layout="constrained")
-    axes.set_title(_title(record, machine), fontsize=11)
-    span = [min([*compute, 1.0]), max([*compute, 1.0])]
-    steps = [span[0] + (span[1] - span[0]) * i / 100 for i in range(101)]
-    axes.plot(
-        [100 * s for s in steps], [1 / s for s in steps], color=GREY, lw=1.2, label="ideal: 1 / effective compute"
-    )
-    axes.plot(
-        [100 * c for c in compute], _column(points, "speedup_vs_scripted"), "o-", color=BLUE, label="routed, sweep"
-    )
-    marks = {"always-light": "s", "static-light": "D", "random": "^", "always-full": "v", "dead-units": "P"}
-    for row in record.rows:
-        name, share = row.variant.name, row.quality.effective_compute
-        if (
-            name in marks
-            and name not in UNTIMED
-            and share is not None
-            and (speed := record.speedup(row, "scripted")) is not None
-        ):
-            axes.plot([100 * share], [speed], marks[name], color=ORANGE, ms=7, ls="", label=name)
-    axes.axhline(1, color=BLACK, lw=1)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g} x"))
-    axes.yaxis.set_minor_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g} x" if v < 10 else ""))
-    axes.set_xlabel(
-        "effective compute (% of the original's multiply-adds, weighted by bits;\ngate, light and padding included)"
-    )
-    axes.set_ylabel("speed-up over scripted")
-    axes.legend(frameon=False, fontsize=9)
-    axes.grid(alpha=0.25, which="both")
-    return figure
-
-
-def _linear_below(points: Sequence[Any]) -> float:
-    """Return where the logarithmic axis turns linear, so that an exact 0 can be drawn."""
-    positive = [v for v in _column(points, "deviation", "mean") if v > 0]
-    return max(min(positive, default=1e-6), 1e-8)
-
-
-def _up_to_p95(points: Sequence[Any]) -> list[list[float]]:
-    p50, p95 = _column(points, "latency_ms", "p50"), _column(points, "latency_ms", "p95")
-    return [[0.0] * len(p50), [max(b - a, 0.0) for a, b in zip(p50, p95, strict=True)]]

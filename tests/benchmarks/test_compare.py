@@ -30,7 +30,7 @@ VARIANT = {
     "plain_macs", "deviation", "agreement", "first_call_ms", "weight_bytes", "file_bytes",
 }  # fmt: skip
 POINT = {"tolerance", "activity", "effective_compute", "latency_ms", "deviation", "agreement"}
-RUNG = {"name", "latency_ms", "speedup_vs_scripted", "effective_compute", "deviation", "agreement"}
+LIGHT_FORM = {"name", "latency_ms", "speedup_vs_scripted", "effective_compute", "deviation", "agreement"}
 LIGHT, GATE = "LowRank(rank=16, basis='whitened')", "LearnedGate(directions=8)"
 COUNTED = ["--quick", "--threads", "1", "--tune-seconds", "0"]
 WIDE = ["--case", "wide", "--width", "128", "--depth", "1", "--batch", "64", "--max-deviation", "0.1"]
@@ -181,7 +181,7 @@ def test_sweep_moves_activity_from_1_to_0(digits: Ran) -> None:
 
 def test_sweep_files(digits: Ran) -> None:
     plots = digits.folder / "plots"
-    pictures = ["digits-b16-t1-activity.png", "digits-b16-t1-compute.png", "digits-tradeoff.png"]
+    pictures = [f"digits-{name}.png" for name in ("activity", "compute", "images", "sites", "tradeoff")]
     assert sorted(p.name for p in plots.iterdir()) == sorted([*pictures, "digits-b16-t1.csv"])
     assert all((plots / n).read_bytes().startswith(b"\x89PNG") for n in pictures)
     with (plots / "digits-b16-t1.csv").open(encoding="utf-8") as file:
@@ -218,7 +218,7 @@ def test_ablation(wide: Ran) -> None:
     assert [line.split("  ")[0] for line in lines] == names
     by_name = {r["name"]: r for r in records}
     for record in records:
-        assert set(record) == RUNG
+        assert set(record) == LIGHT_FORM
         assert set(record["latency_ms"]) == {"p50", "p95"}
         assert set(record["deviation"]) == {"mean", "p99", "max"}
         assert record["effective_compute"] > 0

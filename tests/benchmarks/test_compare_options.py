@@ -13,11 +13,11 @@ from benchmarks import compare
 from benchmarks.cases import CASES, CaseOptions, CaseUnavailableError
 from benchmarks.models import packages
 from benchmarks.studies import compare as study
-from benchmarks.studies.ablation import rungs
+from benchmarks.studies.ablation import light_forms
 from dendrofx import BFloat16, Budget, InputError, Int8, LowRank, NoiseGate, Plan, Prepacked, RoutedBlocks
 from dendrofx.compare.prepare import Asked
 from dendrofx.search.search_space import default_precisions
-from tests.made_records import record
+from tests.made_records import MACHINE, record
 
 TINY = ["--case", "wide", "--width", "32", "--depth", "1", "--quick", "--batch", "64", "--threads", "1"]
 FAR = {"mean": 0.01, "p99": 0.02, "max": 0.03}
@@ -176,10 +176,10 @@ def test_no_half_written_files(
     monkeypatch.setattr(study, "run_case", lambda *args: [record()])
     monkeypatch.setattr(study, "summary", lambda *args: "")
     assert "No space left on device" in failing(capsys, *TINY, "--json", str(tmp_path / "out.json"))
-    made: Any = record()
+    made: Any = record(refused=True)
     made.sweep.append(SWEPT)
     with pytest.raises(OSError, match="No space left on device"):
-        study.write_pictures([made], tmp_path, {"cpu": "a CPU"})
+        study.write_pictures([made], tmp_path, MACHINE)
     assert {p.name: p.read_text(encoding="utf-8") for p in tmp_path.iterdir()} == {"out.json": "old"}
 
 
@@ -236,14 +236,14 @@ def test_a_case_that_is_there_gives_its_folder(monkeypatch: pytest.MonkeyPatch) 
 # ---------------------------------------------------------------------------------------------------------- ablation
 
 
-def test_rungs_are_those_of_the_plan_each_once() -> None:
+def test_light_forms_are_those_of_the_plan_each_once() -> None:
     low = default_precisions()
     model = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 8)).eval()
     for light, structural in ((LowRank(8, precision=Int8(7)), True), (Int8(7), False)):
         plan = dendrofx.transform(
             model, calibration=torch.randn(100, 64), light=light, options=dendrofx.Options(decide=False)
         ).plan
-        found = rungs(plan)
+        found = light_forms(plan)
         assert found[0] == Prepacked()
         assert set(found) >= {Prepacked(), *low}
         assert len(set(found)) == len(found)
