@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dendrofx.compare.explain import Explanation
+    from dendrofx.compare.explanation import Explanation
 
 SHOWN = 8  # of each kind
 _FARTHEST = 2.0  # of the scores that are drawn, in tolerances

@@ -25,6 +25,14 @@ def test_ways_are_those_that_the_module_counts(kind: str) -> None:
         assert int(site.deviation.isnan().sum()) == dead
 
 
+def test_a_site_without_gate_has_no_scores_and_is_light() -> None:
+    it = made("no-gate")
+    (site,) = dendrofx.explain(it.module, it.rows[:300]).sites
+    assert set(site.ways) == {"light"}
+    assert bool(site.score.isnan().all())
+    assert bool((site.deviation > 0).all())
+
+
 def _counted(module: nn.Module, rows: object) -> dict[str, dict[str, int]]:
     with torch.no_grad():
         output = module.forward_counted(**rows) if isinstance(rows, dict) else module.forward_counted(rows)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from benchmarks.cases.digits_picture import hardness
 from dendrofx import LearnedGate, LowRank, Plan, SitePlan
 from dendrofx.compare.drawing import deviation_axis
-from dendrofx.compare.explain import Explanation, SiteRoutes
+from dendrofx.compare.explanation import Explanation, SiteRoutes
 from dendrofx.compare.files import wrote_line
 from dendrofx.compare.plots import plot_activity, plot_compute
 from dendrofx.compare.records import Record
