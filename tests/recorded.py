@@ -27,7 +27,8 @@ from dendrofx.search.blocks import BlockSpace
 from dendrofx.search.choose import Candidate
 from dendrofx.search.cost import BLOCK, SiteTimes
 from dendrofx.search.decide_blocks import plainly_decided, search
-from dendrofx.search.profiler import AGAIN, BASELINE, ROUTED, Part, Profiler
+from dendrofx.search.profiler import AGAIN, BASELINE, ROUTED, Profiler
+from dendrofx.search.timer import Part
 from dendrofx.subject import Subject
 from dendrofx.values.calibration import Calibration
 from dendrofx.values.fingerprint import model_fingerprint

@@ -12,6 +12,7 @@ from dendrofx.compare.records import Record
 from dendrofx.compare.sweep import run_sweep
 from dendrofx.compare.variants import Variant, build_variants
 from dendrofx.machine.progress import progress, within
+from dendrofx.search.remembered import Remembered, remembering
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,11 @@ def compare_case(
     Yields:
         What measured a table, its rows, and the table.
     """
+    known = Remembered()  # what is fitted for one batch size serves the others
     for number, batch in enumerate(sizes, 1):
         with within(f"{case.name}, batch {batch} ({number} of {len(sizes)})"):
-            prepared = prepare(case, batch, asked)
+            with remembering(known):
+                prepared = prepare(case, batch, asked)
             variants = {**build_variants(prepared, effort.seed), **(peers or {})}
             tables = []
             for order in progress(case.orders, "measuring", "order"):

@@ -19,7 +19,7 @@ from dendrofx.search.choose import Candidate
 from dendrofx.search.cost import BLOCK
 from dendrofx.search.estimates import CostEstimate, ExactForm, Measured, counted
 from dendrofx.search.explored import Explored
-from dendrofx.search.profiler import Timer
+from dendrofx.search.timer import Timer
 
 # Shares of the budget at which candidates are worth timing: sites need not share evenly, nor do their errors add up evenly.
 SHORTLIST_SHARES = (4.0, 1.0, 0.25)

@@ -21,7 +21,7 @@ from dendrofx.search.choose import PROBE_ROWS, Candidate
 from dendrofx.search.estimates import CostEstimate, ExactForm, cheapest
 from dendrofx.search.explore import MANY_SITES, explore
 from dendrofx.search.explored import Explored
-from dendrofx.search.profiler import Timer
+from dendrofx.search.timer import Timer
 from dendrofx.subject import Subject
 from dendrofx.values.counts import Counts, of_sites, site_activity
 from dendrofx.values.covered import Covered, cover, covered_by

@@ -6,8 +6,9 @@ rows left to light keeps it. So a gate's skill counts by the full rows it saves,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,10 @@ from dendrofx.rewriting.rewrite import Branches
 from dendrofx.runtime.scores import UNJUDGED
 from dendrofx.search.calibrate import ONE_SIDED_95
 from dendrofx.search.cost import RowMacs
+from dendrofx.search.remembered import fitted_once, is_remembering
 from dendrofx.search.search_space import default_gates, default_lights
+from dendrofx.values.fingerprint import data_fingerprint, model_fingerprint
+from dendrofx.values.inputs import Inputs
 from dendrofx.values.skill import router_skill
 
 PROBE_ROWS = 256
@@ -108,6 +112,14 @@ class SiteData:
     gate: BlockData
     choose: BlockData
 
+    @cached_property
+    def key(self) -> Hashable:
+        """What a fit on these rows depends on; None where nothing is remembered."""
+        if not is_remembering():
+            return None
+        sets = [Inputs((d.rows,)) for d in (self.fit, self.gate, self.choose) if d.rows is not None]
+        return model_fingerprint(self.fit.block), data_fingerprint(sets)
+
     @staticmethod
     def without_rows(block: nn.Sequential, width: int, seed: int) -> SiteData:
         """Return data where there is none: forms that need none are compared on 256 standard normal probe rows."""
@@ -154,7 +166,7 @@ def candidates(
         )
     for form in tried:
         try:
-            light = form.fit_data(data.fit)
+            light = fitted_once((data.key, form), partial(form.fit_data, data.fit))
             work = row_cost(light).work
             if work >= full_macs and not isinstance(form, Precision):
                 reasons.append(f"{form} saves no multiply-adds: {work} of the block's {full_macs}")
@@ -184,7 +196,7 @@ def _with_gates(
     tried, problem = [], f"no gate that needs no data fits {form}: pass calibration="
     for gate_form in gates:
         try:
-            fitted = gate_form.fit(site)
+            fitted = fitted_once((data.key, form, gate_form), partial(gate_form.fit, site))
         except UserGateError:
             raise
         except InputError as refused:

@@ -40,8 +40,8 @@ from dendrofx.search.choice import Choice
 from dendrofx.search.decision import Decision
 from dendrofx.search.entries import site_entries
 from dendrofx.search.explore import MANY_SITES
-from dendrofx.search.profiler import Part, Timer
 from dendrofx.search.settle import Calibrated, best_choice, calibrated, settled
+from dendrofx.search.timer import Part, Timer
 from dendrofx.search.verify import judge, lost, site_alone, timing_batches, unreliable
 from dendrofx.subject import Subject
 from dendrofx.values.covered import Covered

@@ -27,7 +27,7 @@ from dendrofx.search.cascade.models import ModelSpace
 from dendrofx.search.cascade.search import CallTimes, Gated, counted_times, gated, settings, tested
 from dendrofx.search.certify import certified, warn_of_duplicates
 from dendrofx.search.decision import Decision
-from dendrofx.search.profiler import Timer
+from dendrofx.search.timer import Timer
 from dendrofx.search.verify import judge, lost, timing_batches
 from dendrofx.subject import Subject
 from dendrofx.values.counts import CASCADE

@@ -13,10 +13,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,44 +29,18 @@ from dendrofx.machine.race import AA_NOISE, Race, on_one_thread, race
 from dendrofx.runtime.leaves import GateOnLight, RoutingAlone, light_leaf
 from dendrofx.search.choose import Candidate
 from dendrofx.search.cost import BLOCK, SiteTimes
+from dendrofx.search.remembered import known_times
+from dendrofx.search.timer import Part
 from dendrofx.values.inputs import Inputs
 
 SITE_SECONDS = 1.0
 MODEL_SECONDS, MOST_MODEL_SECONDS = 1.5, 6.0
 SITE_ROUNDS = 7
 PLAIN = 4  # a race that this many times its noise decides is not run again
-Part = tuple[str, ...]
 Call = Callable[[int], object]
 Maker = Callable[[], Call]
 DISTURBED = "the machine was disturbed: parts were timed by CPU time on one thread"
 BASELINE, AGAIN, ROUTED = "scripted", "scripted again", "routed"
-
-
-class Timer(Protocol):
-    """What times for a decision: a `Profiler`, or recorded times."""
-
-    notes: list[str]
-
-    @property
-    def expired(self) -> bool:
-        """Whether no more parts should be timed."""
-
-    def ran_out(self, left_out: str) -> None:
-        """Note, for the plan, what was not timed because time was up."""
-
-    def site(
-        self, make: str, rows: Tensor, candidates: Sequence[Candidate], fulls: Mapping[str, nn.Module]
-    ) -> SiteTimes:
-        """Times of one site's parts at `len(rows)` rows per call."""
-
-    def calls(self, calls: Mapping[Part, tuple[nn.Module, Sequence[Inputs]]]) -> dict[Part, float]:
-        """Median ms of calls of whole models, each on batches that take turns."""
-
-    def models(self, captured: nn.Module, routed: nn.Module, batches: Sequence[Inputs]) -> Race:
-        """Race the whole models against each other: `scripted`, `scripted again` and `routed`."""
-
-    def interruptible(self) -> AbstractContextManager[object]:
-        """Return a context that ends, instead of the program, on Ctrl-C; from then on time is up."""
 
 
 class Profiler:
@@ -83,7 +56,7 @@ class Profiler:
         self.deadline = math.inf
         self.interrupted = False
         self.notes: list[str] = []
-        self.known: dict[str, float] = {}
+        self.known = known_times()
 
     @property
     def expired(self) -> bool:

@@ -27,7 +27,7 @@ from dendrofx.search.cascade.search import Sets, picks
 from dendrofx.search.estimates import ExactForm
 from dendrofx.search.explore import explore
 from dendrofx.search.explored import Explored
-from dendrofx.search.profiler import Timer
+from dendrofx.search.timer import Timer
 from dendrofx.subject import Subject
 from dendrofx.values.calibration import Calibration
 from dendrofx.values.covered import Covered, covered_by

@@ -11,7 +11,7 @@ from dendrofx.request import Request
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.rewrite import Branches
 from dendrofx.search.decide_blocks import plainly_decided, search
-from dendrofx.search.profiler import Timer
+from dendrofx.search.timer import Timer
 from dendrofx.subject import Subject
 from dendrofx.values.counts import site_compute
 from dendrofx.values.covered import Covered
