@@ -9,7 +9,8 @@ from torch import nn
 
 from dendrofx import LearnedGate, LowRank, Plan, SitePlan
 from dendrofx.compare.prepare import Asked, Prepared
-from dendrofx.compare.records import AGAIN, Quality, Record, Row
+from dendrofx.compare.quality import Quality
+from dendrofx.compare.records import AGAIN, Record, Row
 from dendrofx.compare.variants import Peer, Variant
 from dendrofx.gates import GateForm
 from dendrofx.guarantee.certificate import Certificate

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from dendrofx.compare.prepare import Prepared
-from dendrofx.compare.records import AGAIN, Quality, Record, Row
+from dendrofx.compare.quality import Quality, quality_of, run
+from dendrofx.compare.records import AGAIN, Record, Row
 from dendrofx.compare.samples import Order, timed_batches
+from dendrofx.compare.turns import time_in_doubt, time_in_turns
 from dendrofx.compare.variants import UNTIMED, Peer, Variant
 from dendrofx.guarantee.losses import losses_of
-from dendrofx.machine.pace import noisy, pace, touched
-from dendrofx.machine.race import Race, on_one_thread, race
+from dendrofx.machine.pace import noisy
+from dendrofx.machine.race import Race
 from dendrofx.search.cascade.skills import cascade_skills, light_outputs
-from dendrofx.values.counts import CASCADE, activity, executed_macs, executed_work, live_share, of_sites
 from dendrofx.values.covered import Covered, cover
-from dendrofx.values.inputs import Inputs
-from dendrofx.values.measure import agreement, counted_outputs, deviations, largest_mean, model_macs, outputs
+from dendrofx.values.measure import agreement, largest_mean, model_macs, outputs
 from dendrofx.values.outputs import flatten
 
 
@@ -47,24 +47,10 @@ class Bench:
 
     def quality(self, module: nn.Module, counted: bool) -> Quality:
         """Outputs on every test sample against the eager original's, and what was executed for them."""
-        share: float | None = 1.0
-        plain: float | None = 1.0
-        active: float | None = None
-        live: float | None = None
-        if counted:
-            output, counts = counted_outputs(module, self.batches, self.covered)
-            share = executed_work(counts, self.macs) / self.macs
-            plain = executed_macs(counts, self.macs) / self.macs
-            active = activity(counts) if of_sites(counts) or CASCADE in counts else None
-            live = live_share(counts)
-        else:
-            output = outputs(module, self.batches, self.covered)
-        if isinstance(module, Peer):
-            share = plain = None
-        far, names = deviations(self.reference, output), self.covered.covered
-        figures = largest_mean(far), float(far.quantile(0.99, dim=0).max()), float(far.max())
-        where = names[int(far.mean(0).argmax())] if len(names) > 1 else ""
-        return Quality(active, live, share, plain, *figures, self.agreement(output), self.loss(module), where)
+        output, counts = run(module, self.batches, self.covered, counted)
+        found = quality_of(self.reference, output, self.covered.covered, counts, self.macs)
+        found = replace(found, agreement=self.agreement(output), loss=self.loss(module))
+        return replace(found, effective_compute=None, plain_macs=None) if isinstance(module, Peer) else found
 
     @torch.no_grad()
     def agreement(self, outputs: Sequence[Tensor]) -> float | None:
@@ -76,25 +62,11 @@ class Bench:
 
     def time(self, modules: Mapping[str, nn.Module]) -> Race:
         """Time modules in turns on the same batches."""
-        calls: dict[str, Callable[[int], object]] = {n: partial(_call, m, self.timed) for n, m in modules.items()}
-        with torch.no_grad():
-            return race(calls, self.seconds, self.seed, batches=dict.fromkeys(calls, len(self.timed)))
+        return time_in_turns(modules, self.timed, self.seconds, self.seed)
 
     def race(self, modules: Mapping[str, nn.Module]) -> Race:
-        """Race them, and where the times of the main row and of its baseline are in doubt, these once more on one thread.
-
-        Where the estimates contradict each other, all over again, once.
-        """
-        names = ("scripted", AGAIN, self.prepared.main)
-        result = self.time(modules)
-        for attempt in range(2):
-            if result.threads > 1 and touched(result, names):
-                with on_one_thread():
-                    result = replace(result, alone=self.time({n: modules[n] for n in names}))
-            if attempt or pace(result, *names).medians_hold:
-                break
-            result = self.time(modules)
-        return result
+        """Race them; where the times of the main row and of its baseline are in doubt, see `time_in_doubt`."""
+        return time_in_doubt(modules, ("scripted", AGAIN, self.prepared.main), self.time)
 
     def measure(self, variants: Mapping[str, Variant], missing: Mapping[str, str] | None = None) -> Record:
         """Measure one table; `missing` are the peers that did not run, and why."""
@@ -134,7 +106,3 @@ class Bench:
         return cascade_skills(
             budget, torch.cat([p[0] for p in self.picked]), torch.cat(light), torch.cat(scores), self.seed
         )
-
-
-def _call(module: nn.Module, batches: list[Inputs], number: int) -> object:
-    return batches[number % len(batches)].call(module)

@@ -1,4 +1,4 @@
-"""What is so: the findings about one table, each decided once, for every text that speaks of them.
+"""What is so: the findings about a module beside its original, each decided once, for every text that speaks of them.
 
 Routing must beat what a user could have had without it: the cheapest light branches that keep the same budget on every row
 (`static-light`). And its gate must beat a random one at the same activity.
@@ -7,19 +7,34 @@ Routing must beat what a user could have had without it: the cheapest light bran
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 from dendrofx.compare.prepare import STATIC
+from dendrofx.compare.quality import Quality
 from dendrofx.compare.records import Record, Row
 from dendrofx.compare.variants import Peer
 
-# Differences within the machine's own noise are ties.
+# Differences within the machine's own noise are ties: within this, or within what the original differed from itself.
 TIE = 0.03
 # The largest deviation of any test sample at which a peer is a rival of a row of ours; what the row itself has, where that is more.
 PEER_LIMITS = {"lossless": 1e-5, "routed-1%": 1e-2, "routed-7.5%": 0.14}
 
+Pace = Literal["slower", "tie", "faster"]
+Kept = Literal["kept", "misses", "uncertified"]
 Rival = Literal["none", "misses", "slower", "tie", "faster"]
+
+
+class Ran(Protocol):
+    """A module that was run, and timed where it is worth it: a row of a table, or a point of a sweep."""
+
+    @property
+    def ms(self) -> float | None:
+        """Median of a call."""
+
+    @property
+    def quality(self) -> Quality:
+        """What it computes on the samples."""
 
 
 @dataclass(frozen=True)
@@ -27,28 +42,39 @@ class Judgement:
     """The findings about the main row.
 
     Attributes:
-        gain: the scripted original's median over the row's.
+        gain: the original's median over the row's.
+        pace: what the row is beside the original.
         unreliable: why no times may be compared; empty where they may.
-        fails: why the row cannot earn its place, whatever its rivals do; empty where it can.
+        certified: whether its budget was certified.
+        kept: "misses" where it is above its budget on these samples, "uncertified" where it had to be certified and was not.
         rival: what one light form on every row is: not there, outside the budget, slower, as fast, or faster.
         rival_ratio: the row's median over the rival's.
         routed_tail, rival_tail: 99th percentile and maximum of the deviation; the rival's are None where it is not there.
-        gate_wins: whether the gate beats a random choice of as many rows; None where no gate was compared.
+        gate: what it is beside a random choice of as many rows; None where no gate was compared.
         peer, peer_ratio: the fastest peer that deviates no more, and the row's median over its own.
-        certified: whether it was certified.
     """
 
     gain: float
+    pace: Pace
     unreliable: str
-    fails: str
+    certified: bool
+    kept: Kept
     rival: Rival
     rival_ratio: float
     routed_tail: tuple[float, float]
     rival_tail: tuple[float, float] | None
-    gate_wins: bool | None
-    peer: str
-    peer_ratio: float
-    certified: bool
+    gate: Literal["wins", "tie", "loses"] | None
+    peer: str = ""
+    peer_ratio: float = 1.0
+
+    @property
+    def fails(self) -> str:
+        """Why the row cannot earn its place, whatever its rivals do; empty where it can."""
+        if self.kept == "uncertified":
+            return "its budget is not certified"
+        if self.kept == "misses":
+            return "it misses its budget on the test rows"
+        return "" if self.pace == "faster" else "it is not faster than the scripted baseline"
 
     def sentences(self) -> list[str]:
         """Return what a reader needs to know, in a few short sentences."""
@@ -57,7 +83,7 @@ class Judgement:
         within = "certified" if self.certified else "within budget"
         head = f"{self.gain:.2f} x, {within}." if not self.fails else f"{self.gain:.2f} x, but {self.fails}."
         lines = [head, *([] if self.fails else self._rivalry())]
-        if self.gate_wins is False:
+        if self.gate in ("tie", "loses"):
             lines.append("The gate is no better than a random choice of as many rows.")
         if self.peer:
             pace = f"{self.peer_ratio:.2f} x as fast" if self.peer_ratio != 1 else "as fast"
@@ -89,54 +115,85 @@ class Judgement:
         return "buys nothing on these rows"
 
 
-def judge(record: Record) -> Judgement:
-    """Return the findings about a table."""
-    routed, static, random = record.routed, record.row(STATIC), record.row("random")
-    peer = None if record.unreliable else fastest_peer(record, record.prepared.main)
+def judged(
+    main: Ran,
+    original_ms: float,
+    limit: float,
+    *,
+    certified: bool | None = None,
+    again: float = 1.0,
+    unreliable: str = "",
+    rival: Ran | None = None,
+    random: Quality | None = None,
+) -> Judgement:
+    """Return the findings about a module, from what was measured of it and of what it is compared with.
+
+    Args:
+        main: the module.
+        original_ms: median of the original's calls.
+        limit: what the risk may be.
+        certified: whether the budget was certified; None where nobody asked for it.
+        again: the original's median over its own, A/A.
+        unreliable: why no times may be compared.
+        rival: one light form on every row, where there is one.
+        random: quality of a random choice of as many rows, where a gate chooses them.
+    """
+    tie, own, risk = max(TIE, abs(again - 1)), main.ms or math.nan, main.quality.risk
+    ratio = 1.0 if rival is None or rival.ms is None else own / rival.ms
     return Judgement(
-        gain(record),
-        record.unreliable,
-        fails(record),
-        rival_of(record),
-        1.0 if static is None or static.ms is None else (routed.ms or 0.0) / static.ms,
-        (routed.quality.p99, routed.quality.max),
-        None if static is None else (static.quality.p99, static.quality.max),
-        None if random is None or not record.prepared.plan.rewrites else gate_wins(routed, random),
-        "" if peer is None else peer.variant.name,
-        1.0 if peer is None else record.ratio(record.prepared.main, peer.variant.name) or 1.0,
-        record.prepared.plan.certificate is not None,
+        gain=original_ms / own if main.ms else 1.0,
+        pace=_pace(original_ms / own, tie),
+        unreliable=unreliable,
+        certified=bool(certified),
+        kept=kept(main.quality, limit, certified),
+        rival=_rival(rival, limit, ratio, tie),
+        rival_ratio=ratio,
+        routed_tail=(main.quality.p99, main.quality.max),
+        rival_tail=None if rival is None else (rival.quality.p99, rival.quality.max),
+        gate=None if random is None else _gate(risk, random.risk),
     )
 
 
-def gain(record: Record) -> float:
-    """Return the main row's speedup over the scripted baseline."""
-    return record.speedup(record.routed, "scripted") or 1.0
+def kept(quality: Quality, limit: float, certified: bool | None = None) -> Kept:
+    """Return what became of a budget on samples; see `judged`."""
+    return "uncertified" if certified is False else "kept" if quality.risk <= limit else "misses"
 
 
-def fails(record: Record) -> str:
-    """Say why routing could not earn its place whatever its rivals do; nothing where it could."""
-    plan = record.prepared.plan
-    if plan.budget and plan.certificate is None:
-        return "its budget is not certified"
-    if not record.routed.loss <= record.prepared.limit:
-        return "it misses its budget on the test rows"
-    return "" if gain(record) > 1 + TIE else "it is not faster than the scripted baseline"
+def _pace(times: float, tie: float) -> Pace:
+    """Return what something is that is so many times as fast."""
+    return "faster" if times > 1 + tie else "tie" if times >= 1 - tie else "slower"
 
 
-def rival_of(record: Record) -> Rival:
-    """Return what `static-light` is beside the main row."""
-    static = record.row(STATIC)
-    if static is None or static.ms is None or STATIC not in record.prepared.static_plans:
+def _rival(rival: Ran | None, limit: float, ratio: float, tie: float) -> Rival:
+    if rival is None or rival.ms is None:
         return "none"
-    if static.loss > record.prepared.limit:
+    if not rival.quality.risk <= limit:
         return "misses"
-    ratio = record.ratio(STATIC, record.prepared.main) or 1.0
-    return "slower" if ratio > 1 + TIE else "tie" if ratio > 1 - TIE else "faster"
+    return "slower" if 1 / ratio > 1 + tie else "tie" if 1 / ratio > 1 - tie else "faster"
 
 
-def gate_wins(routed: Row, random: Row) -> bool:
-    """Return whether the gate beats a random choice of as many rows."""
-    return routed.loss < random.loss * (1 - TIE)
+def _gate(mine: float, random: float) -> Literal["wins", "tie", "loses"]:
+    return "wins" if mine < random * (1 - TIE) else "tie" if mine <= random * (1 + TIE) else "loses"
+
+
+def judge(record: Record) -> Judgement:
+    """Return the findings about a table."""
+    plan, static, random = record.prepared.plan, record.row(STATIC), record.row("random")
+    found = judged(
+        record.routed,
+        record.race.timings["scripted"].p50,
+        record.prepared.limit,
+        certified=plan.certificate is not None if plan.budget else None,
+        again=record.aa_ratio,
+        unreliable=record.unreliable,
+        rival=static if STATIC in record.prepared.static_plans else None,
+        random=None if random is None or not record.prepared.routed.plan.rewrites else random.quality,
+    )
+    peer = None if record.unreliable else fastest_peer(record, record.prepared.main)
+    if peer is None:
+        return found
+    ratio = record.ratio(record.prepared.main, peer.variant.name) or 1.0
+    return replace(found, peer=peer.variant.name, peer_ratio=ratio)
 
 
 def peer_limit(name: str, row: Row) -> float:

@@ -7,35 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dendrofx.compare.prepare import Prepared
+from dendrofx.compare.quality import Quality
 from dendrofx.compare.samples import Order
 from dendrofx.compare.variants import Variant
 from dendrofx.machine.pace import Pace, pace
 from dendrofx.machine.race import Race, Timing
 
 AGAIN = "scripted again"
-
-
-@dataclass(frozen=True)
-class Quality:
-    """What a variant computes on the test samples: shares of 1, and deviations per sample. What a peer executes is not known.
-
-    Of several outputs that the budget is about, each figure is that of the output where it is largest.
-    """
-
-    activity: float | None
-    live: float | None
-    effective_compute: float | None
-    plain_macs: float | None
-    mean: float
-    p99: float
-    max: float
-    agreement: float | None
-    loss: float | None = None  # mean, in the metric of a certified budget
-    output: str = ""  # where the mean deviation is largest; empty where there is one output
-
-    def deviation(self) -> dict[str, float]:
-        """For the JSON."""
-        return {"mean": self.mean, "p99": self.p99, "max": self.max}
 
 
 @dataclass(frozen=True)
@@ -53,8 +31,8 @@ class Row:
 
     @property
     def loss(self) -> float:
-        """The mean loss that the budget is about: its own metric where one is certified, the deviation elsewhere."""
-        return self.quality.mean if self.quality.loss is None else self.quality.loss
+        """The mean loss that the budget is about."""
+        return self.quality.risk
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The sweep: one routed module at tolerances spaced so that activity moves from 100 % to 0 %.
+"""The sweep of a comparison: its routed module at tolerances spaced so that activity moves from 100 % to 0 %.
 
 The tolerances are the global multiplier's, at even steps of activity on the calibration rows that chose the gates: a
 fixed list of thresholds would put nearly all points at one end.
@@ -7,24 +7,24 @@ fixed list of thresholds would put nearly all points at one end.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import dendrofx
 from dendrofx.compare import controls
 from dendrofx.compare.bench import Bench
-from dendrofx.compare.records import pace_of
+from dendrofx.compare.points import Setting, sweep
 from dendrofx.compare.text import percent, text_table
 from dendrofx.compare.variants import Variant
+from dendrofx.rewriting.module import RoutedModule
 from dendrofx.runtime.scores import UNJUDGED
 from dendrofx.search.calibrate import multiplier_grid
-from dendrofx.values.measure import counted
 
 INNER_POINTS = 9
 ALL_LIGHT = 2 * UNJUDGED  # above every finite score: only rows that are not finite stay hard
 
 
-def sweep_tolerances(routed: dendrofx.RoutedModule) -> list[float]:
-    """0 (all full), nine steps of about 10 % of activity, and one at which every finite row is light."""
+def sweep_tolerances(routed: RoutedModule) -> list[float]:
+    """Return 0 (all full), nine steps of about 10 % of activity, and one at which every finite row is light."""
     source = controls.recipe(routed)
     names = [s.name for s in source.sites]
     grid = multiplier_grid([source.scores[n] for n in names], [s.macs for s in source.sites], INNER_POINTS + 1)
@@ -32,37 +32,20 @@ def sweep_tolerances(routed: dendrofx.RoutedModule) -> list[float]:
 
 
 def run_sweep(bench: Bench, variants: Mapping[str, Variant]) -> list[dict[str, Any]]:
-    """Measure the routed module at every tolerance, all of them in turns with the scripted baseline.
+    """Measure the routed module of a comparison at every tolerance.
 
     Returns:
         One record per tolerance: activity, effective compute, latency, speed-up, deviation and agreement, and the deviation of a
         random gate at the same activity, measured on the same rows.
     """
     routed, source = bench.prepared.routed, controls.recipe(bench.prepared.routed)
-    tolerances = sweep_tolerances(routed)
-    modules, randoms = {}, {}
-    for tolerance in tolerances:
+    settings = []
+    for tolerance in sweep_tolerances(routed):
         point = source.build({site: tolerance * weight for site, weight in source.weights.items()})
-        modules[tolerance] = dendrofx.script(point, freeze=True)
-        counts = counted(point, bench.batches)
-        randoms[tolerance] = controls.at_random(routed, counts, bench.seed)
-    timed = {str(t): m for t, m in modules.items()}
-    result = bench.time({"scripted": variants["scripted"].module, **timed})
-    points = []
-    for tolerance, module in modules.items():
-        quality = bench.quality(module, counted=True)
-        points.append(
-            {
-                "tolerance": tolerance,
-                "activity": quality.activity,
-                "effective_compute": quality.effective_compute,
-                **pace_of(result, str(tolerance)),
-                "deviation": quality.deviation(),
-                "agreement": quality.agreement,
-                "random_deviation": bench.quality(randoms[tolerance], counted=True).deviation(),
-            }
-        )
-    return points
+        settings.append(Setting(str(tolerance), tolerance, point, random=True))
+    quality = partial(bench.quality, counted=True)
+    swept = sweep(settings, routed, variants["scripted"].module, quality, bench.time, bench.seed)
+    return [p.to_json() for p in swept.points]
 
 
 def sweep_table(points: Sequence[Mapping[str, Any]]) -> str:

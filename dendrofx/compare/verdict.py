@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dendrofx.compare import controls
-from dendrofx.compare.judgement import Rival, fails, fastest_peer, gain, gate_wins, peer_limit, rival_of
+from dendrofx.compare.judgement import Judgement, fastest_peer, judge, peer_limit
 from dendrofx.compare.prepare import STATIC
 from dendrofx.compare.records import Record, Row
 from dendrofx.compare.variants import Peer
@@ -14,9 +14,10 @@ _ORIGINAL = "refused every site and returned the original"
 
 def verdict(record: Record) -> list[str]:
     """Return the sentences under a table: none says what another one denies, and none is said twice."""
+    found = judge(record)
     lines = [
         *_refused(record),
-        _pace(record),
+        _pace(record, found),
         *([] if record.unreliable else _against_peers(record)),
         *_missing(record),
     ]
@@ -24,8 +25,8 @@ def verdict(record: Record) -> list[str]:
         lines.append(_without_controls(record))
     else:
         judged = not (record.prepared.refused or record.unreliable)
-        lines += [_against_static(record)] if judged else []
-        lines += [_against_random(record), *([] if record.unreliable else _overhead(record))]
+        lines += [_against_static(record, found)] if judged else []
+        lines += [_against_random(record, found), *([] if record.unreliable else _overhead(record))]
     return list(dict.fromkeys(lines))
 
 
@@ -60,13 +61,13 @@ def _reasons(plan: Plan) -> str:
     return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in sites.items()) or plan.no_sites
 
 
-def _pace(record: Record) -> str:
+def _pace(record: Record, found: Judgement) -> str:
     """Say how fast the main row is, and whether it keeps its budget."""
     prepared, routed = record.prepared, record.routed
     shown = f"{prepared.main} (decide=False)" if prepared.refused and prepared.routed.plan.rewrites else prepared.main
     if record.unreliable:
         return f"no speedup is claimed for {shown}, for its times are UNRELIABLE: it {_kept(record, routed)}"
-    times = gain(record)
+    times = found.gain
     pace = (
         f"{times:.2f} x the scripted baseline" if times >= 1 else f"SLOWER than the scripted baseline ({times:.2f} x)"
     )
@@ -115,43 +116,43 @@ def _missing(record: Record) -> list[str]:
     return [f"{name} did not run: {reason}" for name, reason in record.missing.items()]
 
 
-def _against_static(record: Record) -> str:
+def _against_static(record: Record, found: Judgement) -> str:
     """Say whether routing earns its place: within its budget, faster than the original, and than one light form on every row."""
     static = record.row(STATIC)
     plan = record.prepared.static_plans.get(STATIC)
     if static is None or static.ms is None or plan is None:
         reasons = "" if plan is None else f" ({plan.refusal or '; '.join(dict.fromkeys(s.reason for s in plan.sites))})"
-        place = "has no static rival, and does not earn its place either" if fails(record) else "earns its place"
+        place = "has no static rival, and does not earn its place either" if found.fails else "earns its place"
         return f"routing {place}: no light form keeps the budget on every row{reasons}"
-    if why := fails(record):
-        return f"routing does NOT earn its place here: {why}"
+    if found.fails:
+        return f"routing does NOT earn its place here: {found.fails}"
     forms = (
         plan.cascade.light if plan.cascade is not None else ", ".join(dict.fromkeys(f"{s.light}" for s in plan.routed))
     )
-    if (rival := rival_of(record)) == "misses":
+    if found.rival == "misses":
         return f"routing earns its place: static-light ({forms}) misses the budget on the test rows, routed keeps it"
-    return _rivalry(record, static, forms, rival)
+    return _rivalry(record, static, forms, found)
 
 
-def _rivalry(record: Record, static: Row, forms: str, rival: Rival) -> str:
+def _rivalry(record: Record, static: Row, forms: str, found: Judgement) -> str:
     """Compare routing with one light form on every row, both within the budget."""
     routed = record.routed
-    ratio = record.ratio(STATIC, record.prepared.main) or 1.0
+    ratio = 1 / found.rival_ratio
     tails = f"p99 deviation {routed.quality.p99:.1e} routed, {static.quality.p99:.1e} static-light"
     if routed.quality.loss is not None:
         losses = f"{_percent(routed.quality.loss)} routed, {_percent(static.quality.loss)} static-light"
         tails = f"{record.prepared.budget_name} {losses}"
-    if rival == "slower":
+    if found.rival == "slower":
         return f"routing earns its place: {ratio:.2f} x as fast as static-light ({forms}) in the same budget; {tails}"
-    if rival == "tie":
+    if found.rival == "tie":
         return f"routing ties with static-light ({forms}) in the same budget, {ratio:.2f} x; {tails}"
     return (
         f"routing does NOT earn its place here: static-light ({forms}), one light form on every row in the same budget, is"
-        f" {1 / ratio:.2f} x as fast; {tails}"
+        f" {found.rival_ratio:.2f} x as fast; {tails}"
     )
 
 
-def _against_random(record: Record) -> str:
+def _against_random(record: Record, found: Judgement) -> str:
     routed = record.routed
     random, light = record.row("random"), record.row("always-light")
     assert random is not None
@@ -159,7 +160,7 @@ def _against_random(record: Record) -> str:
     what = record.prepared.budget_name
     means = [f"{row.loss:.2e} {row.variant.name}" for row in (routed, random, light)]
     against = f"mean {what} {', '.join(means)}"
-    if gate_wins(routed, random):
+    if found.gate == "wins":
         return f"the gate beats a random choice of as many rows: {against}"
     return f"the gate does NOT beat a random choice of as many rows: {against}"
 

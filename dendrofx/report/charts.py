@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dendrofx.compare.points import CHOSEN, Point, Sweep
 from dendrofx.report.collect import Collected
 from dendrofx.report.replay import Replay
 from dendrofx.report.svg import Frame, element, line, linear, path, picture, root, steps, text
-from dendrofx.report.sweep import CHOSEN, Point, Sweep
 
 WIDTH, HEIGHT = 760, 380
 LEFT, TOP, RIGHT, BOTTOM = 64, 44, 736, 322
@@ -36,7 +36,7 @@ def trade_off(found: Collected, measured: Sweep) -> str:
     inside += [_point(point, place) for point, place in zip(points, places, strict=True)]
     inside += _labels(points, places)
     noisy = " — noisy: take the times with care" if measured.noisy or measured.unreliable else ""
-    title = f"Speed-up against mean deviation at {len(points)} settings, batch {measured.batch}{noisy}"
+    title = f"Speed-up against mean deviation at {len(points)} settings, batch {found.batch}{noisy}"
     return picture(WIDTH, HEIGHT, title, text(LEFT - 44, 16, title, "title"), *inside)
 
 
@@ -92,7 +92,12 @@ def replayed(replay: Replay, measured: Sweep | None, positions: Sequence[float])
             label = element("title", f"run again, {point.name}: {name} {percent(value)}")
             inside.append(
                 element(
-                    "circle", label, cx=frame.x(point.quality.activity), cy=frame.y(value), r=4.5, class_=f"dot {name}"
+                    "circle",
+                    label,
+                    cx=frame.x(point.quality.activity or 0.0),
+                    cy=frame.y(value),
+                    r=4.5,
+                    class_=f"dot {name}",
                 )
             )
     inside += [text(LEFT + 10, TOP + 18, "99th percentile", "label p99")]

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from dendrofx.guarantee.losses import losses_of
+from dendrofx.compare.points import Sweep, everywhere
+from dendrofx.compare.quality import Quality
 from dendrofx.machine.capability import describe_machine
 from dendrofx.plan.plan import Plan
 from dendrofx.report.blocks import Fold, blocks, fold
@@ -16,11 +18,10 @@ from dendrofx.report.given import Given
 from dendrofx.report.nodes import node_times
 from dendrofx.report.record import record, score_nodes
 from dendrofx.report.replay import Replay
-from dendrofx.report.sweep import Quality, Sweep, compared, everywhere, quality, sweep, worst_output
+from dendrofx.report.sweep import measure, quality
 from dendrofx.rewriting.tolerances import tolerances
 from dendrofx.runtime.scores import UNJUDGED
-from dendrofx.values.counts import CASCADE, of_sites, site_activity
-from dendrofx.values.measure import largest_mean, outputs
+from dendrofx.values.counts import CASCADE, site_activity
 from dendrofx.version import VERSION
 
 MOST_WORST = 12
@@ -61,8 +62,7 @@ class Collected:
         plan: of the module.
         samples: that were run; left_out: that were given besides; batch: samples of a call.
         output: the one that deviations are of, where there are several; empty elsewhere.
-        quality: of the module as it is.
-        loss: mean loss in the metric of the certificate; None without one.
+        quality: of the module as it is; its loss is the mean in the metric of the certificate, None without one.
         replay: None where nothing has a gate; sweep: None where nothing can be compared.
         is_model: times and outputs are compared with the model that the caller gave.
         before, after: the two graphs; before is None where the original is not there.
@@ -80,7 +80,6 @@ class Collected:
     threads: int
     output: str
     quality: Quality
-    loss: float | None
     replay: Replay | None
     sweep: Sweep | None
     is_model: bool
@@ -99,9 +98,7 @@ class Collected:
     @property
     def shares(self) -> dict[str, tuple[int, int]]:
         """By routed site, rows that went full and all rows; of a cascade its samples."""
-        counts = self.quality.counts
-        kept = {CASCADE: counts[CASCADE]} if CASCADE in counts else of_sites(counts)
-        return {site: (c["hard_rows"], c["rows"]) for site, c in kept.items()}
+        return {site: (c["hard_rows"], c["rows"]) for site, c in self.quality.by_site.items()}
 
 
 def collect(given: Given, seconds: float, seed: int) -> Collected:
@@ -115,13 +112,9 @@ def collect(given: Given, seconds: float, seed: int) -> Collected:
     module, chosen = given.module, quality(given, given.module)
     replay = _replay(given) if score_nodes(module) else None
     races = seconds * (1 - NODE_SHARE)
-    measured = None
-    if replay is not None:
-        measured = sweep(given, replay, chosen, races, seed)
-    elif given.compares:
-        measured = compared(given, chosen, races, seed)
+    compares = replay is not None or given.compares
+    measured = measure(given, replay, chosen, races, seed) if compares else None
     before, after, times = _graphs(given, chosen, seconds * NODE_SHARE, seed)
-    names = given.covered.covered
     return Collected(
         type(module).__name__,
         module.plan,
@@ -129,9 +122,8 @@ def collect(given: Given, seconds: float, seed: int) -> Collected:
         given.left_out,
         given.timed[0].samples,
         torch.get_num_threads(),
-        names[worst_output(given)] if len(names) > 1 else "",
+        given.output,
         chosen,
-        _loss(given),
         replay,
         measured,
         given.is_model,
@@ -145,9 +137,14 @@ def collect(given: Given, seconds: float, seed: int) -> Collected:
 
 
 def _replay(given: Given) -> Replay:
-    light = quality(given, everywhere(given.module, 2 * UNJUDGED)).far
-    full = quality(given, everywhere(given.module, 0.0)).far
-    return record(given, light, full)
+    light, full = (quality(given, everywhere(given.module, t)) for t in (2 * UNJUDGED, 0.0))
+    return record(given, far(light), far(full))
+
+
+def far(found: Quality) -> Tensor:
+    """Return f64[N], the deviation of each sample."""
+    assert found.far is not None
+    return found.far[:, 0]
 
 
 def _graphs(
@@ -156,9 +153,7 @@ def _graphs(
     """Return the graph before, where it is there, and after, both as folded blocks, and the times of routed sites."""
     graphs = {"after": given.module, **({"before": given.original} if given.compares else {})}
     ms = node_times(graphs, given.timed, seconds, seed)
-    hard = {site: site_activity(c) for site, c in of_sites(chosen.counts).items()}
-    if CASCADE in chosen.counts:
-        hard = {CASCADE: site_activity(chosen.counts[CASCADE])}
+    hard = {site: site_activity(c) for site, c in chosen.by_site.items()}
     found = {name: blocks(gm, ms[name], hard) for name, gm in graphs.items()}
     originals = {b.site: b.ms for b in found.get("before", [])}
     if "before" in found:
@@ -168,20 +163,11 @@ def _graphs(
     return fold(found["before"]) if "before" in found else None, fold(found["after"]), times
 
 
-@torch.no_grad()
-def _loss(given: Given) -> float | None:
-    """Return the mean loss, in the metric of the certificate, of the output where it is largest."""
-    shown = given.module.plan.certificate
-    if shown is None or shown.budget is None:
-        return None
-    return largest_mean(losses_of(shown.budget, given.reference, outputs(given.module, given.batches, given.covered)))
-
-
 def _worst(given: Given, chosen: Quality, replay: Replay | None) -> list[WorstSample]:
-    order = chosen.far.argsort(descending=True, stable=True)[:MOST_WORST].tolist()
+    order = far(chosen).argsort(descending=True, stable=True)[:MOST_WORST].tolist()
     set_to = {} if replay is None else tolerances(given.module)
     limits = [] if replay is None else [float(set_to[site]) for site in replay.sites]
-    return [WorstSample(i, float(chosen.far[i]), _ways(i, replay, limits)) for i in order]
+    return [WorstSample(i, float(far(chosen)[i]), _ways(i, replay, limits)) for i in order]
 
 
 def _ways(sample: int, replay: Replay | None, limits: Sequence[float]) -> tuple[tuple[int, int, float], ...]:

@@ -22,7 +22,7 @@ from dendrofx.values.covered import Covered, cover, covered_by
 from dendrofx.values.drop_in import graph_level
 from dendrofx.values.fingerprint import model_fingerprint
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.measure import outputs
+from dendrofx.values.measure import deviations, outputs
 from dendrofx.values.meta import CALL, PLAN, RECIPE
 from dendrofx.values.outputs import flatten
 
@@ -42,6 +42,7 @@ class Given:
         left_out: samples of the caller's that were not used.
         covered: the outputs that are compared.
         reference: by covered output f32[N, features], the original's.
+        place: of the one among them that deviates most in the mean: figures of deviations are about it.
     """
 
     module: RoutedModule
@@ -51,6 +52,12 @@ class Given:
     left_out: int
     covered: Covered
     reference: list[Tensor]
+    place: int = 0
+
+    @property
+    def output(self) -> str:
+        """Name of the output that figures are about; empty where there is one alone."""
+        return self.covered.covered[self.place] if len(self.reference) > 1 else ""
 
     @property
     def samples(self) -> int:
@@ -91,7 +98,11 @@ class Given:
         asked = tuple(checked.plan.outputs) or None
         covered = covered_by(original, batches, partial(cover, asked=asked), strict=False)
         given = Given(checked, original, model is not None, batches, left_out, covered, [])
-        return replace(given, reference=outputs(_OnLiveRows(given), batches, covered))
+        given = replace(given, reference=outputs(_OnLiveRows(given), batches, covered))
+        if len(given.reference) == 1:
+            return given
+        far = deviations(given.reference, outputs(checked, batches, covered))
+        return replace(given, place=int(far.mean(0).argmax()))
 
 
 class _OnLiveRows(nn.Module):

@@ -28,7 +28,7 @@ _SLIDER = Template("""
 
 def page(found: Collected) -> str:
     """Return the HTML of a report."""
-    positions = [] if found.replay is None else found.replay.positions(_all_light(found))
+    positions = [] if found.replay is None else found.replay.positions()
     sections = [
         _section("trade-off", "What it gains and costs", _gains(found)),
         _section("sites", "Where rows are routed", _where(found)),
@@ -68,11 +68,6 @@ def _data(found: Collected, positions: Sequence[float]) -> str:
     return json.dumps(given, allow_nan=False).replace("<", "\\u003c")
 
 
-def _all_light(found: Collected) -> float:
-    assert found.replay is not None
-    return 2 * UNJUDGED / min(found.replay.units)
-
-
 def _start(found: Collected, positions: Sequence[float]) -> int:
     """Return the slider's position at the chosen tolerance."""
     chosen = None if found.replay is None else found.replay.chosen
@@ -93,7 +88,7 @@ def _gains(found: Collected) -> str:
     if found.sweep is None:
         return _paragraphs(["There is no original beside the module to time and compare it with: pass model=."])
     chart = _chart("Trade-off", trade_off(found, found.sweep)) if found.routed else ""
-    return chart + tables.sweep(found.sweep)
+    return chart + tables.sweep(found, found.sweep)
 
 
 def _where(found: Collected) -> str:
@@ -139,4 +134,4 @@ def _graphs(found: Collected) -> str:
 
 
 def _worst(found: Collected) -> str:
-    return tables.worst(found) if bool((found.quality.far > 0).any()) else ""
+    return tables.worst(found) if found.quality.max > 0 else ""

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dendrofx.runtime.scores import UNJUDGED
+
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 FARTHEST = 1e9  # in place of an infinite deviation
 STEPS = 160
@@ -90,10 +92,15 @@ class Replay:
         place = min(int((1 - activity) * len(self.score)), len(ratio) - 1)
         return float(ratio[place]) * (1 + 1e-6) if len(ratio) else 0.0
 
-    def positions(self, all_light: float) -> list[float]:
+    @property
+    def all_light(self) -> float:
+        """Factor at which every row that can be judged is light."""
+        return 2 * UNJUDGED / min(self.units)
+
+    def positions(self) -> list[float]:
         """Return the factors that a slider stops at, ascending: closer together where few rows go full."""
-        found = {0.0, all_light, *(self.factor_at((k / STEPS) ** 2) for k in range(STEPS + 1))}
-        return sorted(f for f in found | ({self.chosen} if self.chosen is not None else set()) if f <= all_light)
+        found = {0.0, self.all_light, *(self.factor_at((k / STEPS) ** 2) for k in range(STEPS + 1))}
+        return sorted(f for f in found | ({self.chosen} if self.chosen is not None else set()) if f <= self.all_light)
 
     def packed(self) -> dict[str, Any]:
         """Return it for the page: arrays as base64 of little-endian values."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from html import escape
 
+from dendrofx.compare.points import CHOSEN, Sweep
 from dendrofx.gates import NoGate
 from dendrofx.plan.rows import number
 from dendrofx.report.charts import percent
 from dendrofx.report.collect import Collected, SiteTimes
-from dendrofx.report.sweep import CHOSEN, Sweep
 from dendrofx.values.counts import CASCADE
 
 MANY_SITES = 4
@@ -74,7 +74,7 @@ def _ms(times: SiteTimes | None) -> list[str]:
     return [number(times.block), f"{times.light:.3g} + {times.gate:.3g}", number(times.full)]
 
 
-def sweep(measured: Sweep) -> str:
+def sweep(found: Collected, measured: Sweep) -> str:
     """Return the points that were run, beside the original twice."""
     rows = [
         ["original", "", "", "0", "0", number(measured.original_ms), "1.00"],
@@ -95,11 +95,18 @@ def sweep(measured: Sweep) -> str:
         far = [percent(quality.mean), percent(quality.p99)]
         name = f"{point.name} (chosen)" if point.name == CHOSEN and len(measured.points) > 1 else point.name
         rows.append(
-            [name, hard, percent(quality.activity) if routed else "", *far, number(point.ms), f"{point.speedup:.2f}"]
+            [
+                name,
+                hard,
+                percent(quality.activity or 0.0) if routed else "",
+                *far,
+                number(point.ms),
+                f"{point.speedup:.2f}",
+            ]
         )
     headers = ["Setting", "Rows in full", "Activity", "Mean deviation", "99th percentile", "ms", "Times as fast"]
     noisy = "; noisy" if measured.noisy or measured.unreliable else ""
-    return table(f"Measured here, batch {measured.batch}{noisy}", headers, rows, range(1, 7))
+    return table(f"Measured here, batch {found.batch}{noisy}", headers, rows, range(1, 7))
 
 
 def worst(found: Collected) -> str:

@@ -2,42 +2,64 @@
 
 from __future__ import annotations
 
+import math
+
+from dendrofx.compare.judgement import Judgement, judged, kept
+from dendrofx.compare.points import Sweep
 from dendrofx.guarantee.certificate import ASSUMPTION
 from dendrofx.plan.rows import table_rows
 from dendrofx.report.charts import percent
 from dendrofx.report.collect import Collected
-from dendrofx.report.sweep import Sweep
+from dendrofx.report.sweep import ALL_LIGHT
 
-# Differences within the machine's own noise are ties.
-TIE = 0.03
+
+def judge(found: Collected, measured: Sweep) -> Judgement:
+    """Return the findings about the module as it is, beside the original and the same light forms on every row."""
+    plan, chosen, own = found.plan, measured.chosen, _limit(found) == math.inf
+    return judged(
+        chosen,
+        measured.original_ms,
+        _limit(found),
+        certified=plan.certificate is not None if plan.budget else None,
+        again=measured.again,
+        unreliable=measured.unreliable,
+        rival=None if own else next((p for p in measured.points if p.name == ALL_LIGHT), None),
+        random=None if own else chosen.random,
+    )
+
+
+def _limit(found: Collected) -> float:
+    """Return what the risk may be; infinity where it is in a metric of the caller's, which is not there to be measured."""
+    shown = found.plan.certificate
+    return found.plan.max_deviation if shown is None else math.inf if shown.budget is None else shown.alpha
 
 
 def verdict(found: Collected) -> str:
     """Say in a sentence what the module gains and costs."""
+    judgement = None if found.sweep is None else judge(found, found.sweep)
     if not found.routed:
-        return _unrouted(found)
-    hard, rows = found.quality.hard, found.quality.rows
+        return _unrouted(found, judgement)
+    start = f"{found.model} {_pace(found, judgement)} {_kept(found)}"
     if found.replay is None:
-        return f"Light on every row, {found.model} {_pace(found.sweep)} {_kept(found)}; no gate and no full branch is kept."
+        return f"Light on every row, {start}; no gate and no full branch is kept."
+    hard, rows = found.quality.hard, found.quality.rows
     what = "samples are recomputed by the original" if found.plan.cascade is not None else "rows take the full block"
-    share = percent(hard / max(rows, 1))
-    return f"Routed, {found.model} {_pace(found.sweep)} {_kept(found)}; {hard:,} of {rows:,} {what} ({share})."
+    return f"Routed, {start}; {hard:,} of {rows:,} {what} ({percent(hard / max(rows, 1))})."
 
 
-def _pace(measured: Sweep | None) -> str:
-    if measured is None:
+def _pace(found: Collected, judgement: Judgement | None) -> str:
+    if judgement is None or found.sweep is None:
         return "was not timed; it has"
-    if measured.unreliable:
+    if judgement.unreliable:
         return "has a speed that cannot be told on this disturbed machine, and"
-    gain = measured.chosen.speedup
-    noisy = " (noisy)" if measured.noisy else ""
-    if abs(gain - 1) <= max(TIE, abs(measured.again - 1)):
+    gain, noisy = judgement.gain, bool(found.sweep.noisy)
+    if judgement.pace == "tie":
         return (
             f"is as fast as the original, as far as can be told here ({gain:.2f} x{', noisy' if noisy else ''}), with"
         )
-    if gain < 1:
-        return f"is SLOWER than the original, {gain:.2f} times its speed{noisy}, with"
-    return f"is {gain:.2f} times as fast as the original{noisy}, with"
+    if judgement.pace == "slower":
+        return f"is SLOWER than the original, {gain:.2f} times its speed{' (noisy)' if noisy else ''}, with"
+    return f"is {gain:.2f} times as fast as the original{' (noisy)' if noisy else ''}, with"
 
 
 def _kept(found: Collected) -> str:
@@ -48,21 +70,26 @@ def _kept(found: Collected) -> str:
     if plan.certificate is not None:
         shown = plan.certificate
         sure = f"{100 * (1 - shown.delta):g} % confidence"
-        return f"{mean}, and {shown.metric} at most {percent(shown.alpha)} certified with {sure}"
+        misses = kept(quality, _limit(found)) == "misses"
+        above = f" (ABOVE it on these samples: {percent(quality.risk)})" if misses else ""
+        return f"{mean}, and {shown.metric} at most {percent(shown.alpha)} certified with {sure}{above}"
     if plan.budget:
         return mean
-    within = "within" if quality.mean <= plan.max_deviation else "ABOVE"
+    within = "within" if kept(quality, _limit(found)) == "kept" else "ABOVE"
     return f"{mean}, {within} the budget of {percent(plan.max_deviation)}"
 
 
-def _unrouted(found: Collected) -> str:
+def _unrouted(found: Collected, judgement: Judgement | None) -> str:
     dead = found.plan.dead_rows is not None and found.plan.dead_rows.status == "live"
     what = "Only live rows are computed, and none of these is routed" if dead else "Nothing is routed"
     exact = any(s.status == "exact" for s in found.plan.sites)
     how = ", to rounding" if dead or exact else ""
-    off = "" if found.sweep is None else f" (mean deviation here {percent(found.quality.mean)})"
-    pace = "" if found.sweep is None else f" It {_pace(found.sweep).removesuffix(', with').removesuffix(', and')}."
-    return f"{what}: the outputs are the original's{how}{off}.{pace}"
+    if judgement is None:
+        return f"{what}: the outputs are the original's{how}."
+    pace = _pace(found, judgement).removesuffix(", with").removesuffix(", and")
+    return (
+        f"{what}: the outputs are the original's{how} (mean deviation here {percent(found.quality.mean)}). It {pace}."
+    )
 
 
 def remarks(found: Collected) -> list[str]:
@@ -70,11 +97,8 @@ def remarks(found: Collected) -> list[str]:
     measured = found.sweep
     if measured is None:
         return []
-    random = None if found.plan.budget else measured.random  # a certified budget may be about other losses
-    lines = [] if random is None else [_against_random(found, random.mean)]
-    light = next((p for p in measured.points if p.name == "every row light"), None)
-    if light is not None:
-        lines.append(_against_light(found, measured, light.speedup / measured.chosen.speedup, light.quality.mean))
+    judgement = judge(found, measured)
+    lines = [*_against_random(found, measured, judgement), *_against_light(found, measured, judgement)]
     if measured.unreliable:
         lines.append(f"Unreliable times: {measured.unreliable}. Run it again on a quiet machine.")
     elif measured.noisy:
@@ -82,25 +106,37 @@ def remarks(found: Collected) -> list[str]:
     return lines
 
 
-def _against_random(found: Collected, random: float) -> str:
-    mine = found.quality.mean
-    figures = f"mean deviation {percent(mine)} against {percent(random)}"
-    if abs(mine - random) <= TIE * random:
-        return f"The gate and a random choice of as many rows do equally well here: {figures}."
-    beats = "beats" if mine < random else "does NOT beat"
-    return f"The gate {beats} a random choice of as many rows: {figures}."
+def _against_random(found: Collected, measured: Sweep, judgement: Judgement) -> list[str]:
+    random = measured.chosen.random
+    if random is None or judgement.gate is None:
+        return []
+    figures = f"{_risk(found)} {percent(found.quality.risk)} against {percent(random.risk)}"
+    if judgement.gate == "tie":
+        return [f"The gate and a random choice of as many rows do equally well here: {figures}."]
+    beats = "beats" if judgement.gate == "wins" else "does NOT beat"
+    return [f"The gate {beats} a random choice of as many rows: {figures}."]
 
 
-def _against_light(found: Collected, measured: Sweep, ratio: float, mean: float) -> str:
+def _risk(found: Collected) -> str:
+    """Return what the budget is about."""
+    shown = found.plan.certificate
+    return "mean deviation" if shown is None or shown.budget is None else f"mean {shown.metric}"
+
+
+def _against_light(found: Collected, measured: Sweep, judgement: Judgement) -> list[str]:
     """Say what one light form on every row would do: within the budget, what the net costs; else what it is good for."""
-    off = f"With every row light the mean deviation is {percent(mean)}"
-    if found.plan.budget:
-        return f"{off}."
-    if mean > found.plan.max_deviation:
-        return f"{off}, above the budget: the gate and the full branch are what keeps it."
-    if measured.unreliable or ratio <= 1 + max(TIE, abs(measured.again - 1)):
-        return f"{off}, within the budget."
-    return f"{off}, within the budget, and it is {ratio:.2f} times as fast again: the price of the net for other rows."
+    light = next((p for p in measured.points if p.name == ALL_LIGHT), None)
+    if light is None or judgement.rival == "none":
+        return []
+    off = f"With every row light the {_risk(found)} is {percent(light.quality.risk)}"
+    if judgement.rival == "misses":
+        return [f"{off}, above the budget: the gate and the full branch are what keeps it."]
+    if judgement.unreliable or judgement.rival != "faster":
+        return [f"{off}, within the budget."]
+    ratio = judgement.rival_ratio
+    return [
+        f"{off}, within the budget, and it is {ratio:.2f} times as fast again: the price of the net for other rows."
+    ]
 
 
 def certificate(found: Collected) -> list[str]:
@@ -129,8 +165,8 @@ def certificate(found: Collected) -> list[str]:
     ]
     seen = (
         ""
-        if found.loss is None
-        else f"On the {found.samples:,} samples of this report the mean loss is {percent(found.loss)}."
+        if found.quality.loss is None
+        else f"On the {found.samples:,} samples of this report the mean loss is {percent(found.quality.loss)}."
     )
     return [*lines, seen] if seen else lines
 
@@ -160,7 +196,7 @@ def measured_how(found: Collected) -> list[str]:
     if sweep is not None:
         original = "the model that was given" if found.is_model else "the original as the module keeps it"
         lines.append(
-            f"Times are medians of {sweep.rounds} rounds in turns, all scripted and frozen alike, against {original}"
+            f"Times are medians of {sweep.race.rounds} rounds in turns, all scripted and frozen alike, against {original}"
             f" ({sweep.original_ms:.3g} ms); against itself it is {sweep.again:.3f} (A/A)."
         )
         if not found.is_model and (

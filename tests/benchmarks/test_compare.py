@@ -53,7 +53,7 @@ def short() -> Iterator[None]:
     """A run takes no longer than its transforms: what matters is not its times."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmarks.studies.compare.QUICK_SECONDS", 0.0)
-        patch.setattr("dendrofx.compare.bench.race", partial(race, least_rounds=3))
+        patch.setattr("dendrofx.compare.turns.race", partial(race, least_rounds=3))
         patch.setattr("dendrofx.compare.prepare.FIT_THREADS", 1)  # two threads take minutes on a busy machine
         yield
     torch.set_num_threads(1)

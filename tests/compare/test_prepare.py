@@ -120,7 +120,7 @@ def test_a_plan_holds_at_another_number_of_threads() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("scope", ["block", "model"])
 def test_a_certified_row_is_said_to_be_one(scope: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dendrofx.compare.bench.race", partial(race, least_rounds=3))
+    monkeypatch.setattr("dendrofx.compare.turns.race", partial(race, least_rounds=3))
     asked = Asked(budget=Budget("flip", 0.1, 0.9), scope=scope, light=LowRank(16), tune_seconds=0)
     prepared = prepare(wide(certified=True, decides=True), 64, asked)
     record = Bench(prepared, 64, 0.0, 0).measure(build_variants(prepared, 0))

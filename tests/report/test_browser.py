@@ -14,7 +14,6 @@ from dendrofx.report.collect import collect
 from dendrofx.report.given import Given
 from dendrofx.report.page import page
 from dendrofx.report.replay import Replay
-from dendrofx.runtime.scores import UNJUDGED
 from tests.made import made
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -70,7 +69,7 @@ def test_it_renders_without_an_error_and_without_a_request(opened: tuple[Any, Pa
 
 def test_the_slider_moves_the_figures_to_those_of_python(opened: tuple[Any, Path, Replay]) -> None:
     browser, _, replay = opened
-    factors = replay.positions(2 * UNJUDGED / min(replay.units))
+    factors = replay.positions()
     means = set()
     for place in (0, len(factors) // 3, len(factors) // 2, len(factors) - 1):
         browser.execute_script(

@@ -2,10 +2,11 @@
 
 import pytest
 
+from dendrofx.compare.points import at, everywhere
 from dendrofx.report.collect import _replay
 from dendrofx.report.given import Given
 from dendrofx.report.replay import Replay
-from dendrofx.report.sweep import at, everywhere, quality
+from dendrofx.report.sweep import quality
 from dendrofx.runtime.scores import UNJUDGED
 from tests.made import made
 
@@ -34,12 +35,11 @@ def test_one_score_a_sample_is_exact(kind: str) -> None:
 def test_a_prediction_is_right_at_both_ends_and_rises_between(kind: str) -> None:
     given, replay = replay_of(kind)
     assert not replay.exact
-    last = 2 * UNJUDGED / min(replay.units)
-    for factor, tolerance in ((0.0, 0.0), (last, 2 * UNJUDGED)):
+    for factor, tolerance in ((0.0, 0.0), (replay.all_light, 2 * UNJUDGED)):
         seen, ran = replay.at(factor), quality(given, everywhere(given.module, tolerance))
         assert seen.hard == ran.hard
         assert seen.mean == pytest.approx(ran.mean, rel=1e-4, abs=1e-6)
-    means = [replay.at(f).mean for f in replay.positions(last)]
+    means = [replay.at(f).mean for f in replay.positions()]
     assert means == sorted(means)
     assert means[-1] > 1e-4
 

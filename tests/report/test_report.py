@@ -14,6 +14,8 @@ from torch import nn
 
 import dendrofx
 from dendrofx import InputError
+from dendrofx.compare.points import AGAIN, CHOSEN, ORIGINAL
+from dendrofx.machine.race import Race, Timing
 from dendrofx.report.collect import Collected, collect
 from dendrofx.report.given import Given
 from dendrofx.report.page import page
@@ -117,17 +119,24 @@ def test_a_verdict_says_what_the_figures_say() -> None:
     found = collected("mlp")
     assert found.sweep is not None
 
-    def said(speedup: float, again: float = 1.0, noisy: str = "", unreliable: str = "", budget: float = 0.05) -> str:
+    def said(speedup: float, again: float = 1.0, waited: float = 0.0, budget: float = 0.05) -> str:
+        """Say it where the original takes 10 ms, of which it may have waited some for a CPU."""
         assert found.sweep is not None
-        points = [replace(p, speedup=speedup) for p in found.sweep.points]
-        sweep = replace(found.sweep, points=points, again=again, noisy=noisy, unreliable=unreliable)
+        timings = {
+            ORIGINAL: Timing((10.0,) * 15, (10.0 - waited,) * 15),
+            AGAIN: Timing((10.0 * again,) * 15, (10.0 * again - waited,) * 15),
+            CHOSEN: Timing((10.0 / speedup,) * 15, (10.0 / speedup,) * 15),
+        }
+        points = [replace(p, timing=timings[CHOSEN]) for p in found.sweep.points]
+        sweep = replace(found.sweep, points=points, race=Race(timings, 15, 0.0))
         other = replace(found, sweep=sweep, plan=replace(found.plan, max_deviation=budget))
         return " ".join([verdict(other), *remarks(other)])
 
     assert "is 1.50 times as fast as the original, with" in said(1.5)
     assert "SLOWER than the original, 0.50 times" in said(0.5)
-    assert "as far as can be told here (1.10 x, noisy)" in said(1.1, again=1.2, noisy="busy")
-    assert "times as fast" not in said(1.5, unreliable="it waited")
+    assert "as far as can be told here (1.10 x, noisy)" in said(1.1, again=1.2)
+    assert "times as fast" not in said(4.0, waited=8.0)
+    assert "Unreliable times: 4.00 x by the medians" in said(4.0, waited=8.0)
     assert "ABOVE the budget of 0.0001 %" in said(1.5, budget=1e-6)
     assert "within the budget" not in said(1.5, budget=1e-6)
 
