@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import fx, nn
@@ -19,7 +19,7 @@ PARTS = {"gate": "gate", "score": "gate", "split": "gate", "full": "full"}
 _SILENT = {
     "getitem", "size", "view", "reshape", "permute", "transpose", "contiguous", "flatten", "unsqueeze", "squeeze", "expand",
     "slice", "to", "_to_copy", "clone", "detach", "getattr", "dropout", "sym_size", "select", "alias", "t",
-    "_assert_tensor_metadata",
+    "_assert_tensor_metadata", "plan_attention",
 }  # fmt: skip
 
 
@@ -135,6 +135,12 @@ def _mean(alike: Sequence[Block]) -> Block:
     count = len(alike)
     parts = {part: sum(b.parts.get(part, 0.0) for b in alike) / count for part in alike[0].parts}
     hard = sum(b.hard for b in alike) / count
-    first, last = alike[0], alike[-1]
-    site = first.site if first.site == last.site else f"{first.site} ... {last.site}"
+    first = alike[0]
+    site = first.site if first.site == alike[-1].site else pattern(b.site for b in alike)
     return replace(first, site=site, ms=sum(b.ms for b in alike) / count, parts=parts, hard=hard)
+
+
+def pattern(names: Iterable[str]) -> str:
+    """Return names that differ in their numbers as one: `*` stands for a number that is not the same in all."""
+    parts = zip(*(re.split(r"(\d+)", name) for name in names), strict=True)
+    return "".join(found.pop() if len(found := set(part)) == 1 else "*" for part in parts)

@@ -12,10 +12,16 @@ WIDTH = 470
 X, INNER = 8, 390  # where blocks begin, and how wide they are
 GAP, PAD = 14, 10
 MOST = 40  # blocks of a column
+NAME = 52  # characters of a site's name
 
 
-def column(folds: Sequence[Fold], title: str) -> str:
-    """Draw a graph from top to bottom."""
+def longest(*columns: Sequence[Fold]) -> float:
+    """Return the milliseconds of the slowest block: what bars are drawn against."""
+    return max([b.ms for folds in columns for f in folds for b in f.blocks], default=0.0) or 1.0
+
+
+def column(folds: Sequence[Fold], title: str, slowest: float) -> str:
+    """Draw a graph from top to bottom; the bar of a block that takes `slowest` milliseconds is a full one."""
     total = sum(b.ms * f.times for f in folds for b in f.blocks) or 1.0
     drawn: list[str] = []
     y, left_out, shown = 30.0, 0, 0
@@ -25,7 +31,7 @@ def column(folds: Sequence[Fold], title: str) -> str:
             continue
         start = y
         for block in fold.blocks:
-            made, height = _block(block, y, total)
+            made, height = _block(block, y, slowest)
             drawn += [made, _arrow(y + height)]
             y += height + GAP
             shown += 1
@@ -49,42 +55,42 @@ def _bracket(top: float, bottom: float, times: int) -> str:
     return shape + text(x + 14, (top + bottom) / 2 + 5, f"x {times}", "label strong")
 
 
-def _block(block: Block, y: float, total: float) -> tuple[str, float]:
+def _block(block: Block, y: float, slowest: float) -> tuple[str, float]:
     """Draw a block, and return its height."""
     if block.routed:
-        return _routed(block, y, total)
+        return _routed(block, y, slowest)
     height = 40.0 if block.site else 28.0
     title = f"{block.site}, {block.label}" if block.site else block.label
     inside = [_box(X, y, INNER, height, "site" if block.site else "between", title)]
     if block.site:
-        inside += [text(X + PAD, y + 17, clipped(block.site, 40), "label strong")]
-        inside += [text(X + PAD, y + 32, clipped(block.label, 40), "note")]
+        inside += [text(X + PAD, y + 17, clipped(block.site, NAME), "label strong")]
+        inside += [text(X + PAD, y + 32, clipped(block.label, 42), "note")]
     else:
         inside.append(text(X + PAD, y + 18, clipped(block.label, 42), "note"))
-    inside += _time(X + INNER, y + 17, block.ms, total)
+    inside += _time(X + INNER, y + (31 if block.site else 17), block.ms, slowest)
     return element("g", *inside), height
 
 
-def _routed(block: Block, y: float, total: float) -> tuple[str, float]:
+def _routed(block: Block, y: float, slowest: float) -> tuple[str, float]:
     """Draw the gate over its two branches: how deep their colour is goes with their rows, the bar with their time."""
     height, half = 118.0, (INNER - 3 * PAD) / 2
     inside = [_box(X, y, INNER, height, "routed", f"{block.site}: rows are split")]
-    inside += [text(X + PAD, y + 18, clipped(block.site, 40), "label strong")]
+    inside += [text(X + PAD, y + 18, clipped(block.site, NAME), "label strong")]
     inside += [
         text(
             X + PAD, y + 34, f"gate {_ms(block.parts.get('gate', 0.0))}" if "full" in block.parts else "no gate", "note"
         )
     ]
-    inside += _time(X + INNER, y + 18, block.ms, total)
+    inside += _time(X + INNER, y + 33, block.ms, slowest)
     shares = {name: s for name, s in (("light", 1 - block.hard), ("full", block.hard)) if name in block.parts}
     for number, (name, share) in enumerate(shares.items()):
         inside.append(
-            _branch(name, share, block.parts.get(name, 0.0), total, (X + PAD + number * (half + PAD), y + 44, half))
+            _branch(name, share, block.parts.get(name, 0.0), slowest, (X + PAD + number * (half + PAD), y + 44, half))
         )
     return element("g", *inside), height
 
 
-def _branch(name: str, share: float, ms: float, total: float, place: tuple[float, float, float]) -> str:
+def _branch(name: str, share: float, ms: float, slowest: float, place: tuple[float, float, float]) -> str:
     x, y, width = place
     shade = element(
         "rect", x=x, y=y, width=width, height=62, rx=5, class_=f"shade {name}", fill_opacity=0.05 + 0.4 * share
@@ -97,10 +103,10 @@ def _branch(name: str, share: float, ms: float, total: float, place: tuple[float
         text(x + width - 8, y + 18, _ms(ms), "note", "end"),
     ]
     inside.append(text(x + 8, y + 36, f"{100 * share:.3g} % of rows", "note"))
-    part = min(ms / total, 1.0)
+    part = min(ms / slowest, 1.0)
     inside.append(element("rect", x=x + 8, y=y + 46, width=width - 16, height=6, class_="rail"))
     inside.append(element("rect", x=x + 8, y=y + 46, width=(width - 16) * part, height=6, class_=f"bar {name}"))
-    return element("g", element("title", f"{name}: {share:.2%} of the rows, {part:.1%} of the time"), *inside)
+    return element("g", element("title", f"{name}: {share:.2%} of the rows, {_ms(ms)}"), *inside)
 
 
 def _box(x: float, y: float, width: float, height: float, class_: str, title: str) -> str:
@@ -108,9 +114,9 @@ def _box(x: float, y: float, width: float, height: float, class_: str, title: st
     return element("rect", label, x=float(x), y=y, width=float(width), height=height, rx=6, class_=f"box {class_}")
 
 
-def _time(right: float, y: float, ms: float, total: float) -> list[str]:
-    """Write a block's time at its right, over a bar of its share."""
-    bar = 60 * min(ms / total, 1.0)
+def _time(right: float, y: float, ms: float, slowest: float) -> list[str]:
+    """Write a block's time at its right, over its bar."""
+    bar = 60 * min(ms / slowest, 1.0)
     rail = element("rect", x=right - PAD - 60, y=y + 4, width=60, height=4, class_="rail")
     return [
         text(right - PAD, y - 1, _ms(ms), "note", "end"),

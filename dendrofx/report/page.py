@@ -11,7 +11,7 @@ from string import Template
 from dendrofx.report import tables, words
 from dendrofx.report.charts import replayed, trade_off
 from dendrofx.report.collect import Collected
-from dendrofx.report.drawing import column
+from dendrofx.report.drawing import column, longest
 from dendrofx.report.replay import FLOAT32_MAX
 from dendrofx.report.tables import html
 from dendrofx.runtime.scores import UNJUDGED
@@ -122,15 +122,12 @@ def _chart(name: str, drawn: str) -> str:
 
 
 def _graphs(found: Collected) -> str:
-    drawn = [] if found.before is None else [column(found.before, "Before")]
-    drawn.append(column(found.after, "After" if found.before is not None else "Graph"))
-    depth = (
-        "The deeper a branch is coloured, the more of the rows take it; bars are shares of the time."
-        if found.routed
-        else ""
-    )
-    note = f"Blocks that follow one another again and again are drawn once. {depth}".strip()
-    return f'{_paragraphs([note])}<div class="graphs">{"".join(drawn)}</div>'
+    slowest = longest(found.after, found.before or [])
+    drawn = [] if found.before is None else [column(found.before, "Before", slowest)]
+    drawn.append(column(found.after, "After" if found.before is not None else "Graph", slowest))
+    depth = "The deeper a branch is coloured, the more of the rows take it." if found.routed else ""
+    note = f"Blocks that follow one another again and again are drawn once; bars are times, a full one the slowest block's. {depth}"
+    return f'{_paragraphs([note.strip()])}<div class="graphs">{"".join(drawn)}</div>'
 
 
 def _worst(found: Collected) -> str:

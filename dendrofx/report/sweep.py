@@ -55,14 +55,14 @@ def measure(given: Given, replay: Replay | None, chosen: Quality, seconds: float
 
 
 def _others(given: Given, replay: Replay) -> list[Setting]:
-    """Return none light, shares of the rows full, all light; one for each number of rows."""
-    largest = replay.all_light
-    seen = {replay.at(f).hard for f in (0.0, largest)} | ({replay.at(replay.chosen).hard} if replay.chosen else set())
-    found = {NONE_LIGHT: 0.0}
-    for share in ACTIVITIES:
-        factor = replay.factor_at(share)
-        if factor < UNJUDGED and (hard := replay.at(factor).hard) not in seen:
-            seen.add(hard)
-            found[f"about {100 * share:g} % of rows full"] = factor
-    found[ALL_LIGHT] = largest
-    return [Setting(name, factor, at(given.module, replay.tolerances(factor))) for name, factor in found.items()]
+    """Return none light, all light, and shares of the rows full; one for each number of rows, and none for the module's own."""
+    seen = set() if replay.chosen is None else {replay.at(replay.chosen).hard}
+    between = {f"about {100 * share:g} % of rows full": replay.factor_at(share) for share in ACTIVITIES}
+    found = []
+    for name, factor in {NONE_LIGHT: 0.0, ALL_LIGHT: replay.all_light, **between}.items():
+        if (hard := replay.at(factor).hard) in seen or (name in between and factor >= UNJUDGED):
+            continue
+        seen.add(hard)
+        module = at(given.module, replay.tolerances(factor))
+        found.append(Setting(name, factor, module, quality=quality(given, module)))
+    return found

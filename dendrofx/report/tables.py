@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Sequence
 from html import escape
 
@@ -28,9 +29,14 @@ def html(content: str) -> str:
     return escape(content).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
+def broken(name: str) -> str:
+    """Escape a name, which a narrow column may break behind its dots."""
+    return re.sub(r"\.(?=[^\W\d])", ".<wbr>", html(name))
+
+
 def _cell(place: int, content: str, figures: Container[int]) -> str:
     if place == 0:
-        return f'<th scope="row">{html(content)}</th>'
+        return f'<th scope="row">{broken(content)}</th>'
     return f"<td{_class(place, figures)}>{html(content)}</td>"
 
 
@@ -114,15 +120,29 @@ def worst(found: Collected) -> str:
     replay = found.replay
     sites = () if replay is None else replay.sites
     many = len(sites) > MANY_SITES
-    headers = ["Sample", "Deviation", *(["Sites with rows in full"] if many else [f"Way at {s}" for s in sites])]
+    headers = [
+        "Sample",
+        "Deviation",
+        *(["Rows in full", "Sites with rows in full"] if many else [f"Way at {s}" for s in sites]),
+    ]
     rows = []
     for sample in found.worst:
         ways = [_way(*w) for w in sample.ways] or ["not recorded"] * len(sites)
         if many:
-            full = sum(1 for hard, _, _ in sample.ways if hard)
-            ways = [f"{full} of {len(sites)}"]
+            ways = _summed(sample.ways) or ways[:2]
         rows.append([str(sample.index), percent(sample.deviation), *ways])
-    return table(f"The {len(rows)} samples that deviate most, by their place in the data, from 0", headers, rows, (1,))
+    return table(
+        f"The {len(rows)} samples that deviate most, by their place in the data, from 0",
+        headers,
+        rows,
+        (1, 2, 3) if many else (1,),
+    )
+
+
+def _summed(ways: Sequence[tuple[int, int, float]]) -> list[str]:
+    """Return the rows of a sample that went full, over all sites, and at how many of these."""
+    hard, rows = sum(w[0] for w in ways), sum(w[1] for w in ways)
+    return [f"{hard:,} of {rows:,}", f"{sum(1 for w in ways if w[0])} of {len(ways)}"] if ways else []
 
 
 def _way(hard: int, rows: int, score: float) -> str:
