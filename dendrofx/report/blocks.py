@@ -13,6 +13,7 @@ from dendrofx.graph.find_sites import find_sites
 from dendrofx.values.meta import NOTE
 
 LONGEST_PERIOD = 12
+MOST_FUSED = 4  # Linears of one input
 # What a routed site's nodes belong to; its other nodes only bring rows to its branches and back.
 PARTS = {"gate": "gate", "score": "gate", "split": "gate", "full": "full"}
 # What moves no number, or only moves numbers about.
@@ -144,3 +145,19 @@ def pattern(names: Iterable[str]) -> str:
     """Return names that differ in their numbers as one: `*` stands for a number that is not the same in all."""
     parts = zip(*(re.split(r"(\d+)", name) for name in names), strict=True)
     return "".join(found.pop() if len(found := set(part)) == 1 else "*" for part in parts)
+
+
+def block_times(found: Sequence[Block]) -> dict[str, float]:
+    """Return the milliseconds of sites by name, and of those that one fused Linear may stand for: `q`, `k`, `v` as `q_k_v`."""
+    sites = [b for b in found if b.site]
+    ms = {b.site: b.ms for b in sites}
+    for start, first in enumerate(sites):
+        home, _, name = first.site.rpartition(".")
+        spent = first.ms
+        for block in sites[start + 1 : start + MOST_FUSED]:
+            other, _, part = block.site.rpartition(".")
+            if other != home:
+                break
+            name, spent = f"{name}_{part}", spent + block.ms
+            ms.setdefault(f"{home}.{name}" if home else name, spent)
+    return ms

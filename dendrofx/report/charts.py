@@ -66,11 +66,12 @@ def _labels(points: Sequence[Point], places: Sequence[tuple[float, float]]) -> l
     taken: list[float] = []
     for i in named:
         x, y = places[i]
+        left = x > (LEFT + RIGHT) / 2
+        y += -10 if left else 16  # the curve rises to the right: above it there, below it here
         while any(abs(y - other) < 17 for other in taken):
             y += 17
         taken.append(y)
         words = f"{points[i].name}: {points[i].speedup:.2f} x"
-        left = x > (LEFT + RIGHT) / 2
         class_ = "label strong" if points[i].name == CHOSEN else "label"
         found.append(text(x - 14 if left else x + 14, y + 4, words, class_, "end" if left else "start"))
     return found
@@ -100,9 +101,9 @@ def replayed(replay: Replay, measured: Sweep | None, positions: Sequence[float])
                     class_=f"dot {name}",
                 )
             )
-    inside += [text(LEFT + 10, TOP + 18, "99th percentile", "label p99")]
-    inside += [text(LEFT + 10, TOP + 36, "mean", "label mean")]
-    inside += [text(LEFT + 10, TOP + 54, "dots: run again", "note")]
+    inside += [text(RIGHT - 10, BOTTOM - 46, "99th percentile", "label p99", "end")]
+    inside += [text(RIGHT - 10, BOTTOM - 28, "mean", "label mean", "end")]
+    inside += [text(RIGHT - 10, BOTTOM - 10, "dots: run again", "note", "end")]
     inside.append(line(LEFT, TOP, LEFT, BOTTOM, "marker").replace("<line", '<line id="marker"', 1))
     inside += [_mark("mark-mean", "mean"), _mark("mark-p99", "p99")]
     title = "Deviation against activity, replayed from recorded scores"

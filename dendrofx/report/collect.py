@@ -13,7 +13,7 @@ from dendrofx.compare.points import Sweep, everywhere
 from dendrofx.compare.quality import Quality
 from dendrofx.machine.capability import describe_machine
 from dendrofx.plan.plan import Plan
-from dendrofx.report.blocks import Fold, blocks, fold
+from dendrofx.report.blocks import Fold, block_times, blocks, fold
 from dendrofx.report.given import Given
 from dendrofx.report.nodes import node_times
 from dendrofx.report.record import record, score_nodes
@@ -155,7 +155,7 @@ def _graphs(
     ms = node_times(graphs, given.timed, seconds, seed)
     hard = {site: site_activity(c) for site, c in chosen.by_site.items()}
     found = {name: blocks(gm, ms[name], hard) for name, gm in graphs.items()}
-    originals = {b.site: b.ms for b in found.get("before", [])}
+    originals = block_times(found.get("before", []))
     if "before" in found:
         originals[CASCADE] = sum(b.ms for b in found["before"])
     routed = [b for b in found["after"] if b.routed]

@@ -13,6 +13,7 @@ from dendrofx.report.charts import replayed, trade_off
 from dendrofx.report.collect import Collected
 from dendrofx.report.drawing import column, longest
 from dendrofx.report.replay import FLOAT32_MAX
+from dendrofx.report.site_table import sites
 from dendrofx.report.tables import html
 from dendrofx.runtime.scores import UNJUDGED
 
@@ -96,7 +97,7 @@ def _where(found: Collected) -> str:
     said = f"<ul>{''.join(f'<li>{html(line)}</li>' for line in lines)}</ul>" if lines else ""
     if not found.routed:
         return _paragraphs(["No rows are routed:"]) + said
-    return tables.sites(found) + (_paragraphs(["Elsewhere:"]) + said if said else "")
+    return sites(found) + (_paragraphs(["Elsewhere:"]) + said if said else "")
 
 
 def _slider(found: Collected, positions: Sequence[float]) -> str:

@@ -7,11 +7,9 @@ from collections.abc import Container, Sequence
 from html import escape
 
 from dendrofx.compare.points import CHOSEN, Sweep
-from dendrofx.gates import NoGate
 from dendrofx.plan.rows import number
 from dendrofx.report.charts import percent
-from dendrofx.report.collect import Collected, SiteTimes
-from dendrofx.values.counts import CASCADE
+from dendrofx.report.collect import Collected
 
 MANY_SITES = 4
 
@@ -42,42 +40,6 @@ def _cell(place: int, content: str, figures: Container[int]) -> str:
 
 def _class(place: int, figures: Container[int]) -> str:
     return ' class="figure"' if place in figures else ""
-
-
-def sites(found: Collected) -> str:
-    """Return what runs at each routed site; of a cascade, the model."""
-    headers = [
-        "Site",
-        "Light form",
-        "Gate",
-        "Full",
-        "Tolerance",
-        "Block, ms",
-        "Light + gate, ms",
-        "Full, ms",
-        "Rows in full",
-    ]
-    rows = []
-    for name, (hard, count) in found.shares.items():
-        rows.append([name, *_forms(found, name), *_ms(found.times.get(name)), f"{hard:,} of {count:,}"])
-    caption = f"Routed sites; times of a call of {found.batch} samples, node by node, not scripted"
-    return table(caption, headers, rows, range(4, 9))
-
-
-def _forms(found: Collected, name: str) -> list[str]:
-    cascade = found.plan.cascade
-    if name == CASCADE and cascade is not None:
-        full = "original" if cascade.full is None else str(cascade.full)
-        return [cascade.light, str(cascade.gate), full, number(cascade.tolerance)]
-    site = next(s for s in found.plan.routed if s.name == name)
-    full = "none" if isinstance(site.gate, NoGate) else "block" if site.full is None else str(site.full)
-    return [str(site.light), str(site.gate), full, number(site.tolerance)]
-
-
-def _ms(times: SiteTimes | None) -> list[str]:
-    if times is None:
-        return ["", "", ""]
-    return [number(times.block), f"{times.light:.3g} + {times.gate:.3g}", number(times.full)]
 
 
 def sweep(found: Collected, measured: Sweep) -> str:

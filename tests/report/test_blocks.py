@@ -1,6 +1,6 @@
 """Blocks of a graph, and the folding of those that repeat."""
 
-from dendrofx.report.blocks import Block, blocks, fold
+from dendrofx.report.blocks import Block, block_times, blocks, fold
 from tests.made import made
 
 
@@ -30,3 +30,10 @@ def test_a_module_is_its_sites_and_what_lies_between() -> None:
     ]
     assert set(found[0].parts) == {"gate", "light", "full"}
     assert (found[0].ms, found[-1].hard) == (sum(found[0].parts.values()), 0.25)
+
+
+def test_a_fused_linear_is_set_against_those_that_it_stands_for() -> None:
+    parts = [Block("", f"a.{n}", ms=ms) for n, ms in (("q", 1.0), ("k", 2.0), ("v", 4.0))]
+    ms = block_times([*parts, Block("add", ms=9.0), Block("", "b.out", ms=8.0)])
+    assert (ms["a.q"], ms["a.q_k"], ms["a.q_k_v"], ms["b.out"]) == (1.0, 3.0, 7.0, 8.0)
+    assert "a.v_out" not in ms
