@@ -21,6 +21,7 @@ from dendrofx.compare.records import latency
 from dendrofx.compare.turns import Timed
 from dendrofx.lowering.script import script
 from dendrofx.machine.pace import noisy, pace
+from dendrofx.machine.progress import progress
 from dendrofx.machine.race import Race, Timing
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.tolerances import set_tolerances, tolerances
@@ -148,7 +149,7 @@ def sweep(
         timed: races modules.
         seed: of the random choices.
     """
-    frozen = {s.name: script(s.module, freeze=True) for s in settings}
+    frozen = {s.name: script(s.module, freeze=True) for s in progress(settings, "scripting", "setting")}
     race = timed({ORIGINAL: original, AGAIN: original, **frozen})
     points = []
     for setting in settings:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dendrofx.compare.points import Sweep, everywhere
+from dendrofx.compare.points import CHOSEN, Sweep
 from dendrofx.compare.quality import Quality
 from dendrofx.machine.capability import describe_machine
 from dendrofx.plan.plan import Plan
@@ -18,9 +18,8 @@ from dendrofx.report.given import Given
 from dendrofx.report.nodes import node_times
 from dendrofx.report.record import record, score_nodes
 from dendrofx.report.replay import Replay
-from dendrofx.report.sweep import measure, quality
+from dendrofx.report.sweep import ALL_LIGHT, NONE_LIGHT, ends, measure, quality
 from dendrofx.rewriting.tolerances import tolerances
-from dendrofx.runtime.scores import UNJUDGED
 from dendrofx.values.counts import CASCADE, site_activity
 from dendrofx.version import VERSION
 
@@ -110,10 +109,11 @@ def collect(given: Given, seconds: float, seed: int) -> Collected:
         seed: of every random choice.
     """
     module, chosen = given.module, quality(given, given.module)
-    replay = _replay(given) if score_nodes(module) else None
+    ran = {CHOSEN: chosen, **(ends(given) if score_nodes(module) else {})}
+    replay = record(given, far(ran[ALL_LIGHT]), far(ran[NONE_LIGHT])) if score_nodes(module) else None
     races = seconds * (1 - NODE_SHARE)
     compares = replay is not None or given.compares
-    measured = measure(given, replay, chosen, races, seed) if compares else None
+    measured = measure(given, replay, ran, races, seed) if compares else None
     before, after, times = _graphs(given, chosen, seconds * NODE_SHARE, seed)
     return Collected(
         type(module).__name__,
@@ -134,11 +134,6 @@ def collect(given: Given, seconds: float, seed: int) -> Collected:
         {**describe_machine(), "dendrofx": VERSION},
         seed,
     )
-
-
-def _replay(given: Given) -> Replay:
-    light, full = (quality(given, everywhere(given.module, t)) for t in (2 * UNJUDGED, 0.0))
-    return record(given, far(light), far(full))
 
 
 def far(found: Quality) -> Tensor:

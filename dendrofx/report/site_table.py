@@ -16,6 +16,7 @@ from dendrofx.report.tables import table
 from dendrofx.values.counts import CASCADE
 
 MANY_SITES = 8
+TIMES = "x\N{NO-BREAK SPACE}"  # how often, on one line
 HEADERS = [
     "Site", "Light form", "Gate", "Full", "Tolerance", "Block, ms", "Light + gate, ms", "Full, ms", "Rows in full",
 ]  # fmt: skip
@@ -62,7 +63,7 @@ def _site(found: Collected, name: str, hard: int, rows: int) -> _Site:
 
 def _row(group: Sequence[_Site]) -> list[str]:
     """Return the cells of sites that are alike: their forms, the span of their tolerances, mean times and all rows."""
-    name = group[0].name if len(group) == 1 else f"{pattern(s.name for s in group)} x {len(group)}"
+    name = group[0].name if len(group) == 1 else f"{pattern(s.name for s in group)} {TIMES}{len(group)}"
     forms = [_counted([getattr(s, part) for s in group]) for part in ("light", "gate", "full")]
     rows = f"{sum(s.hard for s in group):,} of {sum(s.rows for s in group):,}"
     return [name, *forms, _span([s.tolerance for s in group]), *_ms([s.times for s in group if s.times]), rows]
@@ -71,7 +72,7 @@ def _row(group: Sequence[_Site]) -> list[str]:
 def _counted(forms: Sequence[str]) -> str:
     """Return each form once, with how many sites have it where they differ."""
     counts = Counter(forms)
-    return forms[0] if len(counts) == 1 else ", ".join(f"{form} x {count}" for form, count in counts.most_common())
+    return forms[0] if len(counts) == 1 else ", ".join(f"{form} {TIMES}{count}" for form, count in counts.most_common())
 
 
 def _span(values: Sequence[float | None]) -> str:

@@ -39,7 +39,8 @@ def report(
         model: the original, to compare outputs and times with; by default what the module keeps of it, which may hold exact
             forms and live rows already.
         batch_size: samples of a call; by default the largest that the plan was decided for. Smaller batches are left as they are.
-        seconds: rough time for timing.
+        seconds: rough time for timing. A large model takes longer: about seven settings are scripted, run on all samples, and
+            called 15 times at least.
         seed: of the order of turns, and of the random gate that the module's own is set against.
 
     Returns:

@@ -3,10 +3,11 @@
 import pytest
 
 from dendrofx.compare.points import at, everywhere
-from dendrofx.report.collect import _replay
+from dendrofx.report.collect import far
 from dendrofx.report.given import Given
+from dendrofx.report.record import record
 from dendrofx.report.replay import Replay
-from dendrofx.report.sweep import quality
+from dendrofx.report.sweep import ALL_LIGHT, NONE_LIGHT, ends, quality
 from dendrofx.runtime.scores import UNJUDGED
 from tests.made import made
 
@@ -14,7 +15,8 @@ from tests.made import made
 def replay_of(kind: str) -> tuple[Given, Replay]:
     """Return what a report on a made module would replay."""
     given = Given.of(made(kind).module, [made(kind).rows], None, None)
-    return given, _replay(given)
+    ran = ends(given)
+    return given, record(given, far(ran[ALL_LIGHT]), far(ran[NONE_LIGHT]))
 
 
 @pytest.mark.parametrize("kind", ["mlp", pytest.param("cascade", marks=pytest.mark.slow), "full-pruned"])

@@ -23,7 +23,8 @@ def test_many_sites_are_folded_and_each_is_there_too() -> None:
         found, plan=replace(found.plan, sites=plan), quality=replace(found.quality, counts=counts), times=times
     )
     folded, _, each = sites(many).partition("<details>")
-    assert re.findall(r'<th scope="row">(.*?)</th>', folded.replace("<wbr>", "")) == ["layers.*.fc x 8", "head"]
+    heads = re.findall(r'<th scope="row">(.*?)</th>', folded.replace("<wbr>", ""))
+    assert [words_of(h) for h in heads] == ["layers.*.fc x 8", "head"]
     row = "Int8() x 7, LowRank(rank=4, basis='weight') x 1 NoiseGate() block 0.1 to 0.8 4 3.5 + 0.5 1 28 of 80"
     assert row in words_of(folded)
     assert [n in each.replace("<wbr>", "") for n in names] == [True] * len(names)
