@@ -47,7 +47,7 @@ def sites(found: Collected) -> str:
     if len(given) <= MANY_SITES or len(alike) == len(given):
         return each
     caption = f"{len(given)} routed sites, those of one place in every layer in one row; means of {how}"
-    folded = table(caption, HEADERS, [_row(group) for group in alike.values()], range(4, 9))
+    folded = table(caption, HEADERS, [_row(group) for group in alike.values()], range(5, 9))  # spans break
     return f"{folded}<details><summary>Each of the {len(given)} sites</summary>{each}</details>"
 
 
