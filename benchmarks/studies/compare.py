@@ -25,8 +25,9 @@ from dendrofx.compare.text import machine_line
 from dendrofx.compare.variants import peer_variants
 from dendrofx.errors import InputError
 from dendrofx.machine.capability import describe_machine
+from dendrofx.machine.memory import keep_loaded
 
-SECONDS, QUICK_SECONDS = 4.0, 0.5
+SECONDS, QUICK_SECONDS = 3.0, 0.5
 TUNE, QUICK_TUNE = 60.0, 5.0
 AnyRecord = Record | kernels.KernelRecord | families.FamilyRecord
 
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
     for file in (args.json, args.save_plan):
         writable_file(file)
     torch.set_num_threads(args.threads)
+    keep_loaded()
     machine = describe_machine()
     records: list[AnyRecord] = []
     wrote: list[Path] = []

@@ -12,7 +12,7 @@ from dendrofx.command.budget import read_budget
 from dendrofx.command.ending import ending
 from dendrofx.command.several import Several
 
-SECONDS, TUNE = 4.0, 60.0
+SECONDS, TUNE = 3.0, 60.0
 QUICK_SECONDS, QUICK_TUNE = 0.5, 5.0
 
 
@@ -47,7 +47,9 @@ def compare(model: str, data: Path, budget: str, out: Path, **options: Any) -> N
     from dendrofx.compare.summary import summary
     from dendrofx.compare.tables import footer, table
     from dendrofx.machine.capability import describe_machine
+    from dendrofx.machine.memory import keep_loaded
 
+    keep_loaded()
     if options["threads"]:
         torch.set_num_threads(options["threads"])
     quick, sizes, machine = options["quick"], options["batch"] or (1, 32), describe_machine()

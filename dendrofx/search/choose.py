@@ -164,14 +164,15 @@ def candidates(
         reasons.append(
             "models of many sites are tried in low precision alone, and this CPU has none: name a form with light="
         )
+    key = None if many else data.key  # of many sites all candidates together weigh more than the model
     for form in tried:
         try:
-            light = fitted_once((data.key, form), partial(form.fit_data, data.fit))
+            light = fitted_once(key and (key, form), partial(form.fit_data, data.fit))
             work = row_cost(light).work
             if work >= full_macs and not isinstance(form, Precision):
                 reasons.append(f"{form} saves no multiply-adds: {work} of the block's {full_macs}")
             else:
-                made = _with_gates(data, form, light, gates, seed)
+                made = _with_gates(data, form, light, gates, seed, key)
                 found += [replace(c, branches=replace(c.branches, full_form=full, full=full_module)) for c in made]
         except UserGateError:
             raise
@@ -188,7 +189,7 @@ def _full(data: BlockData, form: LightForm) -> nn.Module:
 
 
 def _with_gates(
-    data: SiteData, form: LightForm, light: nn.Module, gates: Sequence[GateForm], seed: int
+    data: SiteData, form: LightForm, light: nn.Module, gates: Sequence[GateForm], seed: int, key: Hashable | None
 ) -> list[Candidate]:
     rows, runs = data.gate.rows, LightRuns(light)
     site = SiteRows(data.gate, light, None if rows is None else relative_error(data.gate, runs), data.fit.rows, runs)
@@ -196,7 +197,7 @@ def _with_gates(
     tried, problem = [], f"no gate that needs no data fits {form}: pass calibration="
     for gate_form in gates:
         try:
-            fitted = fitted_once((data.key, form, gate_form), partial(gate_form.fit, site))
+            fitted = fitted_once(key and (key, form, gate_form), partial(gate_form.fit, site))
         except UserGateError:
             raise
         except InputError as refused:

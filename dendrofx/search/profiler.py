@@ -29,7 +29,7 @@ from dendrofx.machine.race import AA_NOISE, Race, on_one_thread, race
 from dendrofx.runtime.leaves import GateOnLight, RoutingAlone, light_leaf
 from dendrofx.search.choose import Candidate
 from dendrofx.search.cost import BLOCK, SiteTimes
-from dendrofx.search.remembered import known_times
+from dendrofx.search.remembered import known_times, made_once
 from dendrofx.search.timer import Part
 from dendrofx.values.inputs import Inputs
 
@@ -107,7 +107,7 @@ class Profiler:
         for c in candidates:
             form, gate, light = str(c.branches.light_form), str(c.branches.gate_form), c.branches.light
             reads = reads_of_light(c.branches.gate_form)
-            parts["light", form, reads] = (row_macs(light), partial(_frozen_call, light_leaf(light, reads), rows))
+            parts["light", form, reads] = (row_macs(light), partial(_light, light, reads, rows))
             parts["gate", form, gate] = (row_macs(c.branches.gate), partial(_gate, c, rows))
         ms = self._timed(f"{make}, {count} rows", parts)
         return SiteTimes(
@@ -230,10 +230,12 @@ def _routing(rows: Tensor, out: int, hard: int) -> Call:
     return _frozen_call(RoutingAlone(out), rows, score)
 
 
+def _light(light: nn.Module, reads: str, rows: Tensor) -> Call:
+    return _frozen_call(light, rows, freeze=lambda m: made_once(m, reads, lambda: _frozen(light_leaf(m, reads))))
+
+
 def _gate(candidate: Candidate, rows: Tensor) -> Call:
-    branches = candidate.branches
-    if branches.gate_form.reads == "input":
-        return _frozen_call(branches.gate, rows)
-    return _frozen_call(
-        GateOnLight(branches.gate), rows, *LightRuns(branches.light).read(rows, branches.gate_form.reads)
-    )
+    branches, reads = candidate.branches, candidate.branches.gate_form.reads
+    given = () if reads == "input" else LightRuns(branches.light).read(rows, reads)
+    leaf = (lambda m: m) if reads == "input" else GateOnLight
+    return _frozen_call(branches.gate, rows, *given, freeze=lambda m: made_once(m, reads, lambda: _frozen(leaf(m))))

@@ -16,6 +16,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from torch import nn
 
 T = TypeVar("T")
 
@@ -27,10 +30,12 @@ class Remembered:
     Attributes:
         fits: what was fitted, by all that it depends on.
         times: ms of parts, by what the profiler calls them.
+        made: what was made of a module, such as its scripted form, for as long as the module lives.
     """
 
     fits: dict[Hashable, Any] = field(default_factory=dict)
     times: dict[str, float] = field(default_factory=dict)
+    made: WeakKeyDictionary[nn.Module, dict[Hashable, Any]] = field(default_factory=WeakKeyDictionary)
 
 
 _KNOWN: ContextVar[Remembered | None] = ContextVar("known", default=None)
@@ -51,14 +56,22 @@ def is_remembering() -> bool:
     return _KNOWN.get() is not None
 
 
-def fitted_once(key: Hashable, fit: Callable[[], T]) -> T:
-    """Return what is known by a key, or fit it; where nothing is remembered, always fit it."""
+def fitted_once(key: Hashable | None, fit: Callable[[], T]) -> T:
+    """Return what is known by a key, or fit it; without a key, and where nothing is remembered, always fit it."""
     known = _KNOWN.get()
-    if known is None:
-        return fit()
-    if key not in known.fits:
-        known.fits[key] = fit()
-    found: T = known.fits[key]
+    return fit() if known is None or key is None else _once(known.fits, key, fit)
+
+
+def made_once(module: nn.Module, key: Hashable, make: Callable[[], T]) -> T:
+    """Return what is known to be made of a module, or make it."""
+    known = _KNOWN.get()
+    return make() if known is None else _once(known.made.setdefault(module, {}), key, make)
+
+
+def _once(known: dict[Hashable, Any], key: Hashable, make: Callable[[], T]) -> T:
+    if key not in known:
+        known[key] = make()
+    found: T = known[key]
     return found
 
 

@@ -204,7 +204,7 @@ def test_light_and_gate_are_used_and_the_plan_is_in_the_json(wide: Ran) -> None:
     assert str(plan) in wide.text
     assert [(str(s.light), str(s.gate)) for s in plan.routed] == [(LIGHT, GATE)]
     assert wide.entry["plan"] == json.loads(file.read_text(encoding="utf-8"))
-    assert {p.name for p in wide.folder.iterdir()} == {"out.json", "made.json", "wide-plan-b64.json"}
+    assert {p.name for p in wide.folder.iterdir()} == {"out.json", "made.json", "wide-plan-b64.json", "wide-sites.png"}
 
 
 def test_ablation(wide: Ran) -> None:

@@ -186,7 +186,7 @@ def test_a_certified_budget_holds_for_each_output(certified: Any) -> None:
     assert list(shown.by_output) == ["action", "value"]
     assert shown.losses == max(shown.by_output.values()) == max(tested.by_output)
     assert shown.p_value == max(Budget("deviation", LIMIT, 0.9).p_value(s, shown.n) for s in tested.by_output)
-    assert "in action, the worst of 2 outputs" in str(shown)
+    assert "in action, the worst of 2 outputs" in shown.sentence
     found = far(certified, Actor().eval())
     assert 0 < found["action"] <= LIMIT
     assert found["value"] <= LIMIT
