@@ -25,6 +25,10 @@ def certificate(path: str | Path) -> Certificate:
 
     Raises:
         CertificateError: no such file, no certificate in it, or the file was changed since it was written.
+
+    Example:
+        >>> dendrofx.save(certain, "certain.pt")
+        >>> dendrofx.certificate("certain.pt")
     """
     return verified(records(content(path, CertificateError), path, CertificateError), path)
 

@@ -14,7 +14,12 @@ from dendrofx.runtime.control_scores import ConstantScore, OracleScore, RandomSc
 
 @dataclass(frozen=True)
 class AlwaysFull(GateForm):
-    """Every row takes the full branch, at every tolerance."""
+    """Every row takes the full branch, at every tolerance.
+
+    Example:
+        >>> every = dendrofx.Options(decide=False)
+        >>> full = dendrofx.transform(model, calibration=batches, gate=dendrofx.AlwaysFull(), options=every)
+    """
 
     def fit_site(self, site: SiteRows) -> nn.Module:
         """See `GateForm.fit`."""
@@ -23,7 +28,11 @@ class AlwaysFull(GateForm):
 
 @dataclass(frozen=True)
 class AlwaysLight(GateForm):
-    """Every row takes the light branch at every tolerance above 0: the static approximation, without routing."""
+    """Every row takes the light branch at every tolerance above 0: the static approximation, without routing.
+
+    Example:
+        >>> light = dendrofx.transform(model, calibration=batches, gate=dendrofx.AlwaysLight())
+    """
 
     def fit_site(self, site: SiteRows) -> nn.Module:
         """See `GateForm.fit`."""
@@ -56,6 +65,9 @@ class RandomGate(GateForm):
     Args:
         rate: expected share of hard rows, in [0, 1], at every tolerance above 0.
         seed: another seed, another choice.
+
+    Example:
+        >>> chance = dendrofx.transform(model, calibration=batches, gate=dendrofx.RandomGate(rate=0.1))
     """
 
     rate: float
@@ -72,7 +84,11 @@ class RandomGate(GateForm):
 
 @dataclass(frozen=True)
 class OracleGate(GateForm):
-    """The true error as the score: what a perfect gate would do. It runs both branches, so it has no speed."""
+    """The true error as the score: what a perfect gate would do. It runs both branches, so it has no speed.
+
+    Example:
+        >>> best = dendrofx.transform(model, calibration=batches, gate=dendrofx.OracleGate())
+    """
 
     reads = "light"
 

@@ -19,6 +19,9 @@ class EnergyGate(GateForm):
 
     Per row, never relative to the batch: a row's score is the same alone and among others. Rows whose energy lies
     outside the calibrated range are not judged (score 1e30).
+
+    Example:
+        >>> routed = dendrofx.transform(model, calibration=batches, gate=dendrofx.EnergyGate())
     """
 
     needs_rows = True

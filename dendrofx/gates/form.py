@@ -124,6 +124,10 @@ class GateForm(Form, ABC):
             light branch has run on every row. "evidence": the same, and the light branch reports its row norms.
             "scales": the same, and it reports the scales that it quantised its rows with.
         needs_rows: whether `fit` needs calibration rows.
+
+    Example:
+        >>> gate: dendrofx.GateForm = dendrofx.LearnedGate()
+        >>> routed = dendrofx.transform(model, calibration=batches, gate=gate)
     """
 
     reads: Reads = "input"

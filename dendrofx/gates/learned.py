@@ -31,6 +31,9 @@ class LearnedGate(GateForm):
         reads: "input": features of the row. "light": features of the light branch's output, which then runs on every
             row: next to free where the site is wide and its output narrow. "scales": the logarithms of the scales that an
             int8 light branch quantises its rows with, one per Linear; they are there anyway.
+
+    Example:
+        >>> routed = dendrofx.transform(model, calibration=batches, gate=dendrofx.LearnedGate(directions=4))
     """
 
     directions: int = field(default=8, metadata={"shown": True})

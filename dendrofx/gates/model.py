@@ -27,6 +27,9 @@ class MarginGate(GateForm):
     measured on calibration samples, the decision flips with probability Phi(-margin / s). All samples tell s, not the few flips.
     The order of the samples is that of their margins (C. Chow, "On optimum recognition error and reject tradeoff", IEEE
     Transactions on Information Theory 16, 1970).
+
+    Example:
+        >>> routed = dendrofx.transform(model, calibration=batches, budget=budget, scope="model", gate=dendrofx.MarginGate())
     """
 
     needs_rows = True

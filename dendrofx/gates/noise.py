@@ -41,6 +41,9 @@ class NoiseGate(GateForm):
     **Score.** `n / (||y_light|| - n)`, n = c v: c = sqrt(3) covers errors of half a step everywhere instead of uniform ones,
     and for narrow outputs, whose noise is less averaged, c = 1 + 2.3 / sqrt(out), the 99.9 % quantile of a chi variable. It is an
     estimate, not a bound: errors that all point along the weights' leading direction exceed it.
+
+    Example:
+        >>> routed = dendrofx.transform(model, calibration=batches, light=dendrofx.Int8(), gate=dendrofx.NoiseGate())
     """
 
     reads = "evidence"

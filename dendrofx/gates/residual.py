@@ -49,6 +49,9 @@ class ResidualGate(GateForm):
     underflow are covered by `tiny`. The bound holds for the block, never for the model behind it.
 
     It is not valid for `LowRank(basis="whitened")`, whose code is no orthogonal projection: those branches are refused.
+
+    Example:
+        >>> routed = dendrofx.transform(model, calibration=batches, light=dendrofx.LowRank(4), gate=dendrofx.ResidualGate())
     """
 
     reads = "evidence"

@@ -34,6 +34,10 @@ class UserGate(GateForm):
 
     Args:
         module: the caller's.
+
+    Example:
+        >>> gate = nn.Sequential(nn.Linear(64, 1), nn.Flatten(0))
+        >>> routed = dendrofx.transform(model, calibration=batches, sites="stem", gate=gate)
     """
 
     module: nn.Module

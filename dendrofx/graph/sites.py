@@ -44,6 +44,9 @@ class Site:
         nodes: names of its graph nodes, first Linear to last Linear.
         linears: names of the `nn.Linear` modules it calls, in order.
         widths: features of its input, of every hidden value and of its output.
+
+    Example:
+        >>> wide = dendrofx.transform(model, calibration=batches, sites=lambda site: site.widths[0] >= 64)
     """
 
     name: str
@@ -67,7 +70,11 @@ Selector = str | Sequence[str] | Callable[[Site], bool] | None
 
 @dataclass(frozen=True)
 class Sites(Sequence[Site]):
-    """The sites of one graph, in graph order, and the refusals found on the way."""
+    """The sites of one graph, in graph order, and the refusals found on the way.
+
+    Example:
+        >>> [site.name for site in dendrofx.find_sites(model)]
+    """
 
     found: tuple[Site, ...]
     refused: tuple[Refusal, ...] = field(default=())

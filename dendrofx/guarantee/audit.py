@@ -48,6 +48,9 @@ class Audit:
         e_value: the largest wealth so far.
         alarm: 1 / delta.
         at: rows after which the alarm went off, None if it did not.
+
+    Example:
+        >>> dendrofx.audit(torch.zeros(400), certificate).answer
     """
 
     answer: Answer

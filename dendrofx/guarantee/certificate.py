@@ -47,6 +47,9 @@ class Certificate:
         dendrofx, torch: versions; machine: the CPU.
         archive: digest of the file it was written to, empty elsewhere.
         by_output: of several outputs, by name, the sums of their losses: each keeps the limit.
+
+    Example:
+        >>> print(certain.plan.certificate or certain.plan.refusal)
     """
 
     json_notes: ClassVar[tuple[str, ...]] = ("assumption",)

@@ -22,7 +22,12 @@ from dendrofx.values.forms import Form
 
 
 class LightForm(Form, ABC):
-    """Base of the light forms. Subclasses are frozen dataclasses: their fields are the whole configuration."""
+    """Base of the light forms. Subclasses are frozen dataclasses: their fields are the whole configuration.
+
+    Example:
+        >>> light: dendrofx.LightForm = dendrofx.LowRank(rank=4)
+        >>> routed = dendrofx.transform(model, calibration=batches, light=light)
+    """
 
     needs_rows: bool = False
     json_words = "a light form"
@@ -68,7 +73,11 @@ class LightForm(Form, ABC):
 
 
 class Precision(LightForm):
-    """A form that computes every Linear of the block, whole, in another way."""
+    """A form that computes every Linear of the block, whole, in another way.
+
+    Example:
+        >>> dendrofx.Pruned(energy=0.99, precision=dendrofx.Int8(weight_bits=7))
+    """
 
     json_words = "a precision"
 

@@ -35,6 +35,9 @@ class Capability:
         int8_exact: `torch._int_mm` gets products of full 8-bit operands right, as tried on this machine; without VNNI
             oneDNN's pair sums overflow 16 bits.
         fbgemm: the product of 8-bit rows and 7-bit weights that is fast without VNNI is here and exact, as tried too.
+
+    Example:
+        >>> dendrofx.capability().avx2
     """
 
     architecture: str
@@ -59,7 +62,11 @@ class Capability:
 
 
 def capability() -> Capability:
-    """Return what this machine can do, under the caps of its environment."""
+    """Return what this machine can do, under the caps of its environment.
+
+    Example:
+        >>> print(dendrofx.capability())
+    """
     cap = (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "ALL").upper()
     level = torch.backends.cpu.get_cpu_capability()
     avx512 = torch.cpu._is_avx512_supported() and "AVX512" in level

@@ -32,6 +32,9 @@ class SitePlan:
         predicted_ms: the routed site, from its parts; of a refused one its cheapest candidate.
         measured_ms: the routed site, alone.
         break_even: the activity from which routing it no longer pays.
+
+    Example:
+        >>> [(site.name, str(site.light)) for site in routed.plan.routed]
     """
 
     name: str
