@@ -62,16 +62,23 @@ def names() -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where examples find a saved module, a plan, and a file that is neither."""
+    folder = tmp_path_factory.mktemp("examples")
+    (folder / "README.md").write_text("no plan, no artifact\n", encoding="utf-8")
+    dendrofx.save(made("residual").module, str(folder / "model.pt"))
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", dendrofx.__all__)
-def test_the_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "README.md").write_text("no plan, no artifact\n", encoding="utf-8")
+def test_the_examples_run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
     found = dict(names())
-    dendrofx.save(found["routed"], "model.pt")
+    made("residual").plan.save("plan.json")
     if name == "Shadow":  # for what was certified
         found |= {"routed": found["certain"], "batch": {"input": cascade.batches()[0]}}
-    found["routed"].plan.save("plan.json")
     for example in EXAMPLES[name]:
         try:
             exec(compile(example.source, f"<{name}>", "exec"), found)
