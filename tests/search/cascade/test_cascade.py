@@ -219,8 +219,8 @@ def test_margins_order_samples_better_than_chance() -> None:
     ("options", "says"),
     [
         ({"scope": "region"}, "scope must be 'block' or 'model'"),
-        ({"scope": "model", "budget": None}, "scope='model' needs budget="),
-        ({"budget": "flip"}, "budget must be a dendrofx.Budget"),
+        ({"scope": "model", "budget": None}, "scope='model' needs a budget to certify"),
+        ({"budget": "flip"}, "a budget is METRIC:LIMIT:CONFIDENCE"),
         ({"budget": FLIP, "max_deviation": 0.01}, "are two budgets"),
         ({"budget": FLIP, "calibration": None}, "pass calibration="),
         ({"gate": "MarginGate"}, "gate must be a gate form"),
