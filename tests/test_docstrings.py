@@ -1,5 +1,6 @@
 """Every public name has a docstring with an example, and the examples run."""
 
+import copy
 import doctest
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,7 @@ def counted(model: Any, *args: Any, **options: Any) -> Any:
 def names() -> dict[str, Any]:
     """What examples take for granted: a model of 64 features that routes, its batches, and a certified one."""
     it, shown = made("residual"), made("cascade")
+    routed = copy.deepcopy(it.module)  # some set its tolerances
     fc1, fc2 = nn.Linear(256, 2048), nn.Linear(2048, 256)
     public = {name: getattr(dendrofx, name) for name in dendrofx.__all__}
     batches = it.options["calibration"]
@@ -48,14 +50,14 @@ def names() -> dict[str, Any]:
         "model": it.model,
         "batches": batches,
         "test_batches": batches[:2],
-        "routed": it.module,
-        "module": it.module,
+        "routed": routed,
+        "module": routed,
         "x": batches[0],
         "rows": torch.randn(400, 256),
         "fc1": fc1,
         "fc2": fc2,
         "budget": Budget("flip", 0.02, 0.9),
-        "certain": shown.module,
+        "certain": copy.deepcopy(shown.module),
         "certificate": shown.plan.certificate,
         "losses": [torch.zeros(400, 1, dtype=torch.float64)],
         "batch": {"x": batches[0]},

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize("name", ["digits", "own_gate", pytest.param("minilm", marks=pytest.mark.real())])
 def test_the_examples_run_as_they_are(name: str, tmp_path: Path) -> None:
     file = ROOT / "examples" / f"{name}.py"
-    assert len(file.read_text(encoding="utf-8").splitlines()) < 60
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 60
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(file)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

@@ -56,7 +56,8 @@ VALUES: list[tuple[str, str, list[Any]]] = [
     ("budget", "budget is a mean deviation of at least 0, 0.01 for one percent, or a dendrofx.Budget, or its text 'flip:0.01:0.95';"
      " got {!r}", [-1, -0.01, math.nan, math.inf, True, [0.01]]),
     ("budget", "budget={0} is {1:.0f} %; it is at most 1: 0.01 is one percent", [5, 1.01]),
-    ("budget", "a budget is METRIC:LIMIT:CONFIDENCE, such as flip:0.01:0.95, got {!r}", ["flip", "flip:..:0.9", "1 %"]),
+    ("budget", "a budget is METRIC:LIMIT:CONFIDENCE, such as flip:0.01:0.95, got {!r}", ["flip:..:0.9", "1 at most 2"]),
+    ("budget", "a budget is a mean deviation, 0.01, or METRIC:LIMIT:CONFIDENCE, flip:0.01:0.95; got {!r}", ["flip", "1 %"]),
     ("options", "options must be dendrofx.Options, such as Options(tune_seconds=0), got {!r}", [{"seed": 1}]),
     ("light", "light must be a light form such as dendrofx.LowRank(rank=32), or several, got {!r}",
      ["LowRank", LowRank, [], [LowRank(2), "x"], [None], 3, LearnedGate()]),

@@ -40,5 +40,4 @@ def tiara(options: CaseOptions) -> Case:
         Rows(test[:800] if options.quick else test),
         classes=True,
         static={"dead-units": Pruned(energy=1.0)},
-        quick_sizes=(256,),  # fitting takes most of a quick run, and each size fits anew
     )

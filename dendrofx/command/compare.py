@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from dendrofx.command.arguments import CUT, DATA, FILE, MODEL, batch, data, dead_rows
-from dendrofx.command.budget import read_budget
 from dendrofx.command.ending import ending
 from dendrofx.command.several import Several
 
@@ -46,6 +45,7 @@ def compare(model: str, data: Path, budget: str, out: Path, **options: Any) -> N
     from dendrofx.compare.run import Effort, compare_case
     from dendrofx.compare.summary import summary
     from dendrofx.compare.tables import footer, table
+    from dendrofx.guarantee.budget import read_budget
     from dendrofx.machine.capability import describe_machine
     from dendrofx.machine.memory import keep_loaded
 

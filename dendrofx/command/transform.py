@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from dendrofx.command.arguments import CUT, DATA, MODEL, batch, data, dead_rows, output
-from dendrofx.command.budget import read_budget
 from dendrofx.command.ending import ending
 from dendrofx.command.several import Several
 
@@ -44,14 +43,15 @@ def transform(model: str, calibration: Path, budget: str, output: Path, as_json:
     A budget such as flip:0.01:0.95 is certified: at most 1 % of answers change, shown at 95 %. Where that cannot be shown, no file
     is written, and the exit code is 1.
     """
-    limit = read_budget(budget)
     from dendrofx.artifact.save import save
     from dendrofx.command.data import read_for
     from dendrofx.command.model import read_model
+    from dendrofx.guarantee.budget import read_budget
     from dendrofx.machine.files import check_target
     from dendrofx.request import Options
     from dendrofx.transform import transform as transformed
 
+    limit = read_budget(budget)
     check_target(output)  # before the work, not after it
     read = read_model(model)
     sizes = options["batch"]

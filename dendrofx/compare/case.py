@@ -63,7 +63,7 @@ class Case:
     budgets: tuple[float, ...] = ()
     orders: tuple[Order, ...] = ("random",)
     batch_sizes: tuple[int, ...] = (1, 32, 256)
-    quick_sizes: tuple[int, ...] = (1, 256)
+    quick_sizes: tuple[int, ...] = (256,)
     static: Mapping[str, LightForm] = field(default_factory=dict)
     pictures: tuple[Picture, ...] = ()
     synthetic: bool = False

@@ -200,5 +200,6 @@ def read_budget(text: str) -> float | Budget:
     try:
         return float(text)
     except ValueError:
-        pass
-    return Budget.parse(text)
+        if ":" in text or " at most " in text:
+            return Budget.parse(text)
+    raise InputError(f"a budget is a mean deviation, 0.01, or METRIC:LIMIT:CONFIDENCE, flip:0.01:0.95; got {text!r}")

@@ -36,6 +36,7 @@ from dendrofx.values.inputs import Inputs
 SITE_SECONDS = 1.0
 MODEL_SECONDS, MOST_MODEL_SECONDS = 1.5, 6.0
 SITE_ROUNDS = 7
+ALIKE = ("plain", "light")  # what a gate reads that is shaped the same whatever the light form, so its time is the same
 PLAIN = 4  # a race that this many times its noise decides is not run again
 Call = Callable[[int], object]
 Maker = Callable[[], Call]
@@ -96,19 +97,22 @@ class Profiler:
         out = int(block(rows[:1]).size(1))
         counts = sorted({n for n in (1, 16, count // 4, count) if 1 <= n <= count})
         hard = max(count // 8, 1)
-        parts: dict[Part, tuple[int, Maker]] = {
-            ("split",): (0, partial(_routing, rows, out, 0)),
-            ("mixed",): (0, partial(_routing, rows, out, hard)),
+        parts: dict[Part, tuple[str, Maker]] = {
+            ("split",): ("split", partial(_routing, rows, out, 0)),
+            ("mixed",): ("mixed", partial(_routing, rows, out, hard)),
         }
         frozen = cache(_frozen)  # one full branch, with all its weights, for every count of rows
         for name, full in fulls.items():
             for n in counts:
-                parts["full", name, str(n)] = (row_macs(full), partial(_frozen_call, full, rows[:n], freeze=frozen))
+                said = f"full {name} {n}, {row_macs(full)} MACs"
+                parts["full", name, str(n)] = (said, partial(_frozen_call, full, rows[:n], freeze=frozen))
         for c in candidates:
             form, gate, light = str(c.branches.light_form), str(c.branches.gate_form), c.branches.light
             reads = reads_of_light(c.branches.gate_form)
-            parts["light", form, reads] = (row_macs(light), partial(_light, light, reads, rows))
-            parts["gate", form, gate] = (row_macs(c.branches.gate), partial(_gate, c, rows))
+            said = f"light {form} {reads}, {row_macs(light)} MACs"
+            parts["light", form, reads] = (said, partial(_light, light, reads, rows))
+            said = f"gate {'' if reads in ALIKE else form} {gate}, {row_macs(c.branches.gate)} MACs"
+            parts["gate", form, gate] = (said, partial(_gate, c, rows))
         ms = self._timed(f"{make}, {count} rows", parts)
         return SiteTimes(
             rows=count,
@@ -120,12 +124,12 @@ class Profiler:
             moved=max(ms["mixed",] - ms["split",], 0.0) / hard,
         )
 
-    def _timed(self, where: str, parts: Mapping[Part, tuple[int, Maker]]) -> dict[Part, float]:
-        """Medians of the parts; those of another site with the same shape, name and size are taken over."""
-        keys = {part: f"{where}: {' '.join(part)}, {macs} MACs" for part, (macs, _) in parts.items()}
+    def _timed(self, where: str, parts: Mapping[Part, tuple[str, Maker]]) -> dict[Part, float]:
+        """Medians of the parts; those of the same name and size, here or at another site of the same shape, are timed once."""
+        keys = {part: f"{where}: {name}" for part, (name, _) in parts.items()}
         left = max(self.deadline - time.perf_counter(), SITE_SECONDS)
-        new = {keys[part]: make() for part, (_, make) in parts.items() if keys[part] not in self.known}
-        if new:
+        makers = {keys[part]: make for part, (_, make) in parts.items() if keys[part] not in self.known}
+        if new := {key: make() for key, make in makers.items()}:
             run = partial(race, new, SITE_SECONDS, least_rounds=SITE_ROUNDS, most_seconds=left, untimed_rounds=1)
             self.known.update(self._figures(run))
         return {part: self.known[key] for part, key in keys.items()}

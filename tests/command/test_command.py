@@ -128,7 +128,7 @@ def test_a_budget_that_cannot_be_shown_writes_nothing(rows: Path, tmp_path: Path
     ({"data": "nowhere.npy"}, "there is no such file"),
     ({"data": "setup.py"}, "expected .npy, .npz, .pt, .safetensors, .parquet or .txt"),
     ({"data": "constraints.txt"}, "that needs a model's folder with a tokenizer"),
-    ({"budget": "little"}, "--budget is a mean deviation, 0.01, or METRIC:LIMIT:CONFIDENCE"),
+    ({"budget": "little"}, "a budget is a mean deviation, 0.01, or METRIC:LIMIT:CONFIDENCE"),
     ({"out": "nowhere/m.pt"}, "Make it first"),
 ])  # fmt: skip
 def test_what_cannot_be_used(changes: dict[str, str], message: str, rows: Path, monkeypatch: Any) -> None:

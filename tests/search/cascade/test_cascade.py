@@ -220,7 +220,7 @@ def test_margins_order_samples_better_than_chance() -> None:
     [
         ({"scope": "region"}, "scope must be 'block' or 'model'"),
         ({"scope": "model", "budget": None}, "scope='model' needs a budget to certify"),
-        ({"budget": "flip"}, "a budget is METRIC:LIMIT:CONFIDENCE"),
+        ({"budget": "flip"}, "a budget is a mean deviation"),
         ({"budget": FLIP, "max_deviation": 0.01}, "are two budgets"),
         ({"budget": FLIP, "calibration": None}, "pass calibration="),
         ({"gate": "MarginGate"}, "gate must be a gate form"),
