@@ -13,6 +13,7 @@ from benchmarks.models import packages
 from tests.workers import usable_cores
 
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that tests start run beside another worker too
 
 PEERS = ["onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "torchao"]
 
