@@ -272,7 +272,7 @@ def test_one_seed_one_module() -> None:
 @pytest.mark.slow
 def test_the_plan_is_the_same_on_two_threads(two_threads: None) -> None:
     model = Chain().eval()
-    on_two = transform(model, calibration=[rows(600)], options=Options(tune_seconds=0)).plan
+    on_two = transform(model, calibration=[rows(300)], options=Options(tune_seconds=0)).plan
     torch.set_num_threads(1)
     assert on_two.routed
-    assert str(transform(model, calibration=[rows(600)], options=Options(tune_seconds=0)).plan) == str(on_two)
+    assert str(transform(model, calibration=[rows(300)], options=Options(tune_seconds=0)).plan) == str(on_two)
