@@ -1,7 +1,6 @@
 """Every test seeds itself from its own name and runs on one thread, so that it is the same alone and among others."""
 
 import errno
-import gc
 import os
 import zlib
 from importlib.util import find_spec
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks.models import packages
+from dendrofx.machine.memory import keep_loaded
 from tests.workers import usable_cores
 
 torch.set_num_threads(1)
@@ -33,8 +33,7 @@ def _collected() -> None:
         "trio"
     ):  # selenium's: it registers with hypothesis, which does not find the references of frozen objects
         import hypothesis  # noqa: F401
-    gc.collect()
-    gc.freeze()
+    keep_loaded()
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from dendrofx.errors import InputError
 from dendrofx.values.forms import Form
+from dendrofx.values.numbers import is_number
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,5 @@ class RoutedBlocks(Form):
 
     def __post_init__(self) -> None:
         value = self.max_deviation
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or value <= 0:
+        if not is_number(value) or value <= 0:
             raise InputError(f"max_deviation must be a number above 0, got {value!r}; 0.05 is five percent")

@@ -14,8 +14,9 @@ from dendrofx.guarantee.budget import Budget, read_budget
 from dendrofx.light import LightForm
 from dendrofx.light.routed_blocks import RoutedBlocks
 from dendrofx.plan.plan import Plan
-from dendrofx.request.options import Options, is_number
+from dendrofx.request.options import Options
 from dendrofx.values.covered import Named, named_outputs
+from dendrofx.values.numbers import is_number
 
 OPTIONAL = "optional"
 

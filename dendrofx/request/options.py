@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TypeGuard
 
 from dendrofx.errors import InputError
 from dendrofx.light import LightForm
 from dendrofx.light.routed_blocks import RoutedBlocks
+from dendrofx.values.numbers import is_number
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,3 @@ class Options:
             raise InputError(f"tune_seconds must be a number of at least 0, got {self.tune_seconds!r}")
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
             raise InputError(f"seed must be a whole number from 0 to 2^63 - 1, got {self.seed!r}")
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Return whether it is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
