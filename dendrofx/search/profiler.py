@@ -26,7 +26,7 @@ from dendrofx.lowering.script import lowered
 from dendrofx.machine.memory import return_free_memory
 from dendrofx.machine.pace import figures, noisy, pace, touched
 from dendrofx.machine.race import AA_NOISE, Race, on_one_thread, race
-from dendrofx.runtime.leaves import GateOnLight, RoutingAlone, light_leaf
+from dendrofx.runtime.leaves import GateOnLight, LightAlone, RoutingAlone
 from dendrofx.search.choose import Candidate
 from dendrofx.search.cost import BLOCK, SiteTimes
 from dendrofx.search.remembered import known_times, made_once
@@ -235,7 +235,7 @@ def _routing(rows: Tensor, out: int, hard: int) -> Call:
 
 
 def _light(light: nn.Module, reads: str, rows: Tensor) -> Call:
-    return _frozen_call(light, rows, freeze=lambda m: made_once(m, reads, lambda: _frozen(light_leaf(m, reads))))
+    return _frozen_call(light, rows, freeze=lambda m: made_once(m, reads, lambda: _frozen(LightAlone(m, reads))))
 
 
 def _gate(candidate: Candidate, rows: Tensor) -> Call:
