@@ -2,7 +2,7 @@
 
 Whoever measures says which settings: a comparison takes even steps of activity, the report some that its slider passes.
 
-    swept = sweep([Setting("all light", 1e9, light), ...], module, original, quality, timed, seed=0)
+    swept = sweep([Setting("all light", 1e9, {"fc1..fc2": 1e9}), ...], module, original, quality, timed, seed=0)
     swept.points[0].speedup, swept.points[0].quality.mean
 """
 
@@ -19,7 +19,7 @@ from dendrofx.compare import controls
 from dendrofx.compare.quality import Quality
 from dendrofx.compare.records import latency
 from dendrofx.compare.turns import Timed
-from dendrofx.lowering.script import script
+from dendrofx.lowering.script import frozen_each
 from dendrofx.machine.pace import noisy, pace
 from dendrofx.machine.progress import progress
 from dendrofx.machine.race import Race, Timing
@@ -32,18 +32,19 @@ NAMES = (ORIGINAL, AGAIN, CHOSEN)
 
 @dataclass(frozen=True)
 class Setting:
-    """A module at some tolerances, to be run and timed.
+    """Tolerances of a module, to be run and timed at.
 
     Attributes:
-        name: what its tolerances are; "as it is" is the one that others are compared with.
+        name: what they are; "as it is" is the setting that others are compared with.
         factor: what every site's unit was multiplied by; None where the tolerances are no such multiple.
+        tolerances: by site; sites that are not named keep theirs.
         random: whether a random choice of as many rows is to be run beside it.
         quality: where it was run already.
     """
 
     name: str
     factor: float | None
-    module: RoutedModule
+    tolerances: Mapping[str, float]
     random: bool = False
     quality: Quality | None = None
 
@@ -149,7 +150,9 @@ def sweep(
         timed: races modules.
         seed: of the random choices.
     """
-    frozen = {s.name: script(s.module, freeze=True) for s in progress(settings, "scripting", "setting")}
+    values = {s.name: s.tolerances for s in settings}
+    names = progress(list(values), "scripting", "setting")
+    frozen = frozen_each(module, lambda made, name: set_tolerances(made, values[name]), names)
     race = timed({ORIGINAL: original, AGAIN: original, **frozen})
     points = []
     for setting in settings:

@@ -18,6 +18,7 @@ from dendrofx.compare.variants import Variant
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.runtime.scores import UNJUDGED
 from dendrofx.search.calibrate import multiplier_grid
+from dendrofx.values.meta import RECIPE
 
 INNER_POINTS = 9
 ALL_LIGHT = 2 * UNJUDGED  # above every finite score: only rows that are not finite stay hard
@@ -38,11 +39,13 @@ def run_sweep(bench: Bench, variants: Mapping[str, Variant]) -> list[dict[str, A
         One record per tolerance: activity, effective compute, latency, speed-up, deviation and agreement, and the deviation of a
         random gate at the same activity, measured on the same rows.
     """
-    routed, source = bench.prepared.routed, controls.recipe(bench.prepared.routed)
-    settings = []
-    for tolerance in sweep_tolerances(routed):
-        point = source.build({site: tolerance * weight for site, weight in source.weights.items()})
-        settings.append(Setting(str(tolerance), tolerance, point, random=True))
+    source = controls.recipe(bench.prepared.routed)
+    routed = source.build()  # with the full branches that a site of `NoGate` goes without
+    routed.meta[RECIPE] = source
+    settings = [
+        Setting(str(t), t, {site: t * weight for site, weight in source.weights.items()}, random=True)
+        for t in sweep_tolerances(routed)
+    ]
     quality = partial(bench.quality, counted=True)
     swept = sweep(settings, routed, variants["scripted"].module, quality, bench.time, bench.seed)
     return [p.to_json() for p in swept.points]

@@ -55,13 +55,16 @@ def _twin(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
 
 
 def isolate(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """Give a script module a compilation unit of its own; `scripted` is used up."""
+    """Return a copy of a script module with a compilation unit of its own and the same weights."""
     weights = {**_parameters(scripted), **_layouts(scripted)}
     _put({name: _small(value) for name, value in weights.items()}, scripted)
-    # a buffer in memory would hold what is written four times
-    with scratch() as path:
-        torch.jit.save(scripted, path)
-        made: torch.jit.ScriptModule = torch.jit.load(path)
+    try:
+        # a buffer in memory would hold what is written four times
+        with scratch() as path:
+            torch.jit.save(scripted, path)
+            made: torch.jit.ScriptModule = torch.jit.load(path)
+    finally:
+        _put(weights, scripted)
     _put(weights, made)
     return made
 

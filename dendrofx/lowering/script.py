@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar, cast
 
 import torch
 from torch import fx, nn
@@ -20,6 +20,8 @@ from dendrofx.lowering.operators import check_graphs, check_operators
 from dendrofx.lowering.spelled import spell_out
 from dendrofx.values.guards import add_guards
 from dendrofx.values.meta import CALL
+
+Key = TypeVar("Key")
 
 
 def script(module: nn.Module, *, freeze: bool = False) -> torch.jit.ScriptModule:
@@ -55,6 +57,36 @@ def lowered(module: nn.Module, *, freeze: bool = False, marked: bool = False) ->
         freeze: see `script`.
         marked: it carries the fingerprint of its weights, see `lowering/fitted.py`.
     """
+    fresh = _fresh(module, marked)
+    with _known_warnings_silenced():
+        scripted = torch.jit.script(freezable(fresh) if freeze else fresh)
+        return _freeze(isolate(scripted)) if freeze else scripted
+
+
+def frozen_each(
+    module: nn.Module, change: Callable[[nn.Module, Key], object], keys: Iterable[Key]
+) -> dict[Key, torch.jit.ScriptModule]:
+    """Script a module once, and freeze it after each change to its buffers: most of lowering is scripting.
+
+    Args:
+        module: see `script`; it stays as it is.
+        change: sets a script module's buffers as a key says.
+        keys: one for each frozen module.
+    """
+    check_graphs(module)
+    made = {}
+    with _known_warnings_silenced():
+        scripted = torch.jit.script(freezable(_fresh(module)))
+        check_operators(scripted)
+        for key in keys:
+            own = isolate(scripted)
+            change(own, key)
+            made[key] = _freeze(own)
+    return made
+
+
+def _fresh(module: nn.Module, marked: bool = False) -> nn.Module:
+    """Return a graph module that was never scripted, with the same parts; of other modules themselves."""
     fresh = module
     if isinstance(module, fx.GraphModule):
         kind = type(module).__bases__[0]  # FX makes every graph module a class of its own
@@ -63,12 +95,13 @@ def lowered(module: nn.Module, *, freeze: bool = False, marked: bool = False) ->
         if marked:
             fresh.register_buffer(MARK, mark(module))
     spell_out(fresh)
-    with _known_warnings_silenced():
-        scripted = torch.jit.script(freezable(fresh) if freeze else fresh)
-        if freeze:
-            kept = ["forward_counted"] if _counts(module) else []
-            scripted = torch.jit.freeze(isolate(scripted).eval(), preserved_attrs=kept)
-    return cast(torch.jit.ScriptModule, scripted)
+    return fresh
+
+
+def _freeze(isolated: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """Freeze a script module that has a compilation unit of its own."""
+    kept = ["forward_counted"] if isolated._c._has_method("forward_counted") else []
+    return cast(torch.jit.ScriptModule, torch.jit.freeze(isolated.eval(), preserved_attrs=kept))
 
 
 def _counts(module: nn.Module) -> bool:

@@ -54,7 +54,7 @@ def measure(given: Given, replay: Replay | None, ran: Mapping[str, Quality], sec
         return time_in_doubt(modules, NAMES, lambda some: time_in_turns(some, given.timed, seconds, seed))
 
     factor, chosen = None if replay is None else replay.chosen, ran[CHOSEN]
-    settings = [Setting(CHOSEN, factor, given.module, 0 < chosen.hard < chosen.rows, chosen)]
+    settings = [Setting(CHOSEN, factor, {}, 0 < chosen.hard < chosen.rows, chosen)]
     settings += [] if replay is None else _others(given, replay, ran)
     original = script(given.original, freeze=True)
     swept = sweep(settings, given.module, original, lambda m: quality(given, m), timed, seed)
@@ -71,6 +71,6 @@ def _others(given: Given, replay: Replay, ran: Mapping[str, Quality]) -> list[Se
         if (hard := replay.at(factor).hard) in seen or (name in between and factor >= UNJUDGED):
             continue
         seen.add(hard)
-        module = at(given.module, replay.tolerances(factor))
-        found.append(Setting(name, factor, module, quality=ran.get(name) or quality(given, module)))
+        values = replay.tolerances(factor)
+        found.append(Setting(name, factor, values, quality=ran.get(name) or quality(given, at(given.module, values))))
     return found

@@ -55,24 +55,37 @@ class Candidate:
 
         Hard rows count 0; the limit is that of the walk, so that the choice expects what calibration will allow.
         """
+        within = (self._limits <= budget).nonzero()
+        n = len(self.error)
+        first = int(within[0]) if len(within) else n
+        return max(first, self._unjudged) / n
+
+    @cached_property
+    def _limits(self) -> Tensor:
+        """f64[N + 1], upper limits of the mean error, the k highest scores hard; infinite where no tolerance parts them."""
         n = len(self.error)
         order = self.score.argsort(descending=True, stable=True)
         score, errors = self.score[order], self.error[order].double()
-        # a tolerance parts rows only where their scores differ
-        parts = torch.cat([torch.ones(1, dtype=torch.bool), score[1:] < score[:-1], torch.ones(1, dtype=torch.bool)])
         left = _tail_sums(errors)
         mean, square = left / n, _tail_sums(errors.square()) / n
         upper = mean + ONE_SIDED_95 * ((square - mean.square()).clamp_min(0) / n).sqrt()
-        within = (upper <= budget) & parts
-        first = int(within.double().argmax()) if bool(within.any()) else n
-        return max(first, int((self.score >= UNJUDGED).sum())) / n
+        upper[1:-1][~(score[1:] < score[:-1])] = torch.inf
+        return upper
 
-    @property
+    @cached_property
+    def _unjudged(self) -> int:
+        return int((self.score >= UNJUDGED).sum())
+
+    @cached_property
     def macs(self) -> RowMacs:
         """Multiply-adds per row of the branches, weighted by operand bits, conversions counted as multiply-adds too."""
         full = self.full_macs if self.branches.full is None else row_cost(self.branches.full).work
         light = row_cost(self.branches.light).work + MACS_PER_CONVERTED_VALUE * converted_values(self.branches.light)
         return RowMacs(row_cost(self.branches.gate).work, light, full)
+
+    def with_full(self, form: LightForm, full: nn.Module | None) -> Candidate:
+        """Return it with a full branch of another form."""
+        return replace(self, branches=replace(self.branches, full_form=form, full=full))
 
     @property
     def family(self) -> str:
@@ -172,8 +185,10 @@ def candidates(
             if work >= full_macs and not isinstance(form, Precision):
                 reasons.append(f"{form} saves no multiply-adds: {work} of the block's {full_macs}")
             else:
-                made = _with_gates(data, form, light, gates, seed, key)
-                found += [replace(c, branches=replace(c.branches, full_form=full, full=full_module)) for c in made]
+                made = fitted_once(
+                    key and (key, form, *gates, seed), partial(_with_gates, data, form, light, gates, seed, key)
+                )
+                found += made if full is None else [c.with_full(full, full_module) for c in made]
         except UserGateError:
             raise
         except InputError as error:
