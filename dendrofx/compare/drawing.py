@@ -89,6 +89,7 @@ def small_print(figure: Figure, records: Sequence[Record], machine: Mapping[str,
     lines = [note, f"{machine_line(records[0].threads, machine)}; A/A {ratios}"]
     wrapped = [part for line in lines for part in textwrap.wrap(line, int(figure.get_size_inches()[0] * 18))]
     figure.draw_without_rendering()  # places the legend, which is below the figure's edge: `png` takes in what is there
+    figure.set_layout_engine("none")  # it stays so, and saving does not lay it out twice more
     inverse = figure.transFigure.inverted()
     low = min([inverse.transform(found.get_window_extent())[0][1] for found in figure.legends], default=-0.01)
     figure.text(0.01, low - 0.005, "\n".join(wrapped), fontsize=7, color=GREY, ha="left", va="top")

@@ -30,7 +30,7 @@ class Variant:
         module: what is timed: the eager model, or a frozen script module.
         counted: whether `module` has `forward_counted`.
         weight_bytes: parameters and buffers, shared storage once; None for a peer.
-        file_bytes: the saved artifact, None for the eager model and for a peer.
+        file_bytes: the saved artifact, None for the eager model, for a peer, and for a control, which nobody saves.
         first_call_ms: the first call of a freshly frozen module, on one sample.
     """
 
@@ -76,6 +76,7 @@ def build_variants(prepared: Prepared, seed: int) -> dict[str, Variant]:
     case, routed = prepared.case, prepared.routed
     sample = case.test.batches(1)[0]
     modules: dict[str, nn.Module] = {"scripted": scriptable(case), **prepared.modules}
+    saved = {*modules, *prepared.static}
     if routed.plan.rewrites:
         counts = routed_counts(prepared)
         modules |= {
@@ -86,7 +87,7 @@ def build_variants(prepared: Prepared, seed: int) -> dict[str, Variant]:
             "oracle": controls.by_oracle(routed, counts, whole(case)),
         }
     eager = Variant("eager", case.model, False, _weight_bytes(case.model), None, _first_call(case.model, sample))
-    return {"eager": eager, **{name: scripted_variant(name, m, sample) for name, m in modules.items()}}
+    return {"eager": eager, **{n: scripted_variant(n, m, sample, n in saved) for n, m in modules.items()}}
 
 
 def scriptable(case: Case) -> nn.Module:
@@ -96,13 +97,12 @@ def scriptable(case: Case) -> nn.Module:
     return capture(case.model, Inputs.of(case.calibration[0]), shapes=True)
 
 
-def scripted_variant(name: str, module: nn.Module, sample: Inputs) -> Variant:
-    """Return a module scripted and frozen, with what that costs."""
-    unfrozen = script(module)
-    size, weights = artifact_bytes(unfrozen), _weight_bytes(unfrozen)
+def scripted_variant(name: str, module: nn.Module, sample: Inputs, saved: bool = True) -> Variant:
+    """Return a module scripted and frozen, with what that costs; `saved` or not."""
+    size = artifact_bytes(script(module)) if saved else None
     frozen = script(module, freeze=True)
     counted = isinstance(module, RoutedModule)
-    return Variant(name, frozen, counted, weights, size, _first_call(frozen, sample))
+    return Variant(name, frozen, counted, _weight_bytes(module), size, _first_call(frozen, sample))
 
 
 @torch.no_grad()

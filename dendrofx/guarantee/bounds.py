@@ -13,8 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from scipy.stats import binom
-
 from dendrofx.errors import InputError
 
 # From the sum of n losses, n and alpha to a p-value.
@@ -37,7 +35,7 @@ def binomial_p(losses: float, n: int, alpha: float) -> float:
         0.0495
     """
     _check(losses, n, alpha)
-    return float(binom.cdf(math.floor(losses + 1e-9), n, alpha)) if n else 1.0
+    return _cdf(math.floor(losses + 1e-9), n, alpha) if n else 1.0
 
 
 def hoeffding_bentkus_p(losses: float, n: int, alpha: float) -> float:
@@ -60,7 +58,7 @@ def hoeffding_bentkus_p(losses: float, n: int, alpha: float) -> float:
         return 1.0
     mean = min(losses / n, alpha)
     hoeffding = math.exp(-n * _kl(mean, alpha))
-    bentkus = math.e * float(binom.cdf(math.ceil(losses - 1e-9), n, alpha))
+    bentkus = math.e * _cdf(math.ceil(losses - 1e-9), n, alpha)
     return min(hoeffding, bentkus, 1.0)
 
 
@@ -103,3 +101,10 @@ def _check(losses: float, n: int, alpha: float) -> None:
         raise InputError(f"alpha must be between 0 and 1, got {alpha!r}")
     if n < 0 or not -1e-9 <= losses <= n + 1e-9:
         raise InputError(f"{n} losses in [0, 1] cannot sum to {losses!r}")
+
+
+def _cdf(count: int, n: int, chance: float) -> float:
+    """Return `P(Bin(n, chance) <= count)`."""
+    from scipy.stats import binom  # takes a second to import, and only certificates need it
+
+    return float(binom.cdf(count, n, chance))

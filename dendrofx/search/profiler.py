@@ -26,6 +26,7 @@ from dendrofx.lowering.script import lowered
 from dendrofx.machine.memory import return_free_memory
 from dendrofx.machine.pace import figures, noisy, pace, touched
 from dendrofx.machine.race import AA_NOISE, Race, on_one_thread, race
+from dendrofx.rewriting.rewrite import Branches
 from dendrofx.runtime.leaves import GateOnLight, LightAlone, RoutingAlone
 from dendrofx.search.choose import Candidate
 from dendrofx.search.cost import BLOCK, SiteTimes
@@ -33,10 +34,9 @@ from dendrofx.search.remembered import known_times, made_once
 from dendrofx.search.timer import Part
 from dendrofx.values.inputs import Inputs
 
-SITE_SECONDS = 1.0
+SITE_SECONDS = 0.6
 MODEL_SECONDS, MOST_MODEL_SECONDS = 1.5, 6.0
 SITE_ROUNDS = 7
-ALIKE = ("plain", "light")  # what a gate reads that is shaped the same whatever the light form, so its time is the same
 PLAIN = 4  # a race that this many times its noise decides is not run again
 Call = Callable[[int], object]
 Maker = Callable[[], Call]
@@ -111,7 +111,7 @@ class Profiler:
             reads = reads_of_light(c.branches.gate_form)
             said = f"light {form} {reads}, {row_macs(light)} MACs"
             parts["light", form, reads] = (said, partial(_light, light, reads, rows))
-            said = f"gate {'' if reads in ALIKE else form} {gate}, {row_macs(c.branches.gate)} MACs"
+            said = f"gate {_width(c.branches, rows)} {gate}, {row_macs(c.branches.gate)} MACs"
             parts["gate", form, gate] = (said, partial(_gate, c, rows))
         ms = self._timed(f"{make}, {count} rows", parts)
         return SiteTimes(
@@ -236,6 +236,13 @@ def _routing(rows: Tensor, out: int, hard: int) -> Call:
 
 def _light(light: nn.Module, reads: str, rows: Tensor) -> Call:
     return _frozen_call(light, rows, freeze=lambda m: made_once(m, reads, lambda: _frozen(LightAlone(m, reads))))
+
+
+def _width(branches: Branches, rows: Tensor) -> int:
+    """Return the width of what a gate reads besides its site's rows and outputs; gates that read alike take the same time."""
+    reads = branches.gate_form.reads
+    alike = reads in ("input", "light")
+    return 0 if alike else LightRuns(branches.light).read(rows[:1], reads).evidence[0].numel()
 
 
 def _gate(candidate: Candidate, rows: Tensor) -> Call:

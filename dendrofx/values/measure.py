@@ -131,9 +131,17 @@ def _attention_flops(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: A
 
 @torch.no_grad()
 def model_macs(module: nn.Module, batches: Sequence[Inputs]) -> int:
-    """Count linear, matmul, attention and convolution multiply-adds of an eager module over batches, as dispatched by torch."""
-    counter = FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _attention_flops})
-    with counter:
-        for batch in batches:
-            batch.call(module)
-    return int(counter.get_total_flops()) // 2
+    """Count linear, matmul, attention and convolution multiply-adds of an eager module over batches, as dispatched by torch.
+
+    Of batches of the same shapes one is run: what is counted depends on shapes alone.
+    """
+    alike: dict[tuple[torch.Size, ...], list[Inputs]] = {}
+    for batch in batches:
+        alike.setdefault(tuple(t.shape for t in batch.tensors), []).append(batch)
+    total = 0
+    for same in alike.values():
+        counter = FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _attention_flops})
+        with counter:
+            same[0].call(module)
+        total += len(same) * int(counter.get_total_flops())
+    return total // 2

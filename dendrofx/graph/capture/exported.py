@@ -46,6 +46,8 @@ def export(model: nn.Module, form: CallForm, example: Inputs) -> Run:
     Raises:
         CaptureError: what cannot be kept, by name. Whatever torch.export itself raises is passed on.
     """
+    import torch.export._trace  # takes 2 s, and most models need none of it; `tracing` looks for it
+
     tensors = two_samples(example)
     auto = torch.export.Dim.AUTO
     dims = tuple(dict.fromkeys(range(t.dim()), auto) for t in tensors)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import builtins
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-import torch.export._trace
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import PythonKeyTracer, _ModuleStackTracer
 
@@ -37,7 +37,8 @@ def tracing(model: nn.Module, *tracers: type[fx.Tracer]) -> Iterator[None]:
             stack.enter_context(_instead(namespace, "len", length))
             stack.enter_context(_instead(namespace, "isinstance", is_instance))
         # where export fails it prints the graph so far; this module's print alone is another one
-        stack.enter_context(_instead(vars(torch.export._trace), "print", lambda *_, **__: None))
+        if (exporter := sys.modules.get("torch.export._trace")) is not None:
+            stack.enter_context(_instead(vars(exporter), "print", lambda *_, **__: None))
         before, remarks.disabled = remarks.disabled, True
         stack.callback(setattr, remarks, "disabled", before)
         yield

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.stats import binom
 from torch import Tensor, fx, nn
 
 from dendrofx.errors import InputError
@@ -142,6 +141,8 @@ class CallTimes:
 
     def cost(self, light: str, activity: float) -> float:
         """Return the expected cost of a cascade in which each sample is in doubt with probability `activity`."""
+        from scipy.stats import binom  # takes a second to import
+
         counts = np.arange(self.batch + 1)
         chance = binom.pmf(counts, self.batch, activity)
         full = np.interp(counts, [n for n, _ in self.full], [c for _, c in self.full])
