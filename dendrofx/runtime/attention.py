@@ -69,6 +69,9 @@ def chunk_bias(mask: Tensor, unbiased: bool, rows: LiveRows, owner: Tensor, inde
 
 def pack_chunks(mask: Tensor, unbiased: bool, floor: float, rows: LiveRows, most: int) -> AttentionPlan:
     """Return the plan of live rows that attend in chunks; see `plan_attention`."""
+    nothing = torch.zeros([0], dtype=torch.int64)
+    if unbiased and rows.live == rows.batch * rows.tokens and rows.live > 0:  # nothing is moved or masked
+        return AttentionPlan(True, [rows.batch], [rows.tokens], [nothing], nothing, nothing, floor, True)
     chunk_of, before, used, first = cut_chunks(rows.lengths, most)
     places, groups, chunks, sizes = group_chunks(used, most)
     start, total = 0, 0
@@ -97,8 +100,17 @@ def pack_chunks(mask: Tensor, unbiased: bool, floor: float, rows: LiveRows, most
         biases.append(chunk_bias(whole, unbiased, rows, own, row))
         at += count * size
     if torch.equal(index, every):
-        index, place = index[:0], place[:0]
+        index, place = nothing, nothing
     return AttentionPlan(True, chunks, sizes, biases, index, place, floor, unbiased)
+
+
+def narrow_mask(mask: Tensor) -> Tensor:
+    """Return a mask [batch, heads or 1, tokens or 1, tokens] without the axes along which it stays the same."""
+    if mask.size(1) > 1 and mask.stride(1) == 0:
+        mask = mask.narrow(1, 0, 1)
+    if mask.size(2) > 1 and (mask.stride(2) == 0 or bool((mask == mask.narrow(2, 0, 1)).all())):
+        mask = mask.narrow(2, 0, 1)
+    return mask
 
 
 def plan_attention(mask: Tensor, rows: LiveRows, most: int) -> AttentionPlan:
@@ -111,10 +123,15 @@ def plan_attention(mask: Tensor, rows: LiveRows, most: int) -> AttentionPlan:
         rows: of this call.
         most: rows of a chunk of several samples.
     """
+    mask = narrow_mask(mask)
+    free = mask if mask.dtype == torch.bool else mask == 0
+    if rows.live == rows.batch * rows.tokens and bool(free.all()):
+        return pack_chunks(mask, True, -float("inf"), rows, most)
     alive = torch.zeros([rows.batch * rows.tokens], dtype=torch.bool).index_fill_(0, rows.index, True)
     alive = alive.view(rows.batch, rows.tokens)
     seen = mask if mask.dtype == torch.bool else mask > -9000.0  # less hides a row: that its score allows it is checked
     query, key = alive[:, None, :, None], alive[:, None, None, :]
+    query = query.any(2, True) if mask.size(2) == 1 else query
     dead = query.logical_and(key.logical_not())
     floor = -float("inf")
     if mask.dtype != torch.bool and mask.numel() > 0:
@@ -127,7 +144,6 @@ def plan_attention(mask: Tensor, rows: LiveRows, most: int) -> AttentionPlan:
         no_sizes: List[int] = []
         no_biases: List[Tensor] = []
         return AttentionPlan(False, no_sizes, no_sizes, no_biases, none, none, floor, False)
-    free = mask if mask.dtype == torch.bool else mask == 0
     unbiased = bool(free.logical_or(key.logical_not()).logical_or(query.logical_not()).all())
     return pack_chunks(mask, unbiased, floor, rows, most)
 
@@ -181,7 +197,12 @@ def attend_rows(
         q, k, v = pad_rows(q, rows, 0, 2), pad_rows(k, rows, 0, 2), pad_rows(v, rows, 0, 2)
         return unpad_rows(F.scaled_dot_product_attention(q, k, v, mask, 0.0, False, scale=scale), rows, 0, 2)
     out = attend_chunks(q, k, v, plan, rows.live, scale)
-    if not bool(out.sum().isfinite()):  # a weight of 0 keeps out another sample's numbers, but not its NaN and infinity
+    shared = False
+    for bias in plan.biases:
+        shared = shared or bias.numel() > 0
+    if shared and not bool(
+        out.sum().isfinite()
+    ):  # a weight of 0 keeps out another sample's numbers, but not its NaN and infinity
         alone = pack_chunks(mask, plan.unbiased, plan.floor, rows, 0)
         out = attend_chunks(q, k, v, alone, rows.live, scale)
     return out.transpose(0, 1).unsqueeze(0)
