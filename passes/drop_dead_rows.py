@@ -22,7 +22,7 @@ One walk keeps two worlds, padded and live, and crosses where an edge does:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ from dendrofx.errors import PassError
 from dendrofx.graph.shapes import shape, tensors
 from dendrofx.passes.base import Change, Pass, PassResult
 from dendrofx.rows.analysis import RowNote
+from dendrofx.rows.in_place import written_in_place
 from dendrofx.rows.layout import SAMPLES, TOKENS, Letters
 from dendrofx.rows.regions import around_products, is_product, masked
 from dendrofx.rows.rules import SIZED
@@ -41,6 +42,11 @@ from dendrofx.runtime.live import count_live, live_rows, pad_rows, unpad_rows
 from dendrofx.values.meta import LIVE, MACS, ROWS, SHAPES
 
 aten = torch.ops.aten
+# What may be taken for the same where its arguments are: views, and the sizes that they are made with.
+_VIEWS = (
+    aten.view, aten.reshape, aten.expand, aten.unsqueeze, aten.squeeze, aten.transpose, aten.permute, aten.size, aten.sym_size,
+    torch.Tensor.size,
+)  # fmt: skip
 # Most rows of several samples that share one attention product, see `plan_attention`.
 CHUNK_ROWS = 48
 
@@ -104,7 +110,8 @@ class _Worlds:
         self.graph.set_codegen(gm.graph._codegen)
         self.padded: dict[fx.Node, fx.Node] = {}
         self.live: dict[fx.Node, fx.Node] = {}
-        self.plans: dict[fx.Node, fx.Node] = {}
+        self.plans: dict[Hashable, fx.Node] = {}  # by what the mask is, see `value`
+        self.written = written_in_place(gm)
         self.above, self.below = around_products(gm)
         self.masked = masked(gm, config.mask, self.below)
         self.scattered: dict[fx.Node, fx.Node] = {}
@@ -185,14 +192,25 @@ class _Worlds:
 
     def attend(self, node: fx.Node) -> fx.Node:
         q, k, v, mask = (n for n in node.args[:4] if isinstance(n, fx.Node))
-        if mask not in self.plans:
+        key = self.value(mask)
+        if key not in self.plans:
             args = (self.in_padded(mask), self.rows, CHUNK_ROWS)
-            self.plans[mask] = self.call(plan_attention, args, "attention_plan")
+            self.plans[key] = self.call(plan_attention, args, "attention_plan")
         scale = node.kwargs.get("scale") or float(int(shape(q)[-1]) ** -0.5)
-        given = (self.in_live(q), self.in_live(k), self.in_live(v), self.in_padded(mask), self.plans[mask])
+        given = (self.in_live(q), self.in_live(k), self.in_live(v), self.in_padded(mask), self.plans[key])
         new = self.mark(self.call(attend_rows, (*given, self.rows, scale), f"{node.name}_live"), node, True)
         new.meta[ROWS] = RowNote(node.meta[ROWS].layout, False, "attends on live rows")
         return new
+
+    def value(self, given: Any) -> Hashable:  # noqa: ANN401  (an argument of a node)
+        """Return the same for masks that are the same view of one value, as each layer of a model may make it anew."""
+        if isinstance(given, list | tuple):
+            return tuple(map(self.value, given))
+        if not isinstance(given, fx.Node):
+            return given if isinstance(given, Hashable) else repr(given)
+        view = given.target in _VIEWS and not given.kwargs
+        unwritten = given not in self.written or self.written[given] < given  # it stays as it was when it was made
+        return (str(given.target), self.value(given.args)) if view and unwritten else given
 
     def count_macs(self) -> None:
         """Leave on the nodes what `forward_counted` needs."""

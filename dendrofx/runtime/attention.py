@@ -3,33 +3,39 @@
     plan = plan_attention(mask, rows)   what this call's mask allows; once per mask and call
     y    = attend_rows(q, k, v, ...)    each sample on its own live rows
 
-Samples are neighbours among the live rows (`live.py`), so attention reads them as views. Short neighbouring samples share one
-product with a block-diagonal mask: fewer, larger kernels (the idea of sequence packing: Krell et al., "Efficient sequence packing
-without cross-contamination", 2021).
+Samples share *chunks* of alike size, and all chunks of a size attend in one product (the idea of sequence packing: Krell et al.,
+"Efficient sequence packing without cross-contamination", 2021). A product per sample is as fast on a quiet machine, but opens
+hundreds of parallel regions a call, and beside a busy neighbour each of them waits for a core.
 """
 
-from typing import List, NamedTuple, Tuple
+from typing import List, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dendrofx.runtime.chunks import cut_chunks, group_chunks
 from dendrofx.runtime.live import LiveRows, pad_rows, unpad_rows
 
 
 class AttentionPlan(NamedTuple):
     """How live rows may attend.
 
-    `packed` is false where only the padded form is right. Otherwise chunk i holds the rows `starts[i]` to `starts[i] + sizes[i]`,
-    whole samples, and `masks[i]` is f32[1 or heads, n, n], or f32[0] where every row sees all others. `floor` is the largest of
-    what is added to the scores of dead rows to hide them; see `check_scores`.
+    `packed` is false where only the padded form is right. Otherwise group i has `chunks[i]` chunks of `sizes[i]` rows each, and
+    `biases[i]` is added to its scores: f32[chunks, 1 or heads, size, size], or f32[0] where every row sees all of its chunk.
+    `index` is i64[rows of all chunks], the live row that stands there; `place` i64[live rows], where each stands; both are empty
+    where rows stay where they are. `floor` is the largest of what is added to the scores of dead rows to hide them, see
+    `check_scores`; `unbiased` says that the mask does nothing but hide dead rows.
     """
 
     packed: bool
-    starts: List[int]
+    chunks: List[int]
     sizes: List[int]
-    masks: List[Tensor]
+    biases: List[Tensor]
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
+    place: Tensor
     floor: float
+    unbiased: bool
 
 
 def bias_of(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -38,43 +44,73 @@ def bias_of(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return bias.masked_fill(bias.eq(-float("inf")).all(-1, True), float("nan"))
 
 
-def cut_chunks(lengths: List[int], most: int) -> Tuple[List[int], List[int]]:
-    """Return starts and sizes of chunks of neighbouring samples, at most `most` rows together; a longer sample stays alone."""
-    starts: List[int] = []
-    sizes: List[int] = []
-    start, size = 0, 0
-    for length in lengths:
-        if size > 0 and size + length > most:
-            starts.append(start)
-            sizes.append(size)
-            start, size = start + size, 0
-        size += length
-    if size > 0:
-        starts.append(start)
-        sizes.append(size)
-    return starts, sizes
+def chunk_bias(mask: Tensor, unbiased: bool, rows: LiveRows, owner: Tensor, index: Tensor) -> Tensor:
+    """Return what is added to the scores of a group: f32[chunks, 1 or heads, size, size], or f32[0] where nothing is.
+
+    Args:
+        mask: of the call, expanded to [batch, 1 or heads, tokens, tokens].
+        unbiased: it hides dead rows alone.
+        rows: of this call.
+        owner: i64[chunks, size], the sample of each row, -1 for rows without one.
+        index: i64[chunks, size], live rows.
+    """
+    other = owner[:, :, None] != owner[:, None, :]
+    if unbiased:
+        if not bool(other.any()):
+            return torch.zeros([0], dtype=torch.float32)
+        zero = torch.zeros(other.size(), dtype=torch.float32)
+        return zero.masked_fill_(other, -float("inf")).unsqueeze(1)
+    sample, token = rows.sample[index], rows.token[index]
+    crop = mask.permute(0, 2, 3, 1)[sample[:, :, None], token[:, :, None], token[:, None, :]].permute(0, 3, 1, 2)
+    if crop.dtype == torch.bool:
+        crop = torch.zeros(crop.size(), dtype=torch.float32).masked_fill_(crop.logical_not(), -float("inf"))
+    return crop.masked_fill(other.unsqueeze(1), -float("inf"))
 
 
-def cut_samples(plan: AttentionPlan, lengths: List[int]) -> AttentionPlan:
-    """Return the plan with a chunk for each sample."""
+def pack_chunks(mask: Tensor, unbiased: bool, floor: float, rows: LiveRows, most: int) -> AttentionPlan:
+    """Return the plan of live rows that attend in chunks; see `plan_attention`."""
+    nothing = torch.zeros([0], dtype=torch.int64)
+    if unbiased and rows.live == rows.batch * rows.tokens and rows.live > 0:  # nothing is moved or masked
+        return AttentionPlan(True, [rows.batch], [rows.tokens], [nothing], nothing, nothing, floor, True)
+    chunk_of, before, used, first = cut_chunks(rows.lengths, most)
+    places, groups, chunks, sizes = group_chunks(used, most)
+    start, total = 0, 0
     starts: List[int] = []
-    sizes: List[int] = []
-    masks: List[Tensor] = []
-    start, chunk = 0, 0
-    for length in lengths:
-        if length == 0:
-            continue
-        while start >= plan.starts[chunk] + plan.sizes[chunk]:
-            chunk += 1
-        mask = plan.masks[chunk]
-        if mask.numel() > 0:
-            first = start - plan.starts[chunk]
-            mask = mask[:, first : first + length, first : first + length]
+    shifts: List[int] = []
+    for sample, length in enumerate(rows.lengths):
         starts.append(start)
-        sizes.append(length)
-        masks.append(mask)
+        shifts.append(places[chunk_of[sample]] + before[sample] - start if length > 0 else 0)
         start += length
-    return AttentionPlan(plan.packed, starts, sizes, masks, plan.floor)
+    for count, size in zip(chunks, sizes):
+        total += count * size
+    every, sample_of = torch.arange(rows.live), rows.sample[: rows.live]
+    place = every + torch.tensor(shifts, dtype=torch.int64)[sample_of]
+    index = torch.zeros([total], dtype=torch.int64)
+    for chunk in range(len(used)):
+        if used[chunk] < sizes[groups[chunk]]:
+            index.narrow(0, places[chunk], sizes[groups[chunk]]).fill_(starts[first[chunk]])
+    index.index_copy_(0, place, every)
+    owner = torch.full([total], -1, dtype=torch.int64).index_copy_(0, place, sample_of)
+    whole = mask.expand([rows.batch, mask.size(1), rows.tokens, rows.tokens])
+    biases: List[Tensor] = []
+    at = 0
+    for count, size in zip(chunks, sizes):
+        shape = [count, size]
+        own, row = owner.narrow(0, at, count * size).view(shape), index.narrow(0, at, count * size).view(shape)
+        biases.append(chunk_bias(whole, unbiased, rows, own, row))
+        at += count * size
+    if torch.equal(index, every):
+        index, place = nothing, nothing
+    return AttentionPlan(True, chunks, sizes, biases, index, place, floor, unbiased)
+
+
+def narrow_mask(mask: Tensor) -> Tensor:
+    """Return a mask [batch, heads or 1, tokens or 1, tokens] without the axes along which it stays the same."""
+    if mask.size(1) > 1 and mask.stride(1) == 0:
+        mask = mask.narrow(1, 0, 1)
+    if mask.size(2) > 1 and (mask.stride(2) == 0 or bool((mask == mask.narrow(2, 0, 1)).all())):
+        mask = mask.narrow(2, 0, 1)
+    return mask
 
 
 def plan_attention(mask: Tensor, rows: LiveRows, most: int) -> AttentionPlan:
@@ -85,15 +121,17 @@ def plan_attention(mask: Tensor, rows: LiveRows, most: int) -> AttentionPlan:
     Args:
         mask: bool (True may attend) or float (added to the scores), [1 or batch, 1 or heads, tokens or 1, tokens].
         rows: of this call.
-        most: rows of a chunk of several samples; measured best at 48 rows of 32 features (2 threads, Zen 5).
+        most: rows of a chunk of several samples.
     """
-    starts: List[int] = []
-    sizes: List[int] = []
-    masks: List[Tensor] = []
+    mask = narrow_mask(mask)
+    free = mask if mask.dtype == torch.bool else mask == 0
+    if rows.live == rows.batch * rows.tokens and bool(free.all()):
+        return pack_chunks(mask, True, -float("inf"), rows, most)
     alive = torch.zeros([rows.batch * rows.tokens], dtype=torch.bool).index_fill_(0, rows.index, True)
     alive = alive.view(rows.batch, rows.tokens)
     seen = mask if mask.dtype == torch.bool else mask > -9000.0  # less hides a row: that its score allows it is checked
     query, key = alive[:, None, :, None], alive[:, None, None, :]
+    query = query.any(2, True) if mask.size(2) == 1 else query
     dead = query.logical_and(key.logical_not())
     floor = -float("inf")
     if mask.dtype != torch.bool and mask.numel() > 0:
@@ -102,28 +140,12 @@ def plan_attention(mask: Tensor, rows: LiveRows, most: int) -> AttentionPlan:
     sees_dead = seen.logical_and(dead)
     sees_none = seen.logical_and(key).any(3, True).logical_not().logical_and(query)
     if bool(sees_dead.any()) or bool(sees_none.any()):
-        return AttentionPlan(False, starts, sizes, masks, floor)
-    free = mask if mask.dtype == torch.bool else mask == 0
+        none = torch.zeros([0], dtype=torch.int64)
+        no_sizes: List[int] = []
+        no_biases: List[Tensor] = []
+        return AttentionPlan(False, no_sizes, no_sizes, no_biases, none, none, floor, False)
     unbiased = bool(free.logical_or(key.logical_not()).logical_or(query.logical_not()).all())
-    starts, sizes = cut_chunks(rows.lengths, most)
-    whole = mask.expand([rows.batch, mask.size(1), rows.tokens, rows.tokens])
-    for start, size in zip(starts, sizes):
-        sample = rows.sample[start : start + size]
-        other = sample[:, None] != sample[None, :]
-        if unbiased:
-            if bool(sample[0] == sample[-1]):
-                masks.append(torch.zeros([0], dtype=torch.float32))
-                continue
-            chunk = torch.zeros([1, size, size], dtype=torch.float32)
-        else:
-            token = rows.token[start : start + size]
-            crop = whole.permute(0, 2, 3, 1)[sample[:, None], token[:, None], token[None, :]].permute(2, 0, 1)
-            if crop.dtype == torch.bool:
-                chunk = torch.zeros(crop.size(), dtype=torch.float32).masked_fill_(crop.logical_not(), -float("inf"))
-            else:
-                chunk = crop.contiguous()
-        masks.append(chunk.masked_fill_(other, -float("inf")))
-    return AttentionPlan(True, starts, sizes, masks, floor)
+    return pack_chunks(mask, unbiased, floor, rows, most)
 
 
 def check_scores(q: Tensor, k: Tensor, scale: float, floor: float) -> None:
@@ -175,27 +197,40 @@ def attend_rows(
         q, k, v = pad_rows(q, rows, 0, 2), pad_rows(k, rows, 0, 2), pad_rows(v, rows, 0, 2)
         return unpad_rows(F.scaled_dot_product_attention(q, k, v, mask, 0.0, False, scale=scale), rows, 0, 2)
     out = attend_chunks(q, k, v, plan, rows.live, scale)
-    if not bool(
+    shared = False
+    for bias in plan.biases:
+        shared = shared or bias.numel() > 0
+    if shared and not bool(
         out.sum().isfinite()
-    ):  # a weight of 0 keeps out every number of another sample, but not NaN and infinity
-        out = attend_chunks(q, k, v, cut_samples(plan, rows.lengths), rows.live, scale)
+    ):  # a weight of 0 keeps out another sample's numbers, but not its NaN and infinity
+        alone = pack_chunks(mask, plan.unbiased, plan.floor, rows, 0)
+        out = attend_chunks(q, k, v, alone, rows.live, scale)
     return out.transpose(0, 1).unsqueeze(0)
 
 
 def attend_chunks(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, live: int, scale: float) -> Tensor:
     """Return [count, heads, features], each chunk on its own; zero behind the `live` rows. See `attend_rows`."""
-    out = q.new_empty([q.size(2), q.size(1), v.size(3)])
-    none = q.new_zeros([1])
-    for start, size, bias in zip(plan.starts, plan.sizes, plan.masks):
-        chunk = bias.to(q.dtype)
-        a, b, c = q[0].narrow(1, start, size), k[0].narrow(1, start, size), v[0].narrow(1, start, size)
-        if size > 256:  # the flash kernel keeps long scores in the caches
-            biases = chunk[None] if chunk.numel() > 0 else None
-            y = F.scaled_dot_product_attention(a[None], b[None], c[None], biases, 0.0, False, scale=scale)[0]
-        elif chunk.numel() > 0:
-            y = torch.bmm(torch.baddbmm(chunk, a, b.transpose(1, 2), alpha=scale).softmax(-1), c)
-        else:  # two batched products are twice as fast as its block loop on short samples
-            y = torch.bmm(torch.baddbmm(none, a, b.transpose(1, 2), beta=0, alpha=scale).softmax(-1), c)
-        out.narrow(0, start, size).copy_(y.transpose(0, 1))
-    out.narrow(0, live, out.size(0) - live).zero_()
-    return out
+    moved = plan.index.numel() > 0
+    a, b, c = q[0].transpose(0, 1), k[0].transpose(0, 1), v[0].transpose(0, 1)
+    if moved:
+        a, b, c = a.index_select(0, plan.index), b.index_select(0, plan.index), c.index_select(0, plan.index)
+    parts: List[Tensor] = []
+    at = 0
+    for count, size, bias in zip(plan.chunks, plan.sizes, plan.biases):
+        part = [count, size]
+        x = a.narrow(0, at, count * size).unflatten(0, part).transpose(1, 2)
+        y = b.narrow(0, at, count * size).unflatten(0, part).transpose(1, 2)
+        z = c.narrow(0, at, count * size).unflatten(0, part).transpose(1, 2)
+        added = bias.to(q.dtype) if bias.numel() > 0 else None
+        got = F.scaled_dot_product_attention(x, y, z, added, 0.0, False, scale=scale)
+        parts.append(got.transpose(1, 2).flatten(0, 1))
+        at += count * size
+    spare = q.size(2) - live
+    if moved:
+        if len(parts) > 1:
+            parts = [torch.cat(parts)]
+        parts = [parts[0].index_select(0, plan.place)]
+    if spare > 0 or len(parts) != 1:
+        parts.append(q.new_zeros([spare, q.size(1), v.size(3)]))
+        return torch.cat(parts)
+    return parts[0]

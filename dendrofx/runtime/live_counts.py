@@ -39,8 +39,8 @@ def count_live_macs(
     whole = rows.batch * rows.tokens * rows.tokens
     for plan, macs in zip(plans, pair_macs):
         pairs = 0 if plan.packed else whole
-        for size in plan.sizes:
-            pairs += size * size
+        for chunks, size in zip(plan.chunks, plan.sizes):
+            pairs += chunks * size * size
         counts["executed_macs"] += pairs * macs
         counts["original_macs"] += whole * macs
     return counts

@@ -117,14 +117,13 @@ def test_equal_in_chunks_of_any_size(most: int) -> None:
     alive = alive_of(LENGTHS["ragged"])
     qkv, mask = heads(4), additive(-1e30)(keys(alive))
     plan, got = attended(as_it_is, qkv, mask, live_rows(alive, False), most)
-    assert plan.sizes == {1: [6, 1, 3, 2], 6: [6, 6], 100: [12]}[most]
-    assert [m.numel() > 0 for m in plan.masks] == {1: [False] * 4, 6: [False, True], 100: [True]}[most]
+    assert (plan.chunks, plan.sizes) == {1: ([3, 1], [6, 1]), 6: ([2], [6]), 100: ([1], [12])}[most]
     assert_equal_on(alive, got, F.scaled_dot_product_attention(*qkv, mask, scale=SCALE))
 
 
 @pytest.mark.parametrize("form", ["inf", "alibi"])
 def test_long_samples(ready: Callable[[Any], Any], form: str) -> None:
-    """Beyond 256 rows another kernel runs."""
+    """Longer than a chunk of several."""
     alive = alive_of([270, 20, 261], tokens=270)
     qkv, mask = heads(3, 270), AS[form](keys(alive))
     plan, got = attended(ready, qkv, mask, live_rows(alive, False))
@@ -166,7 +165,7 @@ def test_padded_form_where_live_rows_see_more_or_nothing(
     qkv, rows = heads(4), live_rows(alive, False)
     plan, got = attended(ready, qkv, mask, rows)
     assert not plan.packed
-    assert (plan.starts, plan.sizes, plan.masks) == ([], [], [])
+    assert (plan.chunks, plan.sizes, plan.biases) == ([], [], [])
     zeroed = [pad_rows(unpad_rows(x, rows, 0, 2), rows, 0, 2) for x in qkv]
     assert_equal_on(alive, got, F.scaled_dot_product_attention(*zeroed, mask, scale=SCALE))
 
@@ -197,6 +196,17 @@ def test_scores_that_a_mask_does_not_outweigh_are_refused(ready: Callable[[Any],
     attended(ready, [large * q, large * k, v], AS["min"](keys(alive)), rows)
 
 
+@pytest.mark.parametrize("lengths", [[5, 5, 5], [7], [0, 4, 4]])
+def test_samples_of_one_length_are_neither_moved_nor_masked(lengths: list[int]) -> None:
+    alive = alive_of(lengths)
+    alive[0] |= not alive[0].any()
+    qkv, mask = heads(len(lengths)), keys(alive)
+    plan, got = attended(as_it_is, qkv, mask, live_rows(alive, False))
+    assert (plan.index.numel() == 0) == (len({int(n) for n in alive.sum(1)}) == 1)
+    assert all(b.numel() == 0 for b in plan.biases) == (plan.index.numel() == 0)
+    assert_equal_on(alive, got, F.scaled_dot_product_attention(*qkv, mask, scale=SCALE))
+
+
 @pytest.mark.parametrize("batch", [0, 1])
 def test_no_samples_and_one_token(ready: Callable[[Any], Any], batch: int) -> None:
     qkv, alive = heads(batch, 1), torch.ones(batch, 1, dtype=torch.bool)
@@ -214,7 +224,7 @@ def test_no_sample_depends_on_another() -> None:
     alive = alive_of(LENGTHS["ragged"])
     qkv, mask, rows = heads(4), additive(-1e30)(keys(alive)), live_rows(alive, False)
     plan, before = attended(as_it_is, qkv, mask, rows)
-    assert plan.sizes == [7, 5]
+    assert (plan.chunks, plan.sizes) == ([2], [7])
     after = attended(as_it_is, changed(qkv, 2, 50 * torch.randn(4, HEADS, TOKENS, FEATURES)), mask, rows)[1]
     others = [0, 1, 3]
     assert torch.equal(before[others], after[others])

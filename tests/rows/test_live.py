@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dendrofx.runtime.attention import cut_chunks
+from dendrofx.runtime.chunks import cut_chunks, group_chunks
 from dendrofx.runtime.kernels import padded_rows
 from dendrofx.runtime.live import count_live, live_rows, pad_rows, unpad_rows
 
@@ -147,21 +147,27 @@ def test_padding_on_one_side(ready: Callable[[Any], Any], mask: str, side: str) 
 
 
 @pytest.mark.parametrize(
-    ("lengths", "most", "expected"),
+    ("lengths", "most", "chunk_of", "before", "used"),
     [
-        ([3, 2, 4], 5, ([0, 5], [5, 4])),
-        ([3, 3, 3], 5, ([0, 3, 6], [3, 3, 3])),
-        ([9, 1, 1], 5, ([0, 9], [9, 2])),
-        ([1, 9, 1], 5, ([0, 1, 10], [1, 9, 1])),
-        ([2, 2], 4, ([0], [4])),
-        ([0, 2, 0, 3, 0], 3, ([0, 2], [2, 3])),
-        ([], 5, ([], [])),
-        ([0, 0], 5, ([], [])),
+        ([3, 2, 4], 5, [1, 1, 0], [0, 3, 0], [4, 5]),
+        ([3, 3, 3], 9, [0, 1, 2], [0, 0, 0], [3, 3, 3]),  # of one length: alone
+        ([9, 1, 1], 5, [0, 1, 1], [0, 0, 1], [9, 2]),
+        ([1, 9, 1, 2], 4, [1, 0, 1, 1], [3, 0, 2, 0], [9, 4]),
+        ([0, 2, 0, 3, 0], 5, [-1, 0, -1, 0, -1], [0, 3, 0, 0, 0], [5]),
+        ([], 5, [], [], []),
+        ([0, 0], 5, [-1, -1], [0, 0], []),
     ],
 )
 def test_chunks(
-    ready: Callable[[Any], Any], lengths: list[int], most: int, expected: tuple[list[int], list[int]]
+    ready: Callable[[Any], Any], lengths: list[int], most: int, chunk_of: list[int], before: list[int], used: list[int]
 ) -> None:
-    if lengths:  # TorchScript takes an empty list for one of tensors
-        assert ready(cut_chunks)(lengths, most) == expected
-    assert cut_chunks(lengths, most) == expected
+    cut = ready(cut_chunks) if lengths else cut_chunks  # TorchScript takes an empty list for one of tensors
+    assert cut(lengths, most)[:3] == (chunk_of, before, used)
+    assert [lengths[s] + before[s] <= used[c] for s, c in enumerate(chunk_of) if c >= 0].count(False) == 0
+
+
+def test_chunks_are_grouped_by_size(ready: Callable[[Any], Any]) -> None:
+    """Short ones are alike, long ones in classes of 16 rows; by chunk where it starts."""
+    places, groups, chunks, sizes = ready(group_chunks)([70, 40, 66, 48, 30], 48)
+    assert (groups, chunks, sizes) == ([0, 1, 0, 1, 1], [2, 3], [70, 48])
+    assert places == [0, 140, 70, 188, 236]
