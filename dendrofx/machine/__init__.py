@@ -5,5 +5,8 @@ memory      weights shared and unshared; freed pages returned
 files       written whole or not at all
 race        callables timed in turns
 pace        what a race says: how many times as fast, and whether to believe it
+cores       how many a process may use, and whether more wants to run
+regions     what threads wait at, counted
+neighbours  busy processes, to measure beside
 progress    bars at a terminal
 """
