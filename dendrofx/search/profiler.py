@@ -5,7 +5,8 @@ Ctrl-C, no more parts are timed and the decision is taken among those that were;
 against the original, always runs.
 
 Where a race is in doubt (`machine/pace.py`), it is run once more on one thread, for the CPU time there; a race of whole models
-whose estimates contradict each other, all over again, once.
+whose estimates contradict each other, all over again, once. A whole model that wins is run shortly on one thread too, which is
+what a worker beside others should have.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from dendrofx.gates.form import LightRuns, reads_of_light
 from dendrofx.graph.block import row_macs
 from dendrofx.lowering.script import lowered
+from dendrofx.machine.cores import crowded
 from dendrofx.machine.memory import return_free_memory
 from dendrofx.machine.pace import figures, noisy, pace, touched
 from dendrofx.machine.race import AA_NOISE, Race, on_one_thread, race
@@ -36,6 +38,7 @@ from dendrofx.values.inputs import Inputs
 
 SITE_SECONDS = 0.6
 MODEL_SECONDS, MOST_MODEL_SECONDS = 1.5, 6.0
+ALONE_SECONDS, MOST_ALONE_SECONDS = 0.5, 1.5
 SITE_ROUNDS = 7
 PLAIN = 4  # a race that this many times its noise decides is not run again
 Call = Callable[[int], object]
@@ -56,7 +59,7 @@ class Profiler:
         self.seconds, self.min_speedup = seconds, min_speedup
         self.deadline = math.inf
         self.interrupted = False
-        self.notes: list[str] = []
+        self.notes = [said] if (said := crowded(torch.get_num_threads())) else []
         self.known = known_times()
 
     @property
@@ -171,7 +174,12 @@ class Profiler:
         }
         run = partial(_race_models, calls, dict.fromkeys(calls, len(batches)))
         result = doubly(run)
-        return result if self._plain(result) else doubly(run)
+        result = result if self._plain(result) else doubly(run)
+        won = pace(result, BASELINE, AGAIN, ROUTED).ratio >= self.min_speedup
+        if result.threads == 1 or result.alone is not None or not won:
+            return result
+        with on_one_thread():
+            return replace(result, alone=run(short=True))
 
     def _plain(self, result: Race) -> bool:
         """Return whether the race was quiet, or the speedup is so far from the wanted one that the noise does not decide."""
@@ -192,7 +200,7 @@ def doubly(run: Callable[[], Race]) -> Race:
         return replace(result, alone=run())
 
 
-def _race_models(calls: Mapping[str, Call], batches: Mapping[str, int]) -> Race:
+def _race_models(calls: Mapping[str, Call], batches: Mapping[str, int], short: bool = False) -> Race:
     """Fifteen rounds, or of models that take long as many as fit into a few seconds.
 
     Batches of other sizes leave other holes in the heap: what the calls of a round have freed goes back before the next. Whichever
@@ -200,8 +208,8 @@ def _race_models(calls: Mapping[str, Call], batches: Mapping[str, int]) -> Race:
     """
     return race(
         calls,
-        MODEL_SECONDS,
-        most_seconds=MOST_MODEL_SECONDS,
+        ALONE_SECONDS if short else MODEL_SECONDS,
+        most_seconds=MOST_ALONE_SECONDS if short else MOST_MODEL_SECONDS,
         untimed_rounds=1,
         pause=return_free_memory,
         batches=batches,

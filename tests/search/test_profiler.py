@@ -14,6 +14,7 @@ from dendrofx.graph.block import BlockData
 from dendrofx.machine.race import Race, Timing
 from dendrofx.search.choose import Candidate, SiteData, candidates
 from dendrofx.search.profiler import AGAIN, BASELINE, ROUTED, Profiler
+from dendrofx.search.verify import judge
 from dendrofx.values.inputs import Inputs
 from tests.asked import asked
 from tests.models import Residual, compressible
@@ -215,6 +216,32 @@ def test_a_stopwatch_races_whole_models(watch: Profiler) -> None:
     race = watch.models(model, routed, [Inputs((rows(8, i),)) for i in range(3)])
     assert list(race.timings) == [BASELINE, ROUTED, AGAIN]
     assert all(len(t.ms) == race.rounds for t in race.timings.values())
+
+
+@pytest.mark.parametrize(("routed", "threads"), [(5.0, [2, 1]), (20.0, [2])])
+def test_what_wins_is_raced_on_one_thread_too(
+    routed: float, threads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def fixed(calls: Any, *args: Any, **kwargs: Any) -> Race:
+        seen.append(torch.get_num_threads())
+        times = zip((BASELINE, AGAIN, ROUTED), (10.0, 10.0, routed), strict=True)
+        return Race({name: Timing((ms,) * 3, (2 * ms,) * 3) for name, ms in times}, 3, 0.0, seen[-1])
+
+    monkeypatch.setattr("dendrofx.search.profiler.race", fixed)
+    module = nn.Sequential(nn.Linear(4, 4)).eval()
+    torch.set_num_threads(2)
+    try:
+        found = Profiler(60.0, 1.05).models(module, module, [Inputs.of(torch.zeros(2, 4))])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert seen == threads
+    times = judge(found, 8)
+    wanted = (20.0, 2 * routed) if len(threads) == 2 else (None, None)
+    assert (times.scripted_alone_ms, times.routed_alone_ms) == wanted
+    assert (times.speedup, times.noise) == (10.0 / routed, 0.0), "the race on two threads decides"
 
 
 def test_time_runs_from_the_first_part_on(watch: Profiler) -> None:
