@@ -36,6 +36,39 @@ class Row:
 
 
 @dataclass(frozen=True)
+class BusyRace:
+    """The original and what replaces it, timed beside workers that compute.
+
+    Attributes:
+        workers: processes with torch's default settings.
+        race: of the original twice and of each row; its `threads` are those of a call.
+    """
+
+    workers: int
+    race: Race
+
+    @property
+    def threads(self) -> int:
+        """That a call could use."""
+        return self.race.threads
+
+    @property
+    def rows(self) -> list[str]:
+        """The rows beside the original."""
+        return [name for name in self.race.timings if name not in ("scripted", AGAIN)]
+
+    def speedup(self, name: str) -> float | None:
+        """Median of the original over median of a row; None where it was not timed."""
+        return self.race.ratio("scripted", name) if name in self.race.timings else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Every row, the original first."""
+        named = [{"name": name, **pace_of(self.race, name)} for name in ("scripted", *self.rows)]
+        again = self.race.ratio(AGAIN, "scripted")
+        return {"workers": self.workers, "threads": self.threads, "aa_ratio": again, "variants": named}
+
+
+@dataclass(frozen=True)
 class Record:
     """One table: a case at one batch size and in one order of its samples."""
 
@@ -50,6 +83,7 @@ class Record:
     ablation: list[Mapping[str, Any]] = field(default_factory=list)
     missing: Mapping[str, str] = field(default_factory=dict)  # peers that did not run, and why
     skills: Sequence[str] = ()  # a cascade's router skill on the test samples, in words
+    busy: list[BusyRace] = field(default_factory=list)  # beside workers: on as many threads, and on one
 
     @property
     def routed(self) -> Row:
@@ -114,6 +148,7 @@ class Record:
             "missing": dict(self.missing),
             "sweep": self.sweep,
             "ablation": self.ablation,
+            "busy": [b.to_json() for b in self.busy],
             "certificate": self.certificate,
             "plan": self.prepared.plan.to_json(),
             "plans": {name: plan.to_json() for name, plan in self.prepared.plans.items()},
