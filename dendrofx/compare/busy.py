@@ -1,7 +1,7 @@
 """A table's rows once more beside workers that compute: what a server with several workers does to each of them.
 
 The original and what replaces it take turns as in the table, on as many threads as there, then on one. The workers have torch's
-default settings, a thread for every core. Medians are what a caller waits for here: nothing is corrected for the neighbours.
+default settings, a thread for every core. Nothing is corrected for them.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from dendrofx.compare.prepare import STATIC
 from dendrofx.compare.quality import Quality
-from dendrofx.compare.records import AGAIN, Record, Row
+from dendrofx.compare.records import Record, Row
 from dendrofx.compare.variants import Peer
 
 # Differences within the machine's own noise are ties: within this, or within what the original differed from itself.
@@ -205,10 +205,10 @@ def neighboured(record: Record) -> list[str]:
     several = [b for b in record.busy if b.threads > 1]
     alone = next((b for b in record.busy if b.threads == 1), None)
     for busy in several:
-        tie = max(TIE, abs(busy.race.ratio(AGAIN, "scripted") - 1))
+        least = min(1 - TIE, busy.again, 1 / busy.again)
         for name in busy.rows:
             gain, quiet = busy.speedup(name) or 1.0, record.ratio("scripted", name) or 1.0
-            if _pace(gain, tie) != "slower" or _pace(quiet, TIE) == "slower":
+            if gain >= least or _pace(quiet, TIE) == "slower":
                 continue
             one = None if alone is None else alone.speedup(name)
             makes = "" if one is None else f": one thread {'makes it' if one > 1 else 'leaves it at'} {one:.2f} x"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +40,9 @@ class Row:
 class BusyRace:
     """The original and what replaces it, timed beside workers that compute.
 
+    A call beside them either runs through or waits for a core many times its own length, and a median is one or the other by
+    chance: so these are means, which a server's throughput goes by.
+
     Attributes:
         workers: processes with torch's default settings.
         race: of the original twice and of each row; its `threads` are those of a call.
@@ -57,15 +61,32 @@ class BusyRace:
         """The rows beside the original."""
         return [name for name in self.race.timings if name not in ("scripted", AGAIN)]
 
+    @property
+    def again(self) -> float:
+        """The original's mean against itself."""
+        return self.mean(AGAIN) / self.mean("scripted")
+
+    def mean(self, name: str) -> float:
+        """Mean of a row's calls, ms."""
+        return statistics.fmean(self.race.timings[name].ms)
+
     def speedup(self, name: str) -> float | None:
-        """Median of the original over median of a row; None where it was not timed."""
-        return self.race.ratio("scripted", name) if name in self.race.timings else None
+        """Mean call of the original, of both its entries, over a row's; None where it was not timed."""
+        if name not in self.race.timings:
+            return None
+        return (self.mean("scripted") + self.mean(AGAIN)) / 2 / self.mean(name)
 
     def to_json(self) -> dict[str, Any]:
         """Every row, the original first."""
-        named = [{"name": name, **pace_of(self.race, name)} for name in ("scripted", *self.rows)]
-        again = self.race.ratio(AGAIN, "scripted")
-        return {"workers": self.workers, "threads": self.threads, "aa_ratio": again, "variants": named}
+        named = [
+            {
+                "name": name,
+                "latency_ms": {"mean": self.mean(name), **(latency(self.race.timings[name]) or {})},
+                "speedup_vs_scripted": self.speedup(name),
+            }
+            for name in ("scripted", *self.rows)
+        ]
+        return {"workers": self.workers, "threads": self.threads, "aa_ratio": self.again, "variants": named}
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ def beside(records: Sequence[Record]) -> list[str]:
     shown = ["one light*" if name == STATIC else name for name in names] * len(head)
     lines = [
         f"{f'Beside {found[0].busy[0].workers} workers':{_BUSY}}" + "".join(f"{h:>{width * len(names)}}" for h in head),
-        f"{'speed-up over scripted':{_BUSY}}" + "".join(f"{name:>{width}}" for name in shown),
+        f"{'speed-up, mean call':{_BUSY}}" + "".join(f"{name:>{width}}" for name in shown),
     ]
     for record in found:
         gains = [number(b.speedup(name), ".2f") for b in record.busy for name in names]
