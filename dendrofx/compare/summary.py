@@ -135,11 +135,9 @@ def reason(plan: Plan) -> str:
 
 
 def _outcome(record: Record, judged: Judgement) -> list[str]:
-    """Say what one batch size comes to; nothing where its row has said that nothing was rewritten."""
-    if record.prepared.refused:
-        return []
-    text = " ".join(judged.sentences())
-    return textwrap.wrap(f"{_label(record):<10} {text}", WIDTH, subsequent_indent=" " * _BATCH)
+    """Say what one batch size comes to; where its row has said that nothing was rewritten, only what neighbours do to others."""
+    text = " ".join(judged.neighboured if record.prepared.refused else judged.sentences())
+    return [] if not text else textwrap.wrap(f"{_label(record):<10} {text}", WIDTH, subsequent_indent=" " * _BATCH)
 
 
 def beside(records: Sequence[Record]) -> list[str]:

@@ -3,7 +3,7 @@
 A container often sees every core of its machine and may use two: a set of cores that it may run on (its affinity) says so, or a
 quota of time on all of them, which the kernel writes into files of its control groups. libgomp starts a thread for each core of
 the affinity and knows no quota. Where more threads run than cores are free, those of one call wait for each other at every
-parallel region (`regions.py`), a scheduler's time slice each.
+parallel region (`parallel_regions.py`), a scheduler's time slice each.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dendrofx.gates.form import reads_of_light
 from dendrofx.light import LightForm
-from dendrofx.machine.regions import count_regions
+from dendrofx.machine.parallel_regions import count_regions
 from dendrofx.search.choose import Candidate, scores
 from dendrofx.search.cost import BLOCK, SiteTimes
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dendrofx import Int8, LowRank, Prepacked
-from dendrofx.machine.regions import count_regions
+from dendrofx.machine.parallel_regions import count_regions
 from dendrofx.runtime.fused_int8 import FusedInt8Linear
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ def test_as_many_as_libgomp_opens(tmp_path: Path) -> None:
     source, shim = tmp_path / "shim.c", tmp_path / "shim.so"
     source.write_text(SHIM, encoding="utf-8")
     subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", shim, source, "-ldl"], check=True)
-    code = "import json; from tests.machine.test_regions import count_all; print(json.dumps(count_all()))"
+    code = "import json; from tests.machine.test_parallel_regions import count_all; print(json.dumps(count_all()))"
     env = {**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": str(ROOT)}
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], env=env, capture_output=True, text=True, check=True

@@ -4,7 +4,7 @@ At a region the calling thread hands work to the others and waits for the last o
 microseconds; beside busy processes the other thread may have no core, and the call waits a scheduler's time slice, milliseconds.
 
 Which operators open one, by their values or multiply-adds, as counted on torch 2.13 with 2 threads by a library between torch and
-`GOMP_parallel`, through which ATen, MKL, oneDNN and fbgemm go alike (`tests/machine/test_regions.py` counts again):
+`GOMP_parallel`, through which ATen, MKL, oneDNN and fbgemm go alike (`tests/machine/test_parallel_regions.py` counts again):
 
     ATen        pointwise, copies, reductions, gathering: above 32768 values (`at::internal::GRAIN_SIZE`); round, floor, ceil: 2048;
                 softmax, layer norm, max with indices: two rows; attention: always; x[index]: above 3000
