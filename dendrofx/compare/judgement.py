@@ -212,7 +212,8 @@ def neighboured(record: Record) -> list[str]:
                 continue
             one = None if alone is None else alone.speedup(name)
             makes = "" if one is None else f": one thread {'makes it' if one > 1 else 'leaves it at'} {one:.2f} x"
-            lines.append(f"Beside {busy.workers} workers {name} is {gain:.2f} x{makes}.")
+            called = "one light form on every row" if name == STATIC else name
+            lines.append(f"Beside {busy.workers} workers {called} is {gain:.2f} x{makes}.")
     return lines
 
 

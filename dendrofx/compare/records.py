@@ -19,11 +19,17 @@ AGAIN = "scripted again"
 
 @dataclass(frozen=True)
 class Row:
-    """A variant's line: its quality and its timing (None for the oracle, whose time means nothing)."""
+    """A variant's line.
+
+    Attributes:
+        timing: None for the oracle, whose time means nothing.
+        regions: parallel regions that a call opens; None for a peer, whose own threads nobody sees.
+    """
 
     variant: Variant
     quality: Quality
     timing: Timing | None
+    regions: int | None = None
 
     @property
     def ms(self) -> float | None:
@@ -193,6 +199,7 @@ class Record:
             "agreement": quality.agreement,
             "loss": quality.loss,
             "first_call_ms": variant.first_call_ms,
+            "parallel_regions": row.regions,
             "weight_bytes": variant.weight_bytes,
             "file_bytes": variant.file_bytes,
             **({"certified": self.certificate is not None} if main else {}),

@@ -6,6 +6,7 @@ memory            weights shared and unshared; freed pages returned
 files             written whole or not at all
 race              callables timed in turns
 pace              what a race says: how many times as fast, and whether to believe it
+alone             the same on one thread
 parallel_regions  where the threads of a call wait for each other, counted
 neighbours        busy processes, to measure beside
 progress          bars at a terminal

@@ -38,7 +38,7 @@ def count_regions(call: Callable[[], object], threads: int | None = None) -> int
     """Return the parallel regions that one call opens.
 
     Args:
-        call: runs eagerly; what TorchScript runs is not seen.
+        call: eager or by TorchScript; what a compiler made of operators is not seen.
         threads: that it may use, by default torch's own; one thread opens none.
 
     Example:

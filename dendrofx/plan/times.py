@@ -19,7 +19,7 @@ class ModelTimes:
         noise: how far the original was off against itself.
         noisy: what else says that the machine was disturbed, in words; empty where nothing does.
         doubt, quickest, cpu, threads: whether to believe these times, and what else there is to decide on; see `Pace`.
-        scripted_alone_ms, routed_alone_ms: CPU time of a call on one thread, of a model that won on several; else None.
+        scripted_alone_ms, routed_alone_ms: CPU time of a call on one thread; None where that was not taken.
     """
 
     batch: int
@@ -81,9 +81,11 @@ class ThreadsPlan:
         return f"threads: {self.own} on a machine of its own ({self.own_speedup:.2f} x), 1 beside others ({alone})"
 
 
-def threads_plan(times: Sequence[ModelTimes]) -> ThreadsPlan | None:
-    """Return what the race at the largest batch size says; None where none was run on one thread too."""
-    known = [t for t in times if t.scripted_alone_ms and t.routed_alone_ms]
+def threads_plan(times: Sequence[ModelTimes], min_speedup: float) -> ThreadsPlan | None:
+    """Return what the race at the largest batch size says; None where none was run on one thread too, or one was lost."""
+    if not all(t.wins(min_speedup) for t in times):
+        return None
+    known = [t for t in times if t.scripted_alone_ms and t.routed_alone_ms and t.routed_ms]
     if not known:
         return None
     t = max(known, key=lambda t: t.batch)

@@ -179,7 +179,7 @@ def _plan(space: BlockSpace, times: Sequence[ModelTimes], timer: Timer | None) -
         outputs={} if covered is None else dict.fromkeys(covered.covered),
         not_covered=[] if covered is None else list(covered.left),
         timing="" if timer is None else "; ".join(timer.notes),
-        threads=threads_plan(times),
+        threads=threads_plan(times, space.request.min_speedup),
     )
 
 

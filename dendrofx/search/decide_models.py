@@ -170,7 +170,7 @@ def _plan(space: ModelSpace, times: Sequence[ModelTimes], timer: Timer | None) -
         outputs=dict.fromkeys(covered.covered),
         not_covered=list(covered.left),
         timing="" if timer is None else "; ".join(timer.notes),
-        threads=threads_plan(times),
+        threads=threads_plan(times, space.request.min_speedup),
         no_sites="" if len(subject.sites) else without_linears(subject.original),
     )
 

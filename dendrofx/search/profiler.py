@@ -5,8 +5,8 @@ Ctrl-C, no more parts are timed and the decision is taken among those that were;
 against the original, always runs.
 
 Where a race is in doubt (`machine/pace.py`), it is run once more on one thread, for the CPU time there; a race of whole models
-whose estimates contradict each other, all over again, once. A whole model that wins is run shortly on one thread too, which is
-what a worker beside others should have.
+whose estimates contradict each other, all over again, once. A whole model that wins, and the first that loses, is run shortly on
+one thread too, which is what a worker beside others should have.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache, partial
 
 import torch
@@ -24,10 +23,11 @@ from torch import Tensor, nn
 from dendrofx.gates.form import LightRuns, reads_of_light
 from dendrofx.graph.block import row_macs
 from dendrofx.lowering.script import lowered
+from dendrofx.machine.alone import wins_alone, with_one_thread
 from dendrofx.machine.cores import crowded
 from dendrofx.machine.memory import return_free_memory
 from dendrofx.machine.pace import figures, noisy, pace, touched
-from dendrofx.machine.race import AA_NOISE, Race, on_one_thread, race
+from dendrofx.machine.race import AA_NOISE, Race, race
 from dendrofx.rewriting.rewrite import Branches
 from dendrofx.runtime.leaves import GateOnLight, LightAlone, RoutingAlone
 from dendrofx.search.choose import Candidate
@@ -58,7 +58,7 @@ class Profiler:
     def __init__(self, seconds: float, min_speedup: float = 1.0) -> None:
         self.seconds, self.min_speedup = seconds, min_speedup
         self.deadline = math.inf
-        self.interrupted = False
+        self.interrupted = self.lost = False
         self.notes = [said] if (said := crowded(torch.get_num_threads())) else []
         self.known = known_times()
 
@@ -176,10 +176,12 @@ class Profiler:
         result = doubly(run)
         result = result if self._plain(result) else doubly(run)
         won = pace(result, BASELINE, AGAIN, ROUTED).ratio >= self.min_speedup
-        if result.threads == 1 or result.alone is not None or not won:
-            return result
-        with on_one_thread():
-            return replace(result, alone=run(short=True))
+        if result.alone is None and (won or not self.lost):
+            result = with_one_thread(result, partial(run, short=True))
+        said = "" if self.lost else wins_alone(result, BASELINE, AGAIN, ROUTED, self.min_speedup)
+        self.notes += [said] if said else []
+        self.lost |= not won
+        return result
 
     def _plain(self, result: Race) -> bool:
         """Return whether the race was quiet, or the speedup is so far from the wanted one that the noise does not decide."""
@@ -194,10 +196,7 @@ class Profiler:
 def doubly(run: Callable[[], Race]) -> Race:
     """Run a race, and where its wall times are in doubt and torch may use several threads the same on one."""
     result = run()
-    if result.threads == 1 or not touched(result, result.timings):
-        return result
-    with on_one_thread():
-        return replace(result, alone=run())
+    return with_one_thread(result, run) if touched(result, result.timings) else result
 
 
 def _race_models(calls: Mapping[str, Call], batches: Mapping[str, int], short: bool = False) -> Race:

@@ -37,7 +37,7 @@ def table(*races: BusyRace, rows: Sequence[Row] = ()) -> Record:
     ([raced(2, routed=20.0), raced(1, routed=10.5)], ["Beside 2 workers routed is 0.50 x: one thread leaves it at 0.95 x."]),
     ([raced(2, routed=20.0)], ["Beside 2 workers routed is 0.50 x."]),
     ([raced(2, routed=8.0, static_light=15.0), raced(1, routed=5.0, static_light=4.0)],
-     ["Beside 2 workers static-light is 0.67 x: one thread makes it 2.50 x."]),
+     ["Beside 2 workers one light form on every row is 0.67 x: one thread makes it 2.50 x."]),
     ([raced(2, routed=10.2), raced(1, routed=5.0)], []),  # a tie
     ([raced(2, again=15.0, routed=16.0), raced(1, routed=5.0)], []),  # 0.78 x, no further off than the original itself
     ([raced(2, always_full=20.0), raced(1, always_full=20.0)], []),  # slower with nobody beside it, too
