@@ -63,6 +63,9 @@ def _add_options(p: Command) -> None:
     p.add_argument("--no-sweep", action="store_true", help="leave out the 11 tolerances that the pictures show")
     p.add_argument("--sweep", action="store_true", help="sweep the tolerances in a --quick run too")
     p.add_argument("--peers", action="store_true", help="also what could be used instead, for the cases of encoders")
+    p.add_argument(
+        "--busy", action="store_true", help="also beside two workers with default threads, and on one thread"
+    )
     p.add_argument("--ablation", action="store_true", help="also each light form alone, on every row, as a table")
     p.add_argument(
         "--light", type=_form("light"), metavar="FORM",
@@ -119,6 +122,7 @@ def _contradiction(args: argparse.Namespace) -> str:
             planless and (args.plan or args.save_plan or args.light or args.gate),
             f"the case {args.case[0]} has no plan: leave out --light, --gate, --plan and --save-plan",
         ),
+        (planless and args.busy, f"the case {args.case[0]} rewrites nothing: leave out --busy"),
     ]
     return next((message for is_so, message in wrong if is_so), "")
 

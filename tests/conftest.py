@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from benchmarks.models import packages
+from dendrofx.machine.cores import usable_cores
 from dendrofx.machine.memory import keep_loaded
-from tests.workers import usable_cores
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that tests start run beside another worker too

@@ -14,6 +14,7 @@ from benchmarks.command import writable_dir, writable_file, write_json
 from benchmarks.peers.rows import build_peers
 from benchmarks.studies import families, kernels
 from benchmarks.studies.ablation import ablation_table, run_ablation
+from dendrofx.compare.busy import run_busy
 from dendrofx.compare.files import write_pictures, write_plans, wrote_line
 from dendrofx.compare.prepare import Asked
 from dendrofx.compare.records import Record
@@ -91,6 +92,8 @@ def run_case(name: str, args: argparse.Namespace, machine: dict[str, str]) -> li
     peers_found = peer_variants(peers, case)
     records = []
     for bench, variants, record in compare_case(case, asked, sizes, effort, peers_found, missing):
+        if args.busy:
+            record.busy.extend(run_busy(bench, variants))
         if args.ablation:
             record.ablation.extend(run_ablation(bench, variants))
         if args.verbose:

@@ -27,6 +27,7 @@ QUICK_SECONDS, QUICK_TUNE = 0.5, 5.0
 @dead_rows()
 @click.option("--classes", is_flag=True, help="Outputs are class scores: also say how many answers stay the same.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="(OMP_NUM_THREADS, else all)")
+@click.option("--busy", is_flag=True, help="Also beside two busy workers.")
 @click.option("--quick", is_flag=True, help="Shorter races, no sweep.")
 @click.option("-v", "--verbose", is_flag=True, help="Every row, control and reason.")
 @click.option("-o", "--out", default="compare", show_default=True, metavar="DIR", type=FILE, help="Files.")
@@ -39,6 +40,7 @@ def compare(model: str, data: Path, budget: str, out: Path, **options: Any) -> N
 
     from dendrofx.command.data import read_for
     from dendrofx.command.model import read_model
+    from dendrofx.compare.busy import run_busy
     from dendrofx.compare.files import write_pictures, write_plans, wrote_line
     from dendrofx.compare.own import own_case
     from dendrofx.compare.prepare import Asked
@@ -62,7 +64,9 @@ def compare(model: str, data: Path, budget: str, out: Path, **options: Any) -> N
     asked = Asked(**limit, tune_seconds=QUICK_TUNE if quick else TUNE)
     effort = Effort(QUICK_SECONDS if quick else SECONDS, sweep=not quick)
     records = []
-    for _, _, record in compare_case(case, asked, sizes, effort):
+    for bench, variants, record in compare_case(case, asked, sizes, effort):
+        if options["busy"]:
+            record.busy.extend(run_busy(bench, variants))
         records.append(record)
         if options["verbose"]:
             click.echo(f"\n{record.prepared.plan}\n\n{table(record)}\n\n{footer(record, machine, 0)}\n")

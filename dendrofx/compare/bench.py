@@ -17,6 +17,7 @@ from dendrofx.compare.turns import time_in_doubt, time_in_turns
 from dendrofx.compare.variants import UNTIMED, Peer, Variant
 from dendrofx.guarantee.losses import losses_of
 from dendrofx.machine.pace import noisy
+from dendrofx.machine.parallel_regions import count_regions
 from dendrofx.machine.race import Race
 from dendrofx.search.cascade.skills import cascade_skills, light_outputs
 from dendrofx.values.covered import Covered, cover
@@ -73,11 +74,15 @@ class Bench:
         quality = {name: self.quality(v.module, v.counted) for name, v in variants.items()}
         timed = {name: v.module for name, v in variants.items() if name not in UNTIMED}
         result = self.race({**timed, AGAIN: variants["scripted"].module})
-        rows = [Row(v, quality[name], result.timings.get(name)) for name, v in variants.items()]
+        rows = [Row(v, quality[name], result.timings.get(name), self.regions(v.module)) for name, v in variants.items()]
         busy = noisy(result, "scripted", AGAIN, self.prepared.main)
         threads = torch.get_num_threads()
         skills = self.skills()
         return Record(self.prepared, self.batch, self.order, threads, rows, result, busy, [], [], missing or {}, skills)
+
+    def regions(self, module: nn.Module) -> int | None:
+        """Return the parallel regions that a call opens; None of a peer."""
+        return None if isinstance(module, Peer) else count_regions(lambda: self.timed[0].call(module))
 
     @torch.no_grad()
     def loss(self, module: nn.Module) -> float | None:

@@ -52,6 +52,7 @@ class Judgement:
         routed_tail, rival_tail: 99th percentile and maximum of the deviation; the rival's are None where it is not there.
         gate: what it is beside a random choice of as many rows; None where no gate was compared.
         peer, peer_ratio: the fastest peer that deviates no more, and the row's median over its own.
+        neighboured: of each row that workers beside it make slower than the original, a sentence.
     """
 
     gain: float
@@ -66,6 +67,7 @@ class Judgement:
     gate: Literal["wins", "tie", "loses"] | None
     peer: str = ""
     peer_ratio: float = 1.0
+    neighboured: tuple[str, ...] = ()
 
     @property
     def fails(self) -> str:
@@ -79,7 +81,7 @@ class Judgement:
     def sentences(self) -> list[str]:
         """Return what a reader needs to know, in a few short sentences."""
         if self.unreliable:
-            return [f"Times are UNRELIABLE, no speed-up is claimed: {self.unreliable}."]
+            return [f"Times are UNRELIABLE, no speed-up is claimed: {self.unreliable}.", *self.neighboured]
         within = "certified" if self.certified else "within budget"
         head = f"{self.gain:.2f} x, {within}." if not self.fails else f"{self.gain:.2f} x, but {self.fails}."
         lines = [head, *([] if self.fails else self._rivalry())]
@@ -88,7 +90,7 @@ class Judgement:
         if self.peer:
             pace = f"{self.peer_ratio:.2f} x as fast" if self.peer_ratio != 1 else "as fast"
             lines.append(f"{self.peer}, the fastest peer as close to the original, is {pace}.")
-        return lines
+        return [*lines, *self.neighboured]
 
     def _rivalry(self) -> list[str]:
         """Compare it with one light form on every row: what the net of gates and full branches costs, and what it buys."""
@@ -189,11 +191,30 @@ def judge(record: Record) -> Judgement:
         rival=static if STATIC in record.prepared.static_plans else None,
         random=None if random is None or not record.prepared.routed.plan.rewrites else random.quality,
     )
+    found = replace(found, neighboured=tuple(neighboured(record)))
     peer = None if record.unreliable else fastest_peer(record, record.prepared.main)
     if peer is None:
         return found
     ratio = record.ratio(record.prepared.main, peer.variant.name) or 1.0
     return replace(found, peer=peer.variant.name, peer_ratio=ratio)
+
+
+def neighboured(record: Record) -> list[str]:
+    """Say of each row that workers beside it make slower than the original beside them, and what one thread makes of it."""
+    lines = []
+    several = [b for b in record.busy if b.threads > 1]
+    alone = next((b for b in record.busy if b.threads == 1), None)
+    for busy in several:
+        least = min(1 - TIE, busy.again, 1 / busy.again)
+        for name in busy.rows:
+            gain, quiet = busy.speedup(name) or 1.0, record.ratio("scripted", name) or 1.0
+            if gain >= least or _pace(quiet, TIE) == "slower":
+                continue
+            one = None if alone is None else alone.speedup(name)
+            makes = "" if one is None else f": one thread {'makes it' if one > 1 else 'leaves it at'} {one:.2f} x"
+            called = "one light form on every row" if name == STATIC else name
+            lines.append(f"Beside {busy.workers} workers {called} is {gain:.2f} x{makes}.")
+    return lines
 
 
 def peer_limit(name: str, row: Row) -> float:

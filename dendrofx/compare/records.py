@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,11 +19,17 @@ AGAIN = "scripted again"
 
 @dataclass(frozen=True)
 class Row:
-    """A variant's line: its quality and its timing (None for the oracle, whose time means nothing)."""
+    """A variant's line.
+
+    Attributes:
+        timing: None for the oracle, whose time means nothing.
+        regions: parallel regions that a call opens; None for a peer, whose own threads nobody sees.
+    """
 
     variant: Variant
     quality: Quality
     timing: Timing | None
+    regions: int | None = None
 
     @property
     def ms(self) -> float | None:
@@ -33,6 +40,59 @@ class Row:
     def loss(self) -> float:
         """The mean loss that the budget is about."""
         return self.quality.risk
+
+
+@dataclass(frozen=True)
+class BusyRace:
+    """The original and what replaces it, timed beside workers that compute.
+
+    A call beside them either runs through or waits for a core many times its own length, and a median is one or the other by
+    chance: so these are means, which a server's throughput goes by.
+
+    Attributes:
+        workers: processes with torch's default settings.
+        race: of the original twice and of each row; its `threads` are those of a call.
+    """
+
+    workers: int
+    race: Race
+
+    @property
+    def threads(self) -> int:
+        """That a call could use."""
+        return self.race.threads
+
+    @property
+    def rows(self) -> list[str]:
+        """The rows beside the original."""
+        return [name for name in self.race.timings if name not in ("scripted", AGAIN)]
+
+    @property
+    def again(self) -> float:
+        """The original's mean against itself."""
+        return self.mean(AGAIN) / self.mean("scripted")
+
+    def mean(self, name: str) -> float:
+        """Mean of a row's calls, ms."""
+        return statistics.fmean(self.race.timings[name].ms)
+
+    def speedup(self, name: str) -> float | None:
+        """Mean call of the original, of both its entries, over a row's; None where it was not timed."""
+        if name not in self.race.timings:
+            return None
+        return (self.mean("scripted") + self.mean(AGAIN)) / 2 / self.mean(name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every row, the original first."""
+        named = [
+            {
+                "name": name,
+                "latency_ms": {"mean": self.mean(name), **(latency(self.race.timings[name]) or {})},
+                "speedup_vs_scripted": self.speedup(name),
+            }
+            for name in ("scripted", *self.rows)
+        ]
+        return {"workers": self.workers, "threads": self.threads, "aa_ratio": self.again, "variants": named}
 
 
 @dataclass(frozen=True)
@@ -50,6 +110,7 @@ class Record:
     ablation: list[Mapping[str, Any]] = field(default_factory=list)
     missing: Mapping[str, str] = field(default_factory=dict)  # peers that did not run, and why
     skills: Sequence[str] = ()  # a cascade's router skill on the test samples, in words
+    busy: list[BusyRace] = field(default_factory=list)  # beside workers: on as many threads, and on one
 
     @property
     def routed(self) -> Row:
@@ -114,6 +175,7 @@ class Record:
             "missing": dict(self.missing),
             "sweep": self.sweep,
             "ablation": self.ablation,
+            "busy": [b.to_json() for b in self.busy],
             "certificate": self.certificate,
             "plan": self.prepared.plan.to_json(),
             "plans": {name: plan.to_json() for name, plan in self.prepared.plans.items()},
@@ -137,6 +199,7 @@ class Record:
             "agreement": quality.agreement,
             "loss": quality.loss,
             "first_call_ms": variant.first_call_ms,
+            "parallel_regions": row.regions,
             "weight_bytes": variant.weight_bytes,
             "file_bytes": variant.file_bytes,
             **({"certified": self.certificate is not None} if main else {}),

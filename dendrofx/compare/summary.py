@@ -24,7 +24,8 @@ WIDTH = 100
 BAR = 19  # of the fastest row
 SITES = 6  # lines about sites
 LEAST_SHOWN = 5e-7  # a deviation below it is rounding
-_WHERE, _BATCH, _NAME = 18, 11, 13
+BUSY_ROWS = 3  # that fit a line at two thread counts
+_WHERE, _BATCH, _NAME, _BUSY = 18, 11, 13, 22
 _HEADERS = (
     f"{'':{_BATCH + _NAME}}{'p50 ms':>7}{'speed-up':>11}{'':{BAR - 4}}{'deviation':>16}{'same':>13}{'rows in':>12}",
     f"{'':{_BATCH + _NAME}}{'':7}{'over scripted':>16}{'':{BAR - 9}}{'mean':>9}{'p99':>8}{'answer':>12}{'full block':>12}",
@@ -44,6 +45,7 @@ def summary(records: Sequence[Record], machine: Mapping[str, str]) -> str:
     parts = [
         "\n".join([*heading(records[0]), "", *(h.rstrip() for h in _HEADERS), *_scaled(shown), *foot]),
         "\n".join(line for record, found in zip(records, judged, strict=True) for line in _outcome(record, found)),
+        "\n".join(beside(records)),
         "\n".join(where(records)),
         "\n".join(_machine(records, machine)),
     ]
@@ -133,13 +135,33 @@ def reason(plan: Plan) -> str:
 
 
 def _outcome(record: Record, judged: Judgement) -> list[str]:
-    """Say what one batch size comes to; nothing where its row has said that nothing was rewritten."""
-    if record.prepared.refused:
+    """Say what one batch size comes to; where its row has said that nothing was rewritten, only what neighbours do to others."""
+    text = " ".join(judged.neighboured if record.prepared.refused else judged.sentences())
+    return [] if not text else textwrap.wrap(f"{_label(record):<10} {text}", WIDTH, subsequent_indent=" " * _BATCH)
+
+
+def beside(records: Sequence[Record]) -> list[str]:
+    """Return how much faster than the original the rows are beside workers, by thread count; nothing where none was measured."""
+    found = [r for r in records if r.busy]
+    if not found:
         return []
-    order = "" if len(record.prepared.case.orders) == 1 else f" {record.order}"
-    head = f"batch {record.batch}{order}"
-    text = " ".join(judged.sentences())
-    return textwrap.wrap(f"{head:<10} {text}", WIDTH, subsequent_indent=" " * _BATCH)
+    names = found[0].busy[0].rows[:BUSY_ROWS]
+    width = (WIDTH - _BUSY) // (2 * BUSY_ROWS)
+    head = [f"on {b.threads} thread{'s' if b.threads > 1 else ''}" for b in found[0].busy]
+    shown = ["one light*" if name == STATIC else name for name in names] * len(head)
+    lines = [
+        f"{f'Beside {found[0].busy[0].workers} workers':{_BUSY}}" + "".join(f"{h:>{width * len(names)}}" for h in head),
+        f"{'speed-up, mean call':{_BUSY}}" + "".join(f"{name:>{width}}" for name in shown),
+    ]
+    for record in found:
+        gains = [number(b.speedup(name), ".2f") for b in record.busy for name in names]
+        lines.append(f"{_label(record):{_BUSY}}" + "".join(f"{gain:>{width}}" for gain in gains))
+    return [line.rstrip() for line in lines]
+
+
+def _label(record: Record) -> str:
+    """Return what tells a table from the others of its case."""
+    return f"batch {record.batch}" + ("" if len(record.prepared.case.orders) == 1 else f" {record.order}")
 
 
 # ------------------------------------------------------------------------------------------------------------- where
@@ -204,4 +226,5 @@ def _machine(records: Sequence[Record], machine: Mapping[str, str]) -> list[str]
     ratios = ", ".join(f"{r.aa_ratio:.2f}" for r in records)
     noise = "NOISY, take the ratios with care" if any(r.noisy for r in records) else "quiet"
     line = f"Machine: {machine_line(records[0].threads, machine)}; {noise} (A/A {ratios})"
-    return textwrap.wrap(line, WIDTH, subsequent_indent="  ")
+    crowded = f". {machine['crowded']}" if machine.get("crowded") else ""
+    return textwrap.wrap(f"{line}{crowded}", WIDTH, subsequent_indent="  ")

@@ -98,14 +98,14 @@ def _skill_summary(skills: Mapping[str, Skill]) -> str:
 
 
 def costs(record: Record) -> str:
-    """Return the first call, weights and file of each variant as a table."""
-    variants = [row.variant for row in record.rows]
+    """Return the first call, weights, file and parallel regions of each variant as a table."""
     rows = [
         [
-            v.name,
-            f"{v.first_call_ms:.1f}",
-            *(number(size and size / 1e6, ".1f") for size in (v.weight_bytes, v.file_bytes)),
+            row.variant.name,
+            f"{row.variant.first_call_ms:.1f}",
+            *(number(size and size / 1e6, ".1f") for size in (row.variant.weight_bytes, row.variant.file_bytes)),
+            number(row.regions, "d"),
         ]
-        for v in variants
+        for row in record.rows
     ]
-    return text_table(rows, ["variant", "first call ms", "weights MB", "file MB"])
+    return text_table(rows, ["variant", "first call ms", "weights MB", "file MB", "parallel regions"])

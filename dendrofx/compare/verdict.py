@@ -20,6 +20,7 @@ def verdict(record: Record) -> list[str]:
         _pace(record, found),
         *([] if record.unreliable else _against_peers(record)),
         *_missing(record),
+        *found.neighboured,
     ]
     if not record.prepared.routed.plan.rewrites:
         lines.append(_without_controls(record))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from dendrofx.machine.cores import crowded
 from dendrofx.runtime.fbgemm import fbgemm_exact
 
 # What oneDNN may use under each cap; without a cap, everything.
@@ -96,7 +97,12 @@ def _int8_exact() -> bool:
 
 
 def describe_machine() -> dict[str, str]:
-    """Return the CPU, its cores and vector instructions, and versions: `{"cpu": ..., "cores": ..., "capability": ..., ...}`."""
+    """Return the CPU, its cores and vector instructions, versions, and whether more wants to run than there are cores.
+
+    Example:
+        >>> describe_machine()["crowded"]  # see `machine/cores.py`; empty where there is room
+        '8 threads on 2 cores: OMP_NUM_THREADS=2'
+    """
     return {
         "cpu": cpu_name(),
         "cores": str(os.cpu_count()),
@@ -104,6 +110,7 @@ def describe_machine() -> dict[str, str]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": platform.system(),
+        "crowded": crowded(torch.get_num_threads()),
     }
 
 

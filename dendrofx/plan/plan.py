@@ -13,7 +13,7 @@ from dendrofx.light.routed_blocks import RoutedBlocks
 from dendrofx.plan import file, text
 from dendrofx.plan.entries import DeadRowsPlan, SitePlan
 from dendrofx.plan.origin import Origin
-from dendrofx.plan.times import ModelTimes
+from dendrofx.plan.times import ModelTimes, ThreadsPlan
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class Plan:
         timing: what was not timed, or how otherwise, in words: time was up, Ctrl-C, or the machine was disturbed. Empty elsewhere.
         no_sites: what the model is made of, in words, where nothing in it can be routed; empty elsewhere.
         models: the last races of the rewritten model against the original, one per batch size; empty where none was run.
+        threads: how many a worker should have; None where nothing was timed, or on one thread.
         origin: None for a plan made by hand.
         capture: how the model was captured.
         dead_rows: what became of them; None where the caller named no mask.
@@ -108,6 +109,7 @@ class Plan:
     not_covered: list[str] = field(default_factory=list)
     timing: str = ""
     no_sites: str = ""
+    threads: ThreadsPlan | None = None
 
     @property
     def rewrites(self) -> bool:
@@ -213,6 +215,7 @@ class Plan:
         """Return what was measured, shown and changed, a sentence each."""
         parts = [str(part) for part in (self.cascade, self.dead_rows) if part is not None]
         races = [text.race(t) for t in self.models]
+        races += [str(self.threads)] if self.threads is not None and self._changed else []
         said = [*parts, self.capture, self.timing, *races, self.no_sites, *self._footer()]
         return [s for s in said if s]
 

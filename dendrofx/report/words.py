@@ -209,6 +209,7 @@ def measured_how(found: Collected) -> list[str]:
     lines.append(
         f"{threads}; {machine['cpu']}, {machine['cores']} cores, {machine['capability']}, {machine['system']}."
     )
+    lines += [f"{machine['crowded']}."] if machine.get("crowded") else []
     lines.append(
         f"dendrofx {machine['dendrofx']}, torch {machine['torch']}, Python {machine['python']}; seed {found.seed}."
     )

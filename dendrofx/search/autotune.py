@@ -17,7 +17,7 @@ from dendrofx.machine.progress import progress
 from dendrofx.request import Request
 from dendrofx.search.choose import Candidate
 from dendrofx.search.cost import BLOCK
-from dendrofx.search.estimates import CostEstimate, ExactForm, Measured, counted
+from dendrofx.search.estimates import CostEstimate, ExactForm, Measured, counted, regions_beyond
 from dendrofx.search.explored import Explored
 from dendrofx.search.timer import Timer
 
@@ -71,7 +71,9 @@ class Tuning:
             fulls[str(form)] = form.fit(block)
         make = f"{site.shape} {' '.join(type(layer).__name__ for layer in block)}"
         batches = self.batches(site.name, self.explored.rows[site.name])
-        return Measured([timer.site(make, batch, shortlist, fulls) for batch in batches], shown)
+        forms = {(str(c.branches.light_form), str(c.branches.gate_form)): c for c in shortlist}
+        regions = {name: regions_beyond(block, c, batches[0]) for name, c in forms.items()}
+        return Measured([timer.site(make, batch, shortlist, fulls) for batch in batches], shown, regions)
 
     def shortlist(self, site: Site) -> list[Candidate]:
         """Return the candidate of each family with the best counted price, for ample and scarce budgets."""

@@ -22,7 +22,7 @@ from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.settings import Setting, fastest, pareto, walk
 from dendrofx.machine.memory import collect_garbage
 from dendrofx.plan.plan import Plan
-from dendrofx.plan.times import ModelTimes
+from dendrofx.plan.times import ModelTimes, threads_plan
 from dendrofx.request import Request
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.tolerances import tolerances
@@ -179,6 +179,7 @@ def _plan(space: BlockSpace, times: Sequence[ModelTimes], timer: Timer | None) -
         outputs={} if covered is None else dict.fromkeys(covered.covered),
         not_covered=[] if covered is None else list(covered.left),
         timing="" if timer is None else "; ".join(timer.notes),
+        threads=threads_plan(times, space.request.min_speedup),
     )
 
 

@@ -18,7 +18,7 @@ from dendrofx.guarantee.settings import Setting, fastest, pareto, walk
 from dendrofx.light import LightForm
 from dendrofx.plan.entries import DeadRowsPlan, SitePlan
 from dendrofx.plan.plan import CascadePlan, Plan
-from dendrofx.plan.times import ModelTimes
+from dendrofx.plan.times import ModelTimes, threads_plan
 from dendrofx.request import Request
 from dendrofx.rewriting.recipe import CascadeRecipe
 from dendrofx.rewriting.rewrite import rewrite
@@ -170,6 +170,7 @@ def _plan(space: ModelSpace, times: Sequence[ModelTimes], timer: Timer | None) -
         outputs=dict.fromkeys(covered.covered),
         not_covered=list(covered.left),
         timing="" if timer is None else "; ".join(timer.notes),
+        threads=threads_plan(times, space.request.min_speedup),
         no_sites="" if len(subject.sites) else without_linears(subject.original),
     )
 

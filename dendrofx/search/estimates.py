@@ -1,16 +1,22 @@
-"""Prices: what a candidate costs at an activity, over its block. Counted before anything is timed, measured after."""
+"""Prices: what a candidate costs at an activity, over its block. Counted before anything is timed, measured after.
+
+What a parallel region costs depends on who else runs: microseconds on a machine of one's own, a scheduler's time slice beside
+workers that use all cores. Times taken on a quiet machine do not know it, so regions are no part of a price. They decide between
+candidates that take the same time: the one that opens fewer than the others beyond its block's is taken.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from torch import nn
+from torch import Tensor, nn
 
 from dendrofx.gates.form import reads_of_light
 from dendrofx.light import LightForm
-from dendrofx.search.choose import Candidate
+from dendrofx.machine.parallel_regions import count_regions
+from dendrofx.search.choose import Candidate, scores
 from dendrofx.search.cost import BLOCK, SiteTimes
 
 # A counted cost must be below this: gather, scatter and the gate's own passes over memory are not counted, and smaller savings
@@ -34,6 +40,7 @@ class CostEstimate:
             when counted.
         break_even: the activity from which routing no longer pays there; None when counted.
         rows: rows of that call.
+        regions: see `regions_beyond`; 0 when counted.
     """
 
     cost: float
@@ -43,6 +50,7 @@ class CostEstimate:
     block_ms: float | None = None
     break_even: float | None = None
     rows: int = 0
+    regions: int = 0
 
     def __str__(self) -> str:
         if self.ms is None or self.block_ms is None or self.break_even is None:
@@ -55,10 +63,23 @@ class CostEstimate:
 
 
 def cheapest(prices: Sequence[CostEstimate]) -> CostEstimate:
-    """Return the cheapest; among those as cheap within timing's noise, the one whose gate has the most skill."""
+    """Return the cheapest; of those as cheap within timing's noise the one of fewest regions, then of the gate with most skill."""
     least = min(p.cost for p in prices)
     close = [p for p in prices if p.cost <= (1 + TIE) * least]
-    return max(close, key=lambda p: (p.pays, -1.0 if p.candidate.skill is None else p.candidate.skill, -p.cost))
+    skill = {id(p): -1.0 if p.candidate.skill is None else p.candidate.skill for p in close}
+    return max(close, key=lambda p: (p.pays, -p.regions, skill[id(p)], -p.cost))
+
+
+def regions_beyond(block: nn.Module, candidate: Candidate, rows: Tensor) -> int:
+    """Return the parallel regions that a site opens beyond its block's where no row is hard; none on one thread."""
+    branches = candidate.branches
+
+    def easy() -> None:
+        if branches.gate_form.reads == "input":
+            branches.light(rows)
+        scores(branches.gate_form, branches.gate, branches.light, rows)
+
+    return max(count_regions(easy) - count_regions(lambda: block(rows)), 0)
 
 
 def counted(candidate: Candidate, activity: float, rows: Sequence[float]) -> CostEstimate:
@@ -82,10 +103,17 @@ class ExactForm:
 
 @dataclass(frozen=True)
 class Measured:
-    """The times of one site at each batch size, and the exact full branches that were timed beside the block."""
+    """The times of one site at each batch size, and the exact full branches that were timed beside the block.
+
+    Attributes:
+        times: at each batch size.
+        fulls: by name.
+        regions: by light and gate form, see `regions_beyond`, at the smallest batch size.
+    """
 
     times: Sequence[SiteTimes]
     fulls: Mapping[str, ExactForm]
+    regions: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     def knows(self, candidate: Candidate) -> bool:
         """Return whether the candidate was timed."""
@@ -126,6 +154,7 @@ class Measured:
             block_ms=last.block,
             break_even=last.break_even(*_names(candidate), best),
             rows=last.rows,
+            regions=self.regions.get(_names(candidate)[:2], 0),
         )
 
     def _costs(self, candidate: Candidate, full: str, activity: float) -> list[float]:

@@ -5,7 +5,8 @@ Ctrl-C, no more parts are timed and the decision is taken among those that were;
 against the original, always runs.
 
 Where a race is in doubt (`machine/pace.py`), it is run once more on one thread, for the CPU time there; a race of whole models
-whose estimates contradict each other, all over again, once.
+whose estimates contradict each other, all over again, once. A whole model that wins, and the first that loses, is run shortly on
+one thread too, which is what a worker beside others should have.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache, partial
 
 import torch
@@ -23,9 +23,11 @@ from torch import Tensor, nn
 from dendrofx.gates.form import LightRuns, reads_of_light
 from dendrofx.graph.block import row_macs
 from dendrofx.lowering.script import lowered
+from dendrofx.machine.alone import wins_alone, with_one_thread
+from dendrofx.machine.cores import crowded
 from dendrofx.machine.memory import return_free_memory
 from dendrofx.machine.pace import figures, noisy, pace, touched
-from dendrofx.machine.race import AA_NOISE, Race, on_one_thread, race
+from dendrofx.machine.race import AA_NOISE, Race, race
 from dendrofx.rewriting.rewrite import Branches
 from dendrofx.runtime.leaves import GateOnLight, LightAlone, RoutingAlone
 from dendrofx.search.choose import Candidate
@@ -36,6 +38,7 @@ from dendrofx.values.inputs import Inputs
 
 SITE_SECONDS = 0.6
 MODEL_SECONDS, MOST_MODEL_SECONDS = 1.5, 6.0
+ALONE_SECONDS, MOST_ALONE_SECONDS = 0.5, 1.5
 SITE_ROUNDS = 7
 PLAIN = 4  # a race that this many times its noise decides is not run again
 Call = Callable[[int], object]
@@ -55,8 +58,8 @@ class Profiler:
     def __init__(self, seconds: float, min_speedup: float = 1.0) -> None:
         self.seconds, self.min_speedup = seconds, min_speedup
         self.deadline = math.inf
-        self.interrupted = False
-        self.notes: list[str] = []
+        self.interrupted = self.lost = False
+        self.notes = [said] if (said := crowded(torch.get_num_threads())) else []
         self.known = known_times()
 
     @property
@@ -171,7 +174,14 @@ class Profiler:
         }
         run = partial(_race_models, calls, dict.fromkeys(calls, len(batches)))
         result = doubly(run)
-        return result if self._plain(result) else doubly(run)
+        result = result if self._plain(result) else doubly(run)
+        won = pace(result, BASELINE, AGAIN, ROUTED).ratio >= self.min_speedup
+        if result.alone is None and (won or not self.lost):
+            result = with_one_thread(result, partial(run, short=True))
+        said = "" if self.lost else wins_alone(result, BASELINE, AGAIN, ROUTED, self.min_speedup)
+        self.notes += [said] if said else []
+        self.lost |= not won
+        return result
 
     def _plain(self, result: Race) -> bool:
         """Return whether the race was quiet, or the speedup is so far from the wanted one that the noise does not decide."""
@@ -186,13 +196,10 @@ class Profiler:
 def doubly(run: Callable[[], Race]) -> Race:
     """Run a race, and where its wall times are in doubt and torch may use several threads the same on one."""
     result = run()
-    if result.threads == 1 or not touched(result, result.timings):
-        return result
-    with on_one_thread():
-        return replace(result, alone=run())
+    return with_one_thread(result, run) if touched(result, result.timings) else result
 
 
-def _race_models(calls: Mapping[str, Call], batches: Mapping[str, int]) -> Race:
+def _race_models(calls: Mapping[str, Call], batches: Mapping[str, int], short: bool = False) -> Race:
     """Fifteen rounds, or of models that take long as many as fit into a few seconds.
 
     Batches of other sizes leave other holes in the heap: what the calls of a round have freed goes back before the next. Whichever
@@ -200,8 +207,8 @@ def _race_models(calls: Mapping[str, Call], batches: Mapping[str, int]) -> Race:
     """
     return race(
         calls,
-        MODEL_SECONDS,
-        most_seconds=MOST_MODEL_SECONDS,
+        ALONE_SECONDS if short else MODEL_SECONDS,
+        most_seconds=MOST_ALONE_SECONDS if short else MOST_MODEL_SECONDS,
         untimed_rounds=1,
         pause=return_free_memory,
         batches=batches,

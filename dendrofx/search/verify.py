@@ -27,7 +27,9 @@ def judge(race: Race, batch: int) -> ModelTimes:
     """Return the figures of a race, in the original's favour."""
     found = pace(race, BASELINE, AGAIN, ROUTED)
     base = min(race.timings[name].p50 for name in (BASELINE, AGAIN))
-    ms = (cpu_times(race) if found.doubt else {}) or {name: t.p50 for name, t in race.timings.items()}
+    alone = cpu_times(race)
+    ms = (alone if found.doubt else {}) or {name: t.p50 for name, t in race.timings.items()}
+    both = race.threads > 1 and {BASELINE, AGAIN, ROUTED} <= alone.keys()
     return ModelTimes(
         batch,
         base,
@@ -38,6 +40,8 @@ def judge(race: Race, batch: int) -> ModelTimes:
         found.quickest,
         found.cpu,
         race.threads,
+        min(alone[BASELINE], alone[AGAIN]) if both else None,
+        alone[ROUTED] if both else None,
     )
 
 

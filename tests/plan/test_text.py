@@ -8,7 +8,7 @@ from dendrofx import Int8, LearnedGate, LowRank, Plan, Prepacked, ResidualGate, 
 from dendrofx.machine.capability import capability
 from dendrofx.plan.folding import called, patterns
 from dendrofx.plan.origin import Origin
-from dendrofx.plan.times import ModelTimes
+from dendrofx.plan.times import ModelTimes, ThreadsPlan, threads_plan
 from dendrofx.rewriting.cascade import cascade_parts
 from tests.made import made
 from tests.recorded import EVERY
@@ -60,6 +60,25 @@ def test_the_printed_plan() -> None:
     assert plan.speedup == 2.5
     assert plan.summary() == "2 of 3 sites routed: 2.50 x at batch 256, mean deviation at most 0.0091"
     assert repr(plan) == f"<Plan: {plan.summary()}>"
+
+
+def test_how_many_threads_a_worker_should_have() -> None:
+    both = ModelTimes(256, 3.7, 2.0, 0.0, threads=2, scripted_alone_ms=6.48, routed_alone_ms=4.0)
+    found = threads_plan([ModelTimes(1, 0.4, 0.1, 0.0, "", "", None, None, 2, 0.4, 0.05), both], 1.05)
+    assert found == ThreadsPlan(2, 1, 1.85, 1.62, 256), "the largest batch size says"
+    said = "threads: 2 on a machine of its own (1.85 x), 1 beside others (1.62 x on one thread)"
+    plan = Plan([ROUTED], 0.01, models=[both], threads=found)
+    assert said in str(plan).splitlines()
+    assert "threads" not in str(replace(plan, sites=[STEM])), "nothing was rewritten"
+    one = threads_plan([replace(both, routed_alone_ms=1.62)], 1.05)
+    assert (
+        str(one)
+        == "threads: 1, on a machine of its own too, where more do not make a call shorter (4.00 x on one thread)"
+    )
+    disturbed = threads_plan([replace(both, routed_alone_ms=1.62, doubt=WAITED, quickest=2.0, cpu=2.5)], 1.05)
+    assert disturbed == ThreadsPlan(2, 1, 2.0, 4.0, 256), "a disturbed race does not say what a quiet one would"
+    assert threads_plan([ModelTimes(1, 0.4, 0.1, 0.0)], 1.05) is threads_plan([], 1.05) is None
+    assert threads_plan([both], 1.9) is None, "it lost"
 
 
 def test_a_plan_without_routed_sites() -> None:

@@ -10,11 +10,22 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dendrofx.gates import EnergyGate, ResidualGate
-from dendrofx.light import LowRank, Prepacked
+from dendrofx.light import Int8, LowRank, Prepacked
 from dendrofx.rewriting.rewrite import Branches
+from dendrofx.runtime.fused_int8 import FusedInt8Linear
+from dendrofx.runtime.scores import EnergyScore
 from dendrofx.search.choose import Candidate
 from dendrofx.search.cost import RowMacs, SiteTimes
-from dendrofx.search.estimates import MOST_COUNTED, MOST_MEASURED, CostEstimate, ExactForm, Measured, cheapest, counted
+from dendrofx.search.estimates import (
+    MOST_COUNTED,
+    MOST_MEASURED,
+    CostEstimate,
+    ExactForm,
+    Measured,
+    cheapest,
+    counted,
+    regions_beyond,
+)
 
 NAMES = ("LowRank(rank=1, basis='weight')", "EnergyGate()", "plain")
 FULL = ((1, 1.0), (16, 2.5), (64, 6.0), (256, 10.0))
@@ -114,6 +125,28 @@ def test_the_cheapest_and_ties() -> None:
     assert cheapest([high, low]) is low
     assert cheapest([price(0.94, 0.1), price(0.96, 0.9, pays=False)]).cost == 0.94
     assert cheapest([price(1.2, None, pays=False), price(3.0, 1.0, pays=False)]).cost == 1.2
+
+
+def test_of_ties_the_one_that_opens_no_more_regions_than_its_block() -> None:
+    """At one row of 64 values neither the block nor thin products use a second thread; the 8-bit product does."""
+    torch.set_num_threads(2)
+    try:
+        block, rows = nn.Sequential(nn.Linear(64, 64)), torch.randn(1, 64)
+        gate = EnergyScore(0.0, 1.0, 0.0, 9.0)
+        int8 = FusedInt8Linear(torch.ones(64, 64, dtype=torch.int8), torch.ones(64), None, None)
+        thin, fused = (
+            Candidate(Branches(form, light, EnergyGate(), gate), torch.ones(1), torch.ones(1), skill, 100)
+            for form, light, skill in ((LowRank(1), LowRank(1).fit(block), 0.1), (Int8(7), int8, 0.9))
+        )
+        counts = [regions_beyond(block, c, rows) for c in (thin, fused)]
+    finally:
+        torch.set_num_threads(1)
+    assert counts == [0, 1]
+    assert [regions_beyond(block, c, rows) for c in (thin, fused)] == [0, 0], "one thread waits for nobody"
+    priced = [CostEstimate(0.5, True, c, regions=n) for c, n in zip((thin, fused), counts, strict=True)]
+    assert cheapest(priced).candidate is thin
+    dear = replace(priced[0], cost=0.53)
+    assert cheapest([dear, priced[1]]).candidate is fused, "it is not worth time on a machine of one's own"
 
 
 def test_counted() -> None:

@@ -14,6 +14,7 @@ from dendrofx.graph.block import BlockData
 from dendrofx.machine.race import Race, Timing
 from dendrofx.search.choose import Candidate, SiteData, candidates
 from dendrofx.search.profiler import AGAIN, BASELINE, ROUTED, Profiler
+from dendrofx.search.verify import judge
 from dendrofx.values.inputs import Inputs
 from tests.asked import asked
 from tests.models import Residual, compressible
@@ -215,6 +216,45 @@ def test_a_stopwatch_races_whole_models(watch: Profiler) -> None:
     race = watch.models(model, routed, [Inputs((rows(8, i),)) for i in range(3)])
     assert list(race.timings) == [BASELINE, ROUTED, AGAIN]
     assert all(len(t.ms) == race.rounds for t in race.timings.values())
+
+
+ALONE = (
+    "a rewritten model that lost on 2 threads (0.50 x) is 2.00 x the original on one: where workers share the cores, transform"
+    " and run with OMP_NUM_THREADS=1"
+)
+
+
+@pytest.mark.parametrize(("routed", "cpu", "seen_threads", "says"), [
+    (5.0, 10.0, [2, 1, 2, 1], []),
+    (20.0, 40.0, [2, 1, 2], []),  # of models that lose, the first
+    (20.0, 10.0, [2, 1, 2], [ALONE]),
+])  # fmt: skip
+def test_whole_models_are_raced_on_one_thread_too(
+    routed: float, cpu: float, seen_threads: list[int], says: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def fixed(calls: Any, *args: Any, **kwargs: Any) -> Race:
+        seen.append(torch.get_num_threads())
+        times = zip((BASELINE, AGAIN, ROUTED), (10.0, 10.0, routed), strict=True)
+        wall = dict(times) if seen[-1] == 2 else {BASELINE: 20.0, AGAIN: 20.0, ROUTED: cpu}
+        return Race({name: Timing((ms,) * 3, (ms,) * 3) for name, ms in wall.items()}, 3, 0.0, seen[-1])
+
+    monkeypatch.setattr("dendrofx.search.profiler.race", fixed)
+    module = nn.Sequential(nn.Linear(4, 4)).eval()
+    torch.set_num_threads(2)
+    try:
+        watch = Profiler(60.0, 1.05)
+        watch.notes.clear()  # of this machine
+        found = [watch.models(module, module, [Inputs.of(torch.zeros(2, 4))]) for _ in range(2)]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert seen == seen_threads
+    assert watch.notes == says
+    times = judge(found[0], 8)
+    assert (times.scripted_alone_ms, times.routed_alone_ms) == (20.0, cpu)
+    assert (times.speedup, times.noise) == (10.0 / routed, 0.0), "the race on two threads decides"
 
 
 def test_time_runs_from_the_first_part_on(watch: Profiler) -> None:
