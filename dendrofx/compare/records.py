@@ -50,6 +50,7 @@ class Record:
     ablation: list[Mapping[str, Any]] = field(default_factory=list)
     missing: Mapping[str, str] = field(default_factory=dict)  # peers that did not run, and why
     skills: Sequence[str] = ()  # a cascade's router skill on the test samples, in words
+    limit: float | None = None  # what a lossless row can gain at most, counted; see `Limit`
 
     @property
     def routed(self) -> Row:
@@ -85,6 +86,18 @@ class Record:
         return row.ms / other.ms
 
     @property
+    def reached(self) -> float | None:
+        """The share of the limit that the main row has reached, over the scripted baseline."""
+        gain = self.speedup(self.routed, "scripted")
+        return None if self.limit is None or gain is None or self.unreliable else gain / self.limit
+
+    @property
+    def published(self) -> float | None:
+        """What others have published for this table's order and batch size; None where they have not."""
+        found = self.prepared.case.published
+        return None if found is None or found.batch != self.batch else found.gains.get(self.order)
+
+    @property
     def certificate(self) -> dict[str, Any] | None:
         """What was shown for the main row; None where nothing was, or was asked for."""
         shown = self.prepared.plan.certificate
@@ -114,6 +127,8 @@ class Record:
             "missing": dict(self.missing),
             "sweep": self.sweep,
             "ablation": self.ablation,
+            "counted_limit": self.limit,
+            "published_by_others": self.published,
             "certificate": self.certificate,
             "plan": self.prepared.plan.to_json(),
             "plans": {name: plan.to_json() for name, plan in self.prepared.plans.items()},

@@ -41,6 +41,7 @@ def summary(records: Sequence[Record], machine: Mapping[str, str]) -> str:
     judged = [judge(r) for r in records]
     shown = [_block(record, found) for record, found in zip(records, judged, strict=True)]
     foot = [_STATIC_NOTE] if any(r.row(STATIC) is not None for r in records) else []
+    foot += published_note(records)
     parts = [
         "\n".join([*heading(records[0]), "", *(h.rstrip() for h in _HEADERS), *_scaled(shown), *foot]),
         "\n".join(line for record, found in zip(records, judged, strict=True) for line in _outcome(record, found)),
@@ -59,6 +60,7 @@ def heading(record: Record) -> list[str]:
     title = textwrap.wrap(f"{case.name}: {case.title}", WIDTH, subsequent_indent="  ")
     budget = prepared.asked.budget
     what = f"mean deviation at most {100 * prepared.limit:g} %" if budget is None else str(budget)
+    what = "nothing is approximated" if case.lossless and not prepared.limit else what
     line = f"budget: {what}; measured on {len(case.test)} samples that nothing was fitted to"
     return [*title, *textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
 
@@ -73,8 +75,9 @@ def _block(record: Record, judged: Judgement) -> list[Line]:
     peer = record.row(judged.peer) if judged.peer else None
     order = "" if len(record.prepared.case.orders) == 1 else f" {record.order}"
     lines = [_line(record, row) for row in [*rows, *([] if peer is None else [peer])]]
+    lines += [] if record.limit is None else [_limit(record, record.limit)]
     head = f"batch {record.batch}{order}"
-    split = [head, ""] if len(head) < _BATCH else [f"batch {record.batch}", order.strip()]
+    split = [head] if len(head) < _BATCH else [f"batch {record.batch}", *textwrap.wrap(order, _BATCH - 1)]
     marks = [*split, *[""] * len(lines)]
     return [(f"{mark:{_BATCH}}{text}", speed, rest) for mark, (text, speed, rest) in zip(marks, lines, strict=False)]
 
@@ -82,7 +85,7 @@ def _block(record: Record, judged: Judgement) -> list[Line]:
 def _line(record: Record, row: Row) -> Line:
     """Return one row; where nothing was rewritten the main one says why."""
     name, quality = row.variant.name, row.quality
-    label = "one light*" if name == STATIC else name
+    label = "one light*" if name == STATIC else name if len(name) <= _NAME else name.removeprefix("peer:")
     if name == record.prepared.main and record.prepared.refused:
         return f"{label:{_NAME}}{'-':>7}   {reason(record.prepared.plan)}", None, ""
     timing = "-" if row.ms is None else f"{row.ms:.3g}"
@@ -95,6 +98,22 @@ def _line(record: Record, row: Row) -> Line:
     )
     speed = record.speedup(row, "scripted")
     return f"{label:{_NAME}}{timing:>7}", speed, "".join(f"{text:>{width}}" for text, width in figures)
+
+
+def _limit(record: Record, limit: float) -> Line:
+    """Return the row of what can be gained at most: a count, so without a time or a bar."""
+    counted = record.prepared.case.limit
+    text = "counted" if counted is None else f"counted in {counted.what}"
+    text += "" if record.reached is None else f", {record.reached:.2f} of it reached"
+    text += "" if record.published is None else f"; published: {record.published:.2f} +"
+    return f"{'limit':{_NAME}}{'-':>7}", None, f"{limit:>7.2f}  {text}"
+
+
+def published_note(records: Sequence[Record]) -> list[str]:
+    """Say whose the gains are that nobody has measured here."""
+    found = next((r.prepared.case.published for r in records if r.published is not None), None)
+    text = "" if found is None else f" + not measured here: {found.what}, {found.source}"
+    return textwrap.wrap(text, WIDTH, initial_indent=" ", subsequent_indent="   ")
 
 
 def _scaled(blocks: Sequence[Sequence[Line]]) -> list[str]:
