@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from dendrofx.compare.samples import Order
 from dendrofx.values.inputs import Inputs
 
 CANDIDATES, CALLS, QUICK_CALLS = 512, 8, 2
+QUICK_SECONDS = 1.0  # of a race
 ORDERS: Mapping[Order, int] = {"1 user": 1, "4 users": 4, "32 users": 32, "no repeats": sys.maxsize}
 REPEATED_ROWS = "repeated_rows" in inspect.signature(dendrofx.transform).parameters
 
@@ -52,21 +54,21 @@ class Candidates:
 def towers(options: CaseOptions) -> Case:
     """The two towers."""
     sizes = _sizes(options)
-    shape = f"user {sizes.user} -> 512 -> 256, item {sizes.item} -> 128, top 384 -> {_top(sizes)}"
-    return _case("ranker", f"a ranker of two towers, {shape}", TwoTowers(sizes), sizes, options, ids=False)
+    shape = f"user {sizes.user}-512-256, item {sizes.item}-128, top 384-{_top(sizes)}-1"
+    return _case("ranker", f"two towers, {shape}", TwoTowers(sizes), sizes, options, ids=False)
 
 
 def dlrm(options: CaseOptions) -> Case:
     """DLRM."""
     sizes = _sizes(options)
-    shape = f"{_inputs(sizes)}, bottom 512-256-64-16, dot products, top {_top(sizes)}"
+    shape = f"{_inputs(sizes)}, bottom 512-256-64-16, top {_top(sizes)}-1"
     return _case("ranker-dlrm", f"DLRM (arXiv 1906.00091), {shape}", DLRM(sizes), sizes, options)
 
 
 def dcn(options: CaseOptions) -> Case:
     """DCNv2, parallel."""
     sizes = _sizes(options)
-    shape = f"{_inputs(sizes)}, 3 cross layers beside a deep part of {_top(sizes)}"
+    shape = f"{_inputs(sizes)}, 3 cross layers, deep {_top(sizes)}"
     return _case("ranker-dcn", f"DCNv2 (arXiv 2008.13535), {shape}", DCNv2(sizes), sizes, options)
 
 
@@ -89,6 +91,7 @@ def _case(name: str, title: str, model: nn.Module, sizes: Sizes, options: CaseOp
         batch_sizes=(CANDIDATES,),
         quick_sizes=(CANDIDATES,),
         synthetic=True,
+        most_seconds=QUICK_SECONDS if options.quick else math.inf,
         limit=Limit("multiply-adds", partial(_limit, counted, frozenset(test.user))),
     )
 
@@ -102,10 +105,8 @@ def _sizes(options: CaseOptions) -> Sizes:
 
 
 def _inputs(sizes: Sizes) -> str:
-    return (
-        f"{sizes.user} + {sizes.item} dense and {sizes.user_ids} + {sizes.item_ids} looked-up features of user and item"
-    )
+    return f"user {sizes.user} features + {sizes.user_ids} ids, item {sizes.item} + {sizes.item_ids}"
 
 
 def _top(sizes: Sizes) -> str:
-    return "-".join(map(str, [*sizes.top, 1]))
+    return "-".join(map(str, sizes.top))

@@ -89,7 +89,8 @@ class Record:
     def reached(self) -> float | None:
         """The share of the limit that the main row has reached, over the scripted baseline."""
         gain = self.speedup(self.routed, "scripted")
-        return None if self.limit is None or gain is None or self.unreliable else gain / self.limit
+        refused = self.prepared.refused or self.unreliable
+        return None if self.limit is None or gain is None or refused else gain / self.limit
 
     @property
     def published(self) -> float | None:

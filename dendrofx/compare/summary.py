@@ -27,7 +27,7 @@ LEAST_SHOWN = 5e-7  # a deviation below it is rounding
 _WHERE, _BATCH, _NAME = 18, 11, 13
 _HEADERS = (
     f"{'':{_BATCH + _NAME}}{'p50 ms':>7}{'speed-up':>11}{'':{BAR - 4}}{'deviation':>16}{'same':>13}{'rows in':>12}",
-    f"{'':{_BATCH + _NAME}}{'':7}{'over scripted':>16}{'':{BAR - 9}}{'mean':>9}{'p99':>8}{'answer':>12}{'full block':>12}",
+    f"{'':{_BATCH + _NAME}}{'':7}{'over scripted':>16}{'':{BAR - 9}}{'mean':>9}{'p99':>9}{'answer':>11}{'full block':>12}",
 )
 
 
@@ -77,7 +77,7 @@ def _block(record: Record, judged: Judgement) -> list[Line]:
     lines = [_line(record, row) for row in [*rows, *([] if peer is None else [peer])]]
     lines += [] if record.limit is None else [_limit(record, record.limit)]
     head = f"batch {record.batch}{order}"
-    split = [head] if len(head) < _BATCH else [f"batch {record.batch}", *textwrap.wrap(order, _BATCH - 1)]
+    split = [head] if len(head) < _BATCH else [f"batch {record.batch}", *textwrap.wrap(order.strip(), _BATCH - 1)]
     marks = [*split, *[""] * len(lines)]
     return [(f"{mark:{_BATCH}}{text}", speed, rest) for mark, (text, speed, rest) in zip(marks, lines, strict=False)]
 
@@ -88,12 +88,12 @@ def _line(record: Record, row: Row) -> Line:
     label = "one light*" if name == STATIC else name if len(name) <= _NAME else name.removeprefix("peer:")
     if name == record.prepared.main and record.prepared.refused:
         return f"{label:{_NAME}}{'-':>7}   {reason(record.prepared.plan)}", None, ""
-    timing = "-" if row.ms is None else f"{row.ms:.3g}"
+    timing = "-" if row.ms is None else f"{row.ms:.3g}" if row.ms < 1e3 else f"{row.ms:.0f}"
     plain = name == "scripted"
     figures = (
         ("-" if plain else deviation(quality.mean), 9),
-        ("-" if plain else deviation(quality.p99), 8),
-        ("-" if quality.agreement is None else f"{100 * quality.agreement:.1f} %", 12),
+        ("-" if plain else deviation(quality.p99), 9),
+        ("-" if quality.agreement is None else f"{100 * quality.agreement:.1f} %", 11),
         (_full(row), 12),
     )
     speed = record.speedup(row, "scripted")
@@ -158,6 +158,8 @@ def _outcome(record: Record, judged: Judgement) -> list[str]:
     order = "" if len(record.prepared.case.orders) == 1 else f" {record.order}"
     head = f"batch {record.batch}{order}"
     text = " ".join(judged.sentences())
+    if judged.pace == "tie" and not judged.unreliable and record.limit == 1:
+        text = f"{judged.gain:.2f} x, where there is nothing to gain."
     return textwrap.wrap(f"{head:<10} {text}", WIDTH, subsequent_indent=" " * _BATCH)
 
 
@@ -171,19 +173,20 @@ def where(records: Sequence[Record]) -> list[str]:
     plan = record.prepared.plan
     if plan.cascade is not None:
         return textwrap.wrap(str(plan.cascade), WIDTH, subsequent_indent="  ")
+    lossless = record.prepared.case.lossless  # then it says nothing that a site is not approximated
     groups: dict[tuple[str, ...], list[SitePlan]] = {}
-    for site in plan.sites:
+    for site in (s for s in plan.sites if not (lossless and s.status == "refused")):
         groups.setdefault((_pattern(site.name), way(site), str(site.light or site.full or "")), []).append(site)
     lines = [line for sites in groups.values() for line in _site_lines(sites)]
     more = [f"  and {len(lines) - SITES} more lines: --verbose"] if len(lines) > SITES else []
     title = f"Where (batch {record.batch})"
-    live = [] if plan.dead_rows is None else [f"  {plan.dead_rows}"]
-    return [
-        f"{title:<30}{'light form':<42}{'ms: block -> light + gate':>28}",
-        *(textwrap.shorten(text, WIDTH, placeholder=" ...") if len(text) > WIDTH else text for text in live),
-        *lines[:SITES],
-        *more,
+    spared = [str(s) for s in (plan.dead_rows, getattr(plan, "repeated_rows", None)) if s is not None]
+    live = [
+        line for text in spared for line in textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="    ")
     ]
+    if lossless and not lines:
+        return [title, *live] if live else []
+    return [f"{title:<30}{'light form':<42}{'ms: block -> light + gate':>28}", *live, *lines[:SITES], *more]
 
 
 def way(site: SitePlan) -> str:

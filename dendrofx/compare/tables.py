@@ -90,6 +90,8 @@ def skill_lines(record: Record, seed: int) -> list[str]:
     if record.prepared.plan.cascade is not None:
         return list(record.skills)
     routed = record.prepared.routed
+    if not routed.plan.routed:
+        return []
     errors = controls.site_errors(routed, record.prepared.case.test.batches(SKILL_BATCH), seed)
     skills = {site: router_skill(score, error, seed) for site, (score, error) in errors.items()}
     if len(skills) > MANY_SITES:
