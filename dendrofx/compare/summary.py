@@ -27,7 +27,7 @@ LEAST_SHOWN = 5e-7  # a deviation below it is rounding
 _WHERE, _BATCH, _NAME = 18, 11, 13
 _HEADERS = (
     f"{'':{_BATCH + _NAME}}{'p50 ms':>7}{'speed-up':>11}{'':{BAR - 4}}{'deviation':>16}{'same':>13}{'rows in':>12}",
-    f"{'':{_BATCH + _NAME}}{'':7}{'over scripted':>16}{'':{BAR - 9}}{'mean':>9}{'p99':>9}{'answer':>11}{'full block':>12}",
+    f"{'':{_BATCH + _NAME}}{'':7}{'over scripted':>16}{'':{BAR - 9}}{'mean':>9}{'p99':>10}{'answer':>10}{'full block':>12}",
 )
 
 
@@ -92,8 +92,8 @@ def _line(record: Record, row: Row) -> Line:
     plain = name == "scripted"
     figures = (
         ("-" if plain else deviation(quality.mean), 9),
-        ("-" if plain else deviation(quality.p99), 9),
-        ("-" if quality.agreement is None else f"{100 * quality.agreement:.1f} %", 11),
+        ("-" if plain else deviation(quality.p99), 10),
+        ("-" if quality.agreement is None else f"{100 * quality.agreement:.1f} %", 10),
         (_full(row), 12),
     )
     speed = record.speedup(row, "scripted")
