@@ -83,7 +83,8 @@ def run_case(name: str, args: argparse.Namespace, machine: dict[str, str]) -> li
         raise InputError(f"--peers are for cases whose inputs have names, such as minilm; {name} takes rows")
     peers, missing = build_peers(case, args.threads) if args.peers else ({}, {})
     plan = None if args.plan is None else dendrofx.Plan.load(args.plan)
-    tune = args.tune_seconds if args.tune_seconds is not None else QUICK_TUNE if args.quick else TUNE
+    quick = 0.0 if case.lossless else QUICK_TUNE  # exact models are raced whole, which takes longer than their tables
+    tune = args.tune_seconds if args.tune_seconds is not None else quick if args.quick else TUNE
     asked = Asked(args.max_deviation, args.seed, args.light, args.gate, plan, tune, args.budget, args.scope, args.full)
     sizes = args.batch or (case.quick_sizes if args.quick else case.batch_sizes)
     effort = Effort(

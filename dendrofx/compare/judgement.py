@@ -78,6 +78,8 @@ class Judgement:
             return "its budget is not certified"
         if self.kept == "misses":
             return "it misses its budget on the test rows"
+        if self.pace == "tie" and self.gain > 1 + TIE:
+            return "the scripted baseline differs from itself by as much"
         return "" if self.pace == "faster" else "it is not faster than the scripted baseline"
 
     def sentences(self) -> list[str]:
