@@ -84,8 +84,14 @@ def _add_options(p: Command) -> None:
     p.add_argument("--json", type=Path, metavar="FILE", help="write the figures here instead of DIR/figures.json")
     p.add_argument("--plots", type=Path, metavar="DIR", help="write the pictures here instead of DIR")
     p.add_argument("--seed", type=seed, default=0, metavar="N")
-    p.add_argument("--width", type=positive, default=1024, metavar="N", help="of the case wide")
-    p.add_argument("--depth", type=positive, default=3, metavar="N", help="hidden layers of the case wide")
+    p.add_argument(
+        "--width", type=positive, metavar="N", help="of wide, padding and the rankers (default: the case's own)"
+    )
+    p.add_argument(
+        "--depth", type=positive, metavar="N", help="hidden layers of wide, padding and the rankers' MLP on top"
+    )
+    p.add_argument("--user", type=positive, default=512, metavar="N", help="dense features of a ranker's user (512)")
+    p.add_argument("--item", type=positive, default=128, metavar="N", help="dense features of a candidate (128)")
 
 
 def _threads() -> int:

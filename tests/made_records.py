@@ -90,6 +90,9 @@ def record(
         dead_rows=None,
         synthetic=False,
         pictures=(),
+        lossless=False,
+        limit=None,
+        published=None,
     )
     prepared = Prepared(
         case,

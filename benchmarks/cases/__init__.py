@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["CASES", "CaseOptions", "CaseUnavailableError"]
 
 
-def _build(name: str, options: CaseOptions) -> Case:
-    build: Callable[[CaseOptions], Case] = getattr(import_module(f"benchmarks.cases.{name}"), name)
+def _build(file: str, function: str, options: CaseOptions) -> Case:
+    build: Callable[[CaseOptions], Case] = getattr(import_module(f"benchmarks.cases.{file}"), function)
     return build(options)
 
 
 CASES: dict[str, Callable[[CaseOptions], Case]] = {
-    name: partial(_build, name) for name in ("digits", "tiara", "wide", "minilm", "antiberty", "rxnmapper")
+    **{name: partial(_build, name, name) for name in ("digits", "tiara", "wide", "minilm", "antiberty", "rxnmapper")},
+    "padding": partial(_build, "padding", "padding"),
+    "ranker": partial(_build, "ranker", "towers"),
+    "ranker-dlrm": partial(_build, "ranker", "dlrm"),
+    "ranker-dcn": partial(_build, "ranker", "dcn"),
 }

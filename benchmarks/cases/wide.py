@@ -20,25 +20,26 @@ DECAY = 1.2
 
 def wide(options: CaseOptions) -> Case:
     """`depth` hidden ReLU layers of `width`, `width` inputs and 16 outputs."""
-    if options.width < 32 or options.depth < 1:
-        raise InputError(f"--width must be >= 32 and --depth >= 1, got {options.width} and {options.depth}")
+    width, depth = options.wide(1024), options.deep(3)
+    if width < 32 or depth < 1:
+        raise InputError(f"--width must be >= 32 and --depth >= 1, got {width} and {depth}")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same weights to the last bit, whatever --threads says
     try:
-        return _wide(options)
+        return _wide(options, width, depth)
     finally:
         torch.set_num_threads(threads)
 
 
-def _wide(options: CaseOptions) -> Case:
+def _wide(options: CaseOptions, width: int, depth: int) -> Case:
     generator = torch.Generator().manual_seed(options.seed)
     layers: list[nn.Module] = []
-    for _ in range(options.depth):
-        layers += [_linear(options.width, options.width, generator), nn.ReLU()]
-    layers.append(_linear(options.width, 16, generator))
-    rows = _rows(800 if options.quick else 3000, options.width, generator)
+    for _ in range(depth):
+        layers += [_linear(width, width, generator), nn.ReLU()]
+    layers.append(_linear(width, 16, generator))
+    rows = _rows(800 if options.quick else 3000, width, generator)
     cut = len(rows) * 2 // 3
-    title = f"synthetic ReLU MLP, {options.depth} hidden layers of {options.width}, synthetic rows of two kinds"
+    title = f"synthetic ReLU MLP, {depth} hidden layers of {width}, synthetic rows of two kinds"
     model = nn.Sequential(*layers).eval()
     return Case("wide", title, model, [rows[:cut]], Rows(rows[cut:]), classes=True, synthetic=True)
 

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.models.packages import require
+
 PAD = 0  # the pad id of every vocabulary used here
 
 
@@ -43,6 +45,36 @@ def pad(ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
 def read_vocabulary(path: Path) -> dict[str, int]:
     """One token a line; its id is the line's number."""
     return {token: i for i, token in enumerate(path.read_text(encoding="utf-8").splitlines())}
+
+
+def random_encoder(layers: int, width: int, vocabulary: int, tokens: int, seed: int = 0) -> SequenceEncoder:
+    """Return Hugging Face's `RobertaModel` with mean pooling and random weights, in eval mode: 12 layers of 768 are RoBERTa-base's.
+
+    Args:
+        layers: each with 12 heads and four times the width inside.
+        width: a multiple of 12.
+        vocabulary: ids, of which `PAD` is padding.
+        tokens: of the longest sequence.
+        seed: of the weights.
+
+    Raises:
+        CaseUnavailableError: a package is missing.
+    """
+    require("padding")
+    from transformers import AutoModel, RobertaConfig
+
+    shape: dict[str, Any] = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 12,
+        "intermediate_size": 4 * width,
+    }
+    places = tokens + PAD + 1  # its positions are counted from behind the id of padding
+    config = RobertaConfig(vocab_size=vocabulary, max_position_embeddings=places, pad_token_id=PAD, **shape)
+    auto: Any = AutoModel  # its methods are not annotated
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SequenceEncoder(auto.from_config(config, attn_implementation="sdpa")).eval()
 
 
 def load_encoder(folder: Path, state: Mapping[str, Tensor], prefix: str = "") -> SequenceEncoder:

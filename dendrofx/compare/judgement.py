@@ -17,8 +17,10 @@ from dendrofx.compare.variants import Peer
 
 # Differences within the machine's own noise are ties: within this, or within what the original differed from itself.
 TIE = 0.03
+# The mean deviation of sums in another order, over many layers: what nothing is approximated in may deviate by.
+ROUNDING = 1e-5
 # The largest deviation of any test sample at which a peer is a rival of a row of ours; what the row itself has, where that is more.
-PEER_LIMITS = {"lossless": 1e-5, "routed-1%": 1e-2, "routed-7.5%": 0.14}
+PEER_LIMITS = {"lossless": ROUNDING, "routed-1%": 1e-2, "routed-7.5%": 0.14}
 
 Pace = Literal["slower", "tie", "faster"]
 Kept = Literal["kept", "misses", "uncertified"]
@@ -51,6 +53,7 @@ class Judgement:
         rival_ratio: the row's median over the rival's.
         routed_tail, rival_tail: 99th percentile and maximum of the deviation; the rival's are None where it is not there.
         gate: what it is beside a random choice of as many rows; None where no gate was compared.
+        exact: whether nothing may be approximated, so that no light form is a rival.
         peer, peer_ratio: the fastest peer that deviates no more, and the row's median over its own.
         neighboured: of each row that workers beside it make slower than the original, a sentence.
     """
@@ -65,6 +68,7 @@ class Judgement:
     routed_tail: tuple[float, float]
     rival_tail: tuple[float, float] | None
     gate: Literal["wins", "tie", "loses"] | None
+    exact: bool = False
     peer: str = ""
     peer_ratio: float = 1.0
     neighboured: tuple[str, ...] = ()
@@ -76,13 +80,15 @@ class Judgement:
             return "its budget is not certified"
         if self.kept == "misses":
             return "it misses its budget on the test rows"
+        if self.pace == "tie" and self.gain > 1 + TIE:
+            return "the scripted baseline differs from itself by as much"
         return "" if self.pace == "faster" else "it is not faster than the scripted baseline"
 
     def sentences(self) -> list[str]:
         """Return what a reader needs to know, in a few short sentences."""
         if self.unreliable:
             return [f"Times are UNRELIABLE, no speed-up is claimed: {self.unreliable}.", *self.neighboured]
-        within = "certified" if self.certified else "within budget"
+        within = "certified" if self.certified else "equal but for rounding" if self.exact else "within budget"
         head = f"{self.gain:.2f} x, {within}." if not self.fails else f"{self.gain:.2f} x, but {self.fails}."
         lines = [head, *([] if self.fails else self._rivalry())]
         if self.gate in ("tie", "loses"):
@@ -94,6 +100,8 @@ class Judgement:
 
     def _rivalry(self) -> list[str]:
         """Compare it with one light form on every row: what the net of gates and full branches costs, and what it buys."""
+        if self.exact:
+            return []
         if self.rival == "none":
             return ["No light form keeps the budget on every row."]
         if self.rival == "misses":
@@ -153,12 +161,13 @@ def judged(
         routed_tail=(main.quality.p99, main.quality.max),
         rival_tail=None if rival is None else (rival.quality.p99, rival.quality.max),
         gate=None if random is None else _gate(risk, random.risk),
+        exact=limit == 0,
     )
 
 
 def kept(quality: Quality, limit: float, certified: bool | None = None) -> Kept:
     """Return what became of a budget on samples; see `judged`."""
-    return "uncertified" if certified is False else "kept" if quality.risk <= limit else "misses"
+    return "uncertified" if certified is False else "kept" if quality.risk <= max(limit, ROUNDING) else "misses"
 
 
 def _pace(times: float, tie: float) -> Pace:

@@ -71,6 +71,7 @@ class Asked:
             "budget": self.budget if certified else max_deviation,
             "scope": self.scope if certified else "block",
             "dead_rows": case.dead_rows,
+            **({"repeated_rows": True} if case.repeated_rows else {}),
             "batch_sizes": [batch],
             "light": self.light if certified or isinstance(self.light, LightForm) else None,
             "gate": self.gate if certified or max_deviation > 0 else None,
@@ -151,7 +152,7 @@ def _prepared(case: Case, batch: int, asked: Asked) -> Prepared:
         modules[name] = transform(case.model, **asked.options(case, batch, budget))
         spent = time.perf_counter() - start
     plans, main = {name: m.plan for name, m in modules.items()}, list(modules)[-1]
-    live = plans[main].dead_rows is not None
+    live = plans[main].dead_rows is not None or getattr(plans[main], "repeated_rows", None) is not None
     if not plans[main].rewrites and not live and not plans[main].budget:
         every = replace(asked, plan=None).options(case, batch, budgets[main], decide=False)
         modules[main] = transform(case.model, **every)

@@ -111,6 +111,7 @@ class Record:
     missing: Mapping[str, str] = field(default_factory=dict)  # peers that did not run, and why
     skills: Sequence[str] = ()  # a cascade's router skill on the test samples, in words
     busy: list[BusyRace] = field(default_factory=list)  # beside workers: on as many threads, and on one
+    limit: float | None = None  # what a lossless row can gain at most, counted; see `Limit`
 
     @property
     def routed(self) -> Row:
@@ -146,6 +147,19 @@ class Record:
         return row.ms / other.ms
 
     @property
+    def reached(self) -> float | None:
+        """The share of the limit that the main row has reached, over the scripted baseline."""
+        gain = self.speedup(self.routed, "scripted")
+        refused = self.prepared.refused or self.unreliable
+        return None if self.limit is None or gain is None or refused else gain / self.limit
+
+    @property
+    def published(self) -> float | None:
+        """What others have published for this table's order and batch size; None where they have not."""
+        found = self.prepared.case.published
+        return None if found is None or found.batch != self.batch else found.gains.get(self.order)
+
+    @property
     def certificate(self) -> dict[str, Any] | None:
         """What was shown for the main row; None where nothing was, or was asked for."""
         shown = self.prepared.plan.certificate
@@ -176,6 +190,8 @@ class Record:
             "sweep": self.sweep,
             "ablation": self.ablation,
             "busy": [b.to_json() for b in self.busy],
+            "counted_limit": self.limit,
+            "published_by_others": self.published,
             "certificate": self.certificate,
             "plan": self.prepared.plan.to_json(),
             "plans": {name: plan.to_json() for name, plan in self.prepared.plans.items()},

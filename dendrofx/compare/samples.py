@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dendrofx.values.inputs import Inputs
 
-Order = Literal["random", "sorted"]
+Order = str  # "random", "sorted" by length, or one of a case's own
 
 
 class Samples(Protocol):
@@ -56,6 +56,28 @@ class Sequences:
         """See `Samples`; sorted batches hold samples of about one length."""
         ids = sorted(self.ids, key=len) if order == "sorted" else self.ids
         return [Inputs.of(self.pad(part)) for part in _parts(ids, size)]
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Samples of several kinds, a table each: the name of a kind is the order to ask for.
+
+    Attributes:
+        kinds: by name. The first one is what every other order gives, and has the number of samples that is told.
+    """
+
+    kinds: Mapping[str, Samples]
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    @property
+    def _first(self) -> Samples:
+        return next(iter(self.kinds.values()))
+
+    def batches(self, size: int, order: Order = "random") -> list[Inputs]:
+        """See `Samples`."""
+        return self.kinds.get(order, self._first).batches(size)
 
 
 def _parts(ids: Sequence[Sequence[int]], size: int) -> Iterator[Sequence[Sequence[int]]]:

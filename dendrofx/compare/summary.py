@@ -28,7 +28,7 @@ BUSY_ROWS = 3  # that fit a line at two thread counts
 _WHERE, _BATCH, _NAME, _BUSY = 18, 11, 13, 22
 _HEADERS = (
     f"{'':{_BATCH + _NAME}}{'p50 ms':>7}{'speed-up':>11}{'':{BAR - 4}}{'deviation':>16}{'same':>13}{'rows in':>12}",
-    f"{'':{_BATCH + _NAME}}{'':7}{'over scripted':>16}{'':{BAR - 9}}{'mean':>9}{'p99':>8}{'answer':>12}{'full block':>12}",
+    f"{'':{_BATCH + _NAME}}{'':7}{'over scripted':>16}{'':{BAR - 9}}{'mean':>9}{'p99':>10}{'answer':>10}{'full block':>12}",
 )
 
 
@@ -42,6 +42,7 @@ def summary(records: Sequence[Record], machine: Mapping[str, str]) -> str:
     judged = [judge(r) for r in records]
     shown = [_block(record, found) for record, found in zip(records, judged, strict=True)]
     foot = [_STATIC_NOTE] if any(r.row(STATIC) is not None for r in records) else []
+    foot += published_note(records)
     parts = [
         "\n".join([*heading(records[0]), "", *(h.rstrip() for h in _HEADERS), *_scaled(shown), *foot]),
         "\n".join(line for record, found in zip(records, judged, strict=True) for line in _outcome(record, found)),
@@ -61,6 +62,7 @@ def heading(record: Record) -> list[str]:
     title = textwrap.wrap(f"{case.name}: {case.title}", WIDTH, subsequent_indent="  ")
     budget = prepared.asked.budget
     what = f"mean deviation at most {100 * prepared.limit:g} %" if budget is None else str(budget)
+    what = "nothing is approximated" if case.lossless and not prepared.limit else what
     line = f"budget: {what}; measured on {len(case.test)} samples that nothing was fitted to"
     return [*title, *textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
 
@@ -75,8 +77,9 @@ def _block(record: Record, judged: Judgement) -> list[Line]:
     peer = record.row(judged.peer) if judged.peer else None
     order = "" if len(record.prepared.case.orders) == 1 else f" {record.order}"
     lines = [_line(record, row) for row in [*rows, *([] if peer is None else [peer])]]
+    lines += [] if record.limit is None else [_limit(record, record.limit)]
     head = f"batch {record.batch}{order}"
-    split = [head, ""] if len(head) < _BATCH else [f"batch {record.batch}", order.strip()]
+    split = [head] if len(head) < _BATCH else [f"batch {record.batch}", *textwrap.wrap(order.strip(), _BATCH - 1)]
     marks = [*split, *[""] * len(lines)]
     return [(f"{mark:{_BATCH}}{text}", speed, rest) for mark, (text, speed, rest) in zip(marks, lines, strict=False)]
 
@@ -84,19 +87,35 @@ def _block(record: Record, judged: Judgement) -> list[Line]:
 def _line(record: Record, row: Row) -> Line:
     """Return one row; where nothing was rewritten the main one says why."""
     name, quality = row.variant.name, row.quality
-    label = "one light*" if name == STATIC else name
+    label = "one light*" if name == STATIC else name if len(name) <= _NAME else name.removeprefix("peer:")
     if name == record.prepared.main and record.prepared.refused:
         return f"{label:{_NAME}}{'-':>7}   {reason(record.prepared.plan)}", None, ""
-    timing = "-" if row.ms is None else f"{row.ms:.3g}"
+    timing = "-" if row.ms is None else f"{row.ms:.3g}" if row.ms < 1e3 else f"{row.ms:.0f}"
     plain = name == "scripted"
     figures = (
         ("-" if plain else deviation(quality.mean), 9),
-        ("-" if plain else deviation(quality.p99), 8),
-        ("-" if quality.agreement is None else f"{100 * quality.agreement:.1f} %", 12),
+        ("-" if plain else deviation(quality.p99), 10),
+        ("-" if quality.agreement is None else f"{100 * quality.agreement:.1f} %", 10),
         (_full(row), 12),
     )
     speed = record.speedup(row, "scripted")
     return f"{label:{_NAME}}{timing:>7}", speed, "".join(f"{text:>{width}}" for text, width in figures)
+
+
+def _limit(record: Record, limit: float) -> Line:
+    """Return the row of what can be gained at most: a count, so without a time or a bar."""
+    counted = record.prepared.case.limit
+    text = "counted" if counted is None else f"counted in {counted.what}"
+    text += "" if record.reached is None else f", {record.reached:.2f} of it reached"
+    text += "" if record.published is None else f"; published: {record.published:.2f} +"
+    return f"{'limit':{_NAME}}{'-':>7}", None, f"{limit:>7.2f}  {text}"
+
+
+def published_note(records: Sequence[Record]) -> list[str]:
+    """Say whose the gains are that nobody has measured here."""
+    found = next((r.prepared.case.published for r in records if r.published is not None), None)
+    text = "" if found is None else f" + not measured here: {found.what}, {found.source}"
+    return textwrap.wrap(text, WIDTH, initial_indent=" ", subsequent_indent="   ")
 
 
 def _scaled(blocks: Sequence[Sequence[Line]]) -> list[str]:
@@ -137,6 +156,8 @@ def reason(plan: Plan) -> str:
 def _outcome(record: Record, judged: Judgement) -> list[str]:
     """Say what one batch size comes to; where its row has said that nothing was rewritten, only what neighbours do to others."""
     text = " ".join(judged.neighboured if record.prepared.refused else judged.sentences())
+    if judged.pace == "tie" and not judged.unreliable and record.limit == 1:
+        text = " ".join([f"{judged.gain:.2f} x, where there is nothing to gain.", *judged.neighboured])
     return [] if not text else textwrap.wrap(f"{_label(record):<10} {text}", WIDTH, subsequent_indent=" " * _BATCH)
 
 
@@ -174,19 +195,20 @@ def where(records: Sequence[Record]) -> list[str]:
     plan = record.prepared.plan
     if plan.cascade is not None:
         return textwrap.wrap(str(plan.cascade), WIDTH, subsequent_indent="  ")
+    lossless = record.prepared.case.lossless  # then it says nothing that a site is not approximated
     groups: dict[tuple[str, ...], list[SitePlan]] = {}
-    for site in plan.sites:
+    for site in (s for s in plan.sites if not (lossless and s.status == "refused")):
         groups.setdefault((_pattern(site.name), way(site), str(site.light or site.full or "")), []).append(site)
     lines = [line for sites in groups.values() for line in _site_lines(sites)]
     more = [f"  and {len(lines) - SITES} more lines: --verbose"] if len(lines) > SITES else []
     title = f"Where (batch {record.batch})"
-    live = [] if plan.dead_rows is None else [f"  {plan.dead_rows}"]
-    return [
-        f"{title:<30}{'light form':<42}{'ms: block -> light + gate':>28}",
-        *(textwrap.shorten(text, WIDTH, placeholder=" ...") if len(text) > WIDTH else text for text in live),
-        *lines[:SITES],
-        *more,
+    spared = [str(s) for s in (plan.dead_rows, getattr(plan, "repeated_rows", None)) if s is not None]
+    live = [
+        line for text in spared for line in textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="    ")
     ]
+    if lossless and not lines:
+        return [title, *live] if live else []
+    return [f"{title:<30}{'light form':<42}{'ms: block -> light + gate':>28}", *live, *lines[:SITES], *more]
 
 
 def way(site: SitePlan) -> str:

@@ -26,6 +26,8 @@ HEADERS = [
 def table(record: Record) -> str:
     """Return one line per variant."""
     rows = [_line(record, row) for row in record.rows]
+    limit = ["limit, counted", "-", "-", "-", number(record.limit, ".2f"), *["-"] * (len(HEADERS) - 5)]
+    rows += [] if record.limit is None else [limit]
     budget = record.prepared.asked.budget
     headers = HEADERS if budget is None else [*HEADERS, f"{budget.name} %"]
     if any(row.quality.output for row in record.rows):  # of several outputs, the one that deviates most
@@ -53,7 +55,7 @@ def _line(record: Record, row: Row) -> list[str]:
 def footer(record: Record, machine: Mapping[str, str], seed: int) -> str:
     """Return skill, verdict, costs and the machine, in words."""
     prepared = record.prepared
-    lines = [*skill_lines(record, seed), *verdict(record), "", costs(record)]
+    lines = [*skill_lines(record, seed), *verdict(record), *_beside(record), "", costs(record)]
     lines += [
         f"transform {prepared.transform_s:.1f} s; A/A ratio {record.aa_ratio:.3f} over {record.race.rounds} rounds,"
         f" {record.race.switches_per_second:.0f} involuntary switches/s",
@@ -61,6 +63,18 @@ def footer(record: Record, machine: Mapping[str, str], seed: int) -> str:
         machine_line(record.threads, machine),
     ]
     return "\n".join(lines)
+
+
+def _beside(record: Record) -> list[str]:
+    """Say what is counted or published and not measured."""
+    case, lines = record.prepared.case, []
+    if case.limit is not None and record.limit is not None:
+        reached = "" if record.reached is None else f"; {record.prepared.main} reaches {record.reached:.2f} of it"
+        lines.append(f"the limit is {record.limit:.2f} x, counted in {case.limit.what} and not timed{reached}")
+    if case.published is not None and record.published is not None:
+        published = f"{record.published:.2f} x with {case.published.what}, {case.published.source}"
+        lines.append(f"published by others and not measured here: {published}")
+    return [part for line in lines for part in textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
 
 
 def _disturbed(record: Record) -> list[str]:
@@ -76,6 +90,8 @@ def skill_lines(record: Record, seed: int) -> list[str]:
     if record.prepared.plan.cascade is not None:
         return list(record.skills)
     routed = record.prepared.routed
+    if not routed.plan.routed:
+        return []
     errors = controls.site_errors(routed, record.prepared.case.test.batches(SKILL_BATCH), seed)
     skills = {site: router_skill(score, error, seed) for site, (score, error) in errors.items()}
     if len(skills) > MANY_SITES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dendrofx.compare import controls
-from dendrofx.compare.judgement import Judgement, fastest_peer, judge, peer_limit
+from dendrofx.compare.judgement import ROUNDING, Judgement, fastest_peer, judge, peer_limit
 from dendrofx.compare.prepare import STATIC
 from dendrofx.compare.records import Record, Row
 from dendrofx.compare.variants import Peer
@@ -90,7 +90,7 @@ def _kept(record: Record, routed: Row) -> str:
         loss = f"; on the test samples, which served nothing else, it is {_percent(routed.quality.loss)}"
         shown = plan.certificate.sentence if plan.certificate else f"not certified ({plan.refusal})"
         return f"its budget is {shown}{loss}"
-    kept = "keeps" if routed.quality.mean <= plan.max_deviation else "MISSES"
+    kept = "keeps" if routed.quality.mean <= max(plan.max_deviation, ROUNDING) else "MISSES"
     of = f" of {routed.quality.output}" if routed.quality.output else ""
     return f"{kept} the budget: mean deviation{of} {routed.quality.mean:.2e}, budget {plan.max_deviation:g}"
 

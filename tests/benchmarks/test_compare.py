@@ -228,3 +228,27 @@ def test_ablation(wide: Ran) -> None:
         assert by_name["routed"][key] == wide.variant("routed")[key]
     for name in low:
         assert 1e-5 < by_name[name]["deviation"]["mean"] < 0.1
+
+
+# -------------------------------------------------------------------------------------------------- rows that need nothing
+
+
+@pytest.mark.parametrize(("case", "tables"), [
+    ("ranker", 4), ("ranker-dlrm", 4), ("ranker-dcn", 4),
+    pytest.param("padding", 1, marks=pytest.mark.real("transformers")),
+])  # fmt: skip
+def test_cases_with_a_limit(case: str, tables: int, short: None, tmp_path: Path) -> None:
+    text = io.StringIO()
+    small = ["--width", "12", "--depth", "1", "--user", "8", "--item", "4"]
+    with redirect_stdout(text):
+        assert compare.main([*COUNTED, *small, "--case", case, "--out", str(tmp_path)]) == 0
+    lines = text.getvalue().splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 100
+    assert sum("  limit   " in line for line in lines) == tables
+    found = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["cases"]
+    assert [(f["case"], [v["name"] for v in f["variants"]]) for f in found] == [
+        (case, ["eager", "scripted", "lossless"])
+    ] * tables
+    assert [f["variants"][2]["deviation"]["max"] < 1e-5 for f in found] == [True] * tables
+    assert all(f["counted_limit"] >= 1 for f in found)

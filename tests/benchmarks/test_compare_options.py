@@ -54,7 +54,8 @@ def failing(capsys: pytest.CaptureFixture[str], *options: str) -> str:
 BAD = [
     (
         ["--case", "nope"],
-        "unknown case 'nope': choose from digits, tiara, wide, minilm, antiberty, rxnmapper, kernels, hf\n",
+        "unknown case 'nope': choose from digits, tiara, wide, minilm, antiberty, rxnmapper, padding, ranker, ranker-dlrm,"
+        " ranker-dcn, kernels, hf\n",
     ),
     (["--batch", "0"], "argument --batch: must be a whole number of at least 1, got '0'\n"),
     (["--batch", "2.5"], "argument --batch: must be a whole number of at least 1, got '2.5'\n"),
@@ -97,7 +98,7 @@ BAD = [
     ),
     (["--scope", "model"], "--scope model needs --budget, such as flip:0.01:0.95\n"),
     (["--case", "wide", "--width", "8", "--depth", "2"], "--width must be >= 32 and --depth >= 1, got 8 and 2\n"),
-    (["--peers", *TINY], "--peers are for cases that take tokens, such as minilm; wide takes rows\n"),
+    (["--peers", *TINY], "--peers are for cases whose inputs have names, such as minilm; wide takes rows\n"),
 ]
 
 
@@ -200,6 +201,7 @@ ABSENT = [
      f"antiberty, anarci: {PIP} antiberty==0.1.3 anarci==2026.2.13.2"),
     ("rxnmapper", {"rxnmapper"}, f"rxnmapper: {PIP} rxnmapper==0.4.3"),
     ("hf", {"transformers"}, f"transformers: {LIBRARIES}"),
+    ("padding", {"transformers"}, f"transformers: {LIBRARIES}"),
 ]  # fmt: skip
 
 

@@ -18,8 +18,9 @@ from torch.profiler import profile
 from benchmarks import peers
 from benchmarks.models import hf
 from benchmarks.models.encoder import SequenceEncoder
-from benchmarks.peers import PEERS, PeerUnavailableError, build_peer
-from benchmarks.peers.common import Job, Peer, sequences, unlike
+from benchmarks.models.ranker import DCNv2, Sizes, features, seeded
+from benchmarks.peers import FLOAT_PEERS, PEERS, PeerUnavailableError, build_peer
+from benchmarks.peers.common import Job, Peer, has_tokens, one_row, sequences, unlike
 from dendrofx.errors import InputError
 from dendrofx.machine.capability import capability
 
@@ -116,6 +117,21 @@ def test_compiles_nothing_again(name: str) -> None:
     assert counters["stats"]["unique_graphs"] == before
 
 
+@pytest.mark.peers
+@pytest.mark.parametrize("name", FLOAT_PEERS)
+def test_a_model_of_features_runs_too(name: str) -> None:
+    """Features of fixed widths, some of them looked up, in batches whose number of rows is one of these widths."""
+    sizes = Sizes(user=16, item=8, user_ids=3, item_ids=2, width=16, depth=1)
+    model = seeded(DCNv2(sizes, layers=1), 0)
+    user, item = features(sizes, 16, torch.Generator().manual_seed(0), ids=True)
+    batch = {**user, **item}
+    peer = build_peer(name, model, [batch], 1)
+    for rows in (1, 2, 16, 13):
+        given = {n: v[:rows] for n, v in batch.items()}
+        with torch.no_grad():
+            torch.testing.assert_close(peer(given), model(**given), rtol=LIMITS["float32"], atol=0)
+
+
 def test_what_cannot_be_asked_for() -> None:
     with pytest.raises(InputError, match=r"^unknown peer 'tensorrt': choose from compile, aoti, onnxruntime, "):
         build_peer("tensorrt", Toy(), CALIBRATION, 1)
@@ -197,6 +213,16 @@ def test_nothing_is_imported_before_it_is_needed() -> None:
 def test_example_has_no_special_size(rows: int, tokens: int, wanted: int) -> None:
     ids = torch.arange(rows * tokens).reshape(rows, tokens)
     assert torch.equal(unlike({"input_ids": ids})["input_ids"], ids.repeat(3, 1)[:wanted])
+
+
+def test_features_keep_their_widths() -> None:
+    batch = {"user": torch.arange(12.0).reshape(3, 4), "ids": torch.arange(6).reshape(3, 2)}
+    assert not has_tokens(batch)
+    assert {n: v.shape for n, v in one_row(batch).items()} == {"user": (1, 4), "ids": (1, 2)}
+    assert [row["ids"].tolist() for row in sequences([batch], 2)] == [[[0, 1]], [[2, 3]]]
+    assert len(unlike({n: v[:2] for n, v in batch.items()})["user"]) == 3, "2 is the number of ids"
+    assert has_tokens(CALIBRATION[0])
+    assert not has_tokens({"a": torch.ones(3, 4, dtype=torch.long), "b": torch.ones(3, 5, dtype=torch.long)})
 
 
 def test_sequences_are_without_padding() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.models.encoder import pad
-from dendrofx.compare.samples import Order, Rows, Samples, Sequences, timed_batches
+from dendrofx.compare.samples import Kinds, Order, Rows, Samples, Sequences, timed_batches
 from dendrofx.values.inputs import Inputs
 
 LENGTHS = [5, 2, 9, 2, 7, 3, 1, 8, 4, 6]
@@ -81,6 +81,16 @@ def test_a_batch_is_padded_to_its_own_longest() -> None:
     assert mask.sum(1).tolist() == LENGTHS[:4]
     assert torch.equal(mask != 0, ids != 0)
     assert [first_tensor(b).size(1) for b in sequences().batches(1)] == LENGTHS
+
+
+def test_kinds_are_asked_for_as_orders() -> None:
+    kinds = Kinds({"few": rows(4), "many": rows(7)})
+    assert [numbers(kinds.batches(4, order)) for order in ("few", "many")] == [
+        [[1, 2, 3, 4]],
+        [[1, 2, 3, 4], [5, 6, 7]],
+    ]
+    assert numbers(kinds.batches(9)) == [[1, 2, 3, 4]], "the first, where no kind is named"
+    assert len(kinds) == 4
 
 
 # ------------------------------------------------------------------------------------------------------ what is timed
