@@ -103,13 +103,14 @@ class SampleAnalysis(RowAnalysis):
         return SAMPLE_RULES.get(node.target) or super().rule(node) if node.op == "call_function" else super().rule(node)
 
     def indexes(self, op: Op) -> str | None:
-        """Take `x[place, ...]`: every sample picks from itself."""
+        """Take `x[place, ...]` and `x[:, i, j]`: every sample picks from itself."""
         picked, index = op.node.args[0], op.node.args[1]
         assert isinstance(picked, fx.Node)
         assert isinstance(index, Sequence)
-        own = self.layout(picked).startswith(SAMPLES) and index[0] in self.places
+        own = index[0] in self.places or (index[0] is None and op.out.startswith(SAMPLES))
         others = [i for i in index[1:] if isinstance(i, fx.Node)]
-        return None if own and fixed(self.layout(i) for i in others) else "it picks samples by computed places"
+        alike = self.layout(picked).startswith(SAMPLES) and fixed(self.layout(i) for i in others)
+        return None if own and alike else "it picks samples by computed places"
 
     def lone(self, ins: Sequence[str]) -> bool:
         """Let all pass: values per sample are what this is about."""

@@ -10,6 +10,7 @@ CAPTURE = "dendrofx.capture"  # how it was captured: `Captured`
 ORIGINAL = "dendrofx.original"  # what can be said about the model: `Original`
 LINEARS = "dendrofx.linears"  # the model's Linears, `{name: class name}`: those the graph does not call are not in it
 MERGED = "dendrofx.merged"  # Linears that became part of a joint one, `{name: name of the joint one}`
+SPLIT = "dendrofx.split"  # Linears that are split by columns, `{name: node that is}`
 HEADERS = "dendrofx.headers"  # what the printed graph says about each site, by name
 PLAN = "dendrofx.plan"  # its `Plan`
 SETTINGS = (
@@ -25,6 +26,7 @@ SHAPES = "dendrofx.shapes"  # symbolic, of its values
 DTYPE = "dendrofx.dtype"  # of its value
 ROWS = "dendrofx.rows"  # what its rows are: `Rows`
 LIVE = "dendrofx.live"  # it runs on live rows
+RUNS = "dendrofx.runs"  # it runs on distinct rows: of which inputs
 MACS = "dendrofx.macs"  # what it costs
 
 

@@ -1,0 +1,100 @@
+"""A Linear of values that are joined by `cat`, on the distinct rows of each: a plain function that TorchScript compiles.
+
+    y = W [u; i] + b = Wu u + b  +  Wi i          Wu, Wi: columns of W
+
+`u` repeats in runs of rows, so that its product is computed once a run. With one run it is the bias of the other product; with
+more it is expanded first, and the other product is added to it in place, which spares a pass.
+"""
+
+from typing import List, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dendrofx.runtime.repeats import Moved, expand_runs
+
+
+def split_linear(
+    parts: List[Tensor],
+    groups: List[int],
+    moved: List[Moved],
+    whole: Optional[Tensor],
+    weights: List[Tensor],
+    begins: List[int],
+    bias: Optional[Tensor],
+    price: int,
+) -> Tensor:
+    """Map values [runs, ..., columns], joined along the last axis, to [target, ..., out].
+
+    Args:
+        parts: the values, in the order in which they are joined.
+        groups: of each the number of its group; those of one group repeat alike.
+        moved: by group, from its runs to those of the result. All have the same target.
+        whole: the joined value on the target's rows, where that is at hand.
+        weights: the weight f32[out, columns] first; then by group the same, or its columns alone where they do not lie together.
+        begins: by group where its columns begin in its weight.
+        bias: f32[out] or None.
+        price: multiply-adds in which one value can be moved.
+    """
+    columns = group_columns(parts, groups, len(moved))
+    if not splits(columns, moved, parts[0].dim(), price):
+        if whole is None:
+            whole = torch.cat([expand_runs(x, moved[g], 0) for x, g in zip(parts, groups)], -1)
+        return F.linear(whole, weights[0], bias)
+    y = F.linear(joined(parts, groups, 0), weights[1].narrow(1, begins[0], columns[0]), bias)
+    for g in range(1, len(moved)):
+        x, weight = joined(parts, groups, g), weights[g + 1].narrow(1, begins[g], columns[g])
+        before = moved[0]
+        if g == 1 and before.source == 1 and moved[g].source == moved[g].target and y.dim() == 2:
+            y = F.linear(x, weight, y.squeeze(0))
+            continue
+        if g == 1:
+            y = expand_runs(y, before, 0)
+        if moved[g].source == moved[g].target:
+            y.flatten(0, -2).addmm_(x.flatten(0, -2), weight.t())
+        else:
+            y.add_(expand_runs(F.linear(x, weight), moved[g], 0))
+    return y
+
+
+def joined(parts: List[Tensor], groups: List[int], group: int) -> Tensor:
+    """Join the values of one group."""
+    own: List[Tensor] = []
+    for x, g in zip(parts, groups):
+        if g == group:
+            own.append(x)
+    return own[0] if len(own) == 1 else torch.cat(own, -1)
+
+
+def group_columns(parts: List[Tensor], groups: List[int], count: int) -> List[int]:
+    """Count the columns of every group."""
+    columns = [0] * count
+    for x, g in zip(parts, groups):
+        columns[g] += x.size(-1)
+    return columns
+
+
+def splits(columns: List[int], moved: List[Moved], axes: int, price: int) -> bool:
+    """Tell whether splitting spares more than expanding costs, which of the one row of a matrix is nothing."""
+    spared, expanded = 0, 0
+    for c, m in zip(columns, moved):
+        spared += c * (m.target - m.source)
+        if 1 < m.source < m.target or (m.source == 1 and axes > 2):
+            expanded += m.target
+    return spared > price * expanded
+
+
+def count_split(
+    parts: List[Tensor], groups: List[int], moved: List[Moved], y: Tensor, price: int, rows: int
+) -> List[int]:
+    """Return the multiply-adds that `split_linear` executed, and those of the same Linear on `rows` rows."""
+    columns = group_columns(parts, groups, len(moved))
+    split = splits(columns, moved, parts[0].dim(), price)
+    target = moved[0].target
+    each = y.numel() // max(target, 1)  # of a row
+    executed, original = 0, 0
+    for c, m in zip(columns, moved):
+        executed += (m.source if split else target) * c * each
+        original += rows * c * each
+    return [executed, original]
