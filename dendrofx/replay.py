@@ -135,7 +135,10 @@ def _check_losses(shown: Certificate, module: RoutedModule, subject: Subject, bu
 
 
 def _live(subject: Subject, plan: Plan) -> Subject:
-    """Return the subject on live rows, where the plan says so."""
+    """Return the subject on live rows or on distinct ones, where the plan says so."""
+    repeated = plan.repeated_rows
+    if repeated is not None and repeated.status == "distinct":
+        return subject.on_distinct_rows(repeated.inputs, None, repeated.groups)
     if plan.dead_rows is None or plan.dead_rows.status == "refused":
         return subject
     assert subject.example is not None

@@ -22,7 +22,7 @@ In a call in which too few rows repeat every crossing hands on what it is given,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -31,7 +31,7 @@ from torch import fx
 from dendrofx.errors import PassError
 from dendrofx.graph.shapes import tensors
 from dendrofx.passes.base import Change, PassOnShapes, PassResult
-from dendrofx.passes.worlds import Worlds
+from dendrofx.passes.run_nodes import RunNodes
 from dendrofx.rows.joins import Join, find_joins, spared
 from dendrofx.rows.layout import SAMPLES
 from dendrofx.rows.periods import EVERY, Period, Periods, label
@@ -39,18 +39,14 @@ from dendrofx.rows.regions import is_sample_product, sample_macs
 from dendrofx.rows.rules import ELEMENTWISE, SIZED
 from dendrofx.rows.samples import SampleAnalysis
 from dendrofx.runtime.repeats import (
-    all_rows,
     broadcast_runs,
-    count_runs,
     distinct_rows,
     expand_runs,
-    match_runs,
     row_runs,
-    same_rows,
 )
 from dendrofx.runtime.routing import MACS_PER_MOVED_VALUE
 from dendrofx.runtime.split_linear import split_linear
-from dendrofx.values.meta import MACS, ROWS, RUNS, SHAPES, SPLIT
+from dendrofx.values.meta import MACS, ROWS, RUNS, SHAPES, SPLIT, Columns
 
 aten = torch.ops.aten
 _SIZED = SIZED | {aten.view}
@@ -100,18 +96,16 @@ class DropRepeatedRows(PassOnShapes):
                     raise PassError(f"%{node.name} runs on distinct rows and reads %{read.name} on others")
 
 
-class _Periods(Worlds):
-    """The walk. `values` maps an old node and a world, which is a period, to the new node there; `made` has what is made once."""
+class _Periods(RunNodes):
+    """The walk. `values` maps an old node and a world, which is a period, to the new node there."""
 
     def __init__(self, gm: fx.GraphModule, config: DropRepeatedRows) -> None:
-        super().__init__(gm)
-        self.config = config
         self.analysis = SampleAnalysis(gm)
-        self.periods = Periods(gm, config.groups, self.analysis)
+        super().__init__(gm, Periods(gm, config.groups, self.analysis))
+        self.config = config
         self.joins = find_joins(self.periods)
         self.inside = spared(self.periods, self.joins)
         self.values: dict[tuple[fx.Node, Period | None], fx.Node] = {}
-        self.made: dict[object, fx.Node] = {}
 
     def build(self) -> None:
         nodes = list(self.gm.graph.nodes)
@@ -161,37 +155,8 @@ class _Periods(Worlds):
         """Return a tensor in a world; a size as it counts it."""
         size = node.meta.get(SHAPES)
         if isinstance(size, str) and self.analysis.letters.letter.get(size) == SAMPLES:
-            args = (self.runs(world),)
-            return self.once(("count", world), lambda: self.call(count_runs, args, "distinct_count"))
+            return self.count(world)
         return self.at(node, world)
-
-    # ------------------------------------------------------------------------------------------------ runs, once per call
-
-    def once(self, key: object, make: Callable[[], fx.Node]) -> fx.Node:
-        if key not in self.made:
-            self.made[key] = make()
-        return self.made[key]
-
-    def runs(self, period: Period | None) -> fx.Node:
-        """Return the node of a period's runs; of all rows runs of one row each, once there are others."""
-        if period is not None:
-            return self.once(("runs", period), lambda: self.period_runs(period))
-        some = next(node for node in self.made.values() if node.target is row_runs)
-        return self.once("rows", lambda: self.call(all_rows, (some,), "all_rows"))
-
-    def period_runs(self, period: Period) -> fx.Node:
-        same = []
-        for group in sorted(period):
-            values = [self.at(n, EVERY) for n in self.periods.firsts(group)]
-            same.append(self.once(("same", group), lambda values=values: self.call(same_rows, (values,), "same")))  # type: ignore[misc]
-        node = self.call(row_runs, (same,), "runs")
-        node.meta[RUNS] = label(period)
-        return node
-
-    def moved(self, source: Period | None, target: Period | None) -> fx.Node:
-        """Return the node of the way from one period's runs to another's."""
-        both = (self.runs(source), self.runs(target))
-        return self.once(("moved", source, target), lambda: self.call(match_runs, both, "moved"))
 
     # ----------------------------------------------------------------------------------------------------- split Linears
 
@@ -209,7 +174,11 @@ class _Periods(Worlds):
             weights.append(weight if together else self.gathered(weight, columns))
             begins.append(columns[0] if together else 0)
         args = (parts, list(join.groups), moved, whole, weights, begins, bias, self.config.price)
-        return self.mark(self.call(split_linear, args, join.linear.name), join.linear, world)
+        new = self.mark(self.call(split_linear, args, join.linear.name), join.linear, world)
+        owner = str(weight.target).rpartition(".")[0]
+        groups = tuple((label(p or ()), len(join.columns(g))) for g, p in enumerate(join.periods))
+        new.meta[SPLIT] = Columns(owner, groups, label(world or ()))
+        return new
 
     def weights(self, linear: fx.Node) -> tuple[fx.Node, fx.Node | None]:
         """Return nodes of a Linear's weight and bias."""

@@ -180,7 +180,7 @@ def joined(periods: Iterable[Period | None]) -> Period | None:
     return found
 
 
-def label(period: Period) -> str:
+def label(period: Iterable[str]) -> str:
     """Write a period: `user and context`."""
     return " and ".join(sorted(period))
 

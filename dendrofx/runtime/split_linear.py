@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dendrofx.runtime.repeats import Moved, expand_runs
+from dendrofx.runtime.repeats import Moved, RowRuns, expand_runs
 
 
 def split_linear(
@@ -42,20 +42,27 @@ def split_linear(
         if whole is None:
             whole = torch.cat([expand_runs(x, moved[g], 0) for x, g in zip(parts, groups)], -1)
         return F.linear(whole, weights[0], bias)
-    y = F.linear(joined(parts, groups, 0), weights[1].narrow(1, begins[0], columns[0]), bias)
+    first = 0
     for g in range(1, len(moved)):
-        x, weight = joined(parts, groups, g), weights[g + 1].narrow(1, begins[g], columns[g])
-        before = moved[0]
-        if g == 1 and before.source == 1 and moved[g].source == moved[g].target and y.dim() == 2:
-            y = F.linear(x, weight, y.squeeze(0))
+        first = g if moved[g].source < moved[first].source else first
+    y = F.linear(joined(parts, groups, first), weights[first + 1].narrow(1, begins[first], columns[first]), bias)
+    row = y.size(0) == 1 and y.dim() == 2  # it may be the bias of what follows
+    if not row:
+        y = expand_runs(y, moved[first], 0)
+    for g in range(len(moved)):
+        if g == first:
             continue
-        if g == 1:
-            y = expand_runs(y, before, 0)
-        if moved[g].source == moved[g].target:
-            y.flatten(0, -2).addmm_(x.flatten(0, -2), weight.t())
+        x, weight = joined(parts, groups, g), weights[g + 1].narrow(1, begins[g], columns[g])
+        if row and moved[g].source == moved[g].target:
+            y = F.linear(x, weight, y.squeeze(0))
         else:
-            y.add_(expand_runs(F.linear(x, weight), moved[g], 0))
-    return y
+            y = expand_runs(y, moved[first], 0) if row else y
+            if moved[g].source == moved[g].target:
+                y.flatten(0, -2).addmm_(x.flatten(0, -2), weight.t())
+            else:
+                y.add_(expand_runs(F.linear(x, weight), moved[g], 0))
+        row = False
+    return expand_runs(y, moved[first], 0) if row else y
 
 
 def joined(parts: List[Tensor], groups: List[int], group: int) -> Tensor:
@@ -86,15 +93,11 @@ def splits(columns: List[int], moved: List[Moved], axes: int, price: int) -> boo
 
 
 def count_split(
-    parts: List[Tensor], groups: List[int], moved: List[Moved], y: Tensor, price: int, rows: int
+    parts: List[Tensor], groups: List[int], moved: List[Moved], y: Tensor, price: int, runs: RowRuns, group: int
 ) -> List[int]:
-    """Return the multiply-adds that `split_linear` executed, and those of the same Linear on `rows` rows."""
+    """Return the multiply-adds that `split_linear` executed for a group's columns, and those of the same columns on all rows."""
     columns = group_columns(parts, groups, len(moved))
-    split = splits(columns, moved, parts[0].dim(), price)
-    target = moved[0].target
-    each = y.numel() // max(target, 1)  # of a row
-    executed, original = 0, 0
-    for c, m in zip(columns, moved):
-        executed += (m.source if split else target) * c * each
-        original += rows * c * each
-    return [executed, original]
+    target = moved[group].target
+    ran = moved[group].source if splits(columns, moved, parts[0].dim(), price) else target
+    each = columns[group] * (y.numel() // max(target, 1))  # of a row
+    return [ran * each, runs.rows * each]

@@ -10,7 +10,7 @@ CAPTURE = "dendrofx.capture"  # how it was captured: `Captured`
 ORIGINAL = "dendrofx.original"  # what can be said about the model: `Original`
 LINEARS = "dendrofx.linears"  # the model's Linears, `{name: class name}`: those the graph does not call are not in it
 MERGED = "dendrofx.merged"  # Linears that became part of a joint one, `{name: name of the joint one}`
-SPLIT = "dendrofx.split"  # Linears that are split by columns, `{name: node that is}`
+SPLIT = "dendrofx.split"  # Linears that are split by columns, `{name: node}`; of such a node: `Columns`
 HEADERS = "dendrofx.headers"  # what the printed graph says about each site, by name
 PLAN = "dendrofx.plan"  # its `Plan`
 SETTINGS = (
@@ -39,3 +39,28 @@ class Note:
 
     def __str__(self) -> str:
         return f"{self.part} of {self.site}"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a split Linear.
+
+    Attributes:
+        linear: its name.
+        groups: of each group of columns the inputs in whose rows it repeats, and how many columns it has; "" repeats in none.
+        target: the same of the result.
+    """
+
+    linear: str
+    groups: tuple[tuple[str, int], ...]
+    target: str
+
+    @property
+    def repeated(self) -> dict[str, int]:
+        """How many columns repeat more than the result, by inputs."""
+        return {inputs: columns for inputs, columns in self.groups if inputs != self.target}
+
+    @property
+    def columns(self) -> int:
+        """All of them."""
+        return sum(columns for _, columns in self.groups)
