@@ -167,16 +167,14 @@ class _Periods(RunNodes):
         others = [u for u in join.given.users if u is not join.linear]
         whole = self.at(join.given, world) if others else None
         weight, bias = self.weights(join.linear)
-        weights, begins = [weight], []
-        for group in range(len(join.periods)):
-            columns = join.columns(group)
-            together = columns == list(range(columns[0], columns[0] + len(columns)))
-            weights.append(weight if together else self.gathered(weight, columns))
-            begins.append(columns[0] if together else 0)
-        args = (parts, list(join.groups), moved, whole, weights, begins, bias, self.config.price)
+        weights = [
+            weight,
+            *(weight if join.together(g) else self.gathered(weight, join.columns(g)) for g in range(len(moved))),
+        ]
+        args = (parts, list(join.groups), moved, whole, weights, bias, self.config.price)
         new = self.mark(self.call(split_linear, args, join.linear.name), join.linear, world)
         owner = str(weight.target).rpartition(".")[0]
-        groups = tuple((label(p or ()), len(join.columns(g))) for g, p in enumerate(join.periods))
+        groups = tuple((label(p or ()), join.width(g)) for g, p in enumerate(join.periods))
         new.meta[SPLIT] = Columns(owner, groups, label(world or ()))
         return new
 

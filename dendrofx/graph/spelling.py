@@ -92,7 +92,7 @@ def _told(node: fx.Node) -> tuple[Any, ...]:
     """Return the arguments of a call; of a split Linear its parts, how they are expanded, and its parameters."""
     if node.target is not split_linear:
         return node.args
-    parts, _, moved, _, weights, _, bias, _ = cast(tuple[Any, ...], node.args)
+    parts, _, moved, _, weights, bias, _ = cast(tuple[Any, ...], node.args)
     return parts, moved, weights[0], bias
 
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from torch import Tensor, fx
 
 from dendrofx.errors import InputError
-from dendrofx.graph.shapes import shape
 from dendrofx.passes import DropRepeatedRows, run_passes
 from dendrofx.plan.entries import RepeatedRegion
 from dendrofx.rewriting.fresh import fresh
@@ -92,6 +91,9 @@ def drop_repeated_rows(
     """
     analysis = SampleAnalysis(captured)
     known = sources(captured, analysis)
+    rows = _rows(known, dict(example.kwargs))
+    most = max(rows.values(), key=lambda count: (list(rows.values()).count(count), count), default=0)
+    known = {name: nodes for name, nodes in known.items() if rows[name] == most}
     names = [name for one in asked for name in _named(one, captured, known, analysis, example)] or list(known)
     if not names:
         return "no input carries samples on its first axis"
@@ -131,11 +133,20 @@ def grouped(values: Sequence[Tensor], names: Sequence[str]) -> dict[str, tuple[s
     alone = [name for same, own in alike.items() if not any(same) for name in own]
     alone = [n for n in alone if "[" not in n] if groups else alone
     groups += [[name] for name in alone] if len(alone) <= MOST_GROUPS else [alone]
-    return {_group_name(own): tuple(own) for own in groups}
+    called: dict[str, tuple[str, ...]] = {}
+    for own in groups:
+        name = _group_name(own)
+        called[name if name not in called else f"{name} from {own[0]}"] = tuple(own)
+    return called
 
 
 def _group_name(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    """Return what several sources are called: `user`, `3 columns of x`, `user with 2 more`."""
+    if len(names) == 1:
+        return names[0]
+    inputs = {name.partition("[")[0] for name in names}
+    columns = all("[" in name for name in names) and len(inputs) == 1
+    return f"{len(names)} columns of {inputs.pop()}" if columns else f"{names[0]} with {len(names) - 1} more"
 
 
 def _named(
@@ -154,16 +165,21 @@ def _named(
         raise InputError(
             f"repeated_rows: {name!r} is no input of the model that carries rows: it has {', '.join(given)}{more}"
         )
-    sizes = list(dict(example.kwargs)[name].shape)
-    layout = analysis.layout(given[name])
-    reason = (
-        "its samples are not on its first axis" if SAMPLES in layout else f"other inputs have {example.samples} samples"
-    )
-    if not shape(given[name]) or layout.startswith(SAMPLES):
-        reason = "its rows cannot be compared"
+    sizes, layout = list(dict(example.kwargs)[name].shape), analysis.layout(given[name])
+    reason = "its rows are not on its first axis, or cannot be compared"
+    if layout.startswith(SAMPLES) and analysis.has_rows(layout):
+        reason = f"the others have {max(len(dict(example.kwargs)[k.partition('[')[0]]) for k in known)} rows"
     raise InputError(
         f"repeated_rows: '{name}' is shaped {sizes}, {reason}: name inputs with one row per sample on axis 0"
     )
+
+
+def _rows(known: Mapping[str, Sequence[fx.Node]], given: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return how many rows each source has in the example."""
+    inputs = {name: nodes[0] for name, nodes in known.items()}
+    while picks := {name: n.all_input_nodes[0] for name, n in inputs.items() if n.op != "placeholder"}:
+        inputs.update(picks)
+    return {name: len(given[str(node.target)]) for name, node in inputs.items()}
 
 
 def _given(groups: Groups, period: Iterable[str]) -> str:
@@ -181,8 +197,7 @@ def _regions(gm: fx.GraphModule) -> tuple[RepeatedRegion, ...]:
             found[region.inputs] = replace(region, products=region.products + 1)
         if node.target is split_linear:
             split: Columns = node.meta[SPLIT]
-            for period, repeated in split.repeated.items():
-                text = f"{split.linear} ({repeated} of {split.columns} columns)"
+            for period, text in split.repeated():
                 found[period] = replace(found[period], split=[*found[period].split, text])
     return tuple(found.values())
 

@@ -38,15 +38,21 @@ class Join:
     groups: tuple[int, ...]
     target: Period | None
 
-    @property
-    def widths(self) -> list[int]:
-        """The columns of each part."""
-        return [int(shape(part)[-1]) for part in self.parts]
+    def together(self, group: int) -> bool:
+        """Tell whether a group's columns lie together."""
+        places = [i for i, g in enumerate(self.groups) if g == group]
+        return places[-1] - places[0] == len(places) - 1
+
+    def width(self, group: int) -> int | None:
+        """Return how many columns a group has; None where the graph does not fix them."""
+        widths = [shape(part)[-1] for part, g in zip(self.parts, self.groups, strict=True) if g == group]
+        return sum(w for w in widths if isinstance(w, int)) if all(isinstance(w, int) for w in widths) else None
 
     def columns(self, group: int) -> list[int]:
-        """Return the columns of a group in the joined value."""
+        """Return the columns of a group in the joined value, of fixed widths."""
         found, begin = [], 0
-        for width, own in zip(self.widths, self.groups, strict=True):
+        for part, own in zip(self.parts, self.groups, strict=True):
+            width = int(shape(part)[-1])
             found += list(range(begin, begin + width)) if own == group else []
             begin += width
         return found
@@ -83,7 +89,9 @@ def _join(linear: fx.Node, periods: Periods) -> Join | None:
     used = sorted(set(numbers))
     if used != list(range(len(groups))) or groups == [target]:
         return None
-    return Join(linear, given, tuple(parts), tuple(groups), numbers, target)
+    join = Join(linear, given, tuple(parts), tuple(groups), numbers, target)
+    fixed = all(isinstance(shape(part)[-1], int) for part in parts)
+    return join if fixed or all(map(join.together, used)) else None
 
 
 def _parts(value: fx.Node, periods: Periods) -> list[fx.Node]:
@@ -100,8 +108,7 @@ def _parts(value: fx.Node, periods: Periods) -> list[fx.Node]:
 
 def _last(cat: fx.Node, layout: str) -> bool:
     dim = cat.args[1] if len(cat.args) > 1 else cat.kwargs.get("dim", 0)
-    features = all(isinstance(shape(n)[-1], int) for n in cat.all_input_nodes)
-    return layout.startswith(SAMPLES) and layout.endswith(FEATURES) and features and dim in (-1, len(layout) - 1)
+    return layout.startswith(SAMPLES) and layout.endswith(FEATURES) and dim in (-1, len(layout) - 1)
 
 
 def spared(periods: Periods, joins: Mapping[fx.Node, Join]) -> set[fx.Node]:

@@ -21,7 +21,6 @@ def split_linear(
     moved: List[Moved],
     whole: Optional[Tensor],
     weights: List[Tensor],
-    begins: List[int],
     bias: Optional[Tensor],
     price: int,
 ) -> Tensor:
@@ -33,7 +32,6 @@ def split_linear(
         moved: by group, from its runs to those of the result. All have the same target.
         whole: the joined value on the target's rows, where that is at hand.
         weights: the weight f32[out, columns] first; then by group the same, or its columns alone where they do not lie together.
-        begins: by group where its columns begin in its weight.
         bias: f32[out] or None.
         price: multiply-adds in which one value can be moved.
     """
@@ -42,17 +40,18 @@ def split_linear(
         if whole is None:
             whole = torch.cat([expand_runs(x, moved[g], 0) for x, g in zip(parts, groups)], -1)
         return F.linear(whole, weights[0], bias)
+    begins = group_begins(parts, groups, len(moved))
     first = 0
     for g in range(1, len(moved)):
         first = g if moved[g].source < moved[first].source else first
-    y = F.linear(joined(parts, groups, first), weights[first + 1].narrow(1, begins[first], columns[first]), bias)
+    y = F.linear(joined(parts, groups, first), own_columns(weights[first + 1], begins[first], columns[first]), bias)
     row = y.size(0) == 1 and y.dim() == 2  # it may be the bias of what follows
     if not row:
         y = expand_runs(y, moved[first], 0)
     for g in range(len(moved)):
         if g == first:
             continue
-        x, weight = joined(parts, groups, g), weights[g + 1].narrow(1, begins[g], columns[g])
+        x, weight = joined(parts, groups, g), own_columns(weights[g + 1], begins[g], columns[g])
         if row and moved[g].source == moved[g].target:
             y = F.linear(x, weight, y.squeeze(0))
         else:
@@ -80,6 +79,21 @@ def group_columns(parts: List[Tensor], groups: List[int], count: int) -> List[in
     for x, g in zip(parts, groups):
         columns[g] += x.size(-1)
     return columns
+
+
+def group_begins(parts: List[Tensor], groups: List[int], count: int) -> List[int]:
+    """Return where the columns of every group begin."""
+    begins, begin = [-1] * count, 0
+    for x, g in zip(parts, groups):
+        if begins[g] < 0:
+            begins[g] = begin
+        begin += x.size(-1)
+    return begins
+
+
+def own_columns(weight: Tensor, begin: int, columns: int) -> Tensor:
+    """Return a group's columns of the whole weight, as a view; a weight of these alone as it is."""
+    return weight if weight.size(1) == columns else weight.narrow(1, begin, columns)
 
 
 def splits(columns: List[int], moved: List[Moved], axes: int, price: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 # ---- of graph modules
@@ -47,20 +48,19 @@ class Columns:
 
     Attributes:
         linear: its name.
-        groups: of each group of columns the inputs in whose rows it repeats, and how many columns it has; "" repeats in none.
-        target: the same of the result.
+        groups: of each group of columns the inputs in whose rows it repeats, "" for none, and how many columns it has, None where
+            the graph does not fix that.
+        target: in which rows the result repeats.
     """
 
     linear: str
-    groups: tuple[tuple[str, int], ...]
+    groups: tuple[tuple[str, int | None], ...]
     target: str
 
-    @property
-    def repeated(self) -> dict[str, int]:
-        """How many columns repeat more than the result, by inputs."""
-        return {inputs: columns for inputs, columns in self.groups if inputs != self.target}
-
-    @property
-    def columns(self) -> int:
-        """All of them."""
-        return sum(columns for _, columns in self.groups)
+    def repeated(self) -> Iterator[tuple[str, str]]:
+        """Yield by what it repeats in, in words, which part repeats more than the result."""
+        widths = [width for _, width in self.groups]
+        for inputs, width in self.groups:
+            known = "" if None in widths else f" ({width} of {sum(w or 0 for w in widths)} columns)"
+            if inputs != self.target:
+                yield inputs, f"{self.linear}{known}"
