@@ -83,7 +83,7 @@ def is_sample_product(node: fx.Node, gm: fx.GraphModule) -> bool:
 
 def sample_macs(node: fx.Node) -> list[tuple[int, tuple[str, ...]]]:
     """Return the multiply-adds of a product of samples, per sample: numbers to be multiplied with sizes of the input, and added."""
-    given = [shape(n) for n in node.all_input_nodes if tensors(n)]
+    given = [shape(n) for n in node.args if isinstance(n, fx.Node) and tensors(n)]
     samples, out = node.meta[ROWS].layout.index(SAMPLES), shape(node)
     rows = out[:samples] + out[samples + 1 :]
     if node.target is aten.scaled_dot_product_attention:
