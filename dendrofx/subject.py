@@ -18,6 +18,7 @@ from dendrofx.plan.origin import Origin, here
 from dendrofx.request import Request
 from dendrofx.rewriting.dead_rows import drop_dead_rows
 from dendrofx.rewriting.repeated_rows import drop_repeated_rows
+from dendrofx.rewriting.repeated_samples import drop_repeated_samples
 from dendrofx.values.calibration import Calibration
 from dendrofx.values.fingerprint import model_fingerprint
 from dendrofx.values.inputs import Inputs
@@ -88,29 +89,34 @@ class Subject:
 
     def without_rows(self, request: Request) -> Subject:
         """Return it with a graph that leaves out dead and repeated rows, as far as that was asked for."""
+        found = self
         if request.dead_rows is not None:
-            return self.on_live_rows(request.dead_rows, request.sites)
+            found = found.on_live_rows(request.dead_rows)
         if request.repeated_rows is not None:
-            return self.on_distinct_rows(request.repeated_rows, request.sites)
-        return self.selected(request.sites)
+            whole = request.scope == "model" or request.dead_rows is not None
+            found = found.on_distinct_rows(request.repeated_rows, whole)
+        return found.selected(request.sites)
 
     def on_distinct_rows(
-        self, inputs: Sequence[str], sites: Selector, groups: Mapping[str, Sequence[str]] | None = None
+        self, inputs: Sequence[str], whole: bool, groups: Mapping[str, Sequence[str]] | None = None
     ) -> Subject:
         """Return it with a graph that computes repeated rows once.
 
         Args:
             inputs: whose rows repeat; none for all.
-            sites: which may be routed.
+            whole: only samples that repeat in all inputs, but anywhere in the batch.
             groups: of a plan; by default those of the example.
 
         Raises:
             InputError: an input that cannot be named, or whose rows are mixed.
         """
         assert self.example is not None
-        found = drop_repeated_rows(self.original, inputs, self.example, groups)
+        if whole:
+            found = drop_repeated_samples(self.original, self.graph, inputs, self.example)
+        else:
+            found = drop_repeated_rows(self.original, inputs, self.example, groups)
         if isinstance(found, str):
-            return replace(self, repeats=RepeatedRowsPlan(list(inputs), "refused", found)).selected(sites)
+            return replace(self, repeats=RepeatedRowsPlan(list(inputs), "refused", found))
         graph, report = found
         batches = (
             [self.example]
@@ -120,9 +126,9 @@ class Subject:
         kept = {name: list(own) for name, own in report.groups.items()}
         regions = list(report.counted(graph, batches))
         plan = RepeatedRowsPlan(list(inputs), "distinct", report.describe(), kept, regions)
-        return replace(self, graph=graph, repeats=plan).selected(sites)
+        return replace(self, graph=graph, repeats=plan)
 
-    def on_live_rows(self, dead_rows: str, sites: Selector) -> Subject:
+    def on_live_rows(self, dead_rows: str) -> Subject:
         """Return it with a graph that computes live rows alone.
 
         Raises:
@@ -138,7 +144,7 @@ class Subject:
             )
         share = None if data is None else data.live_share(report.mask)
         dead = DeadRowsPlan(dead_rows, "live", report.describe(share))
-        return replace(self, graph=live, dead=dead).selected(sites)
+        return replace(self, graph=live, dead=dead)
 
     def on_all_rows(self, reason: str, sites: Selector) -> Subject:
         """Return it with the original graph again, because live or distinct rows alone do not win."""

@@ -13,6 +13,7 @@ from dendrofx.passes.base import Change, Pass, PassResult, run_passes
 from dendrofx.passes.drop_dead_rows import DropDeadRows
 from dendrofx.passes.drop_gate import DropGate
 from dendrofx.passes.drop_repeated_rows import DropRepeatedRows
+from dendrofx.passes.drop_repeated_samples import DropRepeatedSamples
 from dendrofx.passes.fuse_attention import FuseAttention
 from dendrofx.passes.mark_rows import MarkRows
 from dendrofx.passes.mark_sites import MarkSites
@@ -38,6 +39,7 @@ __all__ = [
     "MarkRows",
     "DropDeadRows",
     "DropRepeatedRows",
+    "DropRepeatedSamples",
     "MergeLinears",
     "UseExact",
 ]

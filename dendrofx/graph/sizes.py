@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from dendrofx.runtime.live import LiveRows
-from dendrofx.runtime.repeats import row_runs
+from dendrofx.runtime.repeats import row_runs, sample_runs
 from dendrofx.values.meta import CAPTURE, SHAPE, SHAPES, SIZE
 
 FEW = 2  # samples of the runs at other sizes
@@ -45,7 +45,7 @@ class _Sizes(fx.Interpreter):
             self.found[n] = "", (value,)
         elif isinstance(value, LiveRows):
             self.counts["L"] = int(value.index.size(0))
-        elif n.target is row_runs:
+        elif n.target in (row_runs, sample_runs):
             self.counts[self.names.setdefault(n, f"R{len(self.names) + 1}")] = int(value.distinct)
         return value
 

@@ -8,6 +8,8 @@ from typing import Literal
 from dendrofx.gates.form import GateForm
 from dendrofx.light.form import LightForm
 
+WHOLE_SAMPLES = "samples"  # what repeats where whole samples do
+
 
 @dataclass(frozen=True)
 class SitePlan:
@@ -79,7 +81,7 @@ class RepeatedRegion:
     """A part of the graph that runs on distinct rows.
 
     Attributes:
-        inputs: on which it depends: groups of inputs whose rows repeat together.
+        inputs: on which it depends: groups of inputs whose rows repeat together, or `samples`.
         products: Linears, and other products, in it.
         split: Linears that are split by columns, each with how many of its columns repeat.
         rows: of the calibration, or of the example; distinct: those that were computed.
@@ -92,6 +94,11 @@ class RepeatedRegion:
     distinct: int = 0
 
     @property
+    def what(self) -> str:
+        """What repeats, in words."""
+        return WHOLE_SAMPLES if self.inputs == WHOLE_SAMPLES else f"rows of {self.inputs}"
+
+    @property
     def repeats(self) -> bool:
         """Whether a row repeated."""
         return self.distinct < self.rows
@@ -99,7 +106,7 @@ class RepeatedRegion:
     def __str__(self) -> str:
         does = [f"{self.products} product{'s' * (self.products != 1)}"] if self.products else []
         does += [f"part of {', '.join(self.split)}"] if self.split else []
-        return f"{self.distinct} of {self.rows} rows of {self.inputs} are computed: {' and '.join(does)}"
+        return f"{self.distinct} of {self.rows} {self.what} are computed: {' and '.join(does)}"
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,6 @@ class RepeatedRowsPlan:
             return f"repeated rows: refused: {self.reason}"
         used = [r for r in self.regions if r.products or r.split]
         shown = [str(r) for r in used if r.repeats]
-        others = ", ".join(r.inputs for r in used if not r.repeats)
-        shown += [f"in this data no row repeats of {others}"] if others else []
+        others = [r.what for r in used if not r.repeats]
+        shown += [f"nothing repeats in this data among the {', the '.join(others)}"] if others else []
         return f"repeated rows: {'; '.join([*shown, self.reason])}"

@@ -15,7 +15,7 @@ from dendrofx.runtime.cascade import FullOnDoubtful, count_cascade, doubt_not_fi
 from dendrofx.runtime.leaves import FullOnHardRows, LightBeforeGate, LightOnly, LightWithEvidence, LightWithScales
 from dendrofx.runtime.live import live_rows
 from dendrofx.runtime.live_counts import count_live_linears, count_live_macs, count_repeats
-from dendrofx.runtime.repeats import row_runs
+from dendrofx.runtime.repeats import row_runs, sample_runs
 from dendrofx.runtime.routing import count_light, count_rows, no_counts, split_rows
 from dendrofx.runtime.split_linear import count_split, split_linear
 from dendrofx.values.counts import DEAD_ROWS, REPEATED_ROWS
@@ -123,7 +123,7 @@ def _live_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node, f
 def _repeat_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> dict[str, fx.Node]:
     """Return the nodes that count what repeated rows spared, by what the rows depend on."""
     found = {}
-    for runs in [n for n in gm.graph.nodes if n.target is row_runs]:
+    for runs in [n for n in gm.graph.nodes if n.target in (row_runs, sample_runs)]:
         macs: Any = 0
         for number, symbols in runs.meta.get(MACS, []):
             macs = graph.call_function(operator.add, (macs, _times(number, symbols, gm, graph, copied)))

@@ -27,7 +27,7 @@ from dendrofx.rows.periods import Periods, sources
 from dendrofx.rows.regions import is_sample_product
 from dendrofx.rows.repeat_check import check_repeats, source_values
 from dendrofx.rows.samples import SampleAnalysis
-from dendrofx.runtime.repeats import equals_before, row_runs
+from dendrofx.runtime.repeats import equals_before, row_runs, sample_runs
 from dendrofx.runtime.split_linear import split_linear
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.meta import RUNS, SPLIT, Columns
@@ -63,7 +63,7 @@ class RepeatedRows:
     def counted(self, gm: fx.GraphModule, batches: Iterable[Inputs]) -> tuple[RepeatedRegion, ...]:
         """Return the regions with the rows, and distinct rows, of batches."""
         total: dict[str, list[int]] = {}
-        runs = _runs_alone(gm)
+        runs = runs_alone(gm)
         for batch in batches:
             for name, (rows, distinct) in zip(runs.meta[RUNS], batch.call(runs), strict=True):
                 found = total.setdefault(name, [0, 0])
@@ -111,7 +111,7 @@ def drop_repeated_rows(
     if not changed:
         return "no product depends on repeated rows alone"
     gm = fresh(gm)
-    far = check_repeats(captured, gm, periods, example)
+    far = check_repeats(captured, gm, periods.sources, example)
     return gm, RepeatedRows(groups, _regions(gm), tuple(dict.fromkeys(map(str, periods.ends))), far)
 
 
@@ -202,10 +202,10 @@ def _regions(gm: fx.GraphModule) -> tuple[RepeatedRegion, ...]:
     return tuple(found.values())
 
 
-def _runs_alone(gm: fx.GraphModule) -> fx.GraphModule:
+def runs_alone(gm: fx.GraphModule) -> fx.GraphModule:
     """Make a module that returns rows and distinct rows of every period; `meta[RUNS]` names them."""
     made = fresh(gm)
-    runs = [n for n in made.graph.nodes if n.target is row_runs]
+    runs = [n for n in made.graph.nodes if n.target in (row_runs, sample_runs)]
     output = next(n for n in made.graph.nodes if n.op == "output")
     with made.graph.inserting_before(output):
         pairs = [

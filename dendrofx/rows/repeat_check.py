@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, fx
@@ -10,7 +10,6 @@ from torch import Tensor, fx
 from dendrofx.errors import PassError
 from dendrofx.graph.show import first_line
 from dendrofx.rows.difference import difference
-from dendrofx.rows.periods import Periods
 from dendrofx.rows.rules import is_getitem
 from dendrofx.values import numerics
 from dendrofx.values.inputs import Inputs
@@ -27,13 +26,15 @@ PATTERNS = {
 
 
 @torch.no_grad()
-def check_repeats(captured: fx.GraphModule, gm: fx.GraphModule, periods: Periods, example: Inputs) -> float:
+def check_repeats(
+    captured: fx.GraphModule, gm: fx.GraphModule, groups: Mapping[fx.Node, str], example: Inputs
+) -> float:
     """Return the largest difference of an output from the captured graph's, relative to its largest value.
 
     Args:
         captured: the original.
         gm: rewritten.
-        periods: of the original.
+        groups: which sources of the original are compared together, by node.
         example: inputs as both take them.
 
     Raises:
@@ -41,7 +42,7 @@ def check_repeats(captured: fx.GraphModule, gm: fx.GraphModule, periods: Periods
     """
     allowed = numerics.rounding(*{p.dtype for p in captured.parameters() if p.is_floating_point()})
     worst, largest = 0.0, dict[str, Tensor]()
-    for what, inputs in variants(periods, example):
+    for what, inputs in variants(groups, example):
         try:
             wanted, form = flatten(inputs.call(captured))
         except Exception:  # what the model does not take
@@ -68,16 +69,15 @@ def _far(a: Tensor, b: Tensor, example: Tensor) -> float:
     return min(difference(a, b), difference(a, b, example))
 
 
-def variants(periods: Periods, example: Inputs) -> Iterator[tuple[str, Inputs]]:
+def variants(groups: Mapping[fx.Node, str], example: Inputs) -> Iterator[tuple[str, Inputs]]:
     """Yield the example, and batches in which the rows of one group, or of all inputs, repeat, each with what repeats."""
     yield "the example", example
     batch = example.take(torch.arange(ROWS) % example.samples)
-    groups = dict.fromkeys(periods.sources.values())
     for name, pattern in PATTERNS.items():
         copied = torch.tensor(pattern)
         yield f"{name} of every input", batch.take(copied)
-        for group in groups:
-            nodes = [n for n, g in periods.sources.items() if g == group]
+        for group in dict.fromkeys(groups.values()):
+            nodes = [n for n, g in groups.items() if g == group]
             yield f"{name} of {group}", _repeated(batch, nodes, copied)
 
 
