@@ -23,6 +23,8 @@ from dendrofx.values.calibration import Calibration
 from dendrofx.values.fingerprint import model_fingerprint
 from dendrofx.values.inputs import Inputs
 
+NO_REPEATS = "no row repeats in the inputs that it was timed on: pass inputs as the model is called with"
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -149,7 +151,10 @@ class Subject:
     def on_all_rows(self, reason: str, sites: Selector) -> Subject:
         """Return it with the original graph again, because live or distinct rows alone do not win."""
         dead = None if self.dead is None else replace(self.dead, status="refused", reason=reason)
-        repeats = None if self.repeats is None else replace(self.repeats, status="refused", reason=reason)
+        repeats = self.repeats
+        if repeats is not None and repeats.status == "distinct":
+            hint = "" if any(r.repeats for r in repeats.regions) else f"; {NO_REPEATS}"
+            repeats = replace(repeats, status="refused", reason=f"{reason}{hint}")
         return replace(self, graph=self.original, dead=dead, repeats=repeats).selected(sites)
 
     @property
