@@ -12,7 +12,7 @@ from dendrofx.errors import InputError
 from dendrofx.graph.capture import capture_call, check_sizes, remember
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.graph.given import Given
-from dendrofx.graph.sites import Selector, Sites
+from dendrofx.graph.sites import Selector, Site, Sites
 from dendrofx.plan.entries import DeadRowsPlan, RepeatedRowsPlan
 from dendrofx.plan.origin import Origin, here
 from dendrofx.request import Request
@@ -22,6 +22,7 @@ from dendrofx.rewriting.repeated_samples import drop_repeated_samples
 from dendrofx.values.calibration import Calibration
 from dendrofx.values.fingerprint import model_fingerprint
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.meta import RUNS
 
 NO_REPEATS = "no row repeats in the inputs that it was timed on: pass inputs as the model is called with"
 
@@ -156,6 +157,12 @@ class Subject:
             hint = "" if any(r.repeats for r in repeats.regions) else f"; {NO_REPEATS}"
             repeats = replace(repeats, status="refused", reason=f"{reason}{hint}")
         return replace(self, graph=self.original, dead=dead, repeats=repeats).selected(sites)
+
+    def share(self, site: Site) -> float:
+        """Return the share of rows that reach a site in the example, of a site on distinct rows."""
+        runs = next((n.meta.get(RUNS) for n in self.graph.graph.nodes if n.name == site.nodes[0]), None)
+        regions = [] if self.repeats is None else [r for r in self.repeats.regions if r.inputs == runs]
+        return regions[0].distinct / max(regions[0].rows, 1) if regions else 1.0
 
     @property
     def alone(self) -> str:

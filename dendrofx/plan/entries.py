@@ -132,6 +132,6 @@ class RepeatedRowsPlan:
             return f"repeated rows: refused: {self.reason}"
         used = [r for r in self.regions if r.products or r.split]
         shown = [str(r) for r in used if r.repeats]
-        others = [r.what for r in used if not r.repeats]
-        shown += [f"nothing repeats in this data among the {', the '.join(others)}"] if others else []
+        others = [r.what for r in used if not r.repeats and r.inputs in self.groups]
+        shown += [f"nothing repeats in this data among {', '.join(others)}"] if others else []
         return f"repeated rows: {'; '.join([*shown, self.reason])}"
