@@ -15,6 +15,7 @@ from dendrofx.passes.drop_gate import DropGate
 from dendrofx.passes.drop_repeated_rows import DropRepeatedRows
 from dendrofx.passes.drop_repeated_samples import DropRepeatedSamples
 from dendrofx.passes.fuse_attention import FuseAttention
+from dendrofx.passes.join_bags import JoinBags
 from dendrofx.passes.mark_rows import MarkRows
 from dendrofx.passes.mark_sites import MarkSites
 from dendrofx.passes.merge_linears import MergeLinears
@@ -40,6 +41,7 @@ __all__ = [
     "DropDeadRows",
     "DropRepeatedRows",
     "DropRepeatedSamples",
+    "JoinBags",
     "MergeLinears",
     "UseExact",
 ]

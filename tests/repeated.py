@@ -109,6 +109,18 @@ def shared_rows() -> Of:
     return Of(forward, **layers, top=nn.Linear(16 + WIDTH + 4 + WIDTH, 2))
 
 
+def in_bags() -> Of:
+    """Ids of what the user has seen, in bags that sum, and take the mean of all but one id."""
+
+    def forward(m: Any, user: Tensor, item: Tensor) -> Tensor:
+        seen = user[:, :12].abs().mul(3).long().clamp_max(8)
+        summed = F.embedding_bag(seen, m.table.weight, mode="sum", per_sample_weights=user[:, 12:24])
+        return m.top(torch.cat([m.seen(seen), summed, m.item(item)], 1))  # type: ignore[no-any-return]
+
+    layers = {"seen": nn.EmbeddingBag(9, 48, padding_idx=2), "table": nn.Embedding(9, 40), "item": nn.Linear(WIDTH, 32)}
+    return Of(forward, **layers, top=mlp(120, 2))
+
+
 MODELS: dict[str, Callable[[], Of]] = {
     "dlrm": dlrm,
     "dcn": dcn,
@@ -116,6 +128,7 @@ MODELS: dict[str, Callable[[], Of]] = {
     "attending": attending,
     "by_columns": by_columns,
     "shared_rows": shared_rows,
+    "in_bags": in_bags,
 }
 
 

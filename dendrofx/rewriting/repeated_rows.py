@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, fx
 
 from dendrofx.errors import InputError
-from dendrofx.passes import DropRepeatedRows, run_passes
+from dendrofx.passes import DropRepeatedRows, JoinBags, run_passes
 from dendrofx.plan.entries import RepeatedRegion
 from dendrofx.rewriting.fresh import fresh
 from dendrofx.rows.layout import SAMPLES
@@ -89,6 +89,8 @@ def drop_repeated_rows(
         InputError: no such input, one that has other rows, or rows of a named one are mixed: names the input and the node.
         PassError: the analysis was wrong, which it must not be.
     """
+    original, captured = captured, fresh(captured)
+    run_passes(captured, [JoinBags()])
     analysis = SampleAnalysis(captured)
     known = sources(captured, analysis)
     rows = _rows(known, dict(example.kwargs))
@@ -111,7 +113,7 @@ def drop_repeated_rows(
     if not changed:
         return "no product depends on repeated rows alone"
     gm = fresh(gm)
-    far = check_repeats(captured, gm, periods.sources, example)
+    far = check_repeats(original, gm, periods.sources, example)
     return gm, RepeatedRows(groups, _regions(gm), tuple(dict.fromkeys(map(str, periods.ends))), far)
 
 

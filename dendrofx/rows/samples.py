@@ -23,6 +23,7 @@ from dendrofx.rows.difference import ROUNDING, difference
 from dendrofx.rows.layout import FEATURES, OPAQUE, SAMPLES, Letters, fixed
 from dendrofx.rows.op import Op, Rule
 from dendrofx.rows.rules import RULES
+from dendrofx.runtime.bags import bag_rows
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.outputs import flatten
 
@@ -195,6 +196,12 @@ def _batch_norm(op: Op) -> str | None:
     return "it normalises over the batch" if op.argument(5, "training") else _leading(op)
 
 
+def _bags(op: Op) -> str | None:
+    """Take bags of each sample's own ids, from a fixed table."""
+    own = all(layout.startswith(SAMPLES) for layout in op.ins[1:])
+    return None if fixed(op.ins[:1]) and own else "its table has samples"
+
+
 def _slices(op: Op) -> str | None:
     axis = op.ins[0][op.argument(1, "dim", 0)]
     return op_rules.slices(op) if axis == SAMPLES else None
@@ -207,6 +214,7 @@ SAMPLE_RULES: dict[Any, Rule] = {
     **dict.fromkeys([aten.group_norm, aten.adaptive_avg_pool1d, aten.avg_pool1d], _leading),
     aten.batch_norm: _batch_norm,
     aten.slice: _slices,
+    bag_rows: _bags,
 }
 
 __all__ = ["SampleAnalysis", "check_samples"]
