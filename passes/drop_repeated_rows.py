@@ -61,7 +61,7 @@ _HANDS_ON = {
     aten.expand_as,
     aten.clone,
 }
-_BROADCASTS = frozenset(ELEMENTWISE) - _HANDS_ON
+_BROADCASTS = (frozenset(ELEMENTWISE) - _HANDS_ON) | {aten.scaled_dot_product_attention}
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def where(records: Sequence[Record]) -> list[str]:
     lines = [line for sites in groups.values() for line in _site_lines(sites)]
     more = [f"  and {len(lines) - SITES} more lines: --verbose"] if len(lines) > SITES else []
     title = f"Where (batch {record.batch})"
-    live = [] if plan.dead_rows is None else [f"  {plan.dead_rows}"]
+    live = [f"  {part}" for part in (plan.dead_rows, plan.repeated_rows) if part is not None]
     return [
         f"{title:<30}{'light form':<42}{'ms: block -> light + gate':>28}",
         *(textwrap.shorten(text, WIDTH, placeholder=" ...") if len(text) > WIDTH else text for text in live),

@@ -62,9 +62,11 @@ def same_rows(values: List[Tensor]) -> SameRows:
     for x in values:
         if x.dim() == 0 or x.size(0) != rows:
             raise RuntimeError(f"inputs with repeated rows have one row per sample: {values[0].size()} and {x.size()}")
-    same = torch.ones([max(rows - 1, 0)], dtype=torch.bool)
-    repeats = same.size(0)
-    for x in values:
+    if rows < 2:
+        return SameRows(torch.empty([0], dtype=torch.bool), rows, 0)
+    same = equals_before(values[0])
+    repeats = int(same.sum().item())
+    for x in values[1:]:
         if repeats > 0:
             same = same.logical_and(equals_before(x))
             repeats = int(same.sum().item())

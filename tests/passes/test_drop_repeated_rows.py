@@ -70,7 +70,7 @@ def test_sums_and_products_read_one_row_without_a_copy() -> None:
 def test_keys_and_values_of_a_memory() -> None:
     gm = dropped(attending())
     assert distinct(gm) == {"key", "value"}
-    assert len(names(gm, expand_runs)) == 2
+    assert len(names(gm, broadcast_runs)) == 2  # one memory for all is read without a copy
 
 
 def test_sizes_count_runs() -> None:
