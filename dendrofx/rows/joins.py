@@ -16,6 +16,7 @@ from dendrofx.rows.periods import Period, Periods, joined
 from dendrofx.rows.regions import ancestors, descendants, is_sample_product
 
 aten = torch.ops.aten
+_FLAT = (aten.flatten, aten.reshape, aten.view)
 
 
 @dataclass(frozen=True)
@@ -95,15 +96,29 @@ def _join(linear: fx.Node, periods: Periods) -> Join | None:
 
 
 def _parts(value: fx.Node, periods: Periods) -> list[fx.Node]:
-    """Return the values that one is joined from along the last axis, through `cat` of `cat`; itself where it is not joined."""
+    """Return the values that one is joined from along the last axis, also by `cat` of `cat`; itself where it is not joined."""
     modules = dict(periods.gm.named_modules(remove_duplicate=False))
     while is_transparent(value, modules):
         value = value.all_input_nodes[0]
+    if (stacked := _stacked(value, periods)) is not None:
+        return [part for n in stacked for part in _parts(n, periods)]
     layout = periods.analysis.layout(value)
     if value.target is not aten.cat or not periods.analysis.row_wise(value) or not _last(value, layout):
         return [value]
     inside: Any = value.args[0]
     return [part for n in inside for part in _parts(n, periods)]
+
+
+def _stacked(value: fx.Node, periods: Periods) -> list[fx.Node] | None:
+    """Return the parts of `stack([...], 1).flatten(1)`, which is the same as `cat([...], 1)`; None of another value."""
+    stack = value.args[0] if value.target in _FLAT and value.args else None
+    if not isinstance(stack, fx.Node) or stack.target is not aten.stack:
+        return None
+    if not all(map(periods.analysis.row_wise, (value, stack))) or len(shape(value)) != 2 or len(shape(stack)) != 3:
+        return None
+    dim = stack.args[1] if len(stack.args) > 1 else stack.kwargs.get("dim", 0)
+    parts: Any = stack.args[0]
+    return list(parts) if dim in (1, -2) and periods.analysis.layout(value).startswith(SAMPLES) else None
 
 
 def _last(cat: fx.Node, layout: str) -> bool:

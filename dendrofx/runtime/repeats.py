@@ -84,9 +84,14 @@ def equals_before(x: Tensor) -> Tensor:
         if not bool(same.any()):
             return same
     same = rows[1:].eq(rows[:-1]).all(1)
-    if rows.is_floating_point() and bool(same.any()):
-        negative = torch.signbit(rows)  # of zeros too, which are equal
-        same = same.logical_and(negative[1:].eq(negative[:-1]).all(1))
+    if rows.is_floating_point() and bool(
+        same.any()
+    ):  # 0.0 equals -0.0: where a run has zeros, their signs are compared
+        heads = rows.index_select(0, begin_runs(same).nonzero().squeeze(1))
+        zeros = heads.eq(0).any(0).nonzero().squeeze(1)
+        if zeros.size(0) > 0:
+            negative = torch.signbit(rows.index_select(1, zeros))
+            same = same.logical_and(negative[1:].eq(negative[:-1]).all(1))
     return same
 
 

@@ -58,6 +58,11 @@ def _joined(m: Random, name: str, draw: random.Random, values: list[Tensor]) -> 
     return m.linear(name, torch.cat(draw.choices(values, k=draw.randint(2, 4)), 1), draw.choice([7, 90]))
 
 
+def _stacked(m: Random, name: str, draw: random.Random, values: list[Tensor]) -> Tensor:
+    parts = [m.linear(f"{name}_{i}", x, 30) for i, x in enumerate(draw.choices(values, k=3))]
+    return m.linear(name, torch.stack(parts, 1).flatten(1), 8)
+
+
 def _added(m: Random, name: str, draw: random.Random, values: list[Tensor]) -> Tensor:
     a, b = draw.choices(values, k=2)
     return a + m.linear(name, b, a.size(1)) * draw.choice([0.5, 2.0])
@@ -100,8 +105,8 @@ def _shared(m: Random, name: str, draw: random.Random, values: list[Tensor]) -> 
 
 STEPS: list[tuple[str, Operation]] = [
     ("linear", _linear), ("linear", _linear), ("joined", _joined), ("joined", _joined), ("joined", _joined), ("added", _added),
-    ("multiplied", _multiplied), ("pairs", _pairs), ("attends", _attends), ("split", _split), ("turned", _turned),
-    ("mixed", _mixed), ("shared", _shared),
+    ("multiplied", _multiplied), ("pairs", _pairs), ("stacked", _stacked), ("attends", _attends), ("split", _split),
+    ("turned", _turned), ("mixed", _mixed), ("shared", _shared),
 ]  # fmt: skip
 
 

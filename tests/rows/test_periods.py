@@ -108,6 +108,11 @@ def test_joined_values_of_different_periods_are_split() -> None:
     assert joined(lambda m, user, item: m.top(torch.cat([user, user], 1)), top=top) == []
     dropped = lambda m, user, item: m.top(nn.functional.dropout(torch.cat([user, item], -1), 0.1, False))  # noqa: E731
     assert len(joined(dropped, top=top)) == 1
+    layers = {"top": nn.Linear(16, 4), "a": nn.Linear(WIDTH, 8), "b": nn.Linear(WIDTH, 8)}
+    stacked = lambda m, user, item: m.top(torch.stack([m.a(user), m.b(item)], 1).flatten(1))  # noqa: E731
+    assert joined(stacked, {"user": ("user",)}, **layers) == [("top", (["user"], None), (0, 1))]
+    turned = lambda m, user, item: m.top(torch.stack([m.a(user), m.b(item)], 2).flatten(1))  # noqa: E731
+    assert joined(turned, {"user": ("user",)}, **layers) == []
 
 
 def test_joined_again_and_of_several_repeats() -> None:
