@@ -113,7 +113,7 @@ def drop_repeated_rows(
     if not changed:
         return "no product depends on repeated rows alone"
     gm = fresh(gm)
-    far = check_repeats(original, gm, periods.sources, example)
+    far = check_repeats(original, gm, periods.sources, replace(example, shared=analysis.shared))
     return gm, RepeatedRows(groups, _regions(gm), tuple(dict.fromkeys(map(str, periods.ends))), far)
 
 
@@ -168,7 +168,7 @@ def _named(
             f"repeated_rows: {name!r} is no input of the model that carries rows: it has {', '.join(given)}{more}"
         )
     sizes, layout = list(dict(example.kwargs)[name].shape), analysis.layout(given[name])
-    reason = "its rows are not on its first axis, or cannot be compared"
+    reason = "which the model does not read row by row along its first axis"
     if layout.startswith(SAMPLES) and analysis.has_rows(layout):
         reason = f"the others have {max(len(dict(example.kwargs)[k.partition('[')[0]]) for k in known)} rows"
     raise InputError(

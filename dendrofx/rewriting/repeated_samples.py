@@ -7,6 +7,7 @@ rows, then runs on distinct samples (pass DropRepeatedSamples).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import fx
 
@@ -55,6 +56,6 @@ def drop_repeated_samples(
     gm = fresh(graph)
     run_passes(gm, [DropRepeatedSamples(analysis.batched, macs)])
     gm = fresh(gm)
-    far = check_repeats(graph, gm, {}, Inputs(example.args, example.kwargs, analysis.shared))
+    far = check_repeats(graph, gm, {}, replace(example, shared=analysis.shared))
     groups = {WHOLE_SAMPLES: analysis.batched}
     return gm, RepeatedRows(groups, (RepeatedRegion(WHOLE_SAMPLES, len(products)),), (), far)

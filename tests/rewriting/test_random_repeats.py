@@ -149,7 +149,8 @@ def draw_example(seed: int) -> dict[str, Tensor]:
 def _compare(model: nn.Module, new: Any, given: dict[str, Tensor], allowed: float) -> None:
     for a, b in zip(flatten(model(**given))[0], flatten(new(**given))[0], strict=True):
         assert a.shape == b.shape
-        assert float((a - b).abs().max()) <= allowed * max(float(a.abs().max()), 1e-30)
+        # where all rows are equal, one less the mean of all is rounding alone: values are of the order of 1
+        assert float((a - b).abs().max()) <= allowed * max(float(a.abs().max()), 0.1)
 
 
 @pytest.mark.parametrize("seed", range(6))

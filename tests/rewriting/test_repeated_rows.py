@@ -160,6 +160,21 @@ def test_statistics_of_all_rows_are_read_by_repeated_ones() -> None:
         assert_same(model, new, given)
 
 
+def test_a_table_that_all_rows_share_is_no_input_with_rows() -> None:
+    model = Of(lambda m, user, item: m.user(user) @ item, user=nn.Linear(WIDTH, 8))
+    given = {"user": EXAMPLE["user"], "item": torch.randn(8, 3)}
+    for named in (True, "user"):
+        new = once(model, given, repeated_rows=named)
+        assert list(new.plan.repeated_rows.groups) == ["user"]
+        for user in (BATCHES["one user"]["user"], BATCHES["none repeats"]["user"]):
+            assert_same(model, new, {"user": user, "item": given["item"]})
+    with pytest.raises(
+        InputError,
+        match=r"'item' is shaped \[8, 3\], which the model does not read row by row along its first axis: name",
+    ):
+        once(model, given, repeated_rows="item")
+
+
 REFUSED: dict[str, tuple[Any, str]] = {
     "not there": ("usr", r"repeated_rows: 'usr' is no input of the model that carries rows: it has user, item"),
     "a number": (3, r"repeated_rows is True, or names inputs whose rows repeat, such as 'user' or .*, got 3"),
