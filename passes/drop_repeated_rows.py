@@ -136,10 +136,11 @@ class _Periods(RunNodes):
         home, axis = self.world(node), self.analysis.layout(node).find(SAMPLES)
         if home == world or self.periods.of.get(node) == frozenset():
             return self.copy(node, world)
-        if home is EVERY:
+        if home is None:
+            assert world is not None
             args = (self.at(node, EVERY), self.runs(world), axis)
             return self.mark(self.call(distinct_rows, args, f"{node.name}_distinct"), node, world)
-        args = (self.at(node, home), self.moved(home, world), axis)
+        args = (self.at(node, home), self.moved(home, world, home), axis)
         return self.mark(self.call(expand_runs, args, f"{node.name}_expanded"), node, world)
 
     def copy(self, node: fx.Node, world: Period | None) -> fx.Node:
@@ -155,6 +156,7 @@ class _Periods(RunNodes):
         """Return a tensor in a world; a size as it counts it."""
         size = node.meta.get(SHAPES)
         if isinstance(size, str) and self.analysis.letters.letter.get(size) == SAMPLES:
+            assert world is not None
             return self.count(world)
         return self.at(node, world)
 
@@ -163,7 +165,8 @@ class _Periods(RunNodes):
     def split(self, join: Join, world: Period | None) -> fx.Node:
         """Return the split form of a Linear."""
         parts = [self.at(p, join.periods[g]) for p, g in zip(join.parts, join.groups, strict=True)]
-        moved = [self.moved(p, world) for p in join.periods]
+        like = next(p for p in join.periods if p is not None)
+        moved = [self.moved(p, world, like) for p in join.periods]
         others = [u for u in join.given.users if u is not join.linear]
         whole = self.at(join.given, world) if others else None
         weight, bias = self.weights(join.linear)

@@ -46,12 +46,14 @@ class RunNodes(Worlds, ABC):
             self.made[key] = make()
         return self.made[key]
 
-    def runs(self, period: Period | None) -> fx.Node:
-        """Return the node of a period's runs; of all rows runs of one row each, once there are others."""
-        if period is not None:
-            return self.once(("runs", period), lambda: self.period_runs(period))
-        some = next(node for node in self.made.values() if node.target is row_runs)
-        return self.once("rows", lambda: self.call(all_rows, (some,), "rows"))
+    def runs(self, period: Period) -> fx.Node:
+        """Return the node of a period's runs."""
+        return self.once(("runs", period), lambda: self.period_runs(period))
+
+    def rows(self, period: Period) -> fx.Node:
+        """Return the node of runs of one row each, as many as the inputs of a period have: others may have other rows."""
+        args = (self.runs(period),)
+        return self.once(("rows", period), lambda: self.call(all_rows, args, "rows"))
 
     def period_runs(self, period: Period) -> fx.Node:
         """Make the node of a period's runs."""
@@ -64,13 +66,13 @@ class RunNodes(Worlds, ABC):
         node.meta[RUNS] = label(period)
         return node
 
-    def moved(self, source: Period | None, target: Period | None) -> fx.Node:
-        """Return the node of the way from one period's runs to another's."""
-        both = (self.runs(source), self.runs(target))
+    def moved(self, source: Period | None, target: Period | None, like: Period) -> fx.Node:
+        """Return the node of the way from one period's runs to another's; both have as many rows as the inputs of `like`."""
+        both = tuple(self.rows(like) if p is None else self.runs(p) for p in (source, target))
         names = [graph_name("rows" if p is None else label(p)) for p in (source, target)]
-        return self.once(("moved", source, target), lambda: self.call(match_runs, both, "_to_".join(names)))
+        return self.once(("moved", *both), lambda: self.call(match_runs, both, "_to_".join(names)))
 
-    def count(self, period: Period | None) -> fx.Node:
+    def count(self, period: Period) -> fx.Node:
         """Return the node that counts a period's runs."""
         args = (self.runs(period),)
         return self.once(("count", period), lambda: self.call(count_runs, args, "distinct_count"))

@@ -199,6 +199,18 @@ def test_an_input_of_another_leading_size_is_refused() -> None:
         once(model, given, repeated_rows="user")
 
 
+def test_inputs_that_are_never_joined_may_have_other_numbers_of_rows() -> None:
+    def forward(m: Any, user: Any, item: Any) -> Any:
+        return m.user(user), m.item(item), m.item(item) @ m.user(user).t()
+
+    model = Of(forward, user=nn.Linear(WIDTH, 8), item=nn.Linear(WIDTH, 8))
+    new = once(model)
+    for u, i in (("one user", "none repeats"), ("all repeats", "items repeat"), ("none repeats", "all repeats")):
+        given = {"user": BATCHES[u]["user"][:7], "item": BATCHES[i]["item"]}
+        for ready in (new, dendrofx.script(new)):
+            assert_same(model, ready, given)
+
+
 def test_it_needs_inputs() -> None:
     with pytest.raises(InputError, match="repeated_rows is verified on inputs: pass example_inputs= or calibration="):
         dendrofx.transform(dlrm(), repeated_rows=True)
