@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, fx
 
 from dendrofx.errors import InputError
+from dendrofx.graph.shapes import shape
 from dendrofx.passes import DropRepeatedRows, JoinBags, run_passes
 from dendrofx.plan.entries import RepeatedRegion
 from dendrofx.rewriting.fresh import fresh
@@ -100,7 +101,8 @@ def drop_repeated_rows(
     if not names:
         return "no input carries samples on its first axis"
     if groups is None:
-        groups = grouped(source_values(captured, [known[n][0] for n in names], example), names)
+        nodes = [known[n][0] for n in names]
+        groups = grouped(source_values(captured, nodes, example), names, [shape(n)[0] for n in nodes])
     periods = Periods(captured, groups, analysis)
     if asked and periods.ends:
         end = periods.ends[0]
@@ -117,7 +119,7 @@ def drop_repeated_rows(
     return gm, RepeatedRows(groups, _regions(gm), tuple(dict.fromkeys(map(str, periods.ends))), far)
 
 
-def grouped(values: Sequence[Tensor], names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def grouped(values: Sequence[Tensor], names: Sequence[str], counts: Sequence[int | str]) -> dict[str, tuple[str, ...]]:
     """Return which sources are compared together.
 
     Those in which the same rows repeat are one group. Of those in which none does, columns are left out where another source does
@@ -126,15 +128,17 @@ def grouped(values: Sequence[Tensor], names: Sequence[str]) -> dict[str, tuple[s
     Args:
         values: of the sources in the example.
         names: of the sources.
+        counts: the symbols that count their rows; sources of different ones are never one group, for a call may have other numbers.
     """
-    alike: dict[tuple[bool, ...], list[str]] = {}
-    for name, value in zip(names, values, strict=True):
+    alike: dict[tuple[int | str, tuple[bool, ...]], list[str]] = {}
+    for name, value, count in zip(names, values, counts, strict=True):
         same = tuple(equals_before(value).tolist()) if value.size(0) > 1 else ()
-        alike.setdefault(same, []).append(name)
-    groups = [own for same, own in alike.items() if any(same)]
-    alone = [name for same, own in alike.items() if not any(same) for name in own]
-    alone = [n for n in alone if "[" not in n] if groups else alone
-    groups += [[name] for name in alone] if len(alone) <= MOST_GROUPS else [alone]
+        alike.setdefault((count, same), []).append(name)
+    groups = [own for (_, same), own in alike.items() if any(same)]
+    some_repeat = bool(groups)
+    for own in [own for (_, same), own in alike.items() if not any(same)]:
+        alone = [n for n in own if "[" not in n] if some_repeat else own
+        groups += [[name] for name in alone] if len(alone) <= MOST_GROUPS else [alone]
     called: dict[str, tuple[str, ...]] = {}
     for own in groups:
         name = _group_name(own)

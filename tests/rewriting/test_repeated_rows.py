@@ -10,6 +10,7 @@ from torch import nn
 
 import dendrofx
 from dendrofx import InputError, Plan, RoutedModule
+from dendrofx.rewriting.repeated_rows import grouped
 from dendrofx.values.counts import executed_macs
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import counted, model_macs
@@ -122,6 +123,21 @@ def test_the_graph_can_be_read() -> None:
     assert "split_linear([relu_1, item_1], [user_to_rows, rows_to_rows], top.0.weight, .bias)" in text
     assert "f32[R, 96]" in text
     assert max(map(len, text.splitlines())) <= 120
+
+
+def test_inputs_that_repeat_alike_are_compared_together() -> None:
+    long, short, none = torch.tensor([1, 1, 1, 2, 2, 2]), torch.tensor([1, 1, 2, 3, 3, 4]), torch.arange(6)
+    given = {"a": long, "b[:, 0]": long, "c": short, "d": none, "d[:, 1]": none, "e": long}
+    counts = ["s0"] * 5 + ["s1"]
+    assert grouped(list(given.values()), list(given), counts) == {
+        "a with 1 more": ("a", "b[:, 0]"),
+        "c": ("c",),
+        "e": ("e",),
+        "d": ("d",),
+    }
+    columns = [f"x[:, {i}]" for i in range(9)]
+    assert grouped([none] * 9, columns, ["s0"] * 9) == {"9 columns of x": tuple(columns)}
+    assert list(grouped([none] * 3, columns[:3], ["s0"] * 3)) == columns[:3]
 
 
 # ---------------------------------------------------------------------------------------------------- what is left alone
