@@ -135,9 +135,13 @@ def _check_losses(shown: Certificate, module: RoutedModule, subject: Subject, bu
 
 
 def _live(subject: Subject, plan: Plan) -> Subject:
-    """Return the subject on live rows, where the plan says so."""
-    if plan.dead_rows is None or plan.dead_rows.status == "refused":
+    """Return the subject on live rows or on distinct ones, where the plan says so."""
+    if plan.dead_rows is not None and plan.dead_rows.status == "live":
+        assert subject.example is not None
+        live, _ = drop_dead_rows(subject.original, plan.dead_rows.mask, subject.example)
+        subject = replace(subject, graph=live)
+    repeated = plan.repeated_rows
+    if repeated is None or repeated.status == "refused":
         return subject
-    assert subject.example is not None
-    live, _ = drop_dead_rows(subject.original, plan.dead_rows.mask, subject.example)
-    return replace(subject, graph=live)
+    whole = plan.cascade is not None or plan.dead_rows is not None
+    return subject.on_distinct_rows(repeated.inputs, whole, repeated.groups)

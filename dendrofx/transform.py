@@ -49,6 +49,7 @@ def transform(
     output: str | int | Sequence[str | int] | None = None,
     scope: Literal["block", "model"] = "block",
     dead_rows: str | None = None,
+    repeated_rows: bool | str | Sequence[str] = False,
     sites: Selector = None,
     light: LightForm | RoutedBlocks | Sequence[LightForm | RoutedBlocks] | None = None,
     gate: GateForm | nn.Module | Literal["optional"] | None = None,
@@ -81,6 +82,11 @@ def transform(
             (`"attention_mask"`), after `~` where they are marked by ones (`"~src_key_padding_mask"`). Rows that are not dead
             keep their outputs to rounding; dead positions of outputs that have them become zero. Needs inputs to check
             on: `example_inputs` or `calibration`.
+        repeated_rows: a row that equals the one before it takes that row's result: True looks for such rows in every input with one
+            row per sample, a name or several in these alone (`"user"`; columns, where the model reads an input by columns, as
+            `"x[:, 3:7]"`). What depends on repeated rows alone runs on the distinct ones and is expanded where other rows join; a
+            Linear of joined values is split by columns. Outputs are equal to rounding. Which rows repeat is found in every call.
+            Needs inputs to check on, in which rows repeat as they will.
         sites: which sites may be routed: names, patterns such as `"blocks.*"`, or a predicate on `Site`; all by default.
         light: a light form, or several to choose from; all that are known by default. At `scope="model"` also
             `RoutedBlocks(0.05)`: the model with routed blocks.
@@ -100,7 +106,8 @@ def transform(
         why; `forward_counted` also returns what was executed. When nothing pays it is the captured, unrewritten graph.
 
     Raises:
-        InputError: an argument that cannot be used, quoted, with the next step; or dead rows reach an output, which is named.
+        InputError: an argument that cannot be used, quoted, with the next step; or dead rows reach an output, which is named; or
+            rows of an input that was named in `repeated_rows` are mixed, with the node that does.
         CaptureError: the model cannot be traced, or its graph computes something else.
         PlanError: a plan for another model, other data, another machine or another version.
 
@@ -121,6 +128,7 @@ def transform(
         output=output,
         scope=scope,
         dead_rows=dead_rows,
+        repeated_rows=repeated_rows,
         sites=sites,
         light=light,
         gate=gate,
@@ -139,9 +147,6 @@ def transform(
 def decided(subject: Subject, request: Request) -> Decision:
     """Decide how a model is rewritten."""
     timer = Profiler(request.tune_seconds, request.min_speedup) if request.tune_seconds > 0 else None
-    if request.dead_rows is None:
-        subject = subject.selected(request.sites)
-    else:
-        subject = subject.on_live_rows(request.dead_rows, request.sites)
+    subject = subject.without_rows(request)
     decide = decide_models if request.scope == "model" else decide_blocks
     return decide(subject, request, timer)

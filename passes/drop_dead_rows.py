@@ -32,6 +32,7 @@ from torch import fx
 from dendrofx.errors import PassError
 from dendrofx.graph.shapes import shape, tensors
 from dendrofx.passes.base import Change, Pass, PassResult
+from dendrofx.passes.worlds import Worlds
 from dendrofx.rows.analysis import RowNote
 from dendrofx.rows.in_place import written_in_place
 from dendrofx.rows.layout import SAMPLES, TOKENS, Letters
@@ -100,14 +101,13 @@ def _padded_rows(node: fx.Node) -> bool:
     return LIVE not in node.meta and TOKENS in layout and node.op != "placeholder"
 
 
-class _Worlds:
+class _Worlds(Worlds):
     """The walk. `padded` and `live` map the old graph's nodes to the new graph's, in either world."""
 
     def __init__(self, gm: fx.GraphModule, config: DropDeadRows) -> None:
-        self.gm, self.config = gm, config
+        super().__init__(gm)
+        self.config = config
         self.letters = Letters(gm, config.mask).letter
-        self.graph = fx.Graph()
-        self.graph.set_codegen(gm.graph._codegen)
         self.padded: dict[fx.Node, fx.Node] = {}
         self.live: dict[fx.Node, fx.Node] = {}
         self.plans: dict[Hashable, fx.Node] = {}  # by what the mask is, see `value`
@@ -138,13 +138,7 @@ class _Worlds:
         return self.mark(self.graph.node_copy(node, change), node, live)
 
     def mark(self, new: fx.Node, old: fx.Node, live: bool) -> fx.Node:
-        new.meta = {k: v for k, v in old.meta.items() if k in (ROWS, SHAPES)}
-        if live:
-            new.meta[LIVE] = True
-        return new
-
-    def call(self, target: Callable[..., Any], args: tuple[Any, ...], name: str) -> fx.Node:
-        return self.graph.create_node("call_function", target, args, name=name)
+        return self.noted(new, old, {LIVE: True} if live else {})
 
     def in_padded(self, node: fx.Node) -> fx.Node:
         if node in self.below and node not in self.masked:

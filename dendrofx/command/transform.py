@@ -29,6 +29,7 @@ from dendrofx.command.several import Several
 )
 @batch("Samples per call: one number or several.")
 @dead_rows()
+@click.option("--repeated-rows", is_flag=True, help="Compute rows that equal the one before once.")
 @click.option(
     "--scope", type=click.Choice(["block", "model"]), default="block", show_default=True, help="What is routed."
 )
@@ -62,6 +63,7 @@ def transform(model: str, calibration: Path, budget: str, output: Path, as_json:
         budget=limit,
         batch_sizes=sizes or None,
         dead_rows=options["dead_rows"],
+        repeated_rows=options["repeated_rows"],
         scope=options["scope"],
         options=Options(tune_seconds=options["tune_seconds"]),
     )

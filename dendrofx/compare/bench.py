@@ -81,7 +81,7 @@ class Bench:
         case, missing = self.prepared.case, missing or {}
         limit = None if case.limit is None else case.limit.of(self.timed)
         return Record(
-            self.prepared, self.batch, self.order, threads, rows, result, busy, [], [], missing, skills, limit
+            self.prepared, self.batch, self.order, threads, rows, result, busy, [], [], missing, skills, limit=limit
         )
 
     def regions(self, module: nn.Module) -> int | None:

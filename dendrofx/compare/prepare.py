@@ -152,7 +152,7 @@ def _prepared(case: Case, batch: int, asked: Asked) -> Prepared:
         modules[name] = transform(case.model, **asked.options(case, batch, budget))
         spent = time.perf_counter() - start
     plans, main = {name: m.plan for name, m in modules.items()}, list(modules)[-1]
-    live = plans[main].dead_rows is not None or getattr(plans[main], "repeated_rows", None) is not None
+    live = plans[main].rows_left_out
     if not plans[main].rewrites and not live and not plans[main].budget:
         every = replace(asked, plan=None).options(case, batch, budgets[main], decide=False)
         modules[main] = transform(case.model, **every)

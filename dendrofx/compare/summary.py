@@ -202,7 +202,7 @@ def where(records: Sequence[Record]) -> list[str]:
     lines = [line for sites in groups.values() for line in _site_lines(sites)]
     more = [f"  and {len(lines) - SITES} more lines: --verbose"] if len(lines) > SITES else []
     title = f"Where (batch {record.batch})"
-    spared = [str(s) for s in (plan.dead_rows, getattr(plan, "repeated_rows", None)) if s is not None]
+    spared = [str(s) for s in (plan.dead_rows, plan.repeated_rows) if s is not None]
     live = [
         line for text in spared for line in textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="    ")
     ]

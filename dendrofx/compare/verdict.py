@@ -47,7 +47,7 @@ def _refused(record: Record) -> list[str]:
 def _without_controls(record: Record) -> str:
     """Say what runs where no gate does, and which rows that leaves out."""
     prepared, plan = record.prepared, record.prepared.plan
-    exact = any(s.status == "exact" for s in plan.sites) or plan.dead_rows is not None
+    exact = any(s.status == "exact" for s in plan.sites) or plan.rows_left_out
     why = f"transform {_ORIGINAL} ({_reasons(plan)}): " if prepared.refused and not exact and not plan.budget else ""
     return (
         f"{why}no gate and no light branch runs in {prepared.main}: the rows always-*, random and oracle are left out"

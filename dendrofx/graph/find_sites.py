@@ -15,7 +15,7 @@ from dendrofx.errors import InputError
 from dendrofx.graph.activations import activation_of, has_hooks, is_in_place, is_transparent
 from dendrofx.graph.capture import capture
 from dendrofx.graph.sites import Refusal, Site, Sites
-from dendrofx.values.meta import LINEARS, MERGED
+from dendrofx.values.meta import LINEARS, MERGED, SPLIT
 
 aten = torch.ops.aten
 # Functions that hold weights or multiply.
@@ -140,10 +140,13 @@ class _Finder:
             if name not in called and name not in self.gm.meta.get(MERGED, {}):
                 read = reads.get(f"{name}.weight") or reads.get(f"{name}.bias")
                 leaf = next((c for c in sorted(called) if name.startswith(f"{c}.")), None)
-                self.refused.append(Refusal(name, self.uncalled(kind, read, leaf), None if read is None else read.name))
+                node = None if read is None else read.name
+                self.refused.append(Refusal(name, self.uncalled(name, kind, read, leaf), node))
 
-    def uncalled(self, kind: str, read: fx.Node | None, leaf: str | None) -> str:
+    def uncalled(self, name: str, kind: str, read: fx.Node | None, leaf: str | None) -> str:
         """Return why a Linear of class `kind` is not called: a node reads its weight, or a leaf module has it."""
+        if name in self.gm.meta.get(SPLIT, {}):
+            return "split by columns, so that those that repeat run on distinct rows"
         if kind == NonDynamicallyQuantizableLinear.__name__ and (read is not None or leaf is not None):
             return f"never swapped: nn.MultiheadAttention reads the weight of this {kind} without calling it"
         if leaf is not None:

@@ -2,6 +2,7 @@
 
     f32[N, T, 64]      N samples, T tokens
     f32[1, L, 64]      L live rows, where dead rows are dropped
+    f32[R, 64]         R distinct rows, where rows repeat; R1, R2 of several inputs
     f32[512]           a size of the model, whatever it is a multiple of
 
 An example alone says nothing about that, so the graph is run at other numbers of samples and tokens too, and a size is N or T
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from dendrofx.runtime.live import LiveRows
+from dendrofx.runtime.repeats import row_runs, sample_runs
 from dendrofx.values.meta import CAPTURE, SHAPE, SHAPES, SIZE
 
 FEW = 2  # samples of the runs at other sizes
@@ -32,7 +34,8 @@ class _Sizes(fx.Interpreter):
     def __init__(self, gm: fx.GraphModule) -> None:
         super().__init__(gm)
         self.found: dict[fx.Node, Found] = {}
-        self.live: int | None = None
+        self.counts: dict[str, int] = {}  # of rows that are left over, by what they are called
+        self.names: dict[fx.Node, str] = {}
 
     def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401
         value = super().run_node(n)
@@ -41,7 +44,9 @@ class _Sizes(fx.Interpreter):
         elif type(value) is int:
             self.found[n] = "", (value,)
         elif isinstance(value, LiveRows):
-            self.live = int(value.index.size(0))
+            self.counts["L"] = int(value.index.size(0))
+        elif n.target in (row_runs, sample_runs):
+            self.counts[self.names.setdefault(n, f"R{len(self.names) + 1}")] = int(value.distinct)
         return value
 
 
@@ -76,8 +81,8 @@ def annotate_shapes(gm: fx.GraphModule, args: Args, samples: int) -> None:
         for name, values in sizes.items():
             values.append(changed.get(name, values[0]))
     symbols = {name: tuple(values) for name, values in sizes.items() if len(set(values)) > 1}
-    if first.live is not None:
-        symbols["L"] = tuple(run.live or 0 for run in runs)
+    for name in first.counts:
+        symbols[name if len(first.names) != 1 else name.rstrip("1")] = tuple(run.counts[name] for run in runs)
     for node in first.found:
         _note(node, [run.found.get(node, first.found[node]) for run in runs], symbols)
 

@@ -14,16 +14,19 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx
 
 from dendrofx.runtime.attention import plan_attention
+from dendrofx.runtime.repeats import all_rows, match_runs
+from dendrofx.runtime.split_linear import split_linear
 from dendrofx.values.meta import NOTE, SHAPE, SIZE, Note
 
 SITE = {"rows", "light", "gate", "tolerance", "split", "full", "routed"}  # parts of a routed site
 CASCADE = {"light", "decision", "gate", "tolerance", "split", "full"}
+_MOVED = (match_runs, all_rows)  # ways from distinct rows to others: `user_to_rows` says what they are
 OUTPUTS = "cascade"  # what a cascade's outputs are called
 
 
@@ -85,6 +88,14 @@ def _in_order(graph: fx.Graph) -> list[fx.Node]:
     return nodes
 
 
+def _told(node: fx.Node) -> tuple[Any, ...]:
+    """Return the arguments of a call; of a split Linear its parts, how they are expanded, and its parameters."""
+    if node.target is not split_linear:
+        return node.args
+    parts, _, moved, _, weights, bias, _ = cast(tuple[Any, ...], node.args)
+    return parts, moved, weights[0], bias
+
+
 def _grouped(group: list[fx.Node]) -> Iterator[Item]:
     """Give a routed site as one, and one that is not yet routed node by node."""
     site, parts = group[0].meta[NOTE].site, {n.meta[NOTE].part for n in group}
@@ -95,7 +106,7 @@ def _grouped(group: list[fx.Node]) -> Iterator[Item]:
 
 
 def _shown(node: fx.Node) -> bool:
-    return node.op not in ("placeholder", "output", "get_attr") and SIZE not in node.meta
+    return node.op not in ("placeholder", "output", "get_attr") and SIZE not in node.meta and node.target not in _MOVED
 
 
 @dataclass
@@ -159,10 +170,10 @@ class Speller:
 
     def _arguments(self, node: fx.Node) -> list[str]:
         found, owner = [], ""
-        for a in node.args:
+        for a in _told(node):
             found.append(self.value(a, owner))
             is_parameter = isinstance(a, fx.Node) and a.op == "get_attr"
-            owner = self.path(str(a.target)).rpartition(".")[0] if is_parameter else ""  # type: ignore[union-attr]
+            owner = self.path(str(a.target)).rpartition(".")[0] if is_parameter else ""
         kwargs = {k: v for k, v in node.kwargs.items() if (k, v) != ("inplace", False) and k != "device"}
         return found + [f"{k}={self.value(v)}" for k, v in kwargs.items()]
 

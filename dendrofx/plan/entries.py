@@ -1,4 +1,4 @@
-"""The entries of a plan: a site, dead rows."""
+"""The entries of a plan: a site, dead rows, repeated rows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Literal
 
 from dendrofx.gates.form import GateForm
 from dendrofx.light.form import LightForm
+
+WHOLE_SAMPLES = "samples"  # what repeats where whole samples do
 
 
 @dataclass(frozen=True)
@@ -72,3 +74,64 @@ class DeadRowsPlan:
 
     def __str__(self) -> str:
         return f"dead rows of {self.mask}: {self.status}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class RepeatedRegion:
+    """A part of the graph that runs on distinct rows.
+
+    Attributes:
+        inputs: on which it depends: groups of inputs whose rows repeat together, or `samples`.
+        products: Linears, and other products, in it.
+        split: Linears that are split by columns, each with how many of its columns repeat.
+        rows: of the calibration, or of the example; distinct: those that were computed.
+    """
+
+    inputs: str
+    products: int = 0
+    split: list[str] = field(default_factory=list)
+    rows: int = 0
+    distinct: int = 0
+
+    @property
+    def what(self) -> str:
+        """What repeats, in words."""
+        return WHOLE_SAMPLES if self.inputs == WHOLE_SAMPLES else f"rows of {self.inputs}"
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a row repeated."""
+        return self.distinct < self.rows
+
+    def __str__(self) -> str:
+        does = [f"{self.products} product{'s' * (self.products != 1)}"] if self.products else []
+        does += [f"part of {', '.join(self.split)}"] if self.split else []
+        return f"{self.distinct} of {self.rows} {self.what} are computed: {' and '.join(does)}"
+
+
+@dataclass(frozen=True)
+class RepeatedRowsPlan:
+    """What became of repeated rows.
+
+    Attributes:
+        inputs: whose rows repeat, as the caller named them; empty for all.
+        status: "distinct" where regions run on distinct rows, or "refused".
+        reason: what was rewritten, or why not.
+        groups: by name the inputs, or columns of them, that are compared together.
+        regions: what runs on distinct rows.
+    """
+
+    inputs: list[str]
+    status: Literal["distinct", "refused"]
+    reason: str
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    regions: list[RepeatedRegion] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        if self.status == "refused":
+            return f"repeated rows: refused: {self.reason}"
+        used = [r for r in self.regions if r.products or r.split]
+        shown = [str(r) for r in used if r.repeats]
+        others = [r.what for r in used if not r.repeats and r.inputs in self.groups]
+        shown += [f"nothing repeats in this data among {', '.join(others)}"] if others else []
+        return f"repeated rows: {'; '.join([*shown, self.reason])}"

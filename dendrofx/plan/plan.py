@@ -11,7 +11,7 @@ from dendrofx.guarantee.certificate import Certificate
 from dendrofx.light.form import LightForm
 from dendrofx.light.routed_blocks import RoutedBlocks
 from dendrofx.plan import file, text
-from dendrofx.plan.entries import DeadRowsPlan, SitePlan
+from dendrofx.plan.entries import DeadRowsPlan, RepeatedRowsPlan, SitePlan
 from dendrofx.plan.origin import Origin
 from dendrofx.plan.times import ModelTimes, ThreadsPlan
 
@@ -78,7 +78,7 @@ class Plan:
         threads: how many a worker should have; None where nothing was timed, or on one thread.
         origin: None for a plan made by hand.
         capture: how the model was captured.
-        dead_rows: what became of them; None where the caller named no mask.
+        dead_rows: what became of them; None where the caller named no mask. repeated_rows: likewise.
         cascade: what became of it; None at block scope.
         budget: in words, where the caller gave one to certify; refusal: why nothing was certified, empty where it was.
         certificate: what was shown; None without a budget, or where nothing was.
@@ -110,6 +110,7 @@ class Plan:
     timing: str = ""
     no_sites: str = ""
     threads: ThreadsPlan | None = None
+    repeated_rows: RepeatedRowsPlan | None = None
 
     @property
     def rewrites(self) -> bool:
@@ -120,6 +121,11 @@ class Plan:
     def routed(self) -> list[SitePlan]:
         """The routed sites."""
         return [s for s in self.sites if s.status == "routed"]
+
+    @property
+    def rows_left_out(self) -> bool:
+        """Whether dead or repeated rows were asked for: outputs are then equal to rounding, and captured with symbolic shapes."""
+        return self.dead_rows is not None or self.repeated_rows is not None
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, whole or not at all."""
@@ -185,8 +191,13 @@ class Plan:
     @property
     def _changed(self) -> bool:
         """Whether the module is anything but the original."""
-        live = self.dead_rows is not None and self.dead_rows.status == "live"
-        return self.rewrites or live or any(s.status == "exact" for s in self.sites)
+        return self.rewrites or bool(self._left_out()) or any(s.status == "exact" for s in self.sites)
+
+    def _left_out(self) -> list[str]:
+        """Return which rows are left out without a trace."""
+        dead = self.dead_rows is not None and self.dead_rows.status == "live"
+        repeated = self.repeated_rows is not None and self.repeated_rows.status == "distinct"
+        return ["dead rows left out"] * dead + ["repeated rows computed once"] * repeated
 
     def _what(self) -> str:
         """Say what was rewritten."""
@@ -195,8 +206,8 @@ class Plan:
         exact = sum(s.status == "exact" for s in self.sites)
         said = [f"{len(self.routed)} of {len(self.sites)} sites routed"] if self.routed or not exact else []
         said += [f"{exact} of {len(self.sites)} sites in an exact form"] if exact else []
-        said += ["dead rows left out"] if self.dead_rows is not None and self.dead_rows.status == "live" else []
-        return ", ".join(said) if self.sites else (said[-1] if len(said) > 1 else "nothing to route")
+        left = self._left_out()
+        return ", ".join(said + left) if self.sites else ", ".join(left) or "nothing to route"
 
     def _kept(self) -> str:
         shown = self.certificate
@@ -213,7 +224,7 @@ class Plan:
 
     def _sentences(self) -> list[str]:
         """Return what was measured, shown and changed, a sentence each."""
-        parts = [str(part) for part in (self.cascade, self.dead_rows) if part is not None]
+        parts = [str(part) for part in (self.cascade, self.dead_rows, self.repeated_rows) if part is not None]
         races = [text.race(t) for t in self.models]
         races += [str(self.threads)] if self.threads is not None and self._changed else []
         said = [*parts, self.capture, self.timing, *races, self.no_sites, *self._footer()]
@@ -237,7 +248,7 @@ class Plan:
         if self.max_deviation == 0:
             return ["nothing is approximated (budget 0)"]
         if not self.routed:
-            exact = any(s.status == "exact" for s in self.sites) or self.dead_rows is not None
+            exact = any(s.status == "exact" for s in self.sites) or self.rows_left_out
             rounding = ", to rounding" if exact else ""
             return [f"nothing is routed: the outputs are the original's{rounding} (budget {self.max_deviation:g})"]
         if self.samples is None or self.deviation is None:

@@ -185,4 +185,4 @@ def _original(module: RoutedModule, model: nn.Module | None, example: Inputs) ->
         raise InputError(
             f"model= is another model than the one that was transformed: a {type(model).__name__}; pass that one"
         )
-    return capture(plain, example, shapes=module.plan.dead_rows is not None or module.plan.cascade is not None)
+    return capture(plain, example, shapes=module.plan.rows_left_out or module.plan.cascade is not None)

@@ -80,10 +80,12 @@ def _kept(found: Collected) -> str:
 
 
 def _unrouted(found: Collected, judgement: Judgement | None) -> str:
-    dead = found.plan.dead_rows is not None and found.plan.dead_rows.status == "live"
-    what = "Only live rows are computed, and none of these is routed" if dead else "Nothing is routed"
-    exact = any(s.status == "exact" for s in found.plan.sites)
-    how = ", to rounding" if dead or exact else ""
+    plan = found.plan
+    live = ["live"] if plan.dead_rows is not None and plan.dead_rows.status == "live" else []
+    left = live + (["distinct"] if plan.repeated_rows is not None and plan.repeated_rows.status == "distinct" else [])
+    what = f"Only {' and '.join(left)} rows are computed, and none of these is routed" if left else "Nothing is routed"
+    exact = any(s.status == "exact" for s in plan.sites)
+    how = ", to rounding" if left or exact else ""
     if judgement is None:
         return f"{what}: the outputs are the original's{how}."
     pace = _pace(found, judgement).removesuffix(", with").removesuffix(", and")
@@ -172,11 +174,10 @@ def certificate(found: Collected) -> list[str]:
 
 
 def reasons(found: Collected) -> list[str]:
-    """Say why each other site is as it is, those alike in one line; and what became of dead rows and of the cascade."""
+    """Say why each other site is as it is, those alike in one line; and what became of rows left out and of the cascade."""
     plan = found.plan
-    parts = [
-        str(p) for p in (plan.dead_rows, plan.cascade) if p is not None and (p is plan.dead_rows or not found.routed)
-    ]
+    parts = [str(p) for p in (plan.dead_rows, plan.repeated_rows) if p is not None]
+    parts += [str(plan.cascade)] if plan.cascade is not None and not found.routed else []
     rest = [s for s in plan.sites if s.status != "routed"]
     return [
         *parts,
@@ -199,11 +200,9 @@ def measured_how(found: Collected) -> list[str]:
             f"Times are medians of {sweep.race.rounds} rounds in turns, all scripted and frozen alike, against {original}"
             f" ({sweep.original_ms:.3g} ms); against itself it is {sweep.again:.3f} (A/A)."
         )
-        if not found.is_model and (
-            found.plan.dead_rows is not None or any(s.status == "exact" for s in found.plan.sites)
-        ):
+        if not found.is_model and (found.plan.rows_left_out or any(s.status == "exact" for s in found.plan.sites)):
             lines.append(
-                "What it keeps has exact forms and live rows in it already: pass model= to compare with the model itself."
+                "What it keeps has exact forms and rows left out in it already: pass model= to compare with the model itself."
             )
     threads = f"{found.threads} thread{'s' if found.threads > 1 else ''}"
     lines.append(

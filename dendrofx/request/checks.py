@@ -112,6 +112,23 @@ def check_dead_rows(dead_rows: object) -> None:
         )
 
 
+def named_inputs(repeated_rows: object) -> tuple[str, ...] | None:
+    """Return the names of inputs whose rows repeat, none for all; None where repeated rows are not asked for.
+
+    Raises:
+        InputError: neither names nor a truth value.
+    """
+    if repeated_rows is None or isinstance(repeated_rows, bool):
+        return () if repeated_rows else None
+    names = [repeated_rows] if isinstance(repeated_rows, str) else repeated_rows
+    if not isinstance(names, Sequence) or not names or not all(isinstance(n, str) and n for n in names):
+        raise InputError(
+            "repeated_rows is True, or names inputs whose rows repeat, such as 'user' or ['user', 'context'], got"
+            f" {repeated_rows!r}"
+        )
+    return tuple(dict.fromkeys(names))
+
+
 def check_forms(model: nn.Module, light: object, gate: object) -> None:
     """Raise `InputError` for a model, a light form or a gate that cannot be used."""
     if is_routed(model):

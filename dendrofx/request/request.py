@@ -21,6 +21,7 @@ from dendrofx.request.checks import (
     check_plan,
     check_scope,
     checked_sizes,
+    named_inputs,
     split_budget,
     split_forms,
     split_output,
@@ -45,7 +46,8 @@ class Request:
         exact: sites that are not routed may run in an exact form.
         budget: to certify.
         output: which outputs the budget is about, in the caller's words; by default all.
-        dead_rows: the mask. sites: which of them may be routed. scope: what is routed.
+        dead_rows: the mask. repeated_rows: inputs whose rows repeat, none for all; None where that is not looked for.
+        sites: which of them may be routed. scope: what is routed.
         tune_seconds: time for timing; None and 0 time nothing.
     """
 
@@ -64,6 +66,7 @@ class Request:
     full_model: RoutedBlocks | None = None
     output: Named = None
     dead_rows: str | None = None
+    repeated_rows: tuple[str, ...] | None = None
     sites: Selector = None
     scope: Literal["block", "model"] = "block"
     tune_seconds: float = 0.0
@@ -107,23 +110,30 @@ class Request:
             full_model=full_model,
             output=output,
             dead_rows=asked["dead_rows"],
+            repeated_rows=named_inputs(asked["repeated_rows"]),
             sites=asked["sites"],
             scope=scope,
             tune_seconds=options.tune_seconds if options.decide else 0.0,
         )
         return made.settled(deviation) if plan is None else made.for_plan(plan, options.redecide)
 
+    @property
+    def leaves_out_rows(self) -> bool:
+        """Whether dead or repeated rows are to be left out, which needs symbolic shapes and changes results by rounding alone."""
+        return self.dead_rows is not None or self.repeated_rows is not None
+
     def settled(self, deviation: float | None) -> Request:
         """Return it with the deviation to choose within, and whether exact forms may run."""
         if deviation is None:
             deviation = 0.01 if self.budget is None else self.budget.deviation
-        return replace(self, max_deviation=deviation, exact=self.dead_rows is not None or deviation == 0)
+        return replace(self, max_deviation=deviation, exact=self.leaves_out_rows or deviation == 0)
 
     def for_plan(self, plan: Plan, redecide: bool) -> Request:
         """Return what a plan was made for: its mask, scope and seed, and to decide it anew its budget, outputs and sizes."""
         asked = replace(
             self,
             dead_rows=None if plan.dead_rows is None else plan.dead_rows.mask,
+            repeated_rows=None if plan.repeated_rows is None else tuple(plan.repeated_rows.inputs),
             scope="block" if plan.cascade is None else "model",
             seed=self.seed if plan.origin is None else plan.origin.seed,
         )

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping
-from typing import cast
+from typing import Any, cast
 
 from torch import fx, nn
 
 from dendrofx.graph.block import row_cost
+from dendrofx.graph.shapes import shape, tensors
 from dendrofx.runtime.attention import plan_attention
 from dendrofx.runtime.cascade import FullOnDoubtful, count_cascade, doubt_not_finite
 from dendrofx.runtime.leaves import FullOnHardRows, LightBeforeGate, LightOnly, LightWithEvidence, LightWithScales
 from dendrofx.runtime.live import live_rows
-from dendrofx.runtime.live_counts import count_live_linears, count_live_macs
+from dendrofx.runtime.live_counts import count_live_linears, count_live_macs, count_repeats
+from dendrofx.runtime.repeats import row_runs, sample_runs
 from dendrofx.runtime.routing import count_light, count_rows, no_counts, split_rows
-from dendrofx.values.counts import DEAD_ROWS
-from dendrofx.values.meta import MACS
+from dendrofx.runtime.split_linear import count_split, split_linear
+from dendrofx.values.counts import DEAD_ROWS, REPEATED_ROWS
+from dendrofx.values.meta import MACS, RUNS, SPLIT
 
 
 def routed_nodes(gm: fx.GraphModule) -> Iterator[tuple[str, fx.Node]]:
@@ -68,6 +71,7 @@ def counted_graph(gm: fx.GraphModule) -> fx.Graph:
         rows, cost = copied[cast(fx.Node, light.args[0])], list(row_cost(leaf.light))
         counts[site] = graph.call_function(count_light, (rows, cost, leaf.original_macs))
     counts.update(_live_counts(gm, graph, copied))
+    counts.update(_repeat_counts(gm, graph, copied))
     cascade = _cascade_counts(gm, graph, copied)
     graph.output((result, cascade if cascade is not None else counts if counts else graph.call_function(no_counts)))
     return graph
@@ -114,3 +118,37 @@ def _live_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node, f
         return {DEAD_ROWS: graph.call_function(count_live_linears, (copied[rows], linear_macs))}
     args = (copied[rows], linear_macs, [copied[p] for p in plans], [p.meta[MACS] for p in plans])
     return {DEAD_ROWS: graph.call_function(count_live_macs, args)}
+
+
+def _repeat_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> dict[str, fx.Node]:
+    """Return the nodes that count what repeated rows spared, by what the rows depend on."""
+    found = {}
+    for runs in [n for n in gm.graph.nodes if n.target in (row_runs, sample_runs)]:
+        macs: Any = 0
+        for number, symbols in runs.meta.get(MACS, []):
+            macs = graph.call_function(operator.add, (macs, _times(number, symbols, gm, graph, copied)))
+        spared: list[Any] = [0, 0]
+        for node in [n for n in gm.graph.nodes if n.target is split_linear]:
+            for group, (inputs, _) in enumerate(node.meta[SPLIT].groups):
+                if inputs == runs.meta[RUNS]:
+                    args = fx.node.map_arg((*node.args[:3], node, node.args[-1], runs, group), lambda n: copied[n])
+                    pair = graph.call_function(count_split, args)
+                    picked = [graph.call_function(operator.getitem, (pair, i)) for i in (0, 1)]
+                    spared = [graph.call_function(operator.add, both) for both in zip(spared, picked, strict=True)]
+        name = f"{REPEATED_ROWS} of {runs.meta[RUNS]}"
+        found[name] = graph.call_function(count_repeats, (copied[runs], macs, *spared))
+    return found
+
+
+def _times(
+    number: int, symbols: tuple[str, ...], gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]
+) -> Any:  # noqa: ANN401  (a node or a number)
+    """Return a number, or the node of it times sizes of the input; 0 where no input has such a size."""
+    product: Any = number
+    for symbol in symbols:
+        source = next((n for n in gm.graph.nodes if n.op == "placeholder" and tensors(n) and symbol in shape(n)), None)
+        if source is None:
+            return 0
+        size = graph.call_method("size", (copied[source], shape(source).index(symbol)))
+        product = graph.call_function(operator.mul, (product, size))
+    return product

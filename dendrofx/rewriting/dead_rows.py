@@ -12,7 +12,6 @@ Dead positions of row-shaped outputs become zero. A sample without any live row 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ from torch import fx
 from dendrofx.errors import InputError
 from dendrofx.graph.shapes import shape
 from dendrofx.passes import DropDeadRows, FuseAttention, MarkRows, MergeLinears, SplitAxes, run_passes
+from dendrofx.rewriting.fresh import fresh
 from dendrofx.rows.analysis import RowAnalysis
 from dendrofx.rows.mask_check import ANY, MaskCheck, fits, live_mask, mask_of
 from dendrofx.runtime.attention import attend_rows
@@ -88,22 +88,15 @@ def drop_dead_rows(captured: fx.GraphModule, dead_rows: str, example: Inputs) ->
     name, inverted = mask_of(dead_rows)
     _check_mask(captured, name, example)
     few = example.take(torch.arange(min(example.samples, FEW_SAMPLES)))
-    gm = _copy(captured)
+    gm = fresh(captured)
     run_passes(gm, [SplitAxes(), FuseAttention(), MarkRows(name)])
     analysis = RowAnalysis(gm, name)
     analysis.check(few)
     check = MaskCheck(dead_rows, few)
     side = check.check(gm, analysis)
     run_passes(gm, [DropDeadRows(name, inverted, side), MergeLinears()])
-    gm = _copy(gm)
+    gm = fresh(gm)
     return gm, _report(gm, dead_rows, side, check.compare(captured, gm, side))
-
-
-def _copy(gm: fx.GraphModule) -> fx.GraphModule:
-    """Make a fresh module with the same parameters and a graph of its own."""
-    made = fx.GraphModule(gm, copy.deepcopy(gm.graph))
-    made.meta.update(gm.meta)
-    return made.eval()
 
 
 def _check_mask(captured: fx.GraphModule, name: str, example: Inputs) -> None:

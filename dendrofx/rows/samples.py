@@ -23,6 +23,7 @@ from dendrofx.rows.difference import ROUNDING, difference
 from dendrofx.rows.layout import FEATURES, OPAQUE, SAMPLES, Letters, fixed
 from dendrofx.rows.op import Op, Rule
 from dendrofx.rows.rules import RULES
+from dendrofx.runtime.bags import bag_rows
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.outputs import flatten
 
@@ -103,13 +104,14 @@ class SampleAnalysis(RowAnalysis):
         return SAMPLE_RULES.get(node.target) or super().rule(node) if node.op == "call_function" else super().rule(node)
 
     def indexes(self, op: Op) -> str | None:
-        """Take `x[place, ...]`: every sample picks from itself."""
+        """Take `x[place, ...]` and `x[:, i, j]`: every sample picks from itself."""
         picked, index = op.node.args[0], op.node.args[1]
         assert isinstance(picked, fx.Node)
         assert isinstance(index, Sequence)
-        own = self.layout(picked).startswith(SAMPLES) and index[0] in self.places
+        own = index[0] in self.places or (index[0] is None and op.out.startswith(SAMPLES))
         others = [i for i in index[1:] if isinstance(i, fx.Node)]
-        return None if own and fixed(self.layout(i) for i in others) else "it picks samples by computed places"
+        alike = self.layout(picked).startswith(SAMPLES) and fixed(self.layout(i) for i in others)
+        return None if own and alike else "it picks samples by computed places"
 
     def lone(self, ins: Sequence[str]) -> bool:
         """Let all pass: values per sample are what this is about."""
@@ -194,6 +196,12 @@ def _batch_norm(op: Op) -> str | None:
     return "it normalises over the batch" if op.argument(5, "training") else _leading(op)
 
 
+def _bags(op: Op) -> str | None:
+    """Take bags of each sample's own ids, from a fixed table."""
+    own = all(layout.startswith(SAMPLES) for layout in op.ins[1:])
+    return None if fixed(op.ins[:1]) and own else "its table has samples"
+
+
 def _slices(op: Op) -> str | None:
     axis = op.ins[0][op.argument(1, "dim", 0)]
     return op_rules.slices(op) if axis == SAMPLES else None
@@ -206,6 +214,7 @@ SAMPLE_RULES: dict[Any, Rule] = {
     **dict.fromkeys([aten.group_norm, aten.adaptive_avg_pool1d, aten.avg_pool1d], _leading),
     aten.batch_norm: _batch_norm,
     aten.slice: _slices,
+    bag_rows: _bags,
 }
 
 __all__ = ["SampleAnalysis", "check_samples"]

@@ -1,9 +1,10 @@
-"""What one call on live rows spared: plain functions that TorchScript compiles, for `forward_counted`."""
+"""What one call on live or on distinct rows spared: plain functions that TorchScript compiles, for `forward_counted`."""
 
 from typing import Dict, List
 
 from dendrofx.runtime.attention import AttentionPlan
 from dendrofx.runtime.live import LiveRows
+from dendrofx.runtime.repeats import RowRuns
 
 
 def count_live_linears(rows: LiveRows, linear_macs: int) -> Dict[str, int]:
@@ -44,3 +45,24 @@ def count_live_macs(
         counts["executed_macs"] += pairs * macs
         counts["original_macs"] += whole * macs
     return counts
+
+
+def count_repeats(runs: RowRuns, macs: int, split_executed: int, split_original: int) -> Dict[str, int]:
+    """Count what one call spared on distinct rows.
+
+    Args:
+        runs: of this call.
+        macs: multiply-adds per row, of all products that run on these distinct rows.
+        split_executed: those of the Linears that are split for these rows.
+        split_original: those of the same Linears on all rows.
+
+    Returns:
+        rows and distinct_rows; executed_macs of what runs on distinct rows, and original_macs of the same on all rows.
+    """
+    executed, original = runs.distinct * macs + split_executed, runs.rows * macs + split_original
+    return {
+        "rows": runs.rows,
+        "distinct_rows": runs.distinct,
+        "executed_macs": executed,
+        "original_macs": original,
+    }

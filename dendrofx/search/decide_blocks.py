@@ -122,8 +122,7 @@ def _race(space: BlockSpace, made: Calibrated, timer: Timer) -> tuple[Choice, Ra
     if (reason := lost(times, request.min_speedup)) is None:
         return choice, raced
     if not choice.chosen:
-        live = "on live rows alone the model"
-        why = None if space.exact_forms(choice) else lost(times, request.min_speedup, live)
+        why = None if space.exact_forms(choice) else lost(times, request.min_speedup, subject.alone)
         return replace(choice, exact=False), replace(raced, lost=why)
     blocks = {s: space.tuning.block_cost(s) for s in made.recipe.sites}
     ranked = sorted(blocks, key=lambda s: (1 - choice.prices[s.name].cost) * blocks[s])
@@ -175,6 +174,7 @@ def _plan(space: BlockSpace, times: Sequence[ModelTimes], timer: Timer | None) -
         origin=subject.origin(space.request, space.tuning.sizes),
         capture=str(subject.graph.meta.get(CAPTURE, "")),
         dead_rows=subject.dead,
+        repeated_rows=subject.repeats,
         budget="" if budget is None or subject.data is None else str(budget),
         outputs={} if covered is None else dict.fromkeys(covered.covered),
         not_covered=[] if covered is None else list(covered.left),

@@ -56,7 +56,7 @@ def decide_models(subject: Subject, request: Request, timer: Timer | None) -> De
     if isinstance(found, str):
         full_times, why = _full_alone(space, timer)
         decision = _refused(space, found, why, _plan(space, full_times or times, timer))
-        plan = replace(decision.plan, dead_rows=subject.dead)
+        plan = replace(decision.plan, dead_rows=subject.dead, repeated_rows=subject.repeats)
     else:
         plan = _plan(space, times, timer)
     made = CascadeSettings(space.stripped(), plan, tuple(walked), data_fingerprint(subject.data.test))
@@ -151,7 +151,7 @@ def _full_alone(space: ModelSpace, timer: Timer | None) -> tuple[tuple[ModelTime
         return (), "not tried without the cascade, for full= was named"
     if timer is None or not request.decide:
         return (), None
-    return _raced(space, space.full.module, timer, "on live rows alone the model")
+    return _raced(space, space.full.module, timer, space.proved.subject.alone)
 
 
 def _plan(space: ModelSpace, times: Sequence[ModelTimes], timer: Timer | None) -> Plan:
@@ -166,6 +166,7 @@ def _plan(space: ModelSpace, times: Sequence[ModelTimes], timer: Timer | None) -
         origin=subject.origin(space.request, space.sizes),
         capture=str(subject.original.meta.get(CAPTURE, "")),
         dead_rows=subject.dead,
+        repeated_rows=subject.repeats,
         budget=str(space.budget),
         outputs=dict.fromkeys(covered.covered),
         not_covered=list(covered.left),
@@ -178,13 +179,16 @@ def _plan(space: ModelSpace, times: Sequence[ModelTimes], timer: Timer | None) -
 def _refused(space: ModelSpace, reason: str, full_lost: str | None, plan: Plan) -> Decision:
     """Return what is left without a cascade: the original, on live rows and in exact forms where these win."""
     subject, wins = space.proved.subject, full_lost is None
-    dead = plan.dead_rows
+    dead, repeats = plan.dead_rows, plan.repeated_rows
     if dead is not None and not wins:
         dead = DeadRowsPlan(dead.mask, "refused", full_lost or "")
+    if repeats is not None and not wins:
+        repeats = replace(repeats, status="refused", reason=full_lost or "")
     plan = replace(
         plan,
         sites=_entries(space, None, wins),
         dead_rows=dead,
+        repeated_rows=repeats,
         cascade=CascadePlan("refused", reason),
         refusal=reason,
     )

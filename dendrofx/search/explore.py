@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from dendrofx.errors import InputError
 from dendrofx.gates import AlwaysLight, SiteRows
@@ -63,7 +63,7 @@ def explore(
     with interruptible or nullcontext():
         recorded = record_in_turn(subject.graph, sites, sets, request.seed)
         for site, rows in progress(recorded, "fitting lights and gates", "site", len(sites)):
-            made = _explore(subject.graph, site, rows, request, many)
+            made = _explore(subject, site, rows, request, many)
             del refused[site.name]
             if isinstance(made, SiteExplored):
                 found[site.name] = made
@@ -100,11 +100,11 @@ def _candidates(found: Mapping[str, SiteExplored]) -> dict[str, tuple[Candidate,
 
 
 def _explore(
-    graph: fx.GraphModule, site: Site, recorded: Sequence[Recorded], request: Request, many: bool
+    subject: Subject, site: Site, recorded: Sequence[Recorded], request: Request, many: bool
 ) -> SiteExplored | str:
     """Explore one site, or say why that is not possible."""
-    block = block_of(graph, site.nodes)
-    per_sample = recorded[0].per_sample[site.name] if recorded else 1.0
+    block = block_of(subject.graph, site.nodes)
+    per_sample = recorded[0].per_sample[site.name] if recorded else subject.share(site)
     if not recorded:
         rows = SiteData.without_rows(block, site.widths[0], request.seed)
     else:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 # By site; see `runtime/routing.py`.
 Counts = dict[str, dict[str, int]]
-# Among the counts, those of a cascade's samples, and what dead rows spared (`runtime/live_counts.py`).
-CASCADE, DEAD_ROWS = "model", "dead rows"
+# Among the counts, those of a cascade's samples, and what dead and repeated rows spared (`runtime/live_counts.py`).
+CASCADE, DEAD_ROWS, REPEATED_ROWS = "model", "dead rows", "repeated rows"
 
 
 def add_counts(total: Counts, counts: Mapping[str, Mapping[str, int]]) -> None:
@@ -20,7 +20,12 @@ def add_counts(total: Counts, counts: Mapping[str, Mapping[str, int]]) -> None:
 
 def of_sites(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Mapping[str, int]]:
     """Return the counts of routed sites alone."""
-    return {name: c for name, c in counts.items() if "original_macs" in c and name != DEAD_ROWS}
+    return {name: c for name, c in counts.items() if "original_macs" in c and not _is_spared(name)}
+
+
+def _is_spared(name: str) -> bool:
+    """Tell whether counts are of rows that are left out; those of repeated rows are by what they depend on."""
+    return name == DEAD_ROWS or name.startswith(f"{REPEATED_ROWS} ")
 
 
 def of_branch(counts: Mapping[str, Mapping[str, int]], branch: str) -> dict[str, Mapping[str, int]]:
@@ -58,7 +63,7 @@ def activity(counts: Mapping[str, Mapping[str, int]]) -> float:
 
 
 def executed_macs(counts: Mapping[str, Mapping[str, int]], original: int) -> int:
-    """Return the executed multiply-adds: the original's, less dead rows and routed blocks, plus gate, light and full."""
+    """Return the executed multiply-adds: the original's, less rows left out and routed blocks, plus gate, light and full."""
     return _executed(counts, original, "macs")
 
 
@@ -73,6 +78,6 @@ def _executed(counts: Mapping[str, Mapping[str, int]], original: int, unit: str)
         full = round(original * site_activity(counts[CASCADE]))
         return _executed(of_branch(counts, "light"), original, unit) + _executed(of_branch(counts, "full"), full, unit)
     parts = [f"{branch}_{unit}" for branch in ("gate", "light", "full")]
-    dead = counts.get(DEAD_ROWS, {"executed_macs": 0, "original_macs": 0})
+    spared = sum(c["executed_macs"] - c["original_macs"] for name, c in counts.items() if _is_spared(name))
     routed = sum(sum(c[part] for part in parts) - c["original_macs"] for c in of_sites(counts).values())
-    return original + dead["executed_macs"] - dead["original_macs"] + routed
+    return original + spared + routed

@@ -119,14 +119,23 @@ def counted(module: Any, batches: Sequence[Inputs]) -> Counts:  # noqa: ANN401
     return total
 
 
-# The fused attention of CPUs, which torch's own counter leaves out (2.13).
+# Torch's own counter leaves out (2.13) the fused attention of CPUs,
 _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_ADDED_PRODUCT = torch.ops.aten.addmm_  # and the product that is added in place
 
 
 def _attention_flops(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: Any, **__: Any) -> int:  # noqa: ANN401
     """Count two products, of shapes [batch, heads, tokens, features]."""
     batch, heads, queries, width = q
     return 2 * batch * heads * queries * k[2] * (width + v[3])
+
+
+def _product_flops(_: Sequence[int], a: Sequence[int], b: Sequence[int], *__: Any, **___: Any) -> int:  # noqa: ANN401
+    """Count a product of [rows, in] and [in, out]."""
+    return 2 * a[0] * a[1] * b[1]
+
+
+_LEFT_OUT = {_CPU_ATTENTION: _attention_flops, _ADDED_PRODUCT: _product_flops}
 
 
 @torch.no_grad()
@@ -140,7 +149,7 @@ def model_macs(module: nn.Module, batches: Sequence[Inputs]) -> int:
         alike.setdefault(tuple(t.shape for t in batch.tensors), []).append(batch)
     total = 0
     for same in alike.values():
-        counter = FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _attention_flops})
+        counter = FlopCounterMode(display=False, custom_mapping=_LEFT_OUT)
         with counter:
             same[0].call(module)
         total += len(same) * int(counter.get_total_flops())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 # ---- of graph modules
@@ -10,6 +11,7 @@ CAPTURE = "dendrofx.capture"  # how it was captured: `Captured`
 ORIGINAL = "dendrofx.original"  # what can be said about the model: `Original`
 LINEARS = "dendrofx.linears"  # the model's Linears, `{name: class name}`: those the graph does not call are not in it
 MERGED = "dendrofx.merged"  # Linears that became part of a joint one, `{name: name of the joint one}`
+SPLIT = "dendrofx.split"  # Linears that are split by columns, `{name: node}`; of such a node: `Columns`
 HEADERS = "dendrofx.headers"  # what the printed graph says about each site, by name
 PLAN = "dendrofx.plan"  # its `Plan`
 SETTINGS = (
@@ -25,6 +27,7 @@ SHAPES = "dendrofx.shapes"  # symbolic, of its values
 DTYPE = "dendrofx.dtype"  # of its value
 ROWS = "dendrofx.rows"  # what its rows are: `Rows`
 LIVE = "dendrofx.live"  # it runs on live rows
+RUNS = "dendrofx.runs"  # it runs on distinct rows: of which inputs
 MACS = "dendrofx.macs"  # what it costs
 
 
@@ -37,3 +40,27 @@ class Note:
 
     def __str__(self) -> str:
         return f"{self.part} of {self.site}"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a split Linear.
+
+    Attributes:
+        linear: its name.
+        groups: of each group of columns the inputs in whose rows it repeats, "" for none, and how many columns it has, None where
+            the graph does not fix that.
+        target: in which rows the result repeats.
+    """
+
+    linear: str
+    groups: tuple[tuple[str, int | None], ...]
+    target: str
+
+    def repeated(self) -> Iterator[tuple[str, str]]:
+        """Yield by what it repeats in, in words, which part repeats more than the result."""
+        widths = [width for _, width in self.groups]
+        for inputs, width in self.groups:
+            known = "" if None in widths else f" ({width} of {sum(w or 0 for w in widths)} columns)"
+            if inputs != self.target:
+                yield inputs, f"{self.linear}{known}"

@@ -20,7 +20,7 @@ from torch import fx, nn
 
 from dendrofx.errors import CaptureError
 from dendrofx.graph.capture.flat_wrapper import FlatWrapper, Run, two_samples
-from dendrofx.graph.capture.tracing import plain_attention, tracing
+from dendrofx.graph.capture.tracing import bags_of_samples, plain_attention, tracing
 from dendrofx.graph.capture.writer import Writer, op_name
 from dendrofx.graph.shapes import value_dtype, value_shapes
 from dendrofx.values.calling import CallForm
@@ -51,7 +51,7 @@ def export(model: nn.Module, form: CallForm, example: Inputs) -> Run:
     tensors = two_samples(example)
     auto = torch.export.Dim.AUTO
     dims = tuple(dict.fromkeys(range(t.dim()), auto) for t in tensors)
-    with plain_attention(), tracing(model), warnings.catch_warnings():
+    with plain_attention(), bags_of_samples(), tracing(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(FlatWrapper(model, form), tensors, dynamic_shapes=(dims,))
         source = program.module(check_guards=False)

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import PythonKeyTracer, _ModuleStackTracer
 
@@ -54,6 +55,35 @@ def plain_attention() -> Iterator[None]:
             yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def bags_of_samples() -> Iterator[None]:
+    """Count the bags of `embedding_bag(x, weight)`, x [samples, ids], by samples, for the whole process.
+
+    torch counts them by `arange(0, x.numel(), x.size(1))`, of which export says that it holds for two samples or more alone.
+    """
+    with _ONE_AT_A_TIME:
+        torch_bags = F.embedding_bag
+
+        def bags(input: Tensor, weight: Tensor, offsets: Tensor | None = None, **kwargs: Any) -> Tensor:  # noqa: ANN401
+            if input.dim() != 2 or input.is_nested or offsets is not None:
+                return torch_bags(input, weight, offsets, **kwargs)
+            places = torch.arange(input.size(0), dtype=input.dtype, device=input.device) * input.size(1)
+            if (weights := kwargs.get("per_sample_weights")) is not None:
+                kwargs["per_sample_weights"] = weights.reshape(-1)
+            return torch_bags(input.reshape(-1), weight, places, **kwargs)
+
+        def called(input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+            names = ("offsets", "max_norm", "norm_type", "scale_grad_by_freq", "mode", "sparse", "per_sample_weights",
+                     "include_last_offset", "padding_idx")  # fmt: skip
+            return bags(input, weight, **dict(zip(names, args, strict=False)), **kwargs)
+
+        F.embedding_bag = called
+        try:
+            yield
+        finally:
+            F.embedding_bag = torch_bags
 
 
 def length(value: Any) -> Any:  # noqa: ANN401

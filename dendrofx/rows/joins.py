@@ -1,0 +1,142 @@
+"""Linears that read values of different periods, joined by `cat`: each can be split by columns, `W [u; i] = Wu u + Wi i`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from dendrofx.graph.activations import is_transparent
+from dendrofx.graph.shapes import shape, tensors
+from dendrofx.rows.layout import FEATURES, SAMPLES
+from dendrofx.rows.periods import Period, Periods, joined
+from dendrofx.rows.regions import ancestors, descendants, is_sample_product
+
+aten = torch.ops.aten
+_FLAT = (aten.flatten, aten.reshape, aten.view)
+
+
+@dataclass(frozen=True)
+class Join:
+    """A Linear that can be split.
+
+    Attributes:
+        linear: its node.
+        given: what it reads: the joined value, or that after nodes that hand it on.
+        parts: the values that are joined, in order.
+        periods: of its groups; what repeats comes first.
+        groups: of each part the number of its group.
+        target: the period of the result.
+    """
+
+    linear: fx.Node
+    given: fx.Node
+    parts: tuple[fx.Node, ...]
+    periods: tuple[Period | None, ...]
+    groups: tuple[int, ...]
+    target: Period | None
+
+    def together(self, group: int) -> bool:
+        """Tell whether a group's columns lie together."""
+        places = [i for i, g in enumerate(self.groups) if g == group]
+        return places[-1] - places[0] == len(places) - 1
+
+    def width(self, group: int) -> int | None:
+        """Return how many columns a group has; None where the graph does not fix them."""
+        widths = [shape(part)[-1] for part, g in zip(self.parts, self.groups, strict=True) if g == group]
+        return sum(w for w in widths if isinstance(w, int)) if all(isinstance(w, int) for w in widths) else None
+
+    def columns(self, group: int) -> list[int]:
+        """Return the columns of a group in the joined value, of fixed widths."""
+        found, begin = [], 0
+        for part, own in zip(self.parts, self.groups, strict=True):
+            width = int(shape(part)[-1])
+            found += list(range(begin, begin + width)) if own == group else []
+            begin += width
+        return found
+
+
+def find_joins(periods: Periods) -> dict[fx.Node, Join]:
+    """Return the Linears that can be split, by node."""
+    found = (_join(node, periods) for node in periods.gm.graph.nodes if _is_linear(node, periods))
+    return {join.linear: join for join in found if join is not None}
+
+
+def _is_linear(node: fx.Node, periods: Periods) -> bool:
+    linear = node.target is aten.linear and all(n.op == "get_attr" for n in node.all_input_nodes[1:])
+    if node.op == "call_module":
+        linear = type(periods.gm.get_submodule(str(node.target))) is nn.Linear
+    return linear and periods.analysis.row_wise(node) and isinstance(node.args[0], fx.Node)
+
+
+def _join(linear: fx.Node, periods: Periods) -> Join | None:
+    """Return how a Linear can be split; None where it does not read joined values of different periods."""
+    given = linear.args[0]
+    assert isinstance(given, fx.Node)
+    parts, target = _parts(given, periods), periods[linear]
+    own = [periods[p] for p in parts]
+    repeated = [p for p in own if p is not None and p != target]
+    if len(parts) < 2 or not any(repeated):
+        return None
+    together = joined(repeated)
+    groups: list[Period | None] = [together]
+    if together == target:  # else what repeats is brought to one period first
+        groups = [*sorted({p for p in repeated if p}, key=sorted)]
+    groups += [target] if target in own and target not in groups else []
+    numbers = tuple(groups.index(p) if p in groups else 0 for p in own)
+    used = sorted(set(numbers))
+    if used != list(range(len(groups))) or groups == [target]:
+        return None
+    join = Join(linear, given, tuple(parts), tuple(groups), numbers, target)
+    fixed = all(isinstance(shape(part)[-1], int) for part in parts)
+    return join if fixed or all(map(join.together, used)) else None
+
+
+def _parts(value: fx.Node, periods: Periods) -> list[fx.Node]:
+    """Return the values that one is joined from along the last axis, also by `cat` of `cat`; itself where it is not joined."""
+    modules = dict(periods.gm.named_modules(remove_duplicate=False))
+    while is_transparent(value, modules):
+        value = value.all_input_nodes[0]
+    if (stacked := _stacked(value, periods)) is not None:
+        return [part for n in stacked for part in _parts(n, periods)]
+    layout = periods.analysis.layout(value)
+    if value.target is not aten.cat or not periods.analysis.row_wise(value) or not _last(value, layout):
+        return [value]
+    inside: Any = value.args[0]
+    return [part for n in inside for part in _parts(n, periods)]
+
+
+def _stacked(value: fx.Node, periods: Periods) -> list[fx.Node] | None:
+    """Return the parts of `stack([...], 1).flatten(1)`, which is the same as `cat([...], 1)`; None of another value."""
+    stack = value.args[0] if value.target in _FLAT and value.args else None
+    if not isinstance(stack, fx.Node) or stack.target is not aten.stack:
+        return None
+    if not all(map(periods.analysis.row_wise, (value, stack))) or len(shape(value)) != 2 or len(shape(stack)) != 3:
+        return None
+    dim = stack.args[1] if len(stack.args) > 1 else stack.kwargs.get("dim", 0)
+    parts: Any = stack.args[0]
+    return list(parts) if dim in (1, -2) and periods.analysis.layout(value).startswith(SAMPLES) else None
+
+
+def _last(cat: fx.Node, layout: str) -> bool:
+    dim = cat.args[1] if len(cat.args) > 1 else cat.kwargs.get("dim", 0)
+    return layout.startswith(SAMPLES) and layout.endswith(FEATURES) and dim in (-1, len(layout) - 1)
+
+
+def spared(periods: Periods, joins: Mapping[fx.Node, Join]) -> set[fx.Node]:
+    """Return the nodes that run on distinct rows: products whose rows repeat, and what repeats before and behind them.
+
+    Args:
+        periods: of the graph.
+        joins: Linears that are split, before whose parts the same holds.
+    """
+    graph = periods.gm.graph
+    repeat = {n for n, p in periods.of.items() if p and n.op.startswith("call_") and n not in periods.sources}
+    below = descendants(graph, {n for n in repeat if is_sample_product(n, periods.gm)}, repeat)
+    parts = {p for join in joins.values() for p in join.parts if p in repeat}
+    found = ancestors(graph, below | parts, repeat)
+    # a value of several tensors stands where they are picked
+    return found | {u for n in found if len(tensors(n)) > 1 for u in n.users if u in repeat}
