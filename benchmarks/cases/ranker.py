@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-import dendrofx
 from benchmarks.cases.distinct import Share, count_rows, share
 from benchmarks.cases.options import CaseOptions
 from benchmarks.models.ranker import DLRM, DCNv2, Sizes, TwoTowers, features, seeded
@@ -23,7 +21,6 @@ from dendrofx.values.inputs import Inputs
 CANDIDATES, CALLS, QUICK_CALLS = 512, 8, 2
 QUICK_SECONDS = 1.0  # of a race
 ORDERS: Mapping[Order, int] = {"1 user": 1, "4 users": 4, "32 users": 32, "no repeats": sys.maxsize}
-REPEATED_ROWS = "repeated_rows" in inspect.signature(dendrofx.transform).parameters
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def _case(name: str, title: str, model: nn.Module, sizes: Sizes, options: CaseOp
         [dict(b.kwargs) for b in seen.batches(CANDIDATES // 4, "4 users")],
         test,
         classes=False,
-        repeated_rows=REPEATED_ROWS,
+        repeated_rows=True,
         budgets=(0.0,),
         orders=tuple(ORDERS),
         batch_sizes=(CANDIDATES,),
