@@ -110,7 +110,7 @@ class _Worlds(Worlds):
         self.letters = Letters(gm, config.mask).letter
         self.padded: dict[fx.Node, fx.Node] = {}
         self.live: dict[fx.Node, fx.Node] = {}
-        self.plans: dict[Hashable, fx.Node] = {}  # by what the mask is, see `value`
+        self.plans: dict[Hashable, tuple[fx.Node, fx.Node]] = {}  # mask and plan, by what the mask is, see `value`
         self.written = written_in_place(gm)
         self.above, self.below = around_products(gm)
         self.masked = masked(gm, config.mask, self.below)
@@ -188,10 +188,10 @@ class _Worlds(Worlds):
         q, k, v, mask = (n for n in node.args[:4] if isinstance(n, fx.Node))
         key = self.value(mask)
         if key not in self.plans:
-            args = (self.in_padded(mask), self.rows, CHUNK_ROWS)
-            self.plans[key] = self.call(plan_attention, args, "attention_plan")
+            padded = self.in_padded(mask)
+            self.plans[key] = padded, self.call(plan_attention, (padded, self.rows, CHUNK_ROWS), "attention_plan")
         scale = node.kwargs.get("scale") or float(int(shape(q)[-1]) ** -0.5)
-        given = (self.in_live(q), self.in_live(k), self.in_live(v), self.in_padded(mask), self.plans[key])
+        given = (self.in_live(q), self.in_live(k), self.in_live(v), *self.plans[key])
         new = self.mark(self.call(attend_rows, (*given, self.rows, scale), f"{node.name}_live"), node, True)
         new.meta[ROWS] = RowNote(node.meta[ROWS].layout, False, "attends on live rows")
         return new

@@ -22,7 +22,7 @@ from tests.property.report import (
 )
 
 # Seeds. In the long form, faults of every kind were found when there were any.
-SHORT, LONG = range(128, 140), range(80, 128)
+SHORT, LONG = range(128, 136), range(88, 128)
 DRAWN = 2000
 
 

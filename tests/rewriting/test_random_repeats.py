@@ -153,12 +153,12 @@ def _compare(model: nn.Module, new: Any, given: dict[str, Tensor], allowed: floa
         assert float((a - b).abs().max()) <= allowed * max(float(a.abs().max()), 0.1)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_random_graphs(seed: int) -> None:
     agree(seed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6, 60))
+@pytest.mark.parametrize("seed", range(3, 27))
 def test_more_random_graphs(seed: int) -> None:
     agree(seed)
