@@ -28,7 +28,7 @@ from dendrofx.errors import InputError
 from dendrofx.machine.capability import describe_machine
 from dendrofx.machine.memory import keep_loaded
 
-SECONDS, QUICK_SECONDS = 3.0, 0.5
+SECONDS, QUICK_SECONDS = 2.5, 0.5
 TUNE, QUICK_TUNE = 60.0, 5.0
 AnyRecord = Record | kernels.KernelRecord | families.FamilyRecord
 

@@ -126,7 +126,7 @@ def budget_line(axes: Axes, limit: float, upright: bool, named: bool = True) -> 
 def png(figure: Figure) -> bytes:
     """Return the figure as a PNG, and close it."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=150, format="png", bbox_inches="tight", pad_inches=0.12)
+    figure.savefig(buffer, dpi=125, format="png", bbox_inches="tight", pad_inches=0.12)
     plt.close(figure)
     return buffer.getvalue()
 

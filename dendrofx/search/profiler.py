@@ -37,8 +37,8 @@ from dendrofx.search.timer import Part
 from dendrofx.values.inputs import Inputs
 
 SITE_SECONDS = 0.6
-MODEL_SECONDS, MOST_MODEL_SECONDS = 1.5, 6.0
-ALONE_SECONDS, MOST_ALONE_SECONDS = 0.5, 1.5
+MODEL_SECONDS, MOST_MODEL_SECONDS = 1.0, 6.0
+ALONE_SECONDS, MOST_ALONE_SECONDS = 0.3, 1.5
 SITE_ROUNDS = 7
 PLAIN = 4  # a race that this many times its noise decides is not run again
 Call = Callable[[int], object]
