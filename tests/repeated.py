@@ -139,6 +139,11 @@ def runs(lengths: Sequence[int], seed: int = 0) -> Given:
     return {"user": user.repeat_interleave(torch.tensor(lengths), 0) if lengths else user, "item": item}
 
 
+def draw(*shape: int) -> Tensor:
+    """The same numbers in every process."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(20))
+
+
 EXAMPLE = runs([4, 3, 5])
 # By kind of repeat.
 BATCHES: dict[str, Given] = {
@@ -148,11 +153,11 @@ BATCHES: dict[str, Given] = {
     "none repeats": runs([1] * 9, 4),
     "one row": runs([1], 5),
     "no row": runs([], 6),
-    "equal but not adjacent": {**runs([1] * 8, 7), "user": torch.randn(2, WIDTH).repeat(4, 1)},
-    "items repeat": {**runs([1] * 8, 8), "item": torch.randn(1, WIDTH).repeat(8, 1)},
+    "equal but not adjacent": {**runs([1] * 8, 7), "user": draw(2, WIDTH).repeat(4, 1)},
+    "items repeat": {**runs([1] * 8, 8), "item": draw(1, WIDTH).repeat(8, 1)},
     "all repeats": {k: v[:1].repeat(8, 1) for k, v in runs([2], 9).items()},
-    "expanded": {**runs([1] * 8, 10), "user": torch.randn(1, WIDTH).expand(8, WIDTH)},
-    "expanded by columns": {**runs([1] * 8, 10), "user": torch.randn(8, 1).expand(8, WIDTH)},
+    "expanded": {**runs([1] * 8, 10), "user": draw(1, WIDTH).expand(8, WIDTH)},
+    "expanded by columns": {**runs([1] * 8, 10), "user": draw(8, 1).expand(8, WIDTH)},
     "not contiguous": {k: v.t().contiguous().t() for k, v in runs([4, 4], 11).items()},
 }
 
