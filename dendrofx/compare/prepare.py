@@ -71,7 +71,7 @@ class Asked:
             "budget": self.budget if certified else max_deviation,
             "scope": self.scope if certified else "block",
             "dead_rows": case.dead_rows,
-            **({"repeated_rows": True} if case.repeated_rows else {}),
+            "repeated_rows": case.repeated_rows,
             "batch_sizes": [batch],
             "light": self.light if certified or isinstance(self.light, LightForm) else None,
             "gate": self.gate if certified or max_deviation > 0 else None,

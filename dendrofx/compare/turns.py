@@ -27,10 +27,9 @@ def time_in_turns(
 ) -> Race:
     """Return the race of modules over batches, each round on the next batch; see `race` for the seconds."""
     calls: dict[str, Callable[[int], object]] = {n: partial(_call, m, batches) for n, m in modules.items()}
-    timed = partial(race, calls, seconds, seed, batches=dict.fromkeys(calls, len(batches)))
-    if most_seconds == math.inf:
-        return timed()
-    return timed(most_seconds=most_seconds, untimed_rounds=1)  # their outputs have been taken, so that they are warm
+    warm = most_seconds < math.inf  # calls of seconds, whose outputs have been taken before
+    turns = dict.fromkeys(calls, len(batches))
+    return race(calls, seconds, seed, most_seconds=most_seconds, untimed_rounds=1 if warm else 4, batches=turns)
 
 
 def time_in_doubt(modules: Mapping[str, nn.Module], names: tuple[str, str, str], timed: Timed) -> Race:

@@ -13,7 +13,7 @@ from dendrofx import EnergyGate, InputError, LearnedGate, LowRank, Prepacked, Re
 from dendrofx.graph.block import BlockData
 from dendrofx.machine.race import Race, Timing
 from dendrofx.search.choose import Candidate, SiteData, candidates
-from dendrofx.search.profiler import AGAIN, BASELINE, ROUTED, Profiler
+from dendrofx.search.profiler import AGAIN, BASELINE, ROUTED, Profiler, _light
 from dendrofx.search.verify import judge
 from dendrofx.values.inputs import Inputs
 from tests.asked import asked
@@ -323,3 +323,11 @@ def test_a_disturbed_race_is_run_again_where_it_could_decide_otherwise(
     module = nn.Sequential(nn.Linear(4, 4)).eval()
     Profiler(60.0, min_speedup).models(module, module, [Inputs.of(torch.zeros(2, 4))])
     assert len(run) == races
+
+
+@pytest.mark.parametrize("reads", ["plain", "scales"])
+def test_a_light_branch_that_is_timed_hands_over_plain_tensors(reads: str) -> None:
+    """A named tuple would become a new class in Python on every call, ten times the time of a small branch."""
+    block = nn.Sequential(nn.Linear(8, 8))
+    light = block if reads == "plain" else dendrofx.Int8().fit(block)
+    assert type(_light(light, reads, torch.randn(4, 8))(0)) is tuple
