@@ -23,7 +23,7 @@ __version__ = VERSION
 
 __all__ = [
     "transform", "script", "graph_text", "graph_diff", "explain", "RoutedModule", "Plan", "SitePlan", "Site", "Sites", "find_sites",
-    "tolerances", "set_tolerances", "LightForm", "LowRank", "Pruned", "Int8", "BFloat16", "Prepacked", "Precision",
+    "tolerances", "set_tolerances", "LightForm", "LowRank", "Pruned", "Int8", "BFloat16", "Prepacked", "Transposed", "Precision",
     "RoutedBlocks", "Options",
     "GateForm", "ResidualGate", "NoiseGate", "EnergyGate", "LearnedGate", "MarginGate", "UserGate", "AlwaysFull",
     "AlwaysLight", "NoGate", "RandomGate", "OracleGate", "Budget", "Certificate", "certificate", "save", "load", "LoadedModule",
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from dendrofx.graph.show import graph_text
     from dendrofx.graph.sites import Site, Sites
     from dendrofx.guarantee import Audit, Budget, Certificate, audit
-    from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Precision, Prepacked, Pruned
+    from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Precision, Prepacked, Pruned, Transposed
     from dendrofx.light.routed_blocks import RoutedBlocks
     from dendrofx.lowering.script import script
     from dendrofx.machine.capability import Capability, capability
@@ -92,7 +92,7 @@ else:
         "graph.show": "graph_text",
         "graph.sites": "Site Sites",
         "guarantee": "Audit Budget Certificate audit",
-        "light": "BFloat16 Int8 LightForm LowRank Precision Prepacked Pruned",
+        "light": "BFloat16 Int8 LightForm LowRank Precision Prepacked Pruned Transposed",
         "light.routed_blocks": "RoutedBlocks",
         "lowering.script": "script",
         "machine.capability": "Capability capability",

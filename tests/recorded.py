@@ -67,16 +67,16 @@ def site_times(
     block: float = 10.0,
     light: Figure = 1.0,
     gate: Figure = 0.5,
-    packed: float = 10.0,
+    packed: Figure = 10.0,
     split: float = 0.0,
     moved: float = 0.0,
 ) -> SiteTimes:
-    """ms; `light` and `gate` may depend on the form, `packed` is every full branch but the block. One row takes half of it."""
+    """ms; `light` and `gate` may depend on the form, `packed`, any full branch but the block, on its name. One row takes half of it."""
 
     def of(figure: Figure, form: object) -> float:
         return float(figure(form)) if callable(figure) else figure
 
-    whole = {name: block if name == BLOCK else packed for name in fulls}
+    whole = {name: block if name == BLOCK else of(packed, name) for name in fulls}
     branches = [c.branches for c in candidates]
     return SiteTimes(
         rows=rows,

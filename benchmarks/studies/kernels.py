@@ -37,6 +37,7 @@ LINEAR, AGAIN = "F.linear", "F.linear again"
 ALONE = "int8 product alone"
 PRECISION = {
     "Prepacked()": "float32",
+    "Transposed()": "float32",
     "BFloat16()": "bfloat16",
     "BFloat16(packed=True)": "bfloat16",
     LINEAR: "float32",
@@ -120,6 +121,7 @@ def _measure(
     modules: dict[str, nn.Module] = {LINEAR: linear, AGAIN: linear}
     refused = {}
     for form in (
+        dendrofx.Transposed(),
         dendrofx.Prepacked(),
         dendrofx.BFloat16(),
         dendrofx.BFloat16(packed=True),

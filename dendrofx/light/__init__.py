@@ -6,5 +6,6 @@ from dendrofx.light.int8 import Int8
 from dendrofx.light.low_rank import LowRank
 from dendrofx.light.prepacked import Prepacked
 from dendrofx.light.pruned import Pruned
+from dendrofx.light.transposed import Transposed
 
-__all__ = ["LightForm", "Precision", "LowRank", "Pruned", "Int8", "BFloat16", "Prepacked"]
+__all__ = ["LightForm", "Precision", "LowRank", "Pruned", "Int8", "BFloat16", "Prepacked", "Transposed"]

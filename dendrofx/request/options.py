@@ -16,8 +16,8 @@ class Options:
 
     Attributes:
         full: a form for the full branch instead of the original block. With `Prepacked()` it is exact; with an approximation
-            the original never runs, and tolerance 0 no longer computes the original. By default the faster of the
-            block and `Prepacked()`. At `scope="model"` also `RoutedBlocks(0.001)`.
+            the original never runs, and tolerance 0 no longer computes the original. By default the fastest of the
+            block, `Transposed()` and `Prepacked()`. At `scope="model"` also `RoutedBlocks(0.001)`.
         min_speedup: how much faster than the scripted original the scripted result must be; else the captured,
             unrewritten module is returned.
         tune_seconds: time for timing the candidates' parts. What was not timed by then, or before Ctrl-C, is not chosen.

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from dendrofx.graph.block import block_of
 from dendrofx.graph.sites import Site
-from dendrofx.light import Prepacked
+from dendrofx.light import Prepacked, Transposed
 from dendrofx.machine.memory import return_free_memory
 from dendrofx.machine.progress import progress
 from dendrofx.request import Request
@@ -61,18 +61,18 @@ class Tuning:
     ) -> Measured:
         """Time one site, at every batch size; `exact` has the forms of sites that call the same modules."""
         shortlist = self.shortlist(site)
-        shown: Mapping[str, ExactForm] = {}
+        shown: dict[str, ExactForm] = {}
         fulls: dict[str, nn.Module] = {BLOCK: block}
         if shortlist and shortlist[0].branches.full is not None:
             fulls[str(shortlist[0].branches.full_form)] = shortlist[0].branches.full
-        elif torch.backends.mkldnn.is_available():
-            form = Prepacked()
-            shown = {str(form): exact.setdefault(site.linears, ExactForm(form, block))}
-            fulls[str(form)] = form.fit(block)
+        else:
+            forms = [Transposed(), *([Prepacked()] if torch.backends.mkldnn.is_available() else [])]
+            shown = {str(f): exact.setdefault((*site.linears, str(f)), ExactForm(f, block)) for f in forms}
+            fulls.update({str(f): f.fit(block) for f in forms})
         make = f"{site.shape} {' '.join(type(layer).__name__ for layer in block)}"
         batches = self.batches(site.name, self.explored.rows[site.name])
-        forms = {(str(c.branches.light_form), str(c.branches.gate_form)): c for c in shortlist}
-        regions = {name: regions_beyond(block, c, batches[0]) for name, c in forms.items()}
+        parts = {(str(c.branches.light_form), str(c.branches.gate_form)): c for c in shortlist}
+        regions = {name: regions_beyond(block, c, batches[0]) for name, c in parts.items()}
         return Measured([timer.site(make, batch, shortlist, fulls) for batch in batches], shown, regions)
 
     def shortlist(self, site: Site) -> list[Candidate]:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dendrofx.light import BFloat16, Int8, LowRank, Precision, Prepacked, Pruned
+from dendrofx.light import BFloat16, Int8, LowRank, Precision, Prepacked, Pruned, Transposed
 from dendrofx.runtime.packed import PackedLinear, fuse_activation
+from tests.round_trips import reloaded
 from tests.rungs import exact, needs_bf16, relative, rungs
 
 # The kernel computes GELU by its own polynomials; float32 rounding of the product comes on top.
@@ -86,6 +87,17 @@ def test_in_bfloat16_the_activation_sees_what_was_not_yet_rounded() -> None:
     chain = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 32))
     plain, packed = BFloat16().fit(chain)(x), BFloat16(packed=True).fit(chain)(x)
     assert float(relative(packed, plain).max()) < 1e-3  # no more than the order of summation
+
+
+def test_a_transposed_one_keeps_its_layout_where_it_is_saved_and_frozen() -> None:
+    layer = Transposed().fit(nn.Linear(64, 32)).get_submodule("layers.0")
+    assert (str(layer), layer.weight.stride()) == ("TransposedLinear(64 -> 32, transposed)", (1, 32))
+    loaded = reloaded(torch.jit.script(layer))
+    assert loaded.weight.stride() == layer.weight.stride()
+    (constant,) = [n.t("value") for n in torch.jit.freeze(loaded.eval()).graph.nodes() if n.outputsSize() == 1
+                   and n.kind() == "prim::Constant" and n.hasAttribute("value") and n.kindOf("value") == "t"
+                   and n.t("value").dim() == 2]  # fmt: skip
+    assert constant.stride() == layer.weight.stride()
 
 
 def test_it_keeps_the_weight_and_lays_out_a_copy() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Prepacked, Pruned
+from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Prepacked, Pruned, Transposed
 from dendrofx.runtime.fused_int8 import FusedInt8Linear
 from dendrofx.runtime.packed import PackedLinear, fuse_activation
 from tests.round_trips import SAVED_FROZEN, Trip, assert_same, frozen, reloaded, round_trips, saved_bytes
@@ -53,7 +53,8 @@ FORMS = [
     LowRank(8, precision=Int8(weight_bits=7)),
 ]
 SAVABLE = [
-    pytest.param(lambda f=p.values[0]: branch(f), id=p.id, marks=p.marks) for p in rungs(*FORMS, BFloat16(), Int8())
+    pytest.param(lambda f=p.values[0]: branch(f), id=p.id, marks=p.marks)
+    for p in rungs(*FORMS, BFloat16(), Int8(), Transposed())
 ]
 PREPACKED = pytest.param(lambda: branch(Prepacked()), id="Prepacked()")
 

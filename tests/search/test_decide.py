@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx import LightForm, LowRank, Prepacked, Pruned, ResidualGate
+from dendrofx import LightForm, LowRank, Prepacked, Pruned, ResidualGate, Transposed
+from dendrofx.runtime.branches import TransposedLinear
 from dendrofx.runtime.packed import PackedLinear
 from tests.models import Residual, compressible
 from tests.races import RACES
@@ -49,7 +50,7 @@ def test_the_fastest_candidate_within_the_budget_is_taken(fastest: LightForm) ->
     timer = Recorded(lambda shape, n: {"light": lambda form: 1.0 if form == fastest else 4.0})
     made = decide(compressible(), timer, rows(), lights=LIGHTS, gate=EVERY)
     site = made.site
-    assert timer.sites == [("64 -> 256 -> 8", 64, [str(f) for f in LIGHTS], ["block", "Prepacked()"])]
+    assert timer.sites == [("64 -> 256 -> 8", 64, [str(f) for f in LIGHTS], ["block", "Transposed()", "Prepacked()"])]
     assert made.raced == [(["0..2"], 64)]
     assert (site.status, site.light, site.gate, site.activity) == ("routed", fastest, EVERY, 0.0)
     assert (site.rows, site.block_ms, site.predicted_ms, site.measured_ms) == (64, 10.0, 1.5, 5.0)
@@ -203,15 +204,21 @@ def test_the_gain_is_in_time_not_in_shares() -> None:
 HARD: dict[str, Any] = {"lights": [LowRank(8, "input")], "gate": ResidualGate(), "max_deviation": 0.02}
 
 
-@pytest.mark.parametrize(("packed", "wanted"), [(6.0, Prepacked()), (12.0, None)])
-def test_prepacked_is_the_full_branch_where_its_hard_rows_are_faster(packed: float, wanted: LightForm | None) -> None:
-    made = decide(plain(), Recorded(lambda shape, n: {"packed": packed}), two_kinds(), **HARD)
+@pytest.mark.parametrize(("packed", "other", "wanted"), [
+    (6.0, 7.0, Prepacked()), (12.0, 7.0, Transposed()), (12.0, 12.0, None),
+])  # fmt: skip
+def test_the_exact_form_whose_hard_rows_are_fastest_is_the_full_branch(
+    packed: float, other: float, wanted: LightForm | None
+) -> None:
+    times = {"Prepacked()": packed, "Transposed()": other}
+    made = decide(plain(), Recorded(lambda shape, n: {"packed": times.__getitem__}), two_kinds(), **HARD)
     site = made.site
     assert site.status == "routed", site.reason
     assert site.activity is not None
     assert 0.05 < site.activity < 0.4
     assert site.full == wanted
-    assert any(isinstance(m, PackedLinear) for m in made.module.modules()) is (wanted is not None)
+    kinds = {type(m) for m in made.module.modules()} & {PackedLinear, TransposedLinear}
+    assert len(kinds) == (wanted is not None)
     assert "never runs" not in site.reason
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dendrofx.gates import EnergyGate, ResidualGate
-from dendrofx.light import Int8, LowRank, Prepacked
+from dendrofx.light import Int8, LowRank, Prepacked, Transposed
 from dendrofx.rewriting.rewrite import Branches
 from dendrofx.runtime.fused_int8 import FusedInt8Linear
 from dendrofx.runtime.scores import EnergyScore
@@ -179,6 +179,21 @@ def test_measured_takes_the_faster_full_branch(packed: float, wanted: str) -> No
     settled = Measured([both], PACKED).price(candidate(), 0.25, settled=True)
     assert settled.candidate.branches.full_form is None
     assert settled.ms == pytest.approx(2.6 + 6.0 + 0.64)
+
+
+def test_the_fastest_exact_form_that_is_nowhere_slower_replaces_a_block() -> None:
+    forms = {str(f): ExactForm(f, nn.Sequential(nn.Linear(4, 4))) for f in (Transposed(), Prepacked())}
+
+    def at(rows: int, transposed: float, packed: float) -> SiteTimes:
+        return replace(
+            times(), rows=rows, full={"Transposed()": ((rows, transposed),), "Prepacked()": ((rows, packed),)}
+        )
+
+    for transposed, packed, wanted in ((5.0, 4.0, "Prepacked()"), (3.0, 4.0, "Transposed()"), (9.9, 10.0, None)):
+        found = Measured([at(256, transposed, packed)], forms).exact()
+        assert (None if found is None else str(found.form)) == wanted
+    small, large = at(1, 1.0, 11.0), at(256, 9.0, 2.0)  # the one that is faster on both together is slower on one
+    assert str(Measured([small, large], forms).exact().form) == "Transposed()"  # type: ignore[union-attr]
 
 
 def test_measured_keeps_the_named_full_branch() -> None:

@@ -22,7 +22,7 @@ from dendrofx.gates import (
     UserGate,
 )
 from dendrofx.gates.user import NotKept
-from dendrofx.light import BFloat16, Int8, LowRank, Prepacked, Pruned
+from dendrofx.light import BFloat16, Int8, LowRank, Prepacked, Pruned, Transposed
 from dendrofx.light.routed_blocks import RoutedBlocks
 from dendrofx.values.codec import decode
 from dendrofx.values.forms import Form, form_from_text
@@ -41,6 +41,7 @@ PRINTED: list[tuple[Form, str]] = [
     (BFloat16(), "BFloat16()"),
     (BFloat16(packed=True), "BFloat16(packed=True)"),
     (Prepacked(), "Prepacked()"),
+    (Transposed(), "Transposed()"),
     (ResidualGate(), "ResidualGate()"),
     (NoiseGate(), "NoiseGate()"),
     (EnergyGate(), "EnergyGate()"),
