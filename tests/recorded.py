@@ -71,7 +71,7 @@ def site_times(
     split: float = 0.0,
     moved: float = 0.0,
 ) -> SiteTimes:
-    """ms; `light` and `gate` may depend on the form, `packed`, any full branch but the block, on its name. One row takes half of it."""
+    """ms; `light` and `gate` may depend on the form, `packed`, full branches but the block, on the name. One row takes half."""
 
     def of(figure: Figure, form: object) -> float:
         return float(figure(form)) if callable(figure) else figure

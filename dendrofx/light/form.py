@@ -30,6 +30,7 @@ class LightForm(Form, ABC):
     """
 
     needs_rows: bool = False
+    exact: bool = False  # it computes the block itself, to the order of summation
     json_words = "a light form"
 
     def fit(self, block: nn.Module, calibration: Tensor | None = None) -> nn.Module:

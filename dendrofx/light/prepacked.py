@@ -23,6 +23,8 @@ class Prepacked(Precision):
         >>> full = Prepacked().fit(nn.Linear(1024, 4096))
     """
 
+    exact = True
+
     def check_machine(self) -> None:
         """Refuse a torch that is built without oneDNN."""
         if not torch.backends.mkldnn.is_available():

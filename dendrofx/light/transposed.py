@@ -20,6 +20,8 @@ class Transposed(Precision):
         >>> full = Transposed().fit(nn.Linear(1024, 4096))
     """
 
+    exact = True
+
     def linear(self, weight: Tensor, bias: Tensor | None, rows: Tensor | None) -> nn.Module:
         """See `Precision.linear`."""
         return TransposedLinear(weight, bias)

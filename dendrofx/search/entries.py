@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from dendrofx.graph.block import row_cost
 from dendrofx.graph.sites import Refusal, Site
-from dendrofx.light import Prepacked
 from dendrofx.plan.entries import SitePlan
 from dendrofx.rewriting.tolerances import tolerances
 from dendrofx.search.blocks import BlockSpace
@@ -55,7 +54,7 @@ def _routed(
     reason = f"light costs {100 * share:.1f} % of the block's multiply-adds, weighted by bits"
     if price.break_even is not None:
         reason += f"; pays below an activity of {100 * price.break_even:.1f} %"
-    if branches.full_form is not None and not isinstance(branches.full_form, Prepacked):
+    if branches.full_form is not None and not branches.full_form.exact:
         reason += f"; the full branch is {branches.full_form}: the original block never runs"
     return SitePlan(
         site.name,
