@@ -123,10 +123,10 @@ def plan_attention(mask: Tensor, rows: LiveRows, most: int) -> AttentionPlan:
         rows: of this call.
         most: rows of a chunk of several samples.
     """
+    if rows.live == rows.batch * rows.tokens and bool((mask if mask.dtype == torch.bool else mask == 0).all()):
+        return pack_chunks(mask, True, -float("inf"), rows, most)
     mask = narrow_mask(mask)
     free = mask if mask.dtype == torch.bool else mask == 0
-    if rows.live == rows.batch * rows.tokens and bool(free.all()):
-        return pack_chunks(mask, True, -float("inf"), rows, most)
     alive = torch.zeros([rows.batch * rows.tokens], dtype=torch.bool).index_fill_(0, rows.index, True)
     alive = alive.view(rows.batch, rows.tokens)
     seen = mask if mask.dtype == torch.bool else mask > -9000.0  # less hides a row: that its score allows it is checked
@@ -192,6 +192,9 @@ def attend_rows(
     """
     if plan.floor > -1e30 and q.size(2) > 0:
         check_scores(q, k, scale, plan.floor)
+    alone = len(plan.chunks) == 1 and plan.chunks[0] == 1 and plan.sizes[0] == q.size(2)
+    if alone and plan.index.numel() == 0 and plan.biases[0].numel() == 0:  # one sample: nothing to move or to mask
+        return F.scaled_dot_product_attention(q, k, v, None, 0.0, False, scale=scale)
     if not plan.packed:
         mask = mask if mask.dtype == torch.bool else mask.to(q.dtype)
         q, k, v = pad_rows(q, rows, 0, 2), pad_rows(k, rows, 0, 2), pad_rows(v, rows, 0, 2)
@@ -203,8 +206,8 @@ def attend_rows(
     if shared and not bool(
         out.sum().isfinite()
     ):  # a weight of 0 keeps out another sample's numbers, but not its NaN and infinity
-        alone = pack_chunks(mask, plan.unbiased, plan.floor, rows, 0)
-        out = attend_chunks(q, k, v, alone, rows.live, scale)
+        apart = pack_chunks(mask, plan.unbiased, plan.floor, rows, 0)
+        out = attend_chunks(q, k, v, apart, rows.live, scale)
     return out.transpose(0, 1).unsqueeze(0)
 
 

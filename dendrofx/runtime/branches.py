@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dendrofx.runtime.int8 import Int8Layer
-from dendrofx.runtime.kernels import norm_twice
-from dendrofx.runtime.packed import fuse_activation
+from dendrofx.runtime.kernels import join_blocks, norm_twice, row_blocks
+from dendrofx.runtime.packed import PackedLinear, fuse_activation
 
 
 class LowRankLinear(nn.Module):
@@ -145,6 +145,25 @@ class ObservedChain(LightChain):
         return x, torch.cat(norms, 1)
 
 
+class PackedChain(ObservedChain):
+    """Whole Linears laid out in float32: rows are cut into blocks and padded once, not for every Linear."""
+
+    def __init__(self, layers: List[nn.Module], activations: List[nn.Module]) -> None:
+        super().__init__(layers, activations)
+        self.width = int(layers[-1].get_buffer("plain").size(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map f32[N, in] to f32[N, out]."""
+        if x.size(0) == 0:
+            return x.new_empty([0, self.width])
+        blocks: List[Tensor] = []
+        for block in row_blocks(x, torch.float32):
+            for layer, activation in zip(self.layers, self.activations):
+                block = activation(layer.product(block))  # type: ignore[operator]
+            blocks.append(block)
+        return join_blocks(blocks, x.size(0), self.width)
+
+
 class Int8Chain(LightChain):
     """A chain of `Int8Layer`s and `Int8Pair`s, which can also tell the scales that its rows were quantised with."""
 
@@ -175,7 +194,9 @@ def light_chain(layers: List[nn.Module], activations: List[nn.Module]) -> LightC
 
 
 def observed_chain(layers: List[nn.Module], activations: List[nn.Module]) -> ObservedChain:
-    """Make an `ObservedChain`, which also has scales where every layer is an `Int8Layer`."""
+    """Make an `ObservedChain`, of the kind that all of its layers allow: see `ObservedInt8Chain` and `PackedChain`."""
+    if all(isinstance(m, PackedLinear) and m.bits == 32 for m in layers):
+        return PackedChain(layers, activations)
     int8 = all(isinstance(m, Int8Layer) for m in layers)
     return ObservedInt8Chain(layers, activations) if int8 else ObservedChain(layers, activations)
 

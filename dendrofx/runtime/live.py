@@ -49,6 +49,13 @@ def live_rows(mask: Tensor, inverted: bool, side: str = "any") -> LiveRows:
     if mask.dim() != 2:
         raise RuntimeError(f"the mask of dead rows is shaped {mask.size()}, it takes [batch, tokens]")
     alive = mask.eq(0) if inverted else mask.ne(0)
+    tokens = max(mask.size(1), 1)
+    if bool(alive.all()):  # as in every call of one sample
+        every = torch.arange(mask.numel())
+        sample = torch.div(every, tokens, rounding_mode="floor")
+        lengths = [mask.size(1)] * mask.size(0)
+        token = every if mask.size(0) == 1 else every.remainder(tokens)
+        return LiveRows(every, sample, token, mask.numel(), lengths, mask.size(0), mask.size(1))
     alive = alive.logical_or(alive.any(1, True).logical_not())
     if side != "any":
         first, second = (alive[:, :-1], alive[:, 1:]) if side == "right" else (alive[:, 1:], alive[:, :-1])
@@ -62,10 +69,9 @@ def live_rows(mask: Tensor, inverted: bool, side: str = "any") -> LiveRows:
     spare = min(padded_rows(live), mask.numel()) - live
     if spare > 0:
         index = torch.cat([index, index[-1:].expand(spare)])
-    lengths: List[int] = alive.sum(1).tolist()
-    tokens = max(mask.size(1), 1)
+    counts: List[int] = alive.sum(1).tolist()
     sample = torch.div(index, tokens, rounding_mode="floor")
-    return LiveRows(index, sample, index.remainder(tokens), live, lengths, mask.size(0), mask.size(1))
+    return LiveRows(index, sample, index.remainder(tokens), live, counts, mask.size(0), mask.size(1))
 
 
 def count_live(rows: LiveRows) -> int:

@@ -49,10 +49,15 @@ class PackedLinear(nn.Module):
             return x.new_empty([0, self.plain.size(0)])
         blocks: List[Tensor] = []
         for block in row_blocks(x, self.plain.dtype):
-            blocks.append(
-                torch.ops.mkldnn._linear_pointwise(block, self.packed, self.bias, self.pointwise, [], self.algorithm)
-            )
+            blocks.append(self.product(block))
         return join_blocks(blocks, x.size(0), self.plain.size(0))
+
+    def product(self, block: Tensor) -> Tensor:
+        """Map one of the blocks of `row_blocks` to its output, in the dtype of the weight."""
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(
+            block, self.packed, self.bias, self.pointwise, [], self.algorithm
+        )
+        return out
 
     def observe(self, x: Tensor) -> Tuple[Tensor, Tensor]:
         """Return the output, and f32[N, 2]: the row's norm, twice."""
