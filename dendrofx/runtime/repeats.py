@@ -64,13 +64,28 @@ def same_rows(values: List[Tensor]) -> SameRows:
             raise RuntimeError(f"inputs with repeated rows have one row per sample: {values[0].size()} and {x.size()}")
     if rows < 2:
         return SameRows(torch.empty([0], dtype=torch.bool), rows, 0)
-    same = equals_before(values[0])
+    wide = side_by_side(values)
+    same = equals_before(wide[0])
     repeats = int(same.sum().item())
-    for x in values[1:]:
+    for x in wide[1:]:
         if repeats > 0:
             same = same.logical_and(equals_before(x))
             repeats = int(same.sum().item())
     return SameRows(same, rows, repeats)
+
+
+def side_by_side(values: List[Tensor]) -> List[Tensor]:
+    """Join single columns of one dtype, ids most often, that they be compared at once; wider values come first."""
+    wide: List[Tensor] = []
+    columns: List[Tensor] = []
+    for x in values:
+        if x.dim() == 1 and x.stride(0) != 0 and (len(columns) == 0 or columns[0].dtype == x.dtype):
+            columns.append(x)
+        else:
+            wide.append(x)
+    if len(columns) > 0:
+        wide.append(columns[0] if len(columns) == 1 else torch.stack(columns, 1))
+    return wide
 
 
 def equals_before(x: Tensor) -> Tensor:
@@ -78,15 +93,18 @@ def equals_before(x: Tensor) -> Tensor:
     if x.stride(0) == 0:
         usable = not bool(x[0].ne(x[0]).any())
         return torch.full([x.size(0) - 1], usable, dtype=torch.bool)
-    rows = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
+    rows = (x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)).detach()  # `out=` takes nothing that has gradients
     if rows.size(1) > 1:  # most calls without repeats are told by one column
         same = rows[1:, 0].eq(rows[:-1, 0])
         if not bool(same.any()):
             return same
-    same = rows[1:].eq(rows[:-1]).all(1)
-    if rows.is_floating_point() and bool(
-        same.any()
-    ):  # 0.0 equals -0.0: where a run has zeros, their signs are compared
+    if rows.size(1) == 0 or rows.is_complex():
+        same = rows[1:].eq(rows[:-1]).all(1)
+    else:  # written as numbers, which compares and reduces several at a time where bools go one by one
+        equal = torch.empty([rows.size(0) - 1, rows.size(1)], dtype=rows.dtype)
+        same = torch.eq(rows[1:], rows[:-1], out=equal).amin(1).ne(0)
+    # 0.0 equals -0.0: where a run has zeros, their signs are compared
+    if rows.is_floating_point() and bool(same.any()):
         heads = rows.index_select(0, begin_runs(same).nonzero().squeeze(1))
         zeros = heads.eq(0).any(0).nonzero().squeeze(1)
         if zeros.size(0) > 0:
@@ -117,6 +135,8 @@ def row_runs(parts: List[SameRows]) -> RowRuns:
     same = parts[0].same
     if few:
         return RowRuns(same, same, rows, rows)
+    if len(parts) == 1 and parts[0].repeats == rows - 1:
+        return RowRuns(torch.zeros([1], dtype=torch.int64), torch.zeros([rows], dtype=torch.int64), 1, rows)
     for part in parts[1:]:
         same = same.logical_and(part.same)
     new = begin_runs(same)

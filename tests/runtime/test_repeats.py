@@ -34,6 +34,9 @@ ROWS: dict[str, tuple[Tensor, list[int]]] = {
     "double": (torch.tensor([[1.0, 2], [1, 2], [1, 3]]).double(), [1, 0]),
     "ids": (torch.tensor([3, 3, 3, 4, 3]), [1, 1, 0, 0]),
     "bools": (torch.tensor([[True, False], [True, False], [False, False]]), [1, 0]),
+    "denormal": (torch.tensor([[1e-45, 1], [0, 1], [0, 1], [2e-45, 1]]), [0, 1, 0]),
+    "complex": (torch.tensor([[1 + 1j, 2], [1 + 1j, 2], [1 - 1j, 2]]), [1, 0]),
+    "with gradients": (torch.tensor([[1.0, 2], [1, 2], [1, 3]]).requires_grad_(), [1, 0]),
     "three axes": (torch.tensor([1.0, 1, 2]).repeat_interleave(6).view(3, 2, 3), [1, 0]),
     "columns": (torch.tensor([[1.0, 7, 7, 1], [2, 7, 7, 2], [3, 7, 8, 3]])[:, 1:3], [1, 0]),
     "no columns": (torch.ones(3, 0), [1, 1]),
@@ -57,9 +60,13 @@ def test_runs(way: Callable[..., Any]) -> None:
     a, b = torch.tensor([1, 1, 1, 1, 2, 2, 2, 2]), torch.tensor([1, 1, 2, 2, 2, 2, 2, 2])
     both = same([a, b])
     assert (both.rows, both.repeats) == (8, 5)
+    wide = torch.tensor([[0.0, 1], [0, 1], [0, 1], [0, 1], [0, 1], [0, 1], [0, 2], [0, 2]])
+    assert same([a, wide, b, b.float()]).same.tolist() == [1, 0, 1, 0, 1, 0, 1]  # columns of two dtypes, and a wide one
     found = runs([same([a]), same([b])])
     assert (found.first.tolist(), found.run.tolist(), found.distinct) == ([0, 2, 4], [0, 0, 1, 1, 2, 2, 2, 2], 3)
     assert runs([both]).run.tolist() == found.run.tolist()
+    alike = runs([same([torch.ones(5)])])
+    assert (alike.first.tolist(), alike.run.tolist(), alike.distinct) == ([0], [0] * 5, 1)
 
 
 @WAYS
