@@ -8,7 +8,7 @@ Samples share *chunks* of alike size, and all chunks of a size attend in one pro
 hundreds of parallel regions a call, and beside a busy neighbour each of them waits for a core.
 """
 
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -124,9 +124,20 @@ def plan_attention(mask: Tensor, rows: LiveRows, most: int) -> AttentionPlan:
         most: rows of a chunk of several samples.
     """
     if rows.live == rows.batch * rows.tokens and bool((mask if mask.dtype == torch.bool else mask == 0).all()):
-        return pack_chunks(mask, True, -float("inf"), rows, most)
-    mask = narrow_mask(mask)
-    free = mask if mask.dtype == torch.bool else mask == 0
+        packed, unbiased, floor = True, True, -float("inf")
+    else:
+        mask = narrow_mask(mask)
+        packed, unbiased, floor = allows(mask, rows)
+    if packed:
+        return pack_chunks(mask, unbiased, floor, rows, most)
+    none = torch.zeros([0], dtype=torch.int64)
+    no_sizes: List[int] = []
+    no_biases: List[Tensor] = []
+    return AttentionPlan(False, no_sizes, no_sizes, no_biases, none, none, floor, False)
+
+
+def allows(mask: Tensor, rows: LiveRows) -> Tuple[bool, bool, float]:
+    """Tell whether live rows may attend among themselves, whether the mask does no more than hide dead rows, and its floor."""
     alive = torch.zeros([rows.batch * rows.tokens], dtype=torch.bool).index_fill_(0, rows.index, True)
     alive = alive.view(rows.batch, rows.tokens)
     seen = mask if mask.dtype == torch.bool else mask > -9000.0  # less hides a row: that its score allows it is checked
@@ -140,12 +151,9 @@ def plan_attention(mask: Tensor, rows: LiveRows, most: int) -> AttentionPlan:
     sees_dead = seen.logical_and(dead)
     sees_none = seen.logical_and(key).any(3, True).logical_not().logical_and(query)
     if bool(sees_dead.any()) or bool(sees_none.any()):
-        none = torch.zeros([0], dtype=torch.int64)
-        no_sizes: List[int] = []
-        no_biases: List[Tensor] = []
-        return AttentionPlan(False, no_sizes, no_sizes, no_biases, none, none, floor, False)
-    unbiased = bool(free.logical_or(key.logical_not()).logical_or(query.logical_not()).all())
-    return pack_chunks(mask, unbiased, floor, rows, most)
+        return False, False, floor
+    free = mask if mask.dtype == torch.bool else mask == 0
+    return True, bool(free.logical_or(key.logical_not()).logical_or(query.logical_not()).all()), floor
 
 
 def check_scores(q: Tensor, k: Tensor, scale: float, floor: float) -> None:
@@ -203,12 +211,26 @@ def attend_rows(
     shared = False
     for bias in plan.biases:
         shared = shared or bias.numel() > 0
-    if shared and not bool(
-        out.sum().isfinite()
-    ):  # a weight of 0 keeps out another sample's numbers, but not its NaN and infinity
-        apart = pack_chunks(mask, plan.unbiased, plan.floor, rows, 0)
-        out = attend_chunks(q, k, v, apart, rows.live, scale)
+    # a weight of 0 keeps out another sample's numbers, but not its NaN and infinity
+    if shared and not bool(out.sum().isfinite()):
+        return attend_apart(q, k, v, None if plan.unbiased else mask, rows, scale)
     return out.transpose(0, 1).unsqueeze(0)
+
+
+def attend_apart(q: Tensor, k: Tensor, v: Tensor, mask: Optional[Tensor], rows: LiveRows, scale: float) -> Tensor:
+    """Attend sample by sample, so that what is not finite stays in its own; see `attend_rows`."""
+    out, start = torch.zeros_like(v), 0
+    for sample, count in enumerate(rows.lengths):
+        own: Optional[Tensor] = None
+        if mask is not None:
+            tokens = rows.token.narrow(0, start, count)
+            own = mask[sample if mask.size(0) > 1 else 0].expand([mask.size(1), rows.tokens, rows.tokens])
+            own = own.index_select(1, tokens).index_select(2, tokens)
+            own = own if own.dtype == torch.bool else own.to(q.dtype)
+        x, y, z = q.narrow(2, start, count), k.narrow(2, start, count), v.narrow(2, start, count)
+        out.narrow(2, start, count).copy_(F.scaled_dot_product_attention(x, y, z, own, 0.0, False, scale=scale))
+        start += count
+    return out
 
 
 def attend_chunks(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, live: int, scale: float) -> Tensor:
