@@ -205,8 +205,8 @@ def attend_rows(
         return F.scaled_dot_product_attention(q, k, v, None, 0.0, False, scale=scale)
     if not plan.packed:
         mask = mask if mask.dtype == torch.bool else mask.to(q.dtype)
-        q, k, v = pad_rows(q, rows, 0, 2), pad_rows(k, rows, 0, 2), pad_rows(v, rows, 0, 2)
-        return unpad_rows(F.scaled_dot_product_attention(q, k, v, mask, 0.0, False, scale=scale), rows, 0, 2)
+        x, y, z = [pad_rows(given, rows, 0, 2) for given in [q, k, v]]
+        return unpad_rows(F.scaled_dot_product_attention(x, y, z, mask, 0.0, False, scale=scale), rows, 0, 2)
     out = attend_chunks(q, k, v, plan, rows.live, scale)
     shared = False
     for bias in plan.biases:
@@ -236,16 +236,13 @@ def attend_apart(q: Tensor, k: Tensor, v: Tensor, mask: Optional[Tensor], rows: 
 def attend_chunks(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, live: int, scale: float) -> Tensor:
     """Return [count, heads, features], each chunk on its own; zero behind the `live` rows. See `attend_rows`."""
     moved = plan.index.numel() > 0
-    a, b, c = q[0].transpose(0, 1), k[0].transpose(0, 1), v[0].transpose(0, 1)
+    given = [x[0].transpose(0, 1) for x in [q, k, v]]
     if moved:
-        a, b, c = a.index_select(0, plan.index), b.index_select(0, plan.index), c.index_select(0, plan.index)
+        given = [x.index_select(0, plan.index) for x in given]
     parts: List[Tensor] = []
     at = 0
     for count, size, bias in zip(plan.chunks, plan.sizes, plan.biases):
-        part = [count, size]
-        x = a.narrow(0, at, count * size).unflatten(0, part).transpose(1, 2)
-        y = b.narrow(0, at, count * size).unflatten(0, part).transpose(1, 2)
-        z = c.narrow(0, at, count * size).unflatten(0, part).transpose(1, 2)
+        x, y, z = [x.narrow(0, at, count * size).unflatten(0, [count, size]).transpose(1, 2) for x in given]
         added = bias.to(q.dtype) if bias.numel() > 0 else None
         got = F.scaled_dot_product_attention(x, y, z, added, 0.0, False, scale=scale)
         parts.append(got.transpose(1, 2).flatten(0, 1))
