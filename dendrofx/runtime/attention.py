@@ -8,14 +8,14 @@ Samples share *chunks* of alike size, and all chunks of a size attend in one pro
 hundreds of parallel regions a call, and beside a busy neighbour each of them waits for a core.
 """
 
-from typing import List, NamedTuple, Optional, Tuple
+from typing import List, NamedTuple, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dendrofx.runtime.chunks import cut_chunks, group_chunks
-from dendrofx.runtime.live import LiveRows, pad_rows, unpad_rows
+from dendrofx.runtime.live import LiveRows
 
 
 class AttentionPlan(NamedTuple):
@@ -25,7 +25,7 @@ class AttentionPlan(NamedTuple):
     `biases[i]` is added to its scores: f32[chunks, 1 or heads, size, size], or f32[0] where every row sees all of its chunk.
     `index` is i64[rows of all chunks], the live row that stands there; `place` i64[live rows], where each stands; both are empty
     where rows stay where they are. `floor` is the largest of what is added to the scores of dead rows to hide them, see
-    `check_scores`; `unbiased` says that the mask does nothing but hide dead rows.
+    `check_scores`; `shared` says that something is added to scores, as where chunks are of several samples.
     """
 
     packed: bool
@@ -35,7 +35,7 @@ class AttentionPlan(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # hides tuple.index
     place: Tensor
     floor: float
-    unbiased: bool
+    shared: bool
 
 
 def bias_of(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -71,7 +71,7 @@ def pack_chunks(mask: Tensor, unbiased: bool, floor: float, rows: LiveRows, most
     """Return the plan of live rows that attend in chunks; see `plan_attention`."""
     nothing = torch.zeros([0], dtype=torch.int64)
     if unbiased and rows.live == rows.batch * rows.tokens and rows.live > 0:  # nothing is moved or masked
-        return AttentionPlan(True, [rows.batch], [rows.tokens], [nothing], nothing, nothing, floor, True)
+        return AttentionPlan(True, [rows.batch], [rows.tokens], [nothing], nothing, nothing, floor, False)
     chunk_of, before, used, first = cut_chunks(rows.lengths, most)
     places, groups, chunks, sizes = group_chunks(used, most)
     start, total = 0, 0
@@ -93,15 +93,16 @@ def pack_chunks(mask: Tensor, unbiased: bool, floor: float, rows: LiveRows, most
     owner = torch.full([total], -1, dtype=torch.int64).index_copy_(0, place, sample_of)
     whole = mask.expand([rows.batch, mask.size(1), rows.tokens, rows.tokens])
     biases: List[Tensor] = []
-    at = 0
+    at, shared = 0, False
     for count, size in zip(chunks, sizes):
         shape = [count, size]
         own, row = owner.narrow(0, at, count * size).view(shape), index.narrow(0, at, count * size).view(shape)
         biases.append(chunk_bias(whole, unbiased, rows, own, row))
+        shared = shared or biases[-1].numel() > 0
         at += count * size
     if torch.equal(index, every):
         index, place = nothing, nothing
-    return AttentionPlan(True, chunks, sizes, biases, index, place, floor, unbiased)
+    return AttentionPlan(True, chunks, sizes, biases, index, place, floor, shared)
 
 
 def narrow_mask(mask: Tensor) -> Tensor:
@@ -201,58 +202,46 @@ def attend_rows(
     if plan.floor > -1e30 and q.size(2) > 0:
         check_scores(q, k, scale, plan.floor)
     alone = len(plan.chunks) == 1 and plan.chunks[0] == 1 and plan.sizes[0] == q.size(2)
-    if alone and plan.index.numel() == 0 and plan.biases[0].numel() == 0:  # one sample: nothing to move or to mask
+    if alone and not plan.shared and plan.index.numel() == 0:  # one sample: nothing to move or to mask
         return F.scaled_dot_product_attention(q, k, v, None, 0.0, False, scale=scale)
-    if not plan.packed:
-        mask = mask if mask.dtype == torch.bool else mask.to(q.dtype)
-        x, y, z = [pad_rows(given, rows, 0, 2) for given in [q, k, v]]
-        return unpad_rows(F.scaled_dot_product_attention(x, y, z, mask, 0.0, False, scale=scale), rows, 0, 2)
-    out = attend_chunks(q, k, v, plan, rows.live, scale)
-    shared = False
-    for bias in plan.biases:
-        shared = shared or bias.numel() > 0
+    given = [x[0].transpose(0, 1) for x in [q, k, v]]
+    out = attend_chunks(given, plan, rows.live, scale) if plan.packed else given[2]
     # a weight of 0 keeps out another sample's numbers, but not its NaN and infinity
-    if shared and not bool(out.sum().isfinite()):
-        return attend_apart(q, k, v, None if plan.unbiased else mask, rows, scale)
+    if not plan.packed or (plan.shared and not bool(out.sum().isfinite())):
+        out = attend_padded(given, mask, rows, scale)
     return out.transpose(0, 1).unsqueeze(0)
 
 
-def attend_apart(q: Tensor, k: Tensor, v: Tensor, mask: Optional[Tensor], rows: LiveRows, scale: float) -> Tensor:
-    """Attend sample by sample, so that what is not finite stays in its own; see `attend_rows`."""
-    out, start = torch.zeros_like(v), 0
-    for sample, count in enumerate(rows.lengths):
-        own: Optional[Tensor] = None
-        if mask is not None:
-            tokens = rows.token.narrow(0, start, count)
-            own = mask[sample if mask.size(0) > 1 else 0].expand([mask.size(1), rows.tokens, rows.tokens])
-            own = own.index_select(1, tokens).index_select(2, tokens)
-            own = own if own.dtype == torch.bool else own.to(q.dtype)
-        x, y, z = q.narrow(2, start, count), k.narrow(2, start, count), v.narrow(2, start, count)
-        out.narrow(2, start, count).copy_(F.scaled_dot_product_attention(x, y, z, own, 0.0, False, scale=scale))
-        start += count
-    return out
+def attend_padded(given: List[Tensor], mask: Tensor, rows: LiveRows, scale: float) -> Tensor:
+    """Return [count, heads, features], as the original attends: each sample beside its dead rows, which are zero here."""
+    every = [rows.batch * rows.tokens, given[0].size(1), given[0].size(2)]
+    places, at = rows.index[: rows.live], [rows.batch, rows.tokens]
+    q, k, v = [
+        x.new_zeros(every[:2] + [x.size(2)]).index_copy_(0, places, x[: rows.live]).unflatten(0, at).transpose(1, 2)
+        for x in given
+    ]
+    bias = mask if mask.dtype == torch.bool else mask.to(q.dtype)
+    out = F.scaled_dot_product_attention(q, k, v, bias, 0.0, False, scale=scale)
+    return out.transpose(1, 2).flatten(0, 1).index_select(0, rows.index)
 
 
-def attend_chunks(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, live: int, scale: float) -> Tensor:
+def attend_chunks(given: List[Tensor], plan: AttentionPlan, live: int, scale: float) -> Tensor:
     """Return [count, heads, features], each chunk on its own; zero behind the `live` rows. See `attend_rows`."""
+    count, own = given[0].size(0), given
     moved = plan.index.numel() > 0
-    given = [x[0].transpose(0, 1) for x in [q, k, v]]
     if moved:
-        given = [x.index_select(0, plan.index) for x in given]
+        own = [x.index_select(0, plan.index) for x in given]
     parts: List[Tensor] = []
     at = 0
-    for count, size, bias in zip(plan.chunks, plan.sizes, plan.biases):
-        x, y, z = [x.narrow(0, at, count * size).unflatten(0, [count, size]).transpose(1, 2) for x in given]
+    for chunks, size, bias in zip(plan.chunks, plan.sizes, plan.biases):
+        q, k, v = [x.narrow(0, at, chunks * size).unflatten(0, [chunks, size]).transpose(1, 2) for x in own]
         added = bias.to(q.dtype) if bias.numel() > 0 else None
-        got = F.scaled_dot_product_attention(x, y, z, added, 0.0, False, scale=scale)
+        got = F.scaled_dot_product_attention(q, k, v, added, 0.0, False, scale=scale)
         parts.append(got.transpose(1, 2).flatten(0, 1))
-        at += count * size
-    spare = q.size(2) - live
+        at += chunks * size
     if moved:
-        if len(parts) > 1:
-            parts = [torch.cat(parts)]
-        parts = [parts[0].index_select(0, plan.place)]
-    if spare > 0 or len(parts) != 1:
-        parts.append(q.new_zeros([spare, q.size(1), v.size(3)]))
+        parts = [(torch.cat(parts) if len(parts) > 1 else parts[0]).index_select(0, plan.place)]
+    if count > live or len(parts) != 1:
+        parts.append(given[2].new_zeros([count - live, given[2].size(1), given[2].size(2)]))
         return torch.cat(parts)
     return parts[0]
