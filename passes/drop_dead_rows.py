@@ -40,7 +40,7 @@ from dendrofx.rows.regions import around_products, is_product, masked
 from dendrofx.rows.rules import SIZED
 from dendrofx.runtime.attention import attend_rows, plan_attention
 from dendrofx.runtime.live import count_live, live_rows, pad_rows, unpad_rows
-from dendrofx.values.meta import LIVE, MACS, ROWS, SHAPES
+from dendrofx.values.meta import DTYPE, LIVE, MACS, ROWS, SHAPES
 
 aten = torch.ops.aten
 # What may be taken for the same where its arguments are: views, and the sizes that they are made with.
@@ -110,7 +110,7 @@ class _Worlds(Worlds):
         self.letters = Letters(gm, config.mask).letter
         self.padded: dict[fx.Node, fx.Node] = {}
         self.live: dict[fx.Node, fx.Node] = {}
-        self.plans: dict[Hashable, tuple[fx.Node, fx.Node]] = {}  # mask and plan, by what the mask is, see `value`
+        self.plans: dict[Hashable, fx.Node] = {}  # by what the mask is, see `value`
         self.written = written_in_place(gm)
         self.above, self.below = around_products(gm)
         self.masked = masked(gm, config.mask, self.below)
@@ -189,10 +189,11 @@ class _Worlds(Worlds):
         key = self.value(mask)
         if key not in self.plans:
             padded = self.in_padded(mask)
-            self.plans[key] = padded, self.call(plan_attention, (padded, self.rows, CHUNK_ROWS), "attention_plan")
+            self.plans[key] = self.call(plan_attention, (padded, self.rows, CHUNK_ROWS), "attention_plan")
         scale = node.kwargs.get("scale") or float(int(shape(q)[-1]) ** -0.5)
-        given = (self.in_live(q), self.in_live(k), self.in_live(v), *self.plans[key])
-        new = self.mark(self.call(attend_rows, (*given, self.rows, scale), f"{node.name}_live"), node, True)
+        given = (self.in_live(q), self.in_live(k), self.in_live(v), self.plans[key], self.rows, scale)
+        added = mask.meta.get(DTYPE) != torch.bool
+        new = self.mark(self.call(attend_rows, (*given, added), f"{node.name}_live"), node, True)
         new.meta[ROWS] = RowNote(node.meta[ROWS].layout, False, "attends on live rows")
         return new
 
@@ -213,7 +214,7 @@ class _Worlds(Worlds):
             if LIVE not in node.meta:
                 continue
             if node.target is attend_rows:
-                q, v, plan = shape(node.args[0]), shape(node.args[2]), node.args[4]
+                q, v, plan = shape(node.args[0]), shape(node.args[2]), node.args[3]
                 plan.meta[MACS] = plan.meta.get(MACS, 0) + int(q[1]) * (int(q[3]) + int(v[3]))
             elif is_product(node):
                 self.rows.meta[MACS] += _row_macs(node)

@@ -18,24 +18,34 @@ from dendrofx.runtime.chunks import cut_chunks, group_chunks
 from dendrofx.runtime.live import LiveRows
 
 
-class AttentionPlan(NamedTuple):
-    """How live rows may attend.
+class Chunks(NamedTuple):
+    """One way in which live rows may attend.
 
-    `packed` is false where only the padded form is right. Otherwise group i has `chunks[i]` chunks of `sizes[i]` rows each, and
-    `biases[i]` is added to its scores: f32[chunks, 1 or heads, size, size], or f32[0] where every row sees all of its chunk.
-    `index` is i64[rows of all chunks], the live row that stands there; `place` i64[live rows], where each stands; both are empty
-    where rows stay where they are. `floor` is the largest of what is added to the scores of dead rows to hide them, see
-    `check_scores`; `shared` says that something is added to scores, as where chunks are of several samples.
+    Group i has `chunks[i]` chunks of `sizes[i]` rows each, and `biases[i]` is added to its scores: f32[chunks, 1 or heads, size,
+    size], or f32[0] where every row sees all of its chunk; what bools forbid is left out. `index` is i64[rows of all chunks], the
+    live row that stands there, `place` where each live row stands; both are empty where rows stay where they are. `blank` says
+    that `index` may be one more than the last live row, which is a row of zeros.
     """
 
-    packed: bool
     chunks: List[int]
     sizes: List[int]
     biases: List[Tensor]
     index: Tensor  # type: ignore[assignment]  # hides tuple.index
     place: Tensor
+    blank: bool
+
+
+class AttentionPlan(NamedTuple):
+    """How live rows may attend in this call.
+
+    `forms` are tried in their order until a result is finite: where several samples share chunks these, and then samples beside
+    their dead rows as in the original. `alone` says that all rows are one sample's, with nothing to move or to mask. `floor` is the
+    largest of what is added to the scores of dead rows to hide them, see `check_scores`.
+    """
+
+    forms: List[Chunks]
+    alone: bool
     floor: float
-    shared: bool
 
 
 def bias_of(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -71,7 +81,8 @@ def pack_chunks(mask: Tensor, unbiased: bool, floor: float, rows: LiveRows, most
     """Return the plan of live rows that attend in chunks; see `plan_attention`."""
     nothing = torch.zeros([0], dtype=torch.int64)
     if unbiased and rows.live == rows.batch * rows.tokens and rows.live > 0:  # nothing is moved or masked
-        return AttentionPlan(True, [rows.batch], [rows.tokens], [nothing], nothing, nothing, floor, False)
+        whole_samples = Chunks([rows.batch], [rows.tokens], [nothing], nothing, nothing, False)
+        return AttentionPlan([whole_samples], rows.batch == 1, floor)
     chunk_of, before, used, first = cut_chunks(rows.lengths, most)
     places, groups, chunks, sizes = group_chunks(used, most)
     start, total = 0, 0
@@ -102,7 +113,18 @@ def pack_chunks(mask: Tensor, unbiased: bool, floor: float, rows: LiveRows, most
         at += count * size
     if torch.equal(index, every):
         index, place = nothing, nothing
-    return AttentionPlan(True, chunks, sizes, biases, index, place, floor, shared)
+    forms = [Chunks(chunks, sizes, biases, index, place, False)]
+    if shared:  # a weight of 0 keeps out another sample's numbers, but not its NaN and infinity
+        forms.append(padded_chunks(mask, rows))
+    return AttentionPlan(forms, False, floor)
+
+
+def padded_chunks(mask: Tensor, rows: LiveRows) -> Chunks:
+    """Return the way of the original: each sample beside its dead rows, which are zero here."""
+    count = rows.index.size(0)
+    index = torch.full([rows.batch * rows.tokens], count, dtype=torch.int64)
+    index.index_copy_(0, rows.index[: rows.live], torch.arange(rows.live))
+    return Chunks([rows.batch], [rows.tokens], [mask], index, rows.index, True)
 
 
 def narrow_mask(mask: Tensor) -> Tensor:
@@ -131,10 +153,7 @@ def plan_attention(mask: Tensor, rows: LiveRows, most: int) -> AttentionPlan:
         packed, unbiased, floor = allows(mask, rows)
     if packed:
         return pack_chunks(mask, unbiased, floor, rows, most)
-    none = torch.zeros([0], dtype=torch.int64)
-    no_sizes: List[int] = []
-    no_biases: List[Tensor] = []
-    return AttentionPlan(False, no_sizes, no_sizes, no_biases, none, none, floor, False)
+    return AttentionPlan([padded_chunks(mask, rows)], False, floor)
 
 
 def allows(mask: Tensor, rows: LiveRows) -> Tuple[bool, bool, float]:
@@ -183,7 +202,7 @@ def check_scores(q: Tensor, k: Tensor, scale: float, floor: float) -> None:
 
 
 def attend_rows(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, plan: AttentionPlan, rows: LiveRows, scale: float
+    q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, rows: LiveRows, scale: float, added: bool
 ) -> Tensor:
     """Attend from live rows to live rows, each sample on its own.
 
@@ -191,57 +210,49 @@ def attend_rows(
         q: [1, heads, count, features], floats of any type.
         k: the same.
         v: the same.
-        mask: the call's own, for the padded form.
         plan: of this mask and call.
         rows: of this call.
         scale: of the scores.
+        added: the mask is added to the scores, so that large ones may outweigh it.
 
     Returns:
         [1, heads, count, features]; rows behind the live ones have no meaning.
+
+    Raises:
+        RuntimeError: see `check_scores`.
     """
-    if plan.floor > -1e30 and q.size(2) > 0:
+    if q.size(2) == 0:
+        return v
+    if added and plan.floor > -1e30:
         check_scores(q, k, scale, plan.floor)
-    alone = len(plan.chunks) == 1 and plan.chunks[0] == 1 and plan.sizes[0] == q.size(2)
-    if alone and not plan.shared and plan.index.numel() == 0:  # one sample: nothing to move or to mask
+    if plan.alone:
         return F.scaled_dot_product_attention(q, k, v, None, 0.0, False, scale=scale)
     given = [x[0].transpose(0, 1) for x in [q, k, v]]
-    out = attend_chunks(given, plan, rows.live, scale) if plan.packed else given[2]
-    # a weight of 0 keeps out another sample's numbers, but not its NaN and infinity
-    if not plan.packed or (plan.shared and not bool(out.sum().isfinite())):
-        out = attend_padded(given, mask, rows, scale)
+    out = given[2]
+    for number, form in enumerate(plan.forms):
+        if number == 0 or not bool(out.sum().isfinite()):
+            out = attend_chunks(given, form, scale)
     return out.transpose(0, 1).unsqueeze(0)
 
 
-def attend_padded(given: List[Tensor], mask: Tensor, rows: LiveRows, scale: float) -> Tensor:
-    """Return [count, heads, features], as the original attends: each sample beside its dead rows, which are zero here."""
-    every = [rows.batch * rows.tokens, given[0].size(1), given[0].size(2)]
-    places, at = rows.index[: rows.live], [rows.batch, rows.tokens]
-    q, k, v = [
-        x.new_zeros(every[:2] + [x.size(2)]).index_copy_(0, places, x[: rows.live]).unflatten(0, at).transpose(1, 2)
-        for x in given
-    ]
-    bias = mask if mask.dtype == torch.bool else mask.to(q.dtype)
-    out = F.scaled_dot_product_attention(q, k, v, bias, 0.0, False, scale=scale)
-    return out.transpose(1, 2).flatten(0, 1).index_select(0, rows.index)
-
-
-def attend_chunks(given: List[Tensor], plan: AttentionPlan, live: int, scale: float) -> Tensor:
-    """Return [count, heads, features], each chunk on its own; zero behind the `live` rows. See `attend_rows`."""
-    count, own = given[0].size(0), given
-    moved = plan.index.numel() > 0
+def attend_chunks(given: List[Tensor], form: Chunks, scale: float) -> Tensor:
+    """Map q, k and v, [count, heads, features] each, to the same of the result; zero behind the live rows. See `attend_rows`."""
+    own, moved = given, form.index.numel() > 0
+    if form.blank:
+        own = [F.pad(x, [0, 0, 0, 0, 0, 1]) for x in own]
     if moved:
-        own = [x.index_select(0, plan.index) for x in given]
+        own = [x.index_select(0, form.index) for x in own]
     parts: List[Tensor] = []
     at = 0
-    for chunks, size, bias in zip(plan.chunks, plan.sizes, plan.biases):
+    for chunks, size, bias in zip(form.chunks, form.sizes, form.biases):
         q, k, v = [x.narrow(0, at, chunks * size).unflatten(0, [chunks, size]).transpose(1, 2) for x in own]
-        added = bias.to(q.dtype) if bias.numel() > 0 else None
-        got = F.scaled_dot_product_attention(q, k, v, added, 0.0, False, scale=scale)
+        typed = bias if bias.dtype == torch.bool else bias.to(q.dtype)
+        mask = typed if bias.numel() > 0 else None
+        got = F.scaled_dot_product_attention(q, k, v, mask, 0.0, False, scale=scale)
         parts.append(got.transpose(1, 2).flatten(0, 1))
         at += chunks * size
+    out = parts[0] if len(parts) == 1 else torch.cat(parts)
     if moved:
-        parts = [(torch.cat(parts) if len(parts) > 1 else parts[0]).index_select(0, plan.place)]
-    if count > live or len(parts) != 1:
-        parts.append(given[2].new_zeros([count - live, given[2].size(1), given[2].size(2)]))
-        return torch.cat(parts)
-    return parts[0]
+        out = out.index_select(0, form.place)
+    spare = given[0].size(0) - out.size(0)
+    return F.pad(out, [0, 0, 0, 0, 0, spare]) if spare > 0 else out

@@ -39,8 +39,8 @@ def count_live_macs(
     counts = count_live_linears(rows, linear_macs)
     whole = rows.batch * rows.tokens * rows.tokens
     for plan, macs in zip(plans, pair_macs):
-        pairs = 0 if plan.packed else whole
-        for chunks, size in zip(plan.chunks, plan.sizes):
+        pairs, form = 0, plan.forms[0]
+        for chunks, size in zip(form.chunks, form.sizes):
             pairs += chunks * size * size
         counts["executed_macs"] += pairs * macs
         counts["original_macs"] += whole * macs

@@ -76,9 +76,9 @@ def attended(
 ) -> tuple[AttentionPlan, Tensor]:
     """The plan, and the result among live rows put back."""
     plan = ready(plan_attention)(mask, rows, most)
-    live = ready(attend_rows)(*(unpad_rows(x, rows, 0, 2) for x in qkv), mask, plan, rows, SCALE)
+    live = ready(attend_rows)(*(unpad_rows(x, rows, 0, 2) for x in qkv), plan, rows, SCALE, mask.dtype != torch.bool)
     assert live.isfinite().all()  # also behind the live rows
-    assert not plan.packed or not live[:, :, rows.live :].any()
+    assert plan.forms[0].blank or not live[:, :, rows.live :].any()
     return plan, pad_rows(live, rows, 0, 2)
 
 
@@ -104,7 +104,7 @@ def test_equal_to_the_padded_form(
     alive, ready = alive_of(lengths, left), torch.jit.script if scripted else as_it_is
     mask, qkv = AS[form](SEEN[seen](alive)), [x.to(dtype) for x in heads(len(alive))]
     plan, got = attended(ready, qkv, mask, live_rows(alive, False), most)
-    assert plan.packed or 0 in lengths
+    assert not plan.forms[0].blank or 0 in lengths
     assert got.dtype == dtype
     wide = mask if mask.dtype == torch.bool else mask.double()
     wanted = F.scaled_dot_product_attention(*(x.double() for x in qkv), wide, scale=SCALE)
@@ -117,7 +117,7 @@ def test_equal_in_chunks_of_any_size(most: int) -> None:
     alive = alive_of(LENGTHS["ragged"])
     qkv, mask = heads(4), additive(-1e30)(keys(alive))
     plan, got = attended(as_it_is, qkv, mask, live_rows(alive, False), most)
-    assert (plan.chunks, plan.sizes) == {1: ([3, 1], [6, 1]), 6: ([2], [6]), 100: ([1], [12])}[most]
+    assert (plan.forms[0].chunks, plan.forms[0].sizes) == {1: ([3, 1], [6, 1]), 6: ([2], [6]), 100: ([1], [12])}[most]
     assert_equal_on(alive, got, F.scaled_dot_product_attention(*qkv, mask, scale=SCALE))
 
 
@@ -127,7 +127,7 @@ def test_long_samples(ready: Callable[[Any], Any], form: str) -> None:
     alive = alive_of([270, 20, 261], tokens=270)
     qkv, mask = heads(3, 270), AS[form](keys(alive))
     plan, got = attended(ready, qkv, mask, live_rows(alive, False))
-    assert plan.packed
+    assert not plan.forms[0].blank
     assert_equal_on(alive, got, F.scaled_dot_product_attention(*qkv, mask, scale=SCALE))
 
 
@@ -164,8 +164,7 @@ def test_padded_form_where_live_rows_see_more_or_nothing(
     mask = (form if callable(form) else AS[form])(seen(alive))
     qkv, rows = heads(4), live_rows(alive, False)
     plan, got = attended(ready, qkv, mask, rows)
-    assert not plan.packed
-    assert (plan.chunks, plan.sizes, plan.biases) == ([], [], [])
+    assert [form.blank for form in plan.forms] == [True]
     zeroed = [pad_rows(unpad_rows(x, rows, 0, 2), rows, 0, 2) for x in qkv]
     assert_equal_on(alive, got, F.scaled_dot_product_attention(*zeroed, mask, scale=SCALE))
 
@@ -175,7 +174,7 @@ def test_a_sample_without_live_rows_is_computed_as_it_was(ready: Callable[[Any],
     alive = alive_of(LENGTHS["first empty"])
     qkv, mask = heads(3), additive(-1e30)(keys(alive))
     plan, got = attended(ready, qkv, mask, live_rows(alive, False))
-    assert not plan.packed
+    assert plan.forms[0].blank
     wanted = F.scaled_dot_product_attention(*qkv, mask, scale=SCALE)
     torch.testing.assert_close(got[0], wanted[0], **OTHER_GEMM)
     assert_equal_on(alive, got, wanted)
@@ -202,8 +201,8 @@ def test_samples_of_one_length_are_neither_moved_nor_masked(lengths: list[int]) 
     alive[0] |= not alive[0].any()
     qkv, mask = heads(len(lengths)), keys(alive)
     plan, got = attended(as_it_is, qkv, mask, live_rows(alive, False))
-    assert (plan.index.numel() == 0) == (len({int(n) for n in alive.sum(1)}) == 1)
-    assert all(b.numel() == 0 for b in plan.biases) == (plan.index.numel() == 0)
+    assert (plan.forms[0].index.numel() == 0) == (len({int(n) for n in alive.sum(1)}) == 1)
+    assert all(b.numel() == 0 for b in plan.forms[0].biases) == (plan.forms[0].index.numel() == 0)
     assert_equal_on(alive, got, F.scaled_dot_product_attention(*qkv, mask, scale=SCALE))
 
 
@@ -211,7 +210,7 @@ def test_samples_of_one_length_are_neither_moved_nor_masked(lengths: list[int]) 
 def test_no_samples_and_one_token(ready: Callable[[Any], Any], batch: int) -> None:
     qkv, alive = heads(batch, 1), torch.ones(batch, 1, dtype=torch.bool)
     plan, got = attended(ready, qkv, keys(alive), live_rows(alive, False))
-    assert plan.packed
+    assert not plan.forms[0].blank
     torch.testing.assert_close(got, qkv[2], **OTHER_GEMM)
 
 
@@ -224,7 +223,7 @@ def test_no_sample_depends_on_another() -> None:
     alive = alive_of(LENGTHS["ragged"])
     qkv, mask, rows = heads(4), additive(-1e30)(keys(alive)), live_rows(alive, False)
     plan, before = attended(as_it_is, qkv, mask, rows)
-    assert (plan.chunks, plan.sizes) == ([2], [7])
+    assert (plan.forms[0].chunks, plan.forms[0].sizes) == ([2], [7])
     after = attended(as_it_is, changed(qkv, 2, 50 * torch.randn(4, HEADS, TOKENS, FEATURES)), mask, rows)[1]
     others = [0, 1, 3]
     assert torch.equal(before[others], after[others])
@@ -238,9 +237,9 @@ def test_what_is_not_finite_stays_in_its_sample(ready: Callable[[Any], Any], see
     qkv, mask, rows = heads(4), additive(-1e30)(SEEN[sees](alive)), live_rows(alive, False)
     before = attended(ready, qkv, mask, rows)[1]
     plan = plan_attention(mask, rows, MOST)
-    assert any(size > length for size in plan.sizes for length in rows.lengths), "samples share a chunk"
+    assert any(size > length for size in plan.forms[0].sizes for length in rows.lengths), "samples share a chunk"
     parts = [unpad_rows(x, rows, 0, 2) for x in changed(qkv, 2, torch.tensor(value))]
-    after = pad_rows(ready(attend_rows)(*parts, mask, plan, rows, SCALE), rows, 0, 2)
+    after = pad_rows(ready(attend_rows)(*parts, plan, rows, SCALE, mask.dtype != torch.bool), rows, 0, 2)
     others = [0, 1, 3]
     assert torch.allclose(before[others], after[others], rtol=0, atol=1e-6)  # sums of one chunk or several
     assert not after[2].isfinite().all()
