@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dendrofx.graph.capture.check import DiffersError
 from dendrofx.graph.show import first_line
+from dendrofx.values.bounds import strongest
 from dendrofx.values.calling import CallForm
 from dendrofx.values.difference import difference
 from dendrofx.values.guards import broken, equal, independent, is_equality, is_simple
@@ -127,7 +128,7 @@ class SizeTrial:
             self.apart(self.resized([a for a, n in self.axes.items() if n == size and a[1] == axis], most + 1))
         stated = [g for g in self.form.guards if is_simple(g) or g in self.certain]
         guards = independent([*stated, *self.found])
-        kept = tuple(g for g in guards if g in self.found or not self.implied(g))
+        kept = strongest([g for g in guards if g in self.found or not self.implied(g)])
         self.narrower = [g for g in kept if g in self.narrower or (g not in self.found and self.narrows(g))]
         return kept
 
