@@ -164,16 +164,13 @@ class _Periods(RunNodes):
 
     def split(self, join: Join, world: Period | None) -> fx.Node:
         """Return the split form of a Linear."""
-        parts = [self.at(p, join.periods[g]) for p, g in zip(join.parts, join.groups, strict=True)]
+        parts = [self.at(p.value, join.periods[g]) for p, g in zip(join.parts, join.groups, strict=True)]
         like = next(p for p in join.periods if p is not None)
         moved = [self.moved(p, world, like) for p in join.periods]
         others = [u for u in join.given.users if u is not join.linear]
         whole = self.at(join.given, world) if others else None
         weight, bias = self.weights(join.linear)
-        weights = [
-            weight,
-            *(weight if join.together(g) else self.gathered(weight, join.columns(g)) for g in range(len(moved))),
-        ]
+        weights = [weight, weight if join.in_order else self.gathered(weight, join.order())]
         args = (parts, list(join.groups), moved, whole, weights, bias, self.config.price)
         new = self.mark(self.call(split_linear, args, join.linear.name), join.linear, world)
         owner = str(weight.target).rpartition(".")[0]
@@ -195,7 +192,7 @@ class _Periods(RunNodes):
         return self.once(("parameter", name), lambda: self.graph.get_attr(name))
 
     def gathered(self, weight: fx.Node, columns: list[int]) -> fx.Node:
-        """Return a node of columns of a weight that do not lie together."""
+        """Return a node of the columns of a weight in another order."""
         owner, _, name = str(weight.target).rpartition(".")
         full = getattr(self.gm.get_submodule(owner), name).detach()
         place = f"{name}_columns_{len(self.made)}"

@@ -132,6 +132,7 @@ class RepeatedRowsPlan:
             return f"repeated rows: refused: {self.reason}"
         used = [r for r in self.regions if r.products or r.split]
         shown = [str(r) for r in used if r.repeats]
-        others = [r.what for r in used if not r.repeats and r.inputs in self.groups]
+        idle = [r for r in used if not r.repeats]  # where one group is said, those that it is joined with need not be
+        others = [r.what for r in idle if r.inputs in self.groups] or [r.what for r in idle if not shown]
         shown += [f"nothing repeats in this data among {', '.join(others)}"] if others else []
         return f"repeated rows: {'; '.join([*shown, self.reason])}"

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, fx
 
 from dendrofx.errors import InputError
-from dendrofx.graph.shapes import shape
+from dendrofx.graph.shapes import shape, tensors
 from dendrofx.passes import DropRepeatedRows, JoinBags, run_passes
 from dendrofx.plan.entries import RepeatedRegion
 from dendrofx.rewriting.fresh import fresh
@@ -116,7 +116,7 @@ def drop_repeated_rows(
         return "no product depends on repeated rows alone"
     gm = fresh(gm)
     far = check_repeats(original, gm, periods.sources, replace(example, shared=analysis.shared))
-    return gm, RepeatedRows(groups, _regions(gm), tuple(dict.fromkeys(map(str, periods.ends))), far)
+    return gm, RepeatedRows(groups, _regions(gm, example), tuple(dict.fromkeys(map(str, periods.ends))), far)
 
 
 def grouped(values: Sequence[Tensor], names: Sequence[str], counts: Sequence[int | str]) -> dict[str, tuple[str, ...]]:
@@ -192,20 +192,33 @@ def _given(groups: Groups, period: Iterable[str]) -> str:
     return " and ".join(f"'{name}'" for group in sorted(period) for name in groups[group])
 
 
-def _regions(gm: fx.GraphModule) -> tuple[RepeatedRegion, ...]:
-    """Return what runs on distinct rows, by period, in graph order."""
+def _regions(gm: fx.GraphModule, example: Inputs) -> tuple[RepeatedRegion, ...]:
+    """Return what runs on distinct rows, by period, in graph order; columns that the graph does not fix are those of an example."""
     found: dict[str, RepeatedRegion] = {
         n.meta[RUNS]: RepeatedRegion(n.meta[RUNS]) for n in gm.graph.nodes if n.target is row_runs
     }
+    given = dict(example.kwargs)
+    inputs = [n for n in gm.graph.nodes if n.op == "placeholder" and tensors(n)]
+    sizes = {size: seen for n in inputs for size, seen in zip(shape(n), given[str(n.target)].shape, strict=True)}
     for node in gm.graph.nodes:
         if RUNS in node.meta and is_sample_product(node, gm):
             region = found[node.meta[RUNS]]
             found[region.inputs] = replace(region, products=region.products + 1)
         if node.target is split_linear:
             split: Columns = node.meta[SPLIT]
-            for period, text in split.repeated():
+            for period, text in split.repeated(_seen(node, len(split.groups), sizes)):
                 found[period] = replace(found[period], split=[*found[period].split, text])
     return tuple(found.values())
+
+
+def _seen(split: fx.Node, groups: int, sizes: Mapping[int | str, int]) -> list[int | None]:
+    """Return how many columns each group of a split Linear has in an example of some sizes; None where they do not tell."""
+    found: list[list[int | None]] = [[] for _ in range(groups)]
+    parts, own = split.args[:2]
+    for part, group in zip(parts, own, strict=True):  # type: ignore[arg-type]
+        size = shape(part)[-1] if tensors(part) else None
+        found[group].append(size if isinstance(size, int) else sizes.get(size or ""))
+    return [None if None in widths else sum(w or 0 for w in widths) for widths in found]
 
 
 def runs_alone(gm: fx.GraphModule) -> fx.GraphModule:

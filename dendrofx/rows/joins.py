@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -12,11 +13,26 @@ from torch import fx, nn
 from dendrofx.graph.activations import is_transparent
 from dendrofx.graph.shapes import shape, tensors
 from dendrofx.rows.layout import FEATURES, SAMPLES
-from dendrofx.rows.periods import Period, Periods, joined
+from dendrofx.rows.periods import Period, Periods, rank
 from dendrofx.rows.regions import ancestors, descendants, is_sample_product
 
 aten = torch.ops.aten
 _FLAT = (aten.flatten, aten.reshape, aten.view)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a joined value.
+
+    Attributes:
+        value: its node.
+        period: in which it repeats.
+        columns: its places in the joined value; None where the graph does not fix them.
+    """
+
+    value: fx.Node
+    period: Period | None
+    columns: tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
@@ -26,7 +42,7 @@ class Join:
     Attributes:
         linear: its node.
         given: what it reads: the joined value, or that after nodes that hand it on.
-        parts: the values that are joined, in order.
+        parts: what is joined, in order.
         periods: of its groups; what repeats comes first.
         groups: of each part the number of its group.
         target: the period of the result.
@@ -34,29 +50,25 @@ class Join:
 
     linear: fx.Node
     given: fx.Node
-    parts: tuple[fx.Node, ...]
+    parts: tuple[Part, ...]
     periods: tuple[Period | None, ...]
     groups: tuple[int, ...]
     target: Period | None
 
-    def together(self, group: int) -> bool:
-        """Tell whether a group's columns lie together."""
-        places = [i for i, g in enumerate(self.groups) if g == group]
-        return places[-1] - places[0] == len(places) - 1
+    @property
+    def in_order(self) -> bool:
+        """Whether the columns of each group follow those of the one before."""
+        return list(self.groups) == sorted(self.groups)
 
     def width(self, group: int) -> int | None:
         """Return how many columns a group has; None where the graph does not fix them."""
-        widths = [shape(part)[-1] for part, g in zip(self.parts, self.groups, strict=True) if g == group]
-        return sum(w for w in widths if isinstance(w, int)) if all(isinstance(w, int) for w in widths) else None
+        own = [p.columns for p, g in zip(self.parts, self.groups, strict=True) if g == group]
+        return None if None in own else sum(len(c or ()) for c in own)
 
-    def columns(self, group: int) -> list[int]:
-        """Return the columns of a group in the joined value, of fixed widths."""
-        found, begin = [], 0
-        for part, own in zip(self.parts, self.groups, strict=True):
-            width = int(shape(part)[-1])
-            found += list(range(begin, begin + width)) if own == group else []
-            begin += width
-        return found
+    def order(self) -> list[int]:
+        """Return the columns of the joined value by group, of fixed places."""
+        by_group = sorted(zip(self.groups, self.parts, strict=True), key=lambda pair: pair[0])
+        return [c for _, part in by_group for c in part.columns or ()]
 
 
 def find_joins(periods: Periods) -> dict[fx.Node, Join]:
@@ -76,23 +88,29 @@ def _join(linear: fx.Node, periods: Periods) -> Join | None:
     """Return how a Linear can be split; None where it does not read joined values of different periods."""
     given = linear.args[0]
     assert isinstance(given, fx.Node)
-    parts, target = _parts(given, periods), periods[linear]
-    own = [periods[p] for p in parts]
-    repeated = [p for p in own if p is not None and p != target]
-    if len(parts) < 2 or not any(repeated):
+    parts, target = _placed(_parts(given, periods), periods), periods[linear]
+    own = [part.period for part in parts]
+    repeated = {p for p in own if p and p != target}
+    if len(parts) < 2 or not repeated:
         return None
-    together = joined(repeated)
-    groups: list[Period | None] = [together]
-    if together == target:  # else what repeats is brought to one period first
-        groups = [*sorted({p for p in repeated if p}, key=sorted)]
-    groups += [target] if target in own and target not in groups else []
+    fixed = all(part.columns is not None for part in parts)
+    met = dict.fromkeys(p for p in own if p)  # what all rows share is of the first group
+    groups: list[Period | None] = sorted(repeated, key=rank) if fixed else [p for p in met if p != target]
+    groups += [target] if target in own else []
     numbers = tuple(groups.index(p) if p in groups else 0 for p in own)
-    used = sorted(set(numbers))
-    if used != list(range(len(groups))) or groups == [target]:
-        return None
     join = Join(linear, given, tuple(parts), tuple(groups), numbers, target)
-    fixed = all(isinstance(shape(part)[-1], int) for part in parts)
-    return join if fixed or all(map(join.together, used)) else None
+    return join if fixed or join.in_order else None
+
+
+def _placed(values: Sequence[fx.Node], periods: Periods) -> list[Part]:
+    """Return joined values with their places."""
+    widths = [shape(value)[-1] for value in values]
+    ends = list(accumulate(w for w in widths if isinstance(w, int)))
+    fixed = len(ends) == len(widths)
+    return [
+        Part(value, periods[value], tuple(range(ends[i] - int(widths[i]), ends[i])) if fixed else None)
+        for i, value in enumerate(values)
+    ]
 
 
 def _parts(value: fx.Node, periods: Periods) -> list[fx.Node]:
@@ -136,7 +154,7 @@ def spared(periods: Periods, joins: Mapping[fx.Node, Join]) -> set[fx.Node]:
     graph = periods.gm.graph
     repeat = {n for n, p in periods.of.items() if p and n.op.startswith("call_") and n not in periods.sources}
     below = descendants(graph, {n for n in repeat if is_sample_product(n, periods.gm)}, repeat)
-    parts = {p for join in joins.values() for p in join.parts if p in repeat}
+    parts = {p.value for join in joins.values() for p in join.parts if p.value in repeat}
     found = ancestors(graph, below | parts, repeat)
     # a value of several tensors stands where they are picked
     return found | {u for n in found if len(tensors(n)) > 1 for u in n.users if u in repeat}

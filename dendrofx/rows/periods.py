@@ -180,9 +180,14 @@ def joined(periods: Iterable[Period | None]) -> Period | None:
     return found
 
 
+def rank(period: Period | None) -> tuple[bool, int, list[str]]:
+    """Return what periods are sorted by: what depends on more, and repeats less, comes later, and what does not repeat last."""
+    return period is None, len(period or ()), sorted(period or ())
+
+
 def label(period: Iterable[str]) -> str:
     """Write a period: `user and context`."""
     return " and ".join(sorted(period))
 
 
-__all__ = ["EVERY", "End", "Period", "Periods", "joined", "label", "sources"]
+__all__ = ["EVERY", "End", "Period", "Periods", "joined", "label", "rank", "sources"]

@@ -31,7 +31,7 @@ def split_linear(
         groups: of each the number of its group; those of one group repeat alike.
         moved: by group, from its runs to those of the result. All have the same target.
         whole: the joined value on the target's rows, where that is at hand.
-        weights: the weight f32[out, columns] first; then by group the same, or its columns alone where they do not lie together.
+        weights: the weight f32[out, columns], and the same with its columns in the order of the groups.
         bias: f32[out] or None.
         price: multiply-adds in which one value can be moved.
     """
@@ -40,23 +40,39 @@ def split_linear(
         if whole is None:
             whole = torch.cat([expand_runs(x, moved[g], 0) for x, g in zip(parts, groups)], -1)
         return F.linear(whole, weights[0], bias)
-    begins = group_begins(parts, groups, len(moved))
+    values: List[Tensor] = []
+    own: List[Tensor] = []
+    ways: List[Moved] = []
+    group, begin = 0, 0
+    while group < len(moved):
+        end, width = group + 1, columns[group]
+        while is_target(moved[group]) and end < len(moved) and is_target(moved[end]):  # those are one product
+            end, width = end + 1, width + columns[end]
+        values.append(joined(parts, groups, group, end))
+        own.append(weights[1].narrow(1, begin, width))
+        ways.append(moved[group])
+        group, begin = end, begin + width
+    return add_products(values, own, ways, bias)
+
+
+def add_products(values: List[Tensor], weights: List[Tensor], moved: List[Moved], bias: Optional[Tensor]) -> Tensor:
+    """Return the sum of products of values on their own runs, on the target's."""
     first = 0
     for g in range(1, len(moved)):
         first = g if moved[g].source < moved[first].source else first
-    y = F.linear(joined(parts, groups, first), own_columns(weights[first + 1], begins[first], columns[first]), bias)
+    y = F.linear(values[first], weights[first], bias)
     row = y.size(0) == 1 and y.dim() == 2  # it may be the bias of what follows
     if not row:
         y = expand_runs(y, moved[first], 0)
     for g in range(len(moved)):
         if g == first:
             continue
-        x, weight = joined(parts, groups, g), own_columns(weights[g + 1], begins[g], columns[g])
-        if row and moved[g].source == moved[g].target:
+        x, weight = values[g], weights[g]
+        if row and is_target(moved[g]):
             y = F.linear(x, weight, y.squeeze(0))
         else:
             y = expand_runs(y, moved[first], 0) if row else y
-            if moved[g].source == moved[g].target:
+            if is_target(moved[g]):
                 y.flatten(0, -2).addmm_(x.flatten(0, -2), weight.t())
             else:
                 y.add_(expand_runs(F.linear(x, weight), moved[g], 0))
@@ -64,12 +80,18 @@ def split_linear(
     return expand_runs(y, moved[first], 0) if row else y
 
 
-def joined(parts: List[Tensor], groups: List[int], group: int) -> Tensor:
-    """Join the values of one group."""
+def is_target(moved: Moved) -> bool:
+    """Tell whether a group has as many runs as the result."""
+    return moved.source == moved.target
+
+
+def joined(parts: List[Tensor], groups: List[int], first: int, end: int) -> Tensor:
+    """Join the values of some groups that follow each other, group by group."""
     own: List[Tensor] = []
-    for x, g in zip(parts, groups):
-        if g == group:
-            own.append(x)
+    for group in range(first, end):
+        for x, g in zip(parts, groups):
+            if g == group:
+                own.append(x)
     return own[0] if len(own) == 1 else torch.cat(own, -1)
 
 
@@ -79,21 +101,6 @@ def group_columns(parts: List[Tensor], groups: List[int], count: int) -> List[in
     for x, g in zip(parts, groups):
         columns[g] += x.size(-1)
     return columns
-
-
-def group_begins(parts: List[Tensor], groups: List[int], count: int) -> List[int]:
-    """Return where the columns of every group begin."""
-    begins, begin = [-1] * count, 0
-    for x, g in zip(parts, groups):
-        if begins[g] < 0:
-            begins[g] = begin
-        begin += x.size(-1)
-    return begins
-
-
-def own_columns(weight: Tensor, begin: int, columns: int) -> Tensor:
-    """Return a group's columns of the whole weight, as a view; a weight of these alone as it is."""
-    return weight if weight.size(1) == columns else weight.narrow(1, begin, columns)
 
 
 def splits(columns: List[int], moved: List[Moved], axes: int, price: int) -> bool:

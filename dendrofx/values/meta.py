@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 # ---- of graph modules
@@ -57,10 +57,16 @@ class Columns:
     groups: tuple[tuple[str, int | None], ...]
     target: str
 
-    def repeated(self) -> Iterator[tuple[str, str]]:
-        """Yield by what it repeats in, in words, which part repeats more than the result."""
-        widths = [width for _, width in self.groups]
-        for inputs, width in self.groups:
+    def repeated(self, seen: Sequence[int | None]) -> Iterator[tuple[str, str]]:
+        """Yield by what it repeats in, in words, which part repeats more than the result.
+
+        Args:
+            seen: by group the columns of an example, for what the graph does not fix.
+        """
+        widths = [
+            width if width is not None else example for (_, width), example in zip(self.groups, seen, strict=True)
+        ]
+        for (inputs, _), width in zip(self.groups, widths, strict=True):
             known = "" if None in widths else f" ({width} of {sum(w or 0 for w in widths)} columns)"
             if inputs != self.target:
                 yield inputs, f"{self.linear}{known}"
