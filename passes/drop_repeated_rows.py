@@ -12,7 +12,8 @@ One walk keeps a world for all rows, and one for each period (`rows/periods.py`)
 
 1. A node stands in the world of its period where that spares a product: it is one, or it lies before or behind one.
 2. A value is brought from one world to another once, however many nodes read it there. What all rows share is computed in each.
-3. A Linear of joined values of different periods is split by columns (`rows/joins.py`), unless the call finds that it does not pay.
+3. A Linear of joined values of different periods is split by columns (`rows/joins.py`), unless the call finds that it does not pay;
+   products of pairs among its columns are computed in blocks (`rows/pairs.py`).
 4. Sizes in the arguments of view, expand and slice count the runs.
 5. Operations that broadcast read the one row of a value without a copy.
 6. Everything else stays on all rows, as it was.
@@ -31,13 +32,14 @@ from torch import fx
 from dendrofx.errors import PassError
 from dendrofx.graph.shapes import tensors
 from dendrofx.passes.base import Change, PassOnShapes, PassResult
-from dendrofx.passes.run_nodes import RunNodes
-from dendrofx.rows.joins import Join, find_joins, spared
+from dendrofx.passes.split_nodes import SplitNodes
+from dendrofx.rows.joins import find_joins, spared
 from dendrofx.rows.layout import SAMPLES
 from dendrofx.rows.periods import EVERY, Period, Periods, label
 from dendrofx.rows.regions import is_sample_product, sample_macs
 from dendrofx.rows.rules import ELEMENTWISE, SIZED
 from dendrofx.rows.samples import SampleAnalysis
+from dendrofx.runtime.pairs import joined_pairs, pair_products
 from dendrofx.runtime.repeats import (
     broadcast_runs,
     distinct_rows,
@@ -46,7 +48,7 @@ from dendrofx.runtime.repeats import (
 )
 from dendrofx.runtime.routing import MACS_PER_MOVED_VALUE
 from dendrofx.runtime.split_linear import split_linear
-from dendrofx.values.meta import MACS, ROWS, RUNS, SHAPES, SPLIT, Columns
+from dendrofx.values.meta import MACS, ROWS, RUNS, SHAPES
 
 aten = torch.ops.aten
 _SIZED = SIZED | {aten.view}
@@ -61,7 +63,7 @@ _HANDS_ON = {
     aten.expand_as,
     aten.clone,
 }
-_BROADCASTS = (frozenset(ELEMENTWISE) - _HANDS_ON) | {aten.scaled_dot_product_attention}
+_BROADCASTS = (frozenset(ELEMENTWISE) - _HANDS_ON) | {aten.scaled_dot_product_attention, pair_products, joined_pairs}
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,19 @@ class DropRepeatedRows(PassOnShapes):
 
     def ensures(self, gm: fx.GraphModule) -> None:
         """See `Pass.ensures`."""
-        crossings = (distinct_rows, expand_runs, broadcast_runs, split_linear, row_runs)
+        crossings = (distinct_rows, expand_runs, broadcast_runs, split_linear, joined_pairs, row_runs)
         for node in gm.graph.nodes:
             for read in node.all_input_nodes if RUNS in node.meta and node.target not in crossings else ():
                 if tensors(read) and SAMPLES in read.meta[ROWS].layout and read.meta.get(RUNS) != node.meta[RUNS]:
                     raise PassError(f"%{node.name} runs on distinct rows and reads %{read.name} on others")
 
 
-class _Periods(RunNodes):
+class _Periods(SplitNodes):
     """The walk. `values` maps an old node and a world, which is a period, to the new node there."""
 
     def __init__(self, gm: fx.GraphModule, config: DropRepeatedRows) -> None:
         self.analysis = SampleAnalysis(gm)
-        super().__init__(gm, Periods(gm, config.groups, self.analysis))
-        self.config = config
+        super().__init__(gm, Periods(gm, config.groups, self.analysis), config.price)
         self.joins = find_joins(self.periods)
         self.inside = spared(self.periods, self.joins)
         self.values: dict[tuple[fx.Node, Period | None], fx.Node] = {}
@@ -159,45 +160,6 @@ class _Periods(RunNodes):
             assert world is not None
             return self.count(world)
         return self.at(node, world)
-
-    # ----------------------------------------------------------------------------------------------------- split Linears
-
-    def split(self, join: Join, world: Period | None) -> fx.Node:
-        """Return the split form of a Linear."""
-        parts = [self.at(p.value, join.periods[g]) for p, g in zip(join.parts, join.groups, strict=True)]
-        like = next(p for p in join.periods if p is not None)
-        moved = [self.moved(p, world, like) for p in join.periods]
-        others = [u for u in join.given.users if u is not join.linear]
-        whole = self.at(join.given, world) if others else None
-        weight, bias = self.weights(join.linear)
-        weights = [weight, weight if join.in_order else self.gathered(weight, join.order())]
-        args = (parts, list(join.groups), moved, whole, weights, bias, self.config.price)
-        new = self.mark(self.call(split_linear, args, join.linear.name), join.linear, world)
-        owner = str(weight.target).rpartition(".")[0]
-        groups = tuple((label(p or ()), join.width(g)) for g, p in enumerate(join.periods))
-        new.meta[SPLIT] = Columns(owner, groups, label(world or ()))
-        return new
-
-    def weights(self, linear: fx.Node) -> tuple[fx.Node, fx.Node | None]:
-        """Return nodes of a Linear's weight and bias."""
-        if linear.op == "call_function":
-            bias = linear.args[2] if len(linear.args) > 2 else linear.kwargs.get("bias")
-            return self.at(linear.args[1], EVERY), self.at(bias, EVERY) if isinstance(bias, fx.Node) else None  # type: ignore[arg-type]
-        name = str(linear.target)
-        self.gm.meta.setdefault(SPLIT, {})[name] = linear.name
-        with_bias = self.gm.get_submodule(name).bias is not None
-        return self.parameter(f"{name}.weight"), self.parameter(f"{name}.bias") if with_bias else None
-
-    def parameter(self, name: str) -> fx.Node:
-        return self.once(("parameter", name), lambda: self.graph.get_attr(name))
-
-    def gathered(self, weight: fx.Node, columns: list[int]) -> fx.Node:
-        """Return a node of the columns of a weight in another order."""
-        owner, _, name = str(weight.target).rpartition(".")
-        full = getattr(self.gm.get_submodule(owner), name).detach()
-        place = f"{name}_columns_{len(self.made)}"
-        self.gm.get_submodule(owner).register_buffer(place, full[:, columns].contiguous())
-        return self.parameter(f"{owner}.{place}".lstrip("."))
 
     # --------------------------------------------------------------------------------------------------------- afterwards
 

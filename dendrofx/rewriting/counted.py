@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 from torch import fx, nn
@@ -15,6 +15,7 @@ from dendrofx.runtime.cascade import FullOnDoubtful, count_cascade, doubt_not_fi
 from dendrofx.runtime.leaves import FullOnHardRows, LightBeforeGate, LightOnly, LightWithEvidence, LightWithScales
 from dendrofx.runtime.live import live_rows
 from dendrofx.runtime.live_counts import count_live_linears, count_live_macs, count_repeats
+from dendrofx.runtime.pairs import count_pairs, joined_pairs
 from dendrofx.runtime.repeats import row_runs, sample_runs
 from dendrofx.runtime.routing import count_light, count_rows, no_counts, split_rows
 from dendrofx.runtime.split_linear import count_split, split_linear
@@ -131,13 +132,29 @@ def _repeat_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node,
         for node in [n for n in gm.graph.nodes if n.target is split_linear]:
             for group, (inputs, _) in enumerate(node.meta[SPLIT].groups):
                 if inputs == runs.meta[RUNS]:
-                    args = fx.node.map_arg((*node.args[:3], node, node.args[-1], runs, group), lambda n: copied[n])
-                    pair = graph.call_function(count_split, args)
-                    picked = [graph.call_function(operator.getitem, (pair, i)) for i in (0, 1)]
-                    spared = [graph.call_function(operator.add, both) for both in zip(spared, picked, strict=True)]
+                    args = (*node.args[:3], node, node.args[-1], runs, group)
+                    spared = _added(spared, count_split, args, graph, copied)
+        for node in [n for n in gm.graph.nodes if n.target is joined_pairs]:
+            if node.meta[SPLIT].groups[0][0] == runs.meta[RUNS]:  # all are counted once, with what repeats most
+                each, groups, whole = node.meta[MACS]
+                args = (each, groups, node.args[2], whole, node.args[-1], runs)
+                spared = _added(spared, count_pairs, args, graph, copied)
         name = f"{REPEATED_ROWS} of {runs.meta[RUNS]}"
         found[name] = graph.call_function(count_repeats, (copied[runs], macs, *spared))
     return found
+
+
+def _added(
+    total: list[Any],
+    count: Callable[..., list[int]],
+    args: tuple[Any, ...],
+    graph: fx.Graph,
+    copied: Mapping[fx.Node, fx.Node],
+) -> list[Any]:
+    """Return the nodes of executed and original multiply-adds, and of those that a function counts besides."""
+    pair = graph.call_function(count, fx.node.map_arg(args, lambda n: copied[n]))
+    picked = [graph.call_function(operator.getitem, (pair, i)) for i in (0, 1)]
+    return [graph.call_function(operator.add, both) for both in zip(total, picked, strict=True)]
 
 
 def _times(

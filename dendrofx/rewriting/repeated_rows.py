@@ -28,6 +28,7 @@ from dendrofx.rows.periods import Periods, sources
 from dendrofx.rows.regions import is_sample_product
 from dendrofx.rows.repeat_check import check_repeats, source_values
 from dendrofx.rows.samples import SampleAnalysis
+from dendrofx.runtime.pairs import joined_pairs
 from dendrofx.runtime.repeats import equals_before, row_runs, sample_runs
 from dendrofx.runtime.split_linear import split_linear
 from dendrofx.values.inputs import Inputs
@@ -204,7 +205,7 @@ def _regions(gm: fx.GraphModule, example: Inputs) -> tuple[RepeatedRegion, ...]:
         if RUNS in node.meta and is_sample_product(node, gm):
             region = found[node.meta[RUNS]]
             found[region.inputs] = replace(region, products=region.products + 1)
-        if node.target is split_linear:
+        if node.target in (split_linear, joined_pairs):
             split: Columns = node.meta[SPLIT]
             for period, text in split.repeated(_seen(node, len(split.groups), sizes)):
                 found[period] = replace(found[period], split=[*found[period].split, text])
@@ -215,7 +216,7 @@ def _seen(split: fx.Node, groups: int, sizes: Mapping[int | str, int]) -> list[i
     """Return how many columns each group of a split Linear has in an example of some sizes; None where they do not tell."""
     found: list[list[int | None]] = [[] for _ in range(groups)]
     parts, own = split.args[:2]
-    for part, group in zip(parts, own, strict=True):  # type: ignore[arg-type]
+    for part, group in zip(parts, own, strict=False):  # type: ignore[arg-type]  # blocks of pairs are no parts
         size = shape(part)[-1] if tensors(part) else None
         found[group].append(size if isinstance(size, int) else sizes.get(size or ""))
     return [None if None in widths else sum(w or 0 for w in widths) for widths in found]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -13,6 +13,7 @@ from torch import fx, nn
 from dendrofx.graph.activations import is_transparent
 from dendrofx.graph.shapes import shape, tensors
 from dendrofx.rows.layout import FEATURES, SAMPLES
+from dendrofx.rows.pairs import Block, Pairs, find_pairs, is_read_alone
 from dendrofx.rows.periods import Period, Periods, rank
 from dendrofx.rows.regions import ancestors, descendants, is_sample_product
 
@@ -28,11 +29,13 @@ class Part:
         value: its node.
         period: in which it repeats.
         columns: its places in the joined value; None where the graph does not fix them.
+        block: of products of pairs, of which it is the part; None of a whole value.
     """
 
     value: fx.Node
     period: Period | None
     columns: tuple[int, ...] | None
+    block: Block | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Join:
         periods: of its groups; what repeats comes first.
         groups: of each part the number of its group.
         target: the period of the result.
+        pairs: products of pairs among the parts, whose blocks are the last of these.
+        place: of these products among the other parts.
     """
 
     linear: fx.Node
@@ -54,11 +59,25 @@ class Join:
     periods: tuple[Period | None, ...]
     groups: tuple[int, ...]
     target: Period | None
+    pairs: Pairs | None = None
+    place: int = 0
+
+    @property
+    def plain(self) -> tuple[fx.Node, ...]:
+        """The parts that are whole values."""
+        return tuple(part.value for part in self.parts if part.block is None)
+
+    @property
+    def values(self) -> Iterator[fx.Node]:
+        """All values that the parts are computed from."""
+        yield from self.plain
+        for block in self.pairs.blocks if self.pairs is not None else ():
+            yield from (*block.left, *block.right)
 
     @property
     def in_order(self) -> bool:
         """Whether the columns of each group follow those of the one before."""
-        return list(self.groups) == sorted(self.groups)
+        return self.pairs is None and list(self.groups) == sorted(self.groups)
 
     def width(self, group: int) -> int | None:
         """Return how many columns a group has; None where the graph does not fix them."""
@@ -89,6 +108,9 @@ def _join(linear: fx.Node, periods: Periods) -> Join | None:
     given = linear.args[0]
     assert isinstance(given, fx.Node)
     parts, target = _placed(_parts(given, periods), periods), periods[linear]
+    pairs, place = _found_pairs(linear, parts, periods)
+    if pairs is not None:
+        parts = [*parts[:place], *parts[place + 1 :], *_in_blocks(pairs, parts[place])]
     own = [part.period for part in parts]
     repeated = {p for p in own if p and p != target}
     if len(parts) < 2 or not repeated:
@@ -98,8 +120,23 @@ def _join(linear: fx.Node, periods: Periods) -> Join | None:
     groups: list[Period | None] = sorted(repeated, key=rank) if fixed else [p for p in met if p != target]
     groups += [target] if target in own else []
     numbers = tuple(groups.index(p) if p in groups else 0 for p in own)
-    join = Join(linear, given, tuple(parts), tuple(groups), numbers, target)
+    join = Join(linear, given, tuple(parts), tuple(groups), numbers, target, pairs, place)
     return join if fixed or join.in_order else None
+
+
+def _found_pairs(linear: fx.Node, parts: Sequence[Part], periods: Periods) -> tuple[Pairs | None, int]:
+    """Return the first products of pairs that a Linear alone reads, and which part they are."""
+    for place, part in enumerate(parts):
+        like_result = part.columns is not None and part.period == periods[linear]
+        if like_result and is_read_alone(part.value, linear) and (pairs := find_pairs(part.value, periods)) is not None:
+            return pairs, place
+    return None, 0
+
+
+def _in_blocks(pairs: Pairs, part: Part) -> Iterator[Part]:
+    """Yield the blocks of products of pairs as parts of their own."""
+    for block in pairs.blocks:
+        yield Part(part.value, block.period, tuple((part.columns or ())[i] for i in block.places), block)
 
 
 def _placed(values: Sequence[fx.Node], periods: Periods) -> list[Part]:
@@ -154,7 +191,7 @@ def spared(periods: Periods, joins: Mapping[fx.Node, Join]) -> set[fx.Node]:
     graph = periods.gm.graph
     repeat = {n for n, p in periods.of.items() if p and n.op.startswith("call_") and n not in periods.sources}
     below = descendants(graph, {n for n in repeat if is_sample_product(n, periods.gm)}, repeat)
-    parts = {p.value for join in joins.values() for p in join.parts if p.value in repeat}
+    parts = {n for join in joins.values() for n in join.values if n in repeat}
     found = ancestors(graph, below | parts, repeat)
     # a value of several tensors stands where they are picked
     return found | {u for n in found if len(tensors(n)) > 1 for u in n.users if u in repeat}

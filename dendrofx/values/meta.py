@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 # ---- of graph modules
 CALL = "dendrofx.call"  # its `CallForm`
@@ -11,7 +12,7 @@ CAPTURE = "dendrofx.capture"  # how it was captured: `Captured`
 ORIGINAL = "dendrofx.original"  # what can be said about the model: `Original`
 LINEARS = "dendrofx.linears"  # the model's Linears, `{name: class name}`: those the graph does not call are not in it
 MERGED = "dendrofx.merged"  # Linears that became part of a joint one, `{name: name of the joint one}`
-SPLIT = "dendrofx.split"  # Linears that are split by columns, `{name: node}`; of such a node: `Columns`
+SPLIT = "dendrofx.split"  # Linears that are split by columns, `{name: node}`; of such a node, and of pairs: `Columns`
 HEADERS = "dendrofx.headers"  # what the printed graph says about each site, by name
 PLAN = "dendrofx.plan"  # its `Plan`
 SETTINGS = (
@@ -44,18 +45,20 @@ class Note:
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a split Linear.
+    """The columns of a split Linear, or the products of pairs that it reads in blocks.
 
     Attributes:
-        linear: its name.
+        name: of the Linear, or of the products.
         groups: of each group of columns the inputs in whose rows it repeats, "" for none, and how many columns it has, None where
             the graph does not fix that.
         target: in which rows the result repeats.
+        unit: of what is counted.
     """
 
-    linear: str
+    name: str
     groups: tuple[tuple[str, int | None], ...]
     target: str
+    unit: Literal["columns", "pairs"] = "columns"
 
     def repeated(self, seen: Sequence[int | None]) -> Iterator[tuple[str, str]]:
         """Yield by what it repeats in, in words, which part repeats more than the result.
@@ -67,6 +70,6 @@ class Columns:
             width if width is not None else example for (_, width), example in zip(self.groups, seen, strict=True)
         ]
         for (inputs, _), width in zip(self.groups, widths, strict=True):
-            known = "" if None in widths else f" ({width} of {sum(w or 0 for w in widths)} columns)"
-            if inputs != self.target:
-                yield inputs, f"{self.linear}{known}"
+            known = "" if None in widths else f" ({width} of {sum(w or 0 for w in widths)} {self.unit})"
+            if inputs != self.target and width != 0:
+                yield inputs, f"{self.name}{known}"
