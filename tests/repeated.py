@@ -121,6 +121,22 @@ def in_bags() -> Of:
     return Of(forward, **layers, top=mlp(120, 2))
 
 
+def in_pairs() -> Of:
+    """Products of every feature with every other, of which two of the user's repeat, beside one that joins both."""
+
+    def forward(m: Any, user: Tensor, item: Tensor) -> Tensor:
+        dense = m.dense(torch.cat([user, item], 1))
+        vectors = torch.cat([dense.unsqueeze(1), m.user(user).view(-1, 7, 8), m.item(item).view(-1, 3, 8)], 1)
+        first, second = m.pairs.index.unbind(0)
+        products = torch.bmm(vectors, vectors.transpose(1, 2))[:, first, second]
+        return m.top(torch.cat([dense, products, item.flip(0)[:, :2]], 1))  # type: ignore[no-any-return]
+
+    pairs = nn.Module()
+    pairs.register_buffer("index", torch.tril_indices(11, 11, -1))
+    layers = {"dense": nn.Linear(2 * WIDTH, 8), "user": nn.Linear(WIDTH, 56), "item": nn.Linear(WIDTH, 24)}
+    return Of(forward, **layers, pairs=pairs, top=mlp(8 + 55 + 2, 2))
+
+
 MODELS: dict[str, Callable[[], Of]] = {
     "dlrm": dlrm,
     "dcn": dcn,
@@ -129,6 +145,7 @@ MODELS: dict[str, Callable[[], Of]] = {
     "by_columns": by_columns,
     "shared_rows": shared_rows,
     "in_bags": in_bags,
+    "in_pairs": in_pairs,
 }
 
 

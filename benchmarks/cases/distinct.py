@@ -2,7 +2,8 @@
 
 A candidate's features are made NaN, and what becomes NaN depends on the candidate. A multiply-add of which neither operand is NaN
 depends on the user alone: once per user is enough. So a Linear behind a `cat` is counted column by column, and the dot product of
-two of the user's features is counted as the user's.
+two of the user's features is counted as the user's. Products that nothing reads, half of those of all pairs, are counted as if they
+were needed: a graph that leaves some of them out, too, is above the limit by as much.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from dendrofx.passes import DropRepeatedRows, run_passes
+from dendrofx.runtime.pairs import joined_pairs, pair_products
 from dendrofx.runtime.repeats import (
     broadcast_runs,
     count_runs,
@@ -18,7 +19,7 @@ from dendrofx.runtime.repeats import (
 )
 from dendrofx.runtime.split_linear import split_linear
 from dendrofx.values.meta import RUNS
-from tests.repeated import EXAMPLE, WIDTH, Of, attending, by_columns, dcn, dlrm, summed
+from tests.repeated import EXAMPLE, WIDTH, Of, attending, by_columns, dcn, dlrm, in_pairs, summed
 from tests.rows.models import symbolic
 
 USER = {"user": ("user",)}
@@ -71,6 +72,19 @@ def test_keys_and_values_of_a_memory() -> None:
     gm = dropped(attending())
     assert distinct(gm) == {"key", "value"}
     assert len(names(gm, broadcast_runs)) == 2  # one memory for all is read without a copy
+
+
+def test_products_of_pairs_are_computed_in_blocks() -> None:
+    gm = dropped(in_pairs())
+    assert distinct(gm) == {"user"}
+    blocks = [n for n in gm.graph.nodes if n.target is pair_products]
+    assert [n.meta.get(RUNS) for n in blocks] == [None, "user"]
+    assert names(gm, joined_pairs) == ["bmm_joined"]
+    (split,) = [n for n in gm.graph.nodes if n.target is split_linear]
+    full, ordered = (gm.get_parameter(str(split.args[4][0].target)), gm.get_buffer(str(split.args[4][1].target)))
+    assert full.shape == ordered.shape
+    assert sorted(full[0].tolist()) == sorted(ordered[0].tolist())
+    assert names(gm, torch.ops.aten.bmm) == []
 
 
 def test_sizes_count_runs() -> None:

@@ -78,6 +78,29 @@ def _pairs(m: Random, name: str, draw: random.Random, values: list[Tensor]) -> T
     return torch.bmm(parts, parts.transpose(1, 2)).flatten(1)
 
 
+def _products(m: Random, name: str, draw: random.Random, values: list[Tensor]) -> Tensor:
+    """Some products of pairs of a concatenation's rows, with each other or with another's, joined with a value."""
+
+    def side(n: str) -> Tensor:
+        found = [
+            m.linear(f"{name}_{n}{i}", x, 6 * k).view(x.size(0), k, 6)
+            for i, (x, k) in enumerate(zip(draw.choices(values, k=3), draw.choices([1, 2, 5], k=3), strict=True))
+        ]
+        return torch.cat(found, 1)
+
+    left = side("l")
+    right = draw.choice([lambda: left, lambda: side("r")])()
+    products = left @ right.transpose(1, 2)
+    some = [draw.randrange(min(left.size(1), right.size(1))) for _ in range(40)]
+    chosen = draw.choice([
+        lambda: products.flatten(1),
+        lambda: products[:, torch.tensor(some[:30]), torch.tensor(some[10:])],
+        lambda: products.flatten(1)[:, torch.tensor(some)],
+    ])()  # fmt: skip
+    joined = draw.choice([lambda: chosen, lambda: torch.cat([draw.choice(values), chosen], 1)])()
+    return m.linear(name, joined, draw.choice([7, 90]))
+
+
 def _attends(m: Random, name: str, draw: random.Random, values: list[Tensor]) -> Tensor:
     a, b = draw.choices(values, k=2)
     q, k = m.linear(f"{name}_q", a, 8).view(a.size(0), 2, 1, 4), m.linear(f"{name}_k", b, 24).view(b.size(0), 2, 3, 4)
@@ -105,7 +128,8 @@ def _shared(m: Random, name: str, draw: random.Random, values: list[Tensor]) -> 
 
 STEPS: list[tuple[str, Operation]] = [
     ("linear", _linear), ("linear", _linear), ("joined", _joined), ("joined", _joined), ("joined", _joined), ("added", _added),
-    ("multiplied", _multiplied), ("pairs", _pairs), ("stacked", _stacked), ("attends", _attends), ("split", _split),
+    ("multiplied", _multiplied), ("pairs", _pairs), ("products", _products), ("products", _products),
+    ("stacked", _stacked), ("attends", _attends), ("split", _split),
     ("turned", _turned), ("mixed", _mixed), ("shared", _shared),
 ]  # fmt: skip
 
@@ -153,12 +177,15 @@ def _compare(model: nn.Module, new: Any, given: dict[str, Tensor], allowed: floa
         assert float((a - b).abs().max()) <= allowed * max(float(a.abs().max()), 0.1)
 
 
-@pytest.mark.parametrize("seed", range(3))
+SOME = (0, 2, 7)  # of 7 the products of pairs are computed in blocks
+
+
+@pytest.mark.parametrize("seed", SOME)
 def test_random_graphs(seed: int) -> None:
     agree(seed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3, 27))
+@pytest.mark.parametrize("seed", [s for s in range(27) if s not in SOME])
 def test_more_random_graphs(seed: int) -> None:
     agree(seed)

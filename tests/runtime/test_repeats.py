@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dendrofx.runtime.pairs import count_pairs, joined_pairs, pair_products
 from dendrofx.runtime.repeats import (
     Moved,
     broadcast_runs,
@@ -155,3 +156,35 @@ def test_what_a_split_linear_executes() -> None:
     assert count_split([u, i], [0, 1], moved, y, 0, runs, 0) == [3 * 40 * 7, 12 * 40 * 7]
     assert count_split([u, i], [0, 1], moved, y, 0, runs, 1) == [12 * 8 * 7, 12 * 8 * 7]
     assert count_split([u, i], [0, 1], moved, y, 64, runs, 0) == [12 * 40 * 7, 12 * 40 * 7]
+
+
+# --------------------------------------------------------------------------------------------------- products of pairs
+
+
+@WAYS
+@pytest.mark.parametrize("distinct", [1, 3, 12])
+@pytest.mark.parametrize("apart", [True, False])
+def test_products_of_pairs(way: Callable[..., Any], distinct: int, apart: bool) -> None:
+    """Of two rows of the user, and one of the item, which also stands beside the products."""
+    run = torch.arange(12) * distinct // 12
+    user, item = torch.randn(distinct, 2, 5), torch.randn(12, 5)
+    every = user.index_select(0, run)
+    x = torch.cat([every, item.unsqueeze(1)], 1)
+    products = torch.bmm(x, x.transpose(1, 2)).flatten(1)
+    moved = [Moved(run, distinct, 12), Moved(run, 12, 12)]
+    pick = torch.tensor([3, 6, 7])
+    whole = way(joined_pairs)([item, user[:, 0]], [1, 0], moved, [every, item], [], pick, 1, apart)
+    blocks = [
+        way(pair_products)([user], [], torch.tensor([2]), apart),
+        way(pair_products)([item], [every], torch.tensor([0, 1]), apart),
+    ]
+    assert [b.shape for b in blocks] == [(distinct, 1), (12, 2)]
+    if apart:
+        assert whole is None
+        found = torch.cat([blocks[0].index_select(0, run), blocks[1]], 1)
+        torch.testing.assert_close(found, products[:, pick], **OTHER_GEMM)
+    else:
+        assert torch.equal(whole, torch.cat([item, products[:, pick], every[:, 0]], 1))
+    runs = row_runs([same_rows([run])])
+    executed = 2 * 2 * 5 * distinct + 2 * 5 * 12 if apart else 9 * 5 * 12
+    assert way(count_pairs)([20, 10], [0, 1], moved, 45, apart, runs) == [executed, 9 * 5 * 12]
