@@ -118,8 +118,8 @@ def test_cases_are_synthetic_and_say_so(name: str) -> None:
     assert (made.orders[-1], limits[-1]) == ("no repeats", 1)
 
 
-# By model, multiply-adds of a row that are left out besides: many products of all pairs are read by nothing. 24 of 33 features are the
-# user's; of the 33^2 - 24^2 other products those of 8 of the item with all are computed, and of the dense one with 24.
+# By model, multiply-adds of a row that are left out besides: many products of all pairs are read by nothing. 24 of 33 features are
+# the user's; of the 33^2 - 24^2 other products those of 8 of the item with all are computed, and of the dense one with 24.
 UNREAD = {"ranker": 0, "ranker-dcn": 0, "ranker-dlrm": (33**2 - 24**2 - 8 * 33 - 24) * EMBEDDING}
 
 

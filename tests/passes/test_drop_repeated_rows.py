@@ -80,7 +80,7 @@ def test_products_of_pairs_are_computed_in_blocks() -> None:
     blocks = [n for n in gm.graph.nodes if n.target is pair_products]
     assert [n.meta.get(RUNS) for n in blocks] == [None, "user"]
     assert names(gm, joined_pairs) == ["bmm_joined"]
-    (split,) = [n for n in gm.graph.nodes if n.target is split_linear]
+    _, split = [n for n in gm.graph.nodes if n.target is split_linear]
     full, ordered = (gm.get_parameter(str(split.args[4][0].target)), gm.get_buffer(str(split.args[4][1].target)))
     assert full.shape == ordered.shape
     assert sorted(full[0].tolist()) == sorted(ordered[0].tolist())

@@ -92,46 +92,6 @@ def test_counted_multiply_adds_are_those_of_the_call(kind: str) -> None:
         assert executed_macs(counted(dendrofx.script(new), batch), original) == model_macs(new, batch)
 
 
-def test_the_plan_says_what_runs_on_which_rows() -> None:
-    plan = made("dlrm", "the user")[1].plan
-    found = plan.repeated_rows
-    assert (found.inputs, found.groups) == (["user"], {"user": ["user"]})
-    (region,) = found.regions
-    assert (region.inputs, region.products, region.rows, region.distinct) == ("user", 2, 12, 3)
-    assert region.split == ["top.0 (96 of 128 columns)"]
-    said = "3 of 12 rows of user are computed: 2 products and part of top.0 (96 of 128 columns)"
-    assert said in " ".join(str(plan).split())
-    assert "repeated rows computed once" in plan.summary()
-    (split,) = [s for s in plan.sites if s.name == "top.0"]
-    assert split.reason.startswith("split by columns, so that those that repeat run on distinct rows")
-
-
-def test_what_repeats_is_not_held_back_by_what_does_not() -> None:
-    """Columns of the user are joined with an input in which nothing repeats in these calls, and with one that never does."""
-
-    def forward(m: Any, user: Any, item: Any) -> Any:
-        return m.top(torch.cat([item, user, item.flip(0)], 1))
-
-    model = Of(forward, top=nn.Linear(3 * WIDTH, 70))
-    new = once(model)
-    batch = [Inputs.of(runs([12], 1))]
-    assert model_macs(model, batch) - model_macs(new, batch) == 11 * WIDTH * 70
-    said = " ".join(str(new.plan.repeated_rows).split())
-    assert "3 of 12 rows of user are computed: part of top (96 of 288 columns); nothing repeats in this data" in said
-    for given in BATCHES.values():
-        assert_same(model, new, given)
-
-
-def test_the_plan_says_so_where_nothing_repeats() -> None:
-    def forward(m: Any, user: Any, item: Any) -> Any:
-        return m.top(torch.cat([user + item, user.flip(0)], 1))
-
-    plan = once(Of(forward, top=nn.Linear(2 * WIDTH, 70)), runs([1] * 6)).plan.repeated_rows
-    assert str(plan).startswith(
-        "repeated rows: nothing repeats in this data among rows of item and user; outputs equal"
-    )
-
-
 @pytest.mark.parametrize("named", NAMED)
 def test_a_plan_is_replayed(named: str, tmp_path: Path) -> None:
     model, new = made("by_columns", named)
