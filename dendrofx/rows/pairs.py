@@ -11,6 +11,7 @@ sides are the same value, `a * b` is `b * a`: the one that repeats more stands r
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from dendrofx.graph.shapes import shape
+from dendrofx.graph.shapes import shape, tensors
+from dendrofx.rows.layout import SAMPLES
 from dendrofx.rows.periods import Period, Periods, joined, rank
 
 aten = torch.ops.aten
@@ -88,10 +90,9 @@ def find_pairs(value: fx.Node, periods: Periods) -> Pairs | None:
     if not isinstance(left, fx.Node) or not isinstance(turned, fx.Node) or not _is_turned(turned):
         return None
     right = turned.all_input_nodes[0]
-    sides = [_parts(side, periods) for side in (left, right)]
-    fixed = all(isinstance(s, int) for side in (left, right) for s in shape(side)[1:])
-    if not fixed or not all(map(periods.analysis.row_wise, (product, turned))):
+    if not all(_is_matrix(side, periods) for side in (left, right)) or not periods.analysis.row_wise(turned):
         return None
+    sides = [_parts(side, periods) for side in (left, right)]
     blocks = tuple(_blocks(sides, pick, left is right, periods))
     if len({b.period for b in blocks}) < 2:
         return None
@@ -104,30 +105,29 @@ def _selected(value: fx.Node, periods: Periods) -> tuple[fx.Node, list[int]] | N
     given = value.args[0] if value.op == "call_function" and value.args else None
     if not isinstance(given, fx.Node) or not periods.analysis.row_wise(value) or len(given.users) > 1:
         return None
-    if value.target in _FLAT and _is_product(given) and len(shape(value)) == 2:
-        rows = shape(given)[1:]
-        return (given, list(range(int(rows[0]) * int(rows[1])))) if all(isinstance(r, int) for r in rows) else None
-    if value.target is aten.index_select and value.args[1] in (1, -1):
-        return _picked(_selected(given, periods), [value.args[2]], periods)
-    if value.target is not aten.index or len(shape(value)) != 2:
+    if value.target in _FLAT and len(shape(value)) == 2:
+        return (given, list(range(math.prod(map(int, shape(given)[1:]))))) if _is_product(given, periods) else None
+    if value.target is aten.index_select and len(value.args) == 3 and value.args[1] in (1, -1):
+        return _picked_ones(given, [value.args[2]], periods)
+    index: Any = value.args[1] if value.target is aten.index else [0]
+    if index[0] is not None or None in index[1:] or len(shape(value)) != 2:
         return None
-    index: Any = value.args[1]
-    if index[0] is not None or None in index[1:]:
-        return None
-    if _is_product(given):
-        both = [_constant(i, periods.gm) for i in index[1:]]
-        rows = shape(given)[1:]
-        if len(both) != 2 or not all(isinstance(r, int) for r in rows) or any(not _numbers(i) for i in both):
-            return None
-        first, second = ((i % int(r)).tolist() for i, r in zip(both, rows, strict=True))
-        return given, [i * int(rows[1]) + j for i, j in zip(first, second, strict=True)]
-    return _picked(_selected(given, periods), index[1:], periods)
+    return (_picked_pairs if _is_product(given, periods) else _picked_ones)(given, index[1:], periods)
 
 
-def _picked(
-    selected: tuple[fx.Node, list[int]] | None, index: Sequence[object], periods: Periods
-) -> tuple[fx.Node, list[int]] | None:
+def _picked_pairs(product: fx.Node, index: Sequence[object], periods: Periods) -> tuple[fx.Node, list[int]] | None:
+    """Return a selection by the places of a row and of a column."""
+    both = [_constant(i, periods.gm) for i in index]
+    if len(both) != 2 or not all(map(_numbers, both)) or len(both[0]) != len(both[1]):
+        return None
+    rows = [int(r) for r in shape(product)[1:]]
+    first, second = ((i % r).tolist() for i, r in zip(both, rows, strict=True))
+    return product, [i * rows[1] + j for i, j in zip(first, second, strict=True)]
+
+
+def _picked_ones(value: fx.Node, index: Sequence[object], periods: Periods) -> tuple[fx.Node, list[int]] | None:
     """Return a selection of a selection."""
+    selected = _selected(value, periods)
     found: Any = _constant(index[0], periods.gm) if len(index) == 1 else None
     if selected is None or not _numbers(found):
         return None
@@ -138,14 +138,20 @@ def _numbers(index: object) -> bool:
     return isinstance(index, Tensor) and index.dim() == 1 and index.dtype == torch.int64
 
 
-def _is_product(node: fx.Node) -> bool:
+def _is_product(node: fx.Node, periods: Periods) -> bool:
     """Tell whether a node multiplies matrices of each sample."""
-    return node.op == "call_function" and node.target in (aten.bmm, aten.matmul) and len(shape(node)) == 3
+    return node.target in (aten.bmm, aten.matmul) and periods.analysis.row_wise(node) and _is_matrix(node, periods)
+
+
+def _is_matrix(value: fx.Node, periods: Periods) -> bool:
+    """Tell whether a value is a matrix of each sample, of fixed sizes."""
+    sizes = shape(value)[1:] if tensors(value) else ()
+    return len(sizes) == 2 and all(isinstance(s, int) for s in sizes) and periods.analysis.layout(value)[0] == SAMPLES
 
 
 def _is_turned(node: fx.Node) -> bool:
     """Tell whether a node swaps the last of three axes with the one before."""
-    if node.op != "call_function" or len(shape(node)) != 3 or len(node.all_input_nodes) != 1:
+    if node.op != "call_function" or len(node.all_input_nodes) != 1:
         return False
     if node.target in (aten.transpose, aten.swapaxes, aten.swapdims):
         return {int(d) % 3 for d in node.args[1:3]} == {1, 2}  # type: ignore[arg-type]

@@ -90,6 +90,8 @@ LEFT: dict[str, Callable[..., Tensor]] = {
     "nothing repeats": lambda m, u, i: (m.item(i).view(-1, 3, 8) @ others(m, u, i).mT).flatten(1)[:, :1],
     "an item's rows alone": lambda m, u, i: torch.bmm(x := m.item(i).view(-1, 3, 8), x.mT).flatten(1),
     "places of the call": lambda m, u, i: products(m, u, i).flatten(1)[:, u[0, :3].argsort()],
+    "one side for all": lambda m, u, i: (m.other.weight[None, :, :8] @ vectors(m, u, i).mT).flatten(1),
+    "places that are spread": lambda m, u, i: products(m, u, i)[:, m.at.first[:1], m.at.second],
     "read besides": lambda m, u, i: (p := products(m, u, i)).flatten(1) + p.sum((1, 2)).unsqueeze(1),
     "one row of each sample": lambda m, u, i: products(m, u, i)[:, 0],
     "summed": lambda m, u, i: products(m, u, i).sum(1),
