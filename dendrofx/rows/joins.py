@@ -46,7 +46,7 @@ class Join:
         linear: its node.
         given: what it reads: the joined value, or that after nodes that hand it on.
         parts: what is joined, in order.
-        periods: of its groups; what repeats comes first.
+        periods: of its groups; what repeats comes first where the places of all columns are fixed.
         groups: of each part the number of its group.
         target: the period of the result.
         pairs: products of pairs among the parts, whose blocks are the last of these.
@@ -116,9 +116,9 @@ def _join(linear: fx.Node, periods: Periods) -> Join | None:
     if len(parts) < 2 or not repeated:
         return None
     fixed = all(part.columns is not None for part in parts)
-    met = dict.fromkeys(p for p in own if p)  # what all rows share is of the first group
-    groups: list[Period | None] = sorted(repeated, key=rank) if fixed else [p for p in met if p != target]
-    groups += [target] if target in own else []
+    groups = list(dict.fromkeys(p for p in own if p != frozenset()))  # what all rows share is of the first group
+    if fixed:  # columns can be brought in this order
+        groups = [*sorted(repeated, key=rank), *([target] if target in own else [])]
     numbers = tuple(groups.index(p) if p in groups else 0 for p in own)
     join = Join(linear, given, tuple(parts), tuple(groups), numbers, target, pairs, place)
     return join if fixed or join.in_order else None

@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 from dendrofx.rows.joins import find_joins, spared
 from dendrofx.rows.periods import Periods, sources
 from dendrofx.rows.samples import SampleAnalysis
-from tests.repeated import EXAMPLE, WIDTH, Of, attending, by_columns, dlrm, runs, shared_rows
+from tests.repeated import EXAMPLE, WIDTH, Of, attending, by_columns, dlrm, in_pairs, runs, shared_rows
 from tests.rows.models import symbolic
 
 BOTH = {"user": ("user",), "item": ("item",)}
@@ -104,7 +104,9 @@ def test_joined_values_of_different_periods_are_split() -> None:
     top = nn.Linear(2 * WIDTH, 4)
     cat = lambda m, user, item: m.top(torch.cat([user, item], 1))  # noqa: E731
     assert joined(cat, {"user": ("user",)}, top=top) == [("top", (["user"], None), (0, 1))]
-    assert joined(cat, top=top) == [("top", (["item"], ["user"]), (1, 0))]
+    assert joined(cat, top=top) == [("top", (["user"], ["item"]), (0, 1))]
+    after = lambda m, user, item: m.top(torch.cat([item, user], 1))  # noqa: E731
+    assert joined(after, {"user": ("user",)}, top=top) == [("top", (None, ["user"]), (0, 1))]
     assert joined(lambda m, user, item: m.top(torch.cat([user, user], 1)), top=top) == []
     dropped = lambda m, user, item: m.top(nn.functional.dropout(torch.cat([user, item], -1), 0.1, False))  # noqa: E731
     assert len(joined(dropped, top=top)) == 1
@@ -115,8 +117,19 @@ def test_joined_values_of_different_periods_are_split() -> None:
     assert joined(turned, {"user": ("user",)}, **layers) == []
 
 
+def test_the_columns_of_products_of_pairs_are_those_of_their_blocks() -> None:
+    """Of 11 rows 7 are the user's, and `top` reads 8 columns, 55 pairs and 2 columns."""
+    (join,) = [j for j in find_joins(periods(in_pairs(), {"user": ("user",)})).values() if j.pairs is not None]
+    assert (join.linear.name, join.periods, join.target) == ("top_0", (frozenset({"user"}), None), None)
+    assert [join.width(g) for g in (0, 1)] == [21, 8 + 34 + 2]
+    assert sorted(join.order()) == list(range(65))
+    first, second = torch.tril_indices(11, 11, -1)
+    of_user = [8 + i for i, (a, b) in enumerate(zip(first.tolist(), second.tolist(), strict=True)) if 1 <= b < a <= 7]
+    assert join.order()[:21] == of_user
+
+
 def test_joined_again_and_of_several_repeats() -> None:
-    """What repeats is brought to one period, where that repeats more than the result."""
+    """Each has columns of its own: brought to one period, what repeats would be held back by what does not in a call."""
 
     def forward(m: Any, user: Tensor, item: Tensor) -> Tensor:
         a, b = user[:, :4], user[:, 4:8]
@@ -124,7 +137,7 @@ def test_joined_again_and_of_several_repeats() -> None:
 
     layers = {"top": nn.Linear(20, 4), "item": nn.Linear(WIDTH, 8)}
     apart = {"a": ("user[:, :4]",), "b": ("user[:, 4:8]",)}
-    assert joined(forward, apart, **layers) == [("top", (["a", "b"], None), (0, 1, 0, 0))]
+    assert joined(forward, apart, **layers) == [("top", (["a"], ["b"], None), (0, 2, 1, 0))]
     assert joined(forward, {**apart, "item": ("item",)}, **layers) == [
         ("top", (["a"], ["b"], ["item"]), (0, 2, 1, 0)),
     ]
