@@ -92,11 +92,11 @@ def drop_dead_rows(captured: fx.GraphModule, dead_rows: str, example: Inputs) ->
     run_passes(gm, [SplitAxes(), FuseAttention(), MarkRows(name)])
     analysis = RowAnalysis(gm, name)
     analysis.check(few)
-    check = MaskCheck(dead_rows, few)
-    side = check.check(gm, analysis)
+    check = MaskCheck(dead_rows, few, captured, analysis.inputs())
+    side = check.check()
     run_passes(gm, [DropDeadRows(name, inverted, side), MergeLinears()])
     gm = fresh(gm)
-    return gm, _report(gm, dead_rows, side, check.compare(captured, gm, side))
+    return gm, _report(gm, dead_rows, side, check.compare(gm, side))
 
 
 def _check_mask(captured: fx.GraphModule, name: str, example: Inputs) -> None:

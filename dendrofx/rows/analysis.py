@@ -93,6 +93,10 @@ class RowAnalysis:
         """Return a node's layout."""
         return self.notes[node].layout
 
+    def inputs(self) -> dict[str, str]:
+        """Return the layouts of the inputs by name."""
+        return {str(n.target): self.layout(n) for n in self.gm.graph.nodes if n.op == "placeholder"}
+
     def row_wise(self, node: fx.Node) -> bool:
         """Return a node's verdict."""
         return self.notes[node].row_wise

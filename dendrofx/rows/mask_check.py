@@ -11,7 +11,9 @@ checks that its mask is of that side (`live_rows`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any, cast
 
@@ -21,32 +23,54 @@ from torch import Tensor, fx
 from dendrofx.errors import InputError
 from dendrofx.graph.capture.variants import variants
 from dendrofx.graph.show import first_line
-from dendrofx.rows.analysis import RowAnalysis
 from dendrofx.rows.difference import ROUNDING, difference
 from dendrofx.rows.layout import SAMPLES, TOKENS
 from dendrofx.values import numerics
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.masks import EMPTY, PATTERNS, live_of, patterns
+from dendrofx.values.masks import EMPTY, HOLES, PATTERNS, live_of, patterns
+from dendrofx.values.meta import CALL
 from dendrofx.values.outputs import flatten
 
 ANY, RIGHT, LEFT = "any", "right", "left"
+FEW_TOKENS = 13  # that patterns are written into: enough for all of them, and unlike sizes of a model
 GUESSED = ". The example has no padding, so how it is marked is a guess: pass inputs with padding"
 
 
+@dataclass(frozen=True)
+class Trial:
+    """One variant of the example, on the graph with all rows.
+
+    Attributes:
+        what: is special about it; empty for the example itself.
+        inputs: the variant.
+        output: the graph's; None where it rejects them.
+        moved: how far each output moves when dead rows of the inputs change, relative to its largest value.
+        refused: why the graph rejects them.
+    """
+
+    what: str
+    inputs: Inputs
+    output: Any = None
+    moved: Mapping[str, float] | None = None
+    refused: str = ""
+
+
 class MaskCheck:
-    """The contract of one mask.
+    """The contract of one mask. The graph with all rows runs twice on each variant, whatever is asked.
 
     Args:
         dead_rows: the mask's name, after `~` where it marks the dead rows.
         example: inputs as the graph takes them.
+        gm: the graph with all rows.
+        layouts: of its inputs, by name.
     """
 
-    def __init__(self, dead_rows: str, example: Inputs) -> None:
-        self.dead_rows, self.example = dead_rows, example
+    def __init__(self, dead_rows: str, example: Inputs, gm: fx.GraphModule, layouts: Mapping[str, str]) -> None:
+        self.dead_rows, self.example, self.gm, self.layouts = dead_rows, example, gm, layouts
         self.name, self.inverted = mask_of(dead_rows)
 
-    def check(self, gm: fx.GraphModule, analysis: RowAnalysis) -> str:
-        """Change what dead rows hold, and compare the outputs of a graph with all rows.
+    def check(self) -> str:
+        """Change what dead rows hold, and compare the outputs.
 
         Returns:
             The side of the padding for which the contract holds: "any", "right" or "left".
@@ -54,77 +78,85 @@ class MaskCheck:
         Raises:
             InputError: it holds for none that fits the example; names the outputs that moved.
         """
-        broken = self.broken(gm, analysis, ANY)
+        broken = self.broken(ANY)
         if not broken:
             return ANY
-        held = [side for side in (RIGHT, LEFT) if not self.broken(gm, analysis, side)]
+        held = [side for side in (RIGHT, LEFT) if not self.broken(side)]
         for side in held:
             if fits(self.alive(self.example), side):
                 return side
         raise InputError(
             f"dead_rows={self.dead_rows!r}: the mask contract does not hold. When dead rows of the inputs change,"
-            f" {' and '.join(broken)}{f'; it holds for padding on the {held[0]} alone' if held else ''}{self.hint(gm, analysis)}"
+            f" {' and '.join(broken)}{f'; it holds for padding on the {held[0]} alone' if held else ''}{self.hint()}"
         )
 
-    def hint(self, gm: fx.GraphModule, analysis: RowAnalysis) -> str:
+    def hint(self) -> str:
         """Return what to do about a contract that does not hold."""
         other = self.name if self.inverted else f"~{self.name}"
-        if not MaskCheck(other, self.example).broken(gm, analysis, ANY):
+        if not MaskCheck(other, self.example, self.gm, self.layouts).broken(ANY):
             return f". It holds for the inverted mask: pass dead_rows={other!r}"
         step = ". The model lets padding reach its outputs (a pooling over all tokens, say): transform the part before that"
         return step if bool((self.mask != 0).any() & (self.mask == 0).any()) else f"{step}{GUESSED}"
 
-    def broken(self, gm: fx.GraphModule, analysis: RowAnalysis, side: str) -> list[str]:
+    def broken(self, side: str) -> list[str]:
         """Return what breaks the contract for padding on a side: outputs that move and how far, or a mask that is refused."""
-        generator = torch.Generator().manual_seed(0)
-        layouts = {str(n.target): analysis.layout(n) for n in gm.graph.nodes if n.op == "placeholder"}
         worst: dict[str, float] = {}
-        for what, inputs in self.variants(side):
-            before = self.run(gm, inputs, what)
-            if isinstance(before, str):
-                if what in PATTERNS and what != EMPTY:
-                    return [f"{what} are refused ({before})"]
+        for trial in self.of(side):
+            if trial.moved is None:
+                if trial.what in PATTERNS and trial.what != EMPTY:
+                    return [f"{trial.what} are refused ({trial.refused})"]
                 continue
-            alive, changed = self.alive(inputs), {}
-            for key, value in inputs.kwargs:
-                rows = layouts[key].startswith(SAMPLES + TOKENS) and key != self.name
-                changed[key] = _with_other_dead_rows(value, alive, generator) if rows else value
-            after = Inputs((), tuple(changed.items())).call(gm)
-            for output, far in differences(before, after, alive).items():
+            for output, far in trial.moved.items():
                 worst[output] = max(worst.get(output, 0.0), far)
         return [f"output '{k}' moves by {v:.2g} of its largest value" for k, v in worst.items() if not v <= ROUNDING]
 
-    def run(self, gm: fx.GraphModule, inputs: Inputs, what: str) -> Any:  # noqa: ANN401
-        """Return the graph's output, or why it rejects a variant of the example whose sizes or masks it is not made for."""
+    def of(self, side: str) -> list[Trial]:
+        """Return the trials that have their padding on a side."""
+        return [trial for trial in self.trials if fits(self.alive(trial.inputs), side)]
+
+    @cached_property
+    def trials(self) -> list[Trial]:
+        """Every variant and pattern, run once as it is and once with other dead rows."""
+        generator = torch.Generator().manual_seed(0)
+        return [self.trial(what, inputs, generator) for what, inputs in self.variants()]
+
+    def trial(self, what: str, inputs: Inputs, generator: torch.Generator) -> Trial:
+        """Run the graph on a variant, which it may reject: its sizes or masks may be none that it is made for."""
         try:
-            return inputs.call(gm)
+            before = inputs.call(self.gm)
         except Exception as error:
             if not what:
                 raise
-            return first_line(error)
+            return Trial(what, inputs, refused=first_line(error))
+        alive, changed = self.alive(inputs), {}
+        for key, value in inputs.kwargs:
+            rows = self.layouts[key].startswith(SAMPLES + TOKENS) and key != self.name
+            changed[key] = _with_other_dead_rows(value, alive, generator) if rows else value
+        after = Inputs((), tuple(changed.items())).call(self.gm)
+        return Trial(what, inputs, before, differences(before, after, alive))
 
-    def compare(self, captured: fx.GraphModule, live: fx.GraphModule, side: str) -> float:
+    def compare(self, live: fx.GraphModule, side: str) -> float:
         """Return the largest difference of an output on live rows from that on all rows, relative to its largest value.
 
         Raises:
             InputError: more than rounding; names the output and the inputs.
         """
-        worst, allowed = 0.0, numerics.rounding(*{p.dtype for p in captured.parameters() if p.is_floating_point()})
-        for what, inputs in self.variants(side):
-            wanted = self.run(captured, inputs, what)
-            if isinstance(wanted, str):
+        dtypes = {p.dtype for p in self.gm.parameters() if p.is_floating_point()}
+        worst, allowed = 0.0, numerics.rounding(*dtypes)
+        for trial in self.of(side):
+            if trial.moved is None:
                 continue
             try:
-                got = inputs.call(live)
+                got = trial.inputs.call(live)
             except RuntimeError as error:
                 raise InputError(f"dead_rows={self.dead_rows!r}: {first_line(error)}") from error
-            far = differences(wanted, got, self.alive(inputs))
+            far = differences(trial.output, got, self.alive(trial.inputs))
             for output, value in far.items():
                 if not value <= allowed:
                     raise InputError(
                         f"dead_rows={self.dead_rows!r}: on live rows, output '{output}' is {value:.2g} of its largest value away"
-                        f" from the model's on {inputs}: what padding holds reaches it. Transform the part of the model before"
-                        " that"
+                        f" from the model's on {trial.inputs}: what padding holds reaches it. Transform the part of the model"
+                        " before that"
                     )
             worst = max([worst, *far.values()])
         return worst
@@ -138,21 +170,57 @@ class MaskCheck:
         """Return the example's own."""
         return cast(Tensor, dict(self.example.kwargs)[self.name])
 
-    def variants(self, side: str) -> Iterator[tuple[str, Inputs]]:
-        """Yield, with its name, the example and all variants and patterns of its mask that have their padding on a side."""
-        for what, inputs in chain(variants(self.example), self.patterns()):
-            if fits(self.alive(inputs), side):
+    def variants(self) -> Iterator[tuple[str, Inputs]]:
+        """Yield, with its name, the example, every pattern of its mask, and its other variants, each of them once.
+
+        Patterns are written into a few tokens; holes, which are the only one that is everywhere, into all of them.
+        """
+        short, tried = self.shortened(), list[Inputs]()
+        few = () if short is self.example else chain(self.patterns(short), variants(short))
+        every = chain([("", self.example)], self.patterns(self.example), variants(self.example))
+        for place, (what, inputs) in [*(("all", found) for found in every), *(("few", found) for found in few)]:
+            cut = short is not self.example and _is_pattern(what) and not what.endswith(HOLES)
+            if cut is (place == "few") and not any(_same(inputs, other) for other in tried):
+                tried.append(inputs)
                 yield what, inputs
 
-    def patterns(self) -> Iterator[tuple[str, Inputs]]:
-        """Yield the example with masks of every pattern."""
-        for what, mask in patterns(self.mask, self.inverted):
-            yield what, Inputs((), tuple((k, mask if k == self.name else v) for k, v in self.example.kwargs))
+    def patterns(self, example: Inputs) -> Iterator[tuple[str, Inputs]]:
+        """Yield inputs with masks of every pattern."""
+        for what, mask in patterns(dict(example.kwargs)[self.name], self.inverted):
+            yield what, Inputs((), tuple((k, mask if k == self.name else v) for k, v in example.kwargs))
+
+    def shortened(self) -> Inputs:
+        """Return the example's first tokens; all of it where there are few, or where the graph does not take less."""
+        tokens = self.mask.size(1)
+        if tokens < 2 * FEW_TOKENS:
+            return self.example
+        cut = Inputs((), tuple((k, _first_tokens(v, self.layouts[k])) for k, v in self.example.kwargs))
+        try:
+            if (form := self.gm.meta.get(CALL)) is not None:
+                form.check(dict(cut.kwargs))
+            cut.call(self.gm)
+        except Exception:  # its size is part of the model
+            return self.example
+        return cut
 
 
 def mask_of(dead_rows: str) -> tuple[str, bool]:
     """Return the mask's name, and whether it marks the dead rows: `~padding` -> padding, True."""
     return dead_rows.removeprefix("~"), dead_rows.startswith("~")
+
+
+def _first_tokens(x: Tensor, layout: str) -> Tensor:
+    for axis, letter in enumerate(layout):
+        x = x.narrow(axis, 0, FEW_TOKENS) if letter == TOKENS else x
+    return x
+
+
+def _is_pattern(what: str) -> bool:
+    return what.removeprefix(" with ").removesuffix(" inverted") in PATTERNS
+
+
+def _same(a: Inputs, b: Inputs) -> bool:
+    return all(x is y or (x.shape == y.shape and torch.equal(x, y)) for x, y in zip(a.tensors, b.tensors, strict=True))
 
 
 def fits(alive: Tensor, side: str) -> bool:

@@ -133,10 +133,6 @@ class SampleAnalysis(RowAnalysis):
             if not self.layout(n).startswith(SAMPLES) or not self.has_rows(self.layout(n))
         ]
 
-    def inputs(self) -> dict[str, str]:
-        """Return the layouts of the inputs by name."""
-        return {str(n.target): self.layout(n) for n in self.gm.graph.nodes if n.op == "placeholder"}
-
     @property
     def batched(self) -> tuple[str, ...]:
         """Return the inputs that carry samples."""
