@@ -74,10 +74,11 @@ def _tried(model: nn.Module, form: CallForm, example: Inputs | None, batches: li
         return form.call(runner, inputs.copied())
 
     kinds = one_of_each_kind([*([] if example is None else [example]), *(batches or [])])
-    for inputs in kinds:
+    whole = try_inputs(type(model).__name__, run, kinds[0])
+    for inputs in kinds[1:]:
         try_inputs(type(model).__name__, run, inputs)
     try:
-        shared = shared_inputs(run, kinds[0])
+        shared = shared_inputs(run, kinds[0], whole)
     except InputError:
         if batches is not None:
             raise
@@ -88,10 +89,10 @@ def _tried(model: nn.Module, form: CallForm, example: Inputs | None, batches: li
     return Given(form, replace(first, shared=shared), marked)
 
 
-def try_inputs(model: str, run: Callable[[Inputs], Any], inputs: Inputs) -> None:
-    """Run the model once, so that inputs it rejects are reported as inputs."""
+def try_inputs(model: str, run: Callable[[Inputs], Any], inputs: Inputs) -> Any:  # noqa: ANN401
+    """Return the model's output, so that inputs it rejects are reported as inputs."""
     try:
-        run(inputs)
+        return run(inputs)
     except Exception as error:
         raise InputError(
             f"{model} rejects the inputs {inputs}: {first_line(error)}. Pass batches as the model is called: a tensor, a tuple of"

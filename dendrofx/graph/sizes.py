@@ -12,6 +12,7 @@ where it moves with them in every run. What cannot be run at other sizes, or is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -65,26 +66,42 @@ def annotate_shapes(gm: fx.GraphModule, args: Args, samples: int) -> None:
     """
     first = _Sizes(gm)
     first.run(*args)
-    inputs = [n for n in gm.graph.nodes if n.op == "placeholder"]
-    sizes, runs = {"N": [samples], "T": [0]}, [first]
-    tokens = _token_axes(gm, inputs, args)
-    if tokens:
-        sizes["T"] = [args[tokens[0][0]].size(tokens[0][1])]
-    few = _resized(args, [(i, 0) for i in _sample_axes(args, samples)], FEW if samples != FEW else FEW + 1)
-    for changed, given in _others(args, few, tokens, sizes["T"][0]):
-        run = _Sizes(gm)
-        try:
-            run.run(*given)
-        except Exception:  # it holds for the example's size alone, which is then printed as it is
-            continue
-        runs.append(run)
-        for name, values in sizes.items():
-            values.append(changed.get(name, values[0]))
-    symbols = {name: tuple(values) for name, values in sizes.items() if len(set(values)) > 1}
+    tokens = _token_axes(gm, [n for n in gm.graph.nodes if n.op == "placeholder"], args)
+    longest = args[tokens[0][0]].size(tokens[0][1]) if tokens else 0
+    found = _Runs(gm, [first], {"N": [samples], "T": [longest]})
+    fewer = FEW if samples != FEW else FEW + 1
+    few = _resized(args, [(i, 0) for i in _sample_axes(args, samples)], fewer)
+    # of fewer tokens few samples are run too, unless the graph holds for the example's number alone
+    base, changed = (args, {}) if few is None or not found.added(few, {"N": fewer}) else (few, {"N": fewer})
+    for count in [t for t in (longest - 1, longest // 2) if 0 < t < longest]:
+        if (shorter := _resized(base, tokens, count)) is not None:
+            found.added(shorter, {**changed, "T": count})
+    symbols = {name: tuple(values) for name, values in found.sizes.items() if len(set(values)) > 1}
     for name in first.counts:
-        symbols[name if len(first.names) != 1 else name.rstrip("1")] = tuple(run.counts[name] for run in runs)
+        symbols[name if len(first.names) != 1 else name.rstrip("1")] = tuple(run.counts[name] for run in found.runs)
     for node in first.found:
-        _note(node, [run.found.get(node, first.found[node]) for run in runs], symbols)
+        _note(node, [run.found.get(node, first.found[node]) for run in found.runs], symbols)
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Runs of a graph at several sizes, and what these are in each."""
+
+    gm: fx.GraphModule
+    runs: list[_Sizes]
+    sizes: Mapping[str, list[int]]
+
+    def added(self, args: Args, changed: Mapping[str, int]) -> bool:
+        """Run inputs of other sizes, and say whether the graph takes them; those it does not take are printed as they are."""
+        run = _Sizes(self.gm)
+        try:
+            run.run(*args)
+        except Exception:
+            return False
+        self.runs.append(run)
+        for name, values in self.sizes.items():
+            values.append(changed.get(name, values[0]))
+        return True
 
 
 def _note(node: fx.Node, found: Sequence[Found], symbols: Symbols) -> None:
@@ -126,19 +143,6 @@ def _products(symbols: Symbols) -> Iterator[tuple[str, tuple[int, ...]]]:
     if {"N", "T"} <= symbols.keys():
         yield "N*T", tuple(n * t for n, t in zip(symbols["N"], symbols["T"], strict=True))
         yield "N*T*T", tuple(n * t * t for n, t in zip(symbols["N"], symbols["T"], strict=True))
-
-
-def _others(
-    args: Args, few: Args | None, tokens: list[tuple[int, int]], most: int
-) -> Iterator[tuple[dict[str, int], Args]]:
-    """Give the inputs of the other runs, each with what is changed in it: few samples, and of those fewer tokens."""
-    if few is not None:
-        count = next(int(a.size(0)) for a, b in zip(few, args, strict=True) if a is not b)
-        yield {"N": count}, few
-    for count in [t for t in (most - 1, most // 2) if 0 < t < most][: 2 if tokens else 0]:
-        shorter = _resized(args, tokens, count)
-        if shorter is not None:
-            yield {"T": count}, shorter
 
 
 def _resized(args: Args, axes: Sequence[tuple[int, int]], count: int) -> Args | None:

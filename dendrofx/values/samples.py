@@ -24,12 +24,13 @@ MOST_INPUTS = 5
 
 
 @torch.no_grad()
-def shared_inputs(run: Run, example: Inputs) -> frozenset[str]:
+def shared_inputs(run: Run, example: Inputs, output: Any = None) -> frozenset[str]:  # noqa: ANN401
     """Return the names of the inputs that all samples share; all of them, where the call cannot be cut.
 
     Args:
         run: calls the model with inputs by name.
         example: one call's inputs.
+        output: the model's output on them, where it is known.
 
     Raises:
         InputError: the call can be cut, and none of the model's outputs has a row per sample.
@@ -39,7 +40,7 @@ def shared_inputs(run: Run, example: Inputs) -> frozenset[str]:
         frozenset({'mask'})
     """
     names = frozenset(name for name, _ in example.kwargs)
-    whole, form = flatten(run(example.copied()))
+    whole, form = flatten(run(example.copied()) if output is None else output)
     without, some = None, None
     for carrying in _choices(example):
         trial = replace(example, shared=names - carrying)

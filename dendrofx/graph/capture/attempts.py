@@ -26,6 +26,7 @@ from dendrofx.graph.show import first_line
 from dendrofx.values.calling import CallForm
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.meta import CALL, CAPTURE, LINEARS
+from dendrofx.values.outputs import Output
 
 _FUSED = "torch's fused encoder layers sum in another order"
 _GRADIENTS = "torch sums products of strided rows in another order where weights need no gradient"
@@ -43,6 +44,8 @@ class Attempts:
         changing: modules whose hooks change values.
         notes: of `Captured`.
         looking: modules whose hooks only look.
+        few: the example, or a few of its samples.
+        values: the model's output on the example.
     """
 
     model: nn.Module
@@ -51,6 +54,8 @@ class Attempts:
     others: Sequence[Inputs]
     changing: tuple[str, ...] = ()
     looking: tuple[str, ...] = ()
+    few: Inputs | None = None
+    values: Output | None = None
 
     @staticmethod
     def prepared(model: nn.Module, form: CallForm, example: Inputs | None, others: Sequence[Inputs]) -> Attempts:
@@ -63,7 +68,8 @@ class Attempts:
                 )
             return Attempts(model, form, None, others)
         seen = observe(stand_in(model), form, example)
-        return Attempts(model, form.returning(seen.output), example, others, seen.changing, seen.looking)
+        form = form.returning(seen.output)
+        return Attempts(model, form, example, others, seen.changing, seen.looking, seen.few, seen.values)
 
     def by(self, ways: Sequence[str]) -> fx.GraphModule:
         """Return the graph of the first way that succeeds; of those that hold for some sizes alone, the one that holds for most."""
@@ -155,7 +161,7 @@ class Attempts:
         """Script a graph, and run it against its model on the example and on other inputs like it."""
         drop_hooks(gm)  # those that change values are in the graph
         gm.meta[CALL] = form
-        refuse_unscriptable(gm, self.example)
+        refuse_unscriptable(gm, self.few)
         if self.example is None:
             gm.meta[CAPTURE] = Captured(way, None)
             return gm
@@ -172,7 +178,7 @@ class Attempts:
             form.check(dict(inputs.kwargs))
             return graph(inputs)
 
-        first = verify(model, graph, [("", self.example)], twins, call)
+        first = verify(model, graph, [("", self.example)], twins, call, self.values)
         few = self.example.take(torch.arange(FEW)) if self.example.samples > FEW else self.example
         trial = SizeTrial(Pair(lambda x: call(model, x), graph), few, form, run.limits if run is not None else ())
         if run is not None and run.fixed:

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from dendrofx.errors import CaptureError
 from dendrofx.graph.activations import is_in_place
+from dendrofx.graph.capture.variants import FEW
 from dendrofx.values.calling import CallForm
 from dendrofx.values.difference import difference
 from dendrofx.values.inputs import Inputs
@@ -32,11 +33,15 @@ class Behaviour:
 
     Attributes:
         output: the model's.
+        values: the same, apart from the model's own tensors.
+        few: the example, or a few of its samples where the model takes these alone.
         looking: names of modules whose hooks changed nothing.
         changing: names of modules whose hooks changed values.
     """
 
     output: Any
+    values: Output
+    few: Inputs
     looking: tuple[str, ...] = ()
     changing: tuple[str, ...] = ()
 
@@ -61,14 +66,26 @@ def observe(model: nn.Module, form: CallForm, example: Inputs) -> Behaviour:
         output = form.call(model, inputs)
         _refuse_writes(name, example, inputs, versions)
         _refuse_state(name, model, state, weights)
-        first = _cloned(output)
-        again = form.call(model, example.copied())
+        values = _cloned(output)
+        few, first = _few(model, form, example, values)
+        again = form.call(model, few.copied())
     if not difference(first, flatten(again)) <= rounding():
         raise CaptureError(
-            f"{name} gives another output for the same inputs every time: {_randomness(model, form, example)}"
+            f"{name} gives another output for the same inputs every time: {_randomness(model, form, few)}"
         )
     changing = tuple(dict.fromkeys(changed))
-    return Behaviour(output, tuple(m for m in dict.fromkeys(looked) if m not in changing), changing)
+    return Behaviour(output, values, few, tuple(m for m in dict.fromkeys(looked) if m not in changing), changing)
+
+
+def _few(model: nn.Module, form: CallForm, example: Inputs, values: Output) -> tuple[Inputs, Output]:
+    """Return a few of the samples and the output for them; the whole example where there are few, or it cannot be cut."""
+    if example.samples <= FEW:
+        return example, values
+    few = example.take(torch.arange(FEW))
+    try:
+        return few, _cloned(form.call(model, few.copied()))
+    except Exception:
+        return example, values
 
 
 State = dict[str, tuple[Tensor, int, Tensor]]

@@ -97,6 +97,7 @@ def verify(
     tries: Iterable[tuple[str, Inputs]],
     twins: Sequence[Twin] = (),
     call: Call = _as_given,
+    first: Output | None = None,
 ) -> tuple[float, str]:
     """Run a graph and its model on several inputs.
 
@@ -106,6 +107,7 @@ def verify(
         tries: the example it was captured with, then its variants and what else there is, each with what is special about it.
         twins: each changed in one way more than the one before; the last has every change that capture made on purpose.
         call: how the model and its twins are called with such inputs.
+        first: the model's output on the example, where it is known.
 
     Returns:
         The largest difference, relative to the largest output, and its reasons.
@@ -115,7 +117,7 @@ def verify(
     """
     worst, reasons = 0.0, dict[str, None]()
     for what, inputs in tries:
-        wanted = _wanted(model, inputs, bool(what), call)
+        wanted = first if first is not None and not what else _wanted(model, inputs, bool(what), call)
         if wanted is None:
             continue
         try:
