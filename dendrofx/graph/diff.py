@@ -29,7 +29,7 @@ AROUND = 2  # lines alike that are shown beside a difference
 
 
 def graph_diff(before: nn.Module, after: fx.GraphModule) -> str:
-    """Return what differs between two modules' graphs, within 120 columns.
+    """Return what differs between two modules' graphs, within 100 columns.
 
     Lines of `graph_text` after `-` were removed, those after `+` added; after `~` the call is the same, of a module of another
     class. Of lines alike a few are shown around a difference, and the others counted.

@@ -66,10 +66,15 @@ class Folder:
                 fold = self._alike(at, length)
                 if self._saved(fold) > self._saved(best):
                     best = fold
-            best = best if self._saved(best) >= FEWEST_LINES else Fold(at, 1)
-            found.append(best)
-            at += best.length * best.count
+            best = self._turned(best) if self._saved(best) >= FEWEST_LINES else Fold(at, 1)
+            found += [*(Fold(i, 1) for i in range(at, best.start)), best]
+            at = best.start + best.length * best.count
         return found
+
+    def _turned(self, fold: Fold) -> Fold:
+        """Return a fold that starts where its stretches hand on the fewest values: where layers do, not in the midst of them."""
+        turned = [self._alike(fold.start + i, fold.length) for i in range(fold.length)]
+        return min((t for t in turned if t.count >= fold.count), key=lambda t: len(t.carried))
 
     def _saved(self, fold: Fold) -> int:
         return (fold.count - 1) * sum(self.size[fold.start : fold.start + fold.length])

@@ -31,12 +31,12 @@ from dendrofx.values.meta import HEADERS, SHAPE
 
 __all__ = ["annotate_shapes", "first_line", "graph_lines", "graph_text"]
 
-WIDTH = 120
+WIDTH = 100
 LONGEST_NAME = 28  # that calls are aligned behind
 
 
 def graph_text(gm: fx.GraphModule) -> str:
-    """Write the graph in a form a person can read, within 120 columns; see the module's docstring.
+    """Write the graph in a form a person can read, within 100 columns; see the module's docstring.
 
     Sizes are N (samples), T (tokens), L (live rows) and R (distinct rows) where they vary with the input. Of layers that are alike
     the first is printed, under `# 6 x: encoder.layer.0 to encoder.layer.5`; `y@6` is what `y` is in the sixth.

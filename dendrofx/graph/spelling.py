@@ -19,6 +19,7 @@ from typing import Any, cast
 import torch
 from torch import fx
 
+from dendrofx.graph.activations import is_in_place
 from dendrofx.runtime.attention import plan_attention
 from dendrofx.runtime.repeats import all_rows, match_runs
 from dendrofx.runtime.split_linear import split_linear
@@ -80,12 +81,34 @@ def items(graph: fx.Graph) -> Iterator[Item]:
 
 
 def _in_order(graph: fx.Graph) -> list[fx.Node]:
-    """Return the nodes, what is planned once for all layers before the first of them."""
+    """Return the nodes, what is planned once for all layers before the first of them, with what it is made of."""
     nodes = list(graph.nodes)
-    for plan in [n for n in nodes if n.target is plan_attention]:
-        nodes.remove(plan)
-        nodes.insert(1 + max(nodes.index(n) for n in plan.all_input_nodes), plan)
-    return nodes
+    made = _made_of([n for n in nodes if n.target is plan_attention])
+    stay = [i for i, n in enumerate(nodes) if n in made and (is_in_place(n) or not n.all_input_nodes)]
+    layers = [i for i, n in enumerate(nodes) if n not in made and (n.op == "call_module" or _reads_parameter(n))]
+    if not layers:
+        return nodes
+    late = [n for n in nodes[max([layers[0], *stay]) :] if n in made]
+    if not late:
+        return nodes
+    place = max(nodes.index(i) for n in late for i in n.all_input_nodes if i not in late) + 1
+    return [*nodes[:place], *late, *(n for n in nodes[place:] if n not in late)]
+
+
+def _reads_parameter(node: fx.Node) -> bool:
+    return any(n.op == "get_attr" for n in node.all_input_nodes)
+
+
+def _made_of(nodes: Sequence[fx.Node]) -> set[fx.Node]:
+    """Return nodes, and all that they depend on."""
+    found: set[fx.Node] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += node.all_input_nodes
+    return found
 
 
 def _told(node: fx.Node) -> tuple[Any, ...]:

@@ -232,3 +232,49 @@ def test_shapes_of_a_routed_graph_stand_in_one_column() -> None:
     lines = [line for line in graph_text(routed).splitlines() if line.endswith("]") and line.startswith("  ")]
     assert len(lines) >= 7  # score and result of three sites, and what is between them
     assert len({line.rindex("f32[") for line in lines}) == 1
+
+
+class Shifted(Stack):
+    """A sum in front of layers that end in one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + x.mean())
+
+
+def test_a_fold_begins_where_a_layer_does() -> None:
+    """Also where what is before the first layer looks like the end of one."""
+    gm = capture(Shifted(*[16] * 6).eval())
+    lines = graph_text(gm).splitlines()
+    start = lines.index("# 6 x: layers.0 to layers.5; after the first, add is add_1 of the one before")
+    assert lines[1].split(" = ")[1] == "x.mean()"
+    assert [line.split(" = ")[1] for line in lines[2:start]] == ["add(x, mean)", "add.mean()"]
+    assert lines[start + 1].split(" = ")[1] == "norm(add)"
+
+
+class Masked(nn.Module):
+    """torch's own encoder, whose first layer spells out the mask that all of them read."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+        return self.encoder(x, src_key_padding_mask=padding)  # type: ignore[no-any-return]
+
+
+def test_what_all_layers_read_of_a_mask_is_printed_before_the_first() -> None:
+    torch.manual_seed(0)
+    padding = torch.arange(7) >= torch.tensor([7, 3, 5])[:, None]
+    routed = dendrofx.transform(
+        Masked(3).eval(),
+        {"x": torch.randn(3, 7, 8), "padding": padding},
+        dead_rows="~padding",
+        options=dendrofx.Options(tune_seconds=0),
+    )
+    lines = graph_text(routed).splitlines()
+    (start,) = (i for i, line in enumerate(lines) if line.startswith("# 3 x: encoder.layers.0 to encoder.layers.2;"))
+    before = [line.split("(")[0].split()[-1] for line in lines[1:start]]
+    assert before[-2:] == ["plan_attention", "unpad_rows"]
+    assert lines[lines.index("# end 3 x") + 1].split("(")[0].split()[-1] == "pad_rows"
+    assert max(map(len, lines)) <= 100

@@ -161,7 +161,7 @@ class Attempts:
         """Script a graph, and run it against its model on the example and on other inputs like it."""
         drop_hooks(gm)  # those that change values are in the graph
         gm.meta[CALL] = form
-        refuse_unscriptable(gm, self.few)
+        refuse_unscriptable(gm, self.example, self.few if self.few is not self.example else None)
         if self.example is None:
             gm.meta[CAPTURE] = Captured(way, None)
             return gm

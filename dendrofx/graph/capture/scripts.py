@@ -23,19 +23,22 @@ from dendrofx.values.outputs import flatten
 
 
 @torch.no_grad()
-def refuse_unscriptable(gm: fx.GraphModule, example: Inputs | None) -> None:
+def refuse_unscriptable(gm: fx.GraphModule, example: Inputs | None, few: Inputs | None = None) -> None:
     """Script a graph, save it and load it again, and run what was loaded.
 
     Args:
         gm: as captured; left unchanged.
         example: inputs as the graph takes them; None where there are none to run.
+        few: of its samples, which are run instead where the graph takes them.
 
     Raises:
         CaptureError: one of these steps failed; names it.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript's of its own deprecation, which a trial need not repeat
-        error = _failure(_weightless(gm), example)
+        light = _weightless(gm)
+        example = example if few is None or not _takes(light, few) else few
+        error = _failure(light, example)
         if error and _failure(gm, example):  # with its own weights, in case it is for their lack
             raise CaptureError(error)
 
@@ -58,6 +61,14 @@ def _failure(gm: fx.GraphModule, example: Inputs | None) -> str:
     except Exception as error:
         return f"its graph cannot {step} (TorchScript: {_said(error)})"
     return ""
+
+
+def _takes(gm: fx.GraphModule, inputs: Inputs) -> bool:
+    try:
+        inputs.copied().call(gm.forward)
+    except Exception:
+        return False
+    return True
 
 
 def _said(error: Exception) -> str:
