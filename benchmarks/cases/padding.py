@@ -15,7 +15,7 @@ from dendrofx.values.inputs import Inputs
 
 BATCH, HEADS = 64, 12
 VOCABULARY, LONGEST = 50265, 256  # RoBERTa's
-QUICK = ("short uniform",)  # what a quick run has time for
+QUICK, QUICK_BATCH = ("short uniform", "flat long"), 16  # what a quick run has time for: padding, and none
 SECONDS, QUICK_SECONDS = 60.0, 2.0  # of a race
 PUBLISHED = Published(
     "sequences packed by hand, over padded",
@@ -44,21 +44,21 @@ def padding(options: CaseOptions) -> Case:
         raise InputError(f"--width must be a multiple of the {HEADS} heads, got {width}")
     shape = "RoBERTa-base's shape" if (layers, width) == (12, 768) else "an encoder like RoBERTa"
     lengths = draw_lengths()
-    orders = QUICK if options.quick else tuple(lengths)
+    orders, batch = (QUICK, QUICK_BATCH) if options.quick else (tuple(lengths), BATCH)
     random = np.random.default_rng(options.seed)
-    seen = _sequences(lengths["short uniform"][: BATCH // 2], random)
+    seen = _sequences(lengths["short uniform"][: min(batch, BATCH // 2)], random)
     return Case(
         "padding",
         f"{shape}, {layers} layers of {width}, mean-pooled; random weights and ids; lengths of a published table",
         random_encoder(layers, width, VOCABULARY, LONGEST, options.seed),
         [pad(seen)],
-        Kinds({name: Sequences(_sequences(lengths[name], random), pad) for name in orders}),
+        Kinds({name: Sequences(_sequences(lengths[name][:batch], random), pad) for name in orders}),
         classes=False,
         dead_rows="attention_mask",
         budgets=(0.0,),
         orders=orders,
         batch_sizes=(BATCH,),
-        quick_sizes=(BATCH,),
+        quick_sizes=(QUICK_BATCH,),
         synthetic=True,
         limit=Limit("tokens", token_limit),
         published=PUBLISHED,

@@ -88,9 +88,8 @@ def run_case(name: str, args: argparse.Namespace, machine: dict[str, str]) -> li
     tune = args.tune_seconds if args.tune_seconds is not None else quick if args.quick else TUNE
     asked = Asked(args.max_deviation, args.seed, args.light, args.gate, plan, tune, args.budget, args.scope, args.full)
     sizes = args.batch or (case.quick_sizes if args.quick else case.batch_sizes)
-    effort = Effort(
-        QUICK_SECONDS if args.quick else SECONDS, args.sweep or not (args.no_sweep or args.quick), args.seed
-    )
+    sweeps, counts = args.sweep or not (args.no_sweep or args.quick), args.verbose or not args.quick
+    effort = Effort(QUICK_SECONDS if args.quick else SECONDS, sweeps, args.seed, counts)
     peers_found = peer_variants(peers, case)
     records = []
     for bench, variants, record in compare_case(case, asked, sizes, effort, peers_found, missing):

@@ -40,7 +40,8 @@ class Bench:
     @torch.no_grad()
     def _covered(self) -> Covered:
         """Return the outputs that the plan says its budget is about; where it measured none, those that it would be about."""
-        tensors, form = flatten(self.batches[0].call(self.prepared.case.model))
+        one = self.prepared.case.test.batches(1, self.order)[0]
+        tensors, form = flatten(one.call(self.prepared.case.model))
         if named := tuple(self.prepared.plan.outputs):
             return cover(form.names, tensors, named)
         budget = self.prepared.asked.budget
@@ -48,7 +49,8 @@ class Bench:
 
     def quality(self, module: nn.Module, counted: bool) -> Quality:
         """Outputs on every test sample against the eager original's, and what was executed for them."""
-        output, counts = run(module, self.batches, self.covered, counted)
+        same = module is self.prepared.case.model
+        output, counts = (self.reference, None) if same else run(module, self.batches, self.covered, counted)
         found = quality_of(self.reference, output, self.covered.covered, counts, self.macs)
         found = replace(found, agreement=self.agreement(output), loss=self.loss(module))
         return replace(found, effective_compute=None, plain_macs=None) if isinstance(module, Peer) else found
@@ -69,12 +71,15 @@ class Bench:
         """Race them; where the times of the main row and of its baseline are in doubt, see `time_in_doubt`."""
         return time_in_doubt(modules, ("scripted", AGAIN, self.prepared.main), self.time)
 
-    def measure(self, variants: Mapping[str, Variant], missing: Mapping[str, str] | None = None) -> Record:
-        """Measure one table; `missing` are the peers that did not run, and why."""
+    def measure(
+        self, variants: Mapping[str, Variant], missing: Mapping[str, str] | None = None, regions: bool = True
+    ) -> Record:
+        """Measure one table; `missing` are the peers that did not run, and why; `regions` is whether to count these."""
         quality = {name: self.quality(v.module, v.counted) for name, v in variants.items()}
         timed = {name: v.module for name, v in variants.items() if name not in UNTIMED}
         result = self.race({**timed, AGAIN: variants["scripted"].module})
-        rows = [Row(v, quality[name], result.timings.get(name), self.regions(v.module)) for name, v in variants.items()]
+        opened = {name: self.regions(v.module) if regions else None for name, v in variants.items()}
+        rows = [Row(v, quality[name], result.timings.get(name), opened[name]) for name, v in variants.items()]
         busy = noisy(result, "scripted", AGAIN, self.prepared.main)
         threads = torch.get_num_threads()
         skills = self.skills()

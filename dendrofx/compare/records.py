@@ -23,7 +23,7 @@ class Row:
 
     Attributes:
         timing: None for the oracle, whose time means nothing.
-        regions: parallel regions that a call opens; None for a peer, whose own threads nobody sees.
+        regions: parallel regions that a call opens; None for a peer, whose own threads nobody sees, and where not counted.
     """
 
     variant: Variant

@@ -23,11 +23,13 @@ class Effort:
         seconds: of a race.
         sweep: whether the tolerances of what is routed are swept.
         seed: of every order and random choice.
+        regions: whether the parallel regions that each row opens are counted, which takes a call of each.
     """
 
     seconds: float
     sweep: bool
     seed: int = 0
+    regions: bool = True
 
 
 def compare_case(
@@ -60,7 +62,7 @@ def compare_case(
             tables = []
             for order in progress(case.orders, "measuring", "order"):
                 bench = Bench(prepared, batch, effort.seconds, effort.seed, order)
-                record = bench.measure(variants, missing or {})
+                record = bench.measure(variants, missing or {}, effort.regions)
                 if effort.sweep and prepared.routed.plan.routed and not prepared.refused:
                     record.sweep.extend(run_sweep(bench, variants))
                 tables.append((bench, variants, record))

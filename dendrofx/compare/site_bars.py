@@ -16,7 +16,6 @@ from dendrofx.compare.records import Record
 from dendrofx.plan.entries import SitePlan
 from dendrofx.plan.folding import called, grouped
 from dendrofx.values.counts import of_sites, site_activity
-from dendrofx.values.measure import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,10 +76,8 @@ class Bar:
 
 def bars(record: Record) -> list[Bar]:
     """Return the bars of one batch size, in graph order; of many sites those that take longest."""
-    plan, routed = record.prepared.plan, record.prepared.routed
-    counts: Mapping[str, Mapping[str, int]] = {}
-    if not record.prepared.refused:
-        counts = of_sites(counted(routed, record.prepared.case.test.batches(record.batch, record.order)))
+    plan = record.prepared.plan
+    counts = {} if record.prepared.refused else of_sites(record.routed.quality.counts)
     sites = [s for s in plan.sites if s.name in counts or (s.block_ms is not None and _after(s) is not None)]
     folds = len(sites) > MOST
     groups = grouped(sites, lambda s: (re.sub(r"\d+", "*", s.name), s.status) if folds else s.name)
