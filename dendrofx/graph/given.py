@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dendrofx.errors import InputError
 from dendrofx.graph.capture.prepare import stand_in
 from dendrofx.graph.show import first_line
+from dendrofx.machine.cores import on_free_cores
 from dendrofx.values.calibration import read_batches
 from dendrofx.values.calling import CallForm
 from dendrofx.values.inputs import Inputs
@@ -65,6 +66,7 @@ def _plain(form: CallForm, batch: Inputs, number: int) -> Inputs:
         raise InputError(f"calibration batch {number}: {error}") from error
 
 
+@on_free_cores()
 @torch.no_grad()
 def _tried(model: nn.Module, form: CallForm, example: Inputs | None, batches: list[Inputs] | None) -> Given:
     """Run the model on one batch of each kind, and find the inputs that all samples share."""

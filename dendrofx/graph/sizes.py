@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from dendrofx.machine.cores import on_free_cores
 from dendrofx.runtime.live import LiveRows
 from dendrofx.runtime.repeats import row_runs, sample_runs
 from dendrofx.values.meta import CAPTURE, SHAPE, SHAPES, SIZE
@@ -51,6 +52,7 @@ class _Sizes(fx.Interpreter):
         return value
 
 
+@on_free_cores()
 @torch.no_grad()
 def annotate_shapes(gm: fx.GraphModule, args: Args, samples: int) -> None:
     """Run the graph, at other sizes too, and note each tensor's shape on its node, and each number that is a size of the input.

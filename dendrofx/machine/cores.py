@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 GROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
@@ -40,6 +43,23 @@ def crowded(threads: int, groups: Path = GROUPS, proc: Path = PROC) -> str:
     if others and others + threads > there:
         return f"{_count(others, 'busy process', 'es')} on {_count(there, 'core')}: run workers with OMP_NUM_THREADS=1"
     return ""
+
+
+@contextmanager
+def on_free_cores() -> Iterator[None]:
+    """Have torch compute on one thread within the block where the machine is crowded: for what is checked, and not timed.
+
+    There a call on several threads waits at each of hundreds of regions, however little it computes.
+    """
+    threads = torch.get_num_threads()
+    alone = bool(crowded(threads))
+    if alone:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if alone:
+            torch.set_num_threads(threads)
 
 
 def usable_cores(groups: Path = GROUPS, member: Path = PROC / "self" / "cgroup") -> int:

@@ -20,6 +20,7 @@ from torch import fx
 
 from dendrofx.errors import InputError
 from dendrofx.graph.shapes import shape
+from dendrofx.machine.cores import on_free_cores
 from dendrofx.passes import DropDeadRows, FuseAttention, MarkRows, MergeLinears, SplitAxes, run_passes
 from dendrofx.rewriting.fresh import fresh
 from dendrofx.rows.analysis import RowAnalysis
@@ -73,6 +74,7 @@ class DeadRows:
         )
 
 
+@on_free_cores()
 def drop_dead_rows(captured: fx.GraphModule, dead_rows: str, example: Inputs) -> tuple[fx.GraphModule, DeadRows]:
     """Make a new graph module that runs row-wise regions on live rows.
 

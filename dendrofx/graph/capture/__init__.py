@@ -17,6 +17,7 @@ from dendrofx.graph.capture.attempts import Attempts
 from dendrofx.graph.capture.captured import Captured, check_sizes, remember
 from dendrofx.graph.capture.check import check_model
 from dendrofx.graph.capture.symbolic import Tracer, is_routed
+from dendrofx.machine.cores import on_free_cores
 from dendrofx.machine.memory import unshare
 from dendrofx.values.calling import CallForm
 from dendrofx.values.inputs import Inputs
@@ -60,6 +61,7 @@ def capture(
     return capture_call(model, form, plain, shapes, [form.plain(x) for x in others], shared)
 
 
+@on_free_cores()
 def capture_call(
     model: nn.Module,
     form: CallForm,
