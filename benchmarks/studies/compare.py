@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -88,7 +89,8 @@ def run_case(name: str, args: argparse.Namespace, machine: dict[str, str]) -> li
     tune = args.tune_seconds if args.tune_seconds is not None else quick if args.quick else TUNE
     asked = Asked(args.max_deviation, args.seed, args.light, args.gate, plan, tune, args.budget, args.scope, args.full)
     sizes = args.batch or (case.quick_sizes if args.quick else case.batch_sizes)
-    sweeps, counts = args.sweep or not (args.no_sweep or args.quick), args.verbose or not args.quick
+    sweeps = args.sweep or not (args.no_sweep or args.quick)
+    counts = args.verbose or not (args.quick or math.isfinite(case.most_seconds))  # a call more of each row
     effort = Effort(QUICK_SECONDS if args.quick else SECONDS, sweeps, args.seed, counts)
     peers_found = peer_variants(peers, case)
     records = []

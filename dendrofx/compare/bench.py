@@ -21,7 +21,7 @@ from dendrofx.machine.parallel_regions import count_regions
 from dendrofx.machine.race import Race
 from dendrofx.search.cascade.skills import cascade_skills, light_outputs
 from dendrofx.values.covered import Covered, cover
-from dendrofx.values.measure import agreement, largest_mean, model_macs, outputs
+from dendrofx.values.measure import agreement, largest_mean, outputs_and_macs
 from dendrofx.values.outputs import flatten
 
 
@@ -33,8 +33,7 @@ class Bench:
         test = prepared.case.test
         self.batches = test.batches(batch, order)
         self.covered = self._covered()
-        self.reference = outputs(prepared.case.model, self.batches, self.covered)
-        self.macs = model_macs(prepared.case.model, self.batches)
+        self.reference, self.macs = outputs_and_macs(prepared.case.model, self.batches, self.covered)
         self.timed = timed_batches(test, batch, order, seed)
 
     @torch.no_grad()

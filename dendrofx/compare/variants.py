@@ -103,8 +103,11 @@ def scripted_variant(name: str, module: nn.Module, sample: Inputs, saved: bool =
     """Return a module scripted and frozen, with what that costs; `saved` or not."""
     size = artifact_bytes(script(module)) if saved else None
     frozen = script(module, freeze=True)
-    counted = isinstance(module, RoutedModule)
-    return Variant(name, frozen, counted, _weight_bytes(module), size, _first_call(frozen, sample))
+    counted, first = isinstance(module, RoutedModule), _first_call(frozen, sample)
+    _first_call(
+        frozen, sample
+    )  # on the second TorchScript optimises, and a race of calls of seconds has no call to spare for it
+    return Variant(name, frozen, counted, _weight_bytes(module), size, first)
 
 
 @torch.no_grad()

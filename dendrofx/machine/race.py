@@ -24,6 +24,8 @@ LEAST_ROUNDS = 15
 MOST_ROUNDS = 400
 # Calls of this length spend less than a hundredth of it on bringing weights into the caches.
 LONG_SECONDS = 0.05
+# Of calls of this length that were made before, one says how many rounds fit.
+SLOW_SECONDS = 1.0
 # An A/A ratio further from 1 than this, or more involuntary context switches per second, is a disturbed machine.
 AA_NOISE = 0.05
 SWITCHES_PER_SECOND = 100.0
@@ -103,7 +105,7 @@ def race(
         least_rounds: run however long they take, unless `most_seconds` are over.
         most_seconds: after which two rounds are enough.
         untimed_rounds: before them, at least one: the last says how many rounds fit. TorchScript instruments its first call and
-            optimises on its second: 1 where these were made.
+            optimises on its second: 1 where these were made, which is one call where calls take seconds.
         pause: called before each round of long calls.
         batches: by name, inputs that it takes in turns; 1 by default.
 
@@ -134,12 +136,14 @@ def race(
 
 
 def _first_rounds(calls: Mapping[str, Callable[[int], object]], rounds: int) -> float:
-    """Call everything in each of the untimed rounds, and return the seconds that the last one took."""
+    """Call everything in each of the untimed rounds, and return the seconds that the last one took, or would have taken."""
     started = 0.0
     for number in range(max(rounds, 1)):
         started = time.perf_counter()
-        for call in calls.values():
+        for made, call in enumerate(calls.values(), 1):
             call(number)
+            if rounds == 1 and time.perf_counter() - started > SLOW_SECONDS * made:
+                return (time.perf_counter() - started) * len(calls) / made
     return time.perf_counter() - started
 
 

@@ -144,13 +144,39 @@ def model_macs(module: nn.Module, batches: Sequence[Inputs]) -> int:
 
     Of batches of the same shapes one is run: what is counted depends on shapes alone.
     """
-    alike: dict[tuple[torch.Size, ...], list[Inputs]] = {}
+    firsts = {_shapes(batch): batch for batch in reversed(batches)}
+    macs = {shapes: _counted_call(module, batch)[1] for shapes, batch in firsts.items()}
+    return sum(macs[_shapes(batch)] for batch in batches)
+
+
+@torch.no_grad()
+def outputs_and_macs(
+    module: nn.Module, batches: Sequence[Inputs], covered: Covered | None = None
+) -> tuple[list[Tensor], int]:
+    """Return an eager module's outputs, see `outputs`, and its multiply-adds, see `model_macs`, for one call of each batch."""
+    macs: dict[Shapes, int] = {}
+    parts, total = [], 0
     for batch in batches:
-        alike.setdefault(tuple(t.shape for t in batch.tensors), []).append(batch)
-    total = 0
-    for same in alike.values():
-        counter = FlopCounterMode(display=False, custom_mapping=_LEFT_OUT)
-        with counter:
-            same[0].call(module)
-        total += len(same) * int(counter.get_total_flops())
-    return total // 2
+        shapes = _shapes(batch)
+        if shapes in macs:
+            output = batch.call(graph_level(module))
+        else:
+            output, macs[shapes] = _counted_call(graph_level(module), batch)
+        parts.append(_rows(output, batch.samples, covered))
+        total += macs[shapes]
+    return _stacked(parts), total
+
+
+Shapes = tuple[torch.Size, ...]
+
+
+def _shapes(batch: Inputs) -> Shapes:
+    return tuple(t.shape for t in batch.tensors)
+
+
+def _counted_call(module: Any, batch: Inputs) -> tuple[Any, int]:  # noqa: ANN401
+    """Return a call's output, which counting does not change, and its multiply-adds."""
+    counter = FlopCounterMode(display=False, custom_mapping=_LEFT_OUT)
+    with counter:
+        output = batch.call(module)
+    return output, int(counter.get_total_flops()) // 2
