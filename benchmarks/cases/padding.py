@@ -15,7 +15,7 @@ from dendrofx.values.inputs import Inputs
 
 BATCH, HEADS = 64, 12
 VOCABULARY, LONGEST = 50265, 256  # RoBERTa's
-QUICK, QUICK_BATCH = ("short uniform", "flat long"), 16  # what a quick run has time for: padding, and none
+QUICK, QUICK_BATCH = ("short uniform", "flat long"), 8  # what a quick run has time for: padding, and none
 SECONDS, QUICK_SECONDS = 15.0, 2.0  # of a race
 PUBLISHED = Published(
     "sequences packed by hand, over padded",
@@ -46,7 +46,7 @@ def padding(options: CaseOptions) -> Case:
     lengths = draw_lengths()
     orders, batch = (QUICK, QUICK_BATCH) if options.quick else (tuple(lengths), BATCH)
     random = np.random.default_rng(options.seed)
-    seen = _sequences(lengths["short uniform"][: min(batch, BATCH // 2)], random)
+    seen = _sequences(lengths["short uniform"][: BATCH // 4 if options.quick else BATCH // 2], random)
     return Case(
         "padding",
         f"{shape}, {layers} layers of {width}, mean-pooled; random weights and ids; lengths of a published table",

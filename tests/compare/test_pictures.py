@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -145,14 +144,15 @@ def test_parts_are_counted_and_add_up_to_the_sites_compute() -> None:
     module = made("every-site").module
     given = [Inputs.of(b) for b in batches()]
     found: Any = record(plan=module.plan)
-    case = SimpleNamespace(**{**vars(found.prepared.case), "test": SimpleNamespace(batches=lambda *_: given)})
-    prepared = replace(found.prepared, case=case, modules={"routed": module})
-    drawn = bars(replace(found, prepared=prepared))
-    counts = of_sites(counted(module, given))
+    done = counted(module, given)
+    rows = [replace(r, quality=replace(r.quality, counts=done)) if r is found.routed else r for r in found.rows]
+    found = replace(found, prepared=replace(found.prepared, modules={"routed": module}), rows=rows)
+    drawn = bars(found)
+    counts = of_sites(done)
     assert [b.label for b in drawn if b.parts] == list(counts)
     assert [sum(b.parts or ()) for b in drawn if b.parts] == pytest.approx([site_compute(c) for c in counts.values()])
     assert all(b.block is None for b in drawn), "nothing was timed"
-    figure = plot_sites([replace(found, prepared=prepared)], MACHINE)
+    figure = plot_sites([found], MACHINE)
     assert figure is not None
     assert {t.get_text() for t in figure.legends[0].get_texts()} == {"light, counted", "gate, counted", "full, counted"}
 
