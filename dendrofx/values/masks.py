@@ -19,8 +19,9 @@ def _full(batch: int, tokens: int) -> Tensor:
 
 
 def _ragged(batch: int, tokens: int) -> Tensor:
-    """Let live rows end earlier sample by sample; the first sample stays full."""
-    ends = tokens - torch.arange(batch) % max(tokens - 1, 1)
+    """Let live rows end earlier sample by sample, the first at the end and the last after one row; more samples begin again."""
+    steps = torch.arange(batch) % max(tokens, 1)
+    ends = tokens - steps * (tokens - 1) // max(min(batch, tokens) - 1, 1)
     return torch.arange(tokens) < ends[:, None]
 
 

@@ -1,6 +1,7 @@
 """`drop_dead_rows` on random graphs: equal to the original on live rows, or the mask contract is refused by the output's name."""
 
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ from dendrofx.graph.show import graph_text
 from dendrofx.rewriting.dead_rows import DeadRows, drop_dead_rows
 from dendrofx.rows.analysis import RowAnalysis
 from dendrofx.rows.difference import ROUNDING
-from dendrofx.rows.mask_check import differences
+from dendrofx.rows.mask_check import MaskCheck, differences
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.masks import PATTERNS
 from tests.rows.models import WIDTH, OfRows, encoder, padded, symbolic
 
 # Left and right padding, a hole, and no padding at all: whatever reads dead rows, one of them shows it.
@@ -185,6 +187,26 @@ def test_what_moves_is_named_among_several_outputs(output: str) -> None:
     step = ". The model lets padding reach its outputs (a pooling over all tokens, say): transform the part before that"
     assert str(caught.value).startswith(f"{says} '{key(output)}' moves by")
     assert str(caught.value).endswith(step)
+
+
+@pytest.mark.parametrize("row", [10, 20])
+def test_in_long_samples_a_row_from_anywhere_is_found(row: int) -> None:
+    """Although most patterns are written into a few tokens, and the example has no padding."""
+    with pytest.raises(InputError, match="output 'output' moves by"):
+        dropped(["linear"], {"output": lambda x, live: x[:, row]}, mask=torch.ones(4, 30))
+
+
+def test_every_pattern_is_run_once_and_in_few_tokens() -> None:
+    gm, example = captured(["linear"], {"rows": KEPT["rows"]}, torch.ones(4, 30))
+    found = MaskCheck("mask", example, gm, RowAnalysis(gm, "mask").inputs()).trials
+    masks = [dict(t.inputs.kwargs)["mask"] for t in found]
+    assert found[0].what == ""
+    assert not any(torch.equal(a, b) for a, b in combinations(masks, 2))
+    assert {t.what for t in found} >= set(PATTERNS) - {"every mask full"}
+    assert [tuple(m.shape) for t, m in zip(found, masks, strict=True) if t.what in PATTERNS] == [
+        (4, 30),
+        *[(4, 13)] * 4,
+    ]
 
 
 @pytest.mark.parametrize("output", FIRST_ROW)
