@@ -11,28 +11,25 @@ checks that its mask is of that side (`live_rows`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
 
 from dendrofx.errors import InputError
-from dendrofx.graph.capture.variants import variants
 from dendrofx.graph.show import first_line
 from dendrofx.rows.difference import ROUNDING, difference
 from dendrofx.rows.layout import SAMPLES, TOKENS
+from dendrofx.rows.mask_variants import mask_variants, shortened
 from dendrofx.values import numerics
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.masks import EMPTY, HOLES, PATTERNS, live_of, patterns
-from dendrofx.values.meta import CALL
+from dendrofx.values.masks import EMPTY, PATTERNS, live_of
 from dendrofx.values.outputs import flatten
 
 ANY, RIGHT, LEFT = "any", "right", "left"
-FEW_TOKENS = 13  # that patterns are written into: enough for all of them, and unlike sizes of a model
 GUESSED = ". The example has no padding, so how it is marked is a guess: pass inputs with padding"
 
 
@@ -118,7 +115,9 @@ class MaskCheck:
     def trials(self) -> list[Trial]:
         """Every variant and pattern, run once as it is and once with other dead rows."""
         generator = torch.Generator().manual_seed(0)
-        return [self.trial(what, inputs, generator) for what, inputs in self.variants()]
+        short = shortened(self.gm, self.example, self.mask.size(1), self.layouts)
+        found = mask_variants(self.example, short, self.name, self.inverted)
+        return [self.trial(what, inputs, generator) for what, inputs in found]
 
     def trial(self, what: str, inputs: Inputs, generator: torch.Generator) -> Trial:
         """Run the graph on a variant, which it may reject: its sizes or masks may be none that it is made for."""
@@ -170,57 +169,10 @@ class MaskCheck:
         """Return the example's own."""
         return cast(Tensor, dict(self.example.kwargs)[self.name])
 
-    def variants(self) -> Iterator[tuple[str, Inputs]]:
-        """Yield, with its name, the example, every pattern of its mask, and its other variants, each of them once.
-
-        Patterns are written into a few tokens; holes, which are the only one that is everywhere, into all of them.
-        """
-        short, tried = self.shortened(), list[Inputs]()
-        few = () if short is self.example else chain(self.patterns(short), variants(short))
-        every = chain([("", self.example)], self.patterns(self.example), variants(self.example))
-        for place, (what, inputs) in [*(("all", found) for found in every), *(("few", found) for found in few)]:
-            cut = short is not self.example and _is_pattern(what) and not what.endswith(HOLES)
-            if cut is (place == "few") and not any(_same(inputs, other) for other in tried):
-                tried.append(inputs)
-                yield what, inputs
-
-    def patterns(self, example: Inputs) -> Iterator[tuple[str, Inputs]]:
-        """Yield inputs with masks of every pattern."""
-        for what, mask in patterns(dict(example.kwargs)[self.name], self.inverted):
-            yield what, Inputs((), tuple((k, mask if k == self.name else v) for k, v in example.kwargs))
-
-    def shortened(self) -> Inputs:
-        """Return the example's first tokens; all of it where there are few, or where the graph does not take less."""
-        tokens = self.mask.size(1)
-        if tokens < 2 * FEW_TOKENS:
-            return self.example
-        cut = Inputs((), tuple((k, _first_tokens(v, self.layouts[k])) for k, v in self.example.kwargs))
-        try:
-            if (form := self.gm.meta.get(CALL)) is not None:
-                form.check(dict(cut.kwargs))
-            cut.call(self.gm)
-        except Exception:  # its size is part of the model
-            return self.example
-        return cut
-
 
 def mask_of(dead_rows: str) -> tuple[str, bool]:
     """Return the mask's name, and whether it marks the dead rows: `~padding` -> padding, True."""
     return dead_rows.removeprefix("~"), dead_rows.startswith("~")
-
-
-def _first_tokens(x: Tensor, layout: str) -> Tensor:
-    for axis, letter in enumerate(layout):
-        x = x.narrow(axis, 0, FEW_TOKENS) if letter == TOKENS else x
-    return x
-
-
-def _is_pattern(what: str) -> bool:
-    return what.removeprefix(" with ").removesuffix(" inverted") in PATTERNS
-
-
-def _same(a: Inputs, b: Inputs) -> bool:
-    return all(x is y or (x.shape == y.shape and torch.equal(x, y)) for x, y in zip(a.tensors, b.tensors, strict=True))
 
 
 def fits(alive: Tensor, side: str) -> bool:
