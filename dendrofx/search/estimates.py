@@ -120,9 +120,12 @@ class Measured:
         return all(t.knows(*_names(candidate)) for t in self.times)
 
     def exact(self) -> ExactForm | None:
-        """Return the exact form that replaces the block where the site is not routed: faster, and at no batch size slower."""
+        """Return the exact form that replaces the block where the site is not routed.
+
+        The fastest of those that are faster at one batch size, and at none slower, by what timing can tell.
+        """
         ratios = {name: [dict(t.full[name])[t.rows] / t.block for t in self.times] for name in self.fulls}
-        better = [name for name, found in ratios.items() if min(found) <= MOST_EXACT and max(found) <= 1]
+        better = [name for name, found in ratios.items() if min(found) <= MOST_EXACT and max(found) <= 1 / MOST_EXACT]
         return self.fulls[min(better, key=lambda name: sum(ratios[name]))] if better else None
 
     def price(self, candidate: Candidate, activity: float, settled: bool = False) -> CostEstimate:

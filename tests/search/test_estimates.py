@@ -192,7 +192,7 @@ def test_the_fastest_exact_form_that_is_nowhere_slower_replaces_a_block() -> Non
     for transposed, packed, wanted in ((5.0, 4.0, "Prepacked()"), (3.0, 4.0, "Transposed()"), (9.9, 10.0, None)):
         found = Measured([at(256, transposed, packed)], forms).exact()
         assert (None if found is None else str(found.form)) == wanted
-    small, large = at(1, 1.0, 11.0), at(256, 9.0, 2.0)  # the one that is faster on both together is slower on one
+    small, large = at(1, 1.0, 11.0), at(256, 10.2, 2.0)  # the one that is faster on both together is slower on one
     assert str(Measured([small, large], forms).exact().form) == "Transposed()"  # type: ignore[union-attr]
 
 
