@@ -80,9 +80,6 @@ def chunk_bias(mask: Tensor, unbiased: bool, rows: LiveRows, owner: Tensor, inde
 def pack_chunks(mask: Tensor, unbiased: bool, floor: float, rows: LiveRows, most: int) -> AttentionPlan:
     """Return the plan of live rows that attend in chunks; see `plan_attention`."""
     nothing = torch.zeros([0], dtype=torch.int64)
-    if unbiased and rows.live == rows.batch * rows.tokens and rows.live > 0:  # nothing is moved or masked
-        whole_samples = Chunks([rows.batch], [rows.tokens], [nothing], nothing, nothing, False)
-        return AttentionPlan([whole_samples], rows.batch == 1, floor)
     chunk_of, before, used, first = cut_chunks(rows.lengths, most)
     places, groups, chunks, sizes = group_chunks(used, most)
     start, total = 0, 0
@@ -146,11 +143,15 @@ def plan_attention(mask: Tensor, rows: LiveRows, most: int) -> AttentionPlan:
         rows: of this call.
         most: rows of a chunk of several samples.
     """
-    if rows.live == rows.batch * rows.tokens and bool((mask if mask.dtype == torch.bool else mask == 0).all()):
-        packed, unbiased, floor = True, True, -float("inf")
-    else:
-        mask = narrow_mask(mask)
-        packed, unbiased, floor = allows(mask, rows)
+    if rows.live == rows.batch * rows.tokens:
+        nothing, free = (
+            torch.zeros([0], dtype=torch.int64),
+            bool((mask if mask.dtype == torch.bool else mask == 0).all()),
+        )
+        whole = Chunks([rows.batch], [rows.tokens], [nothing if free else mask], nothing, nothing, False)
+        return AttentionPlan([whole], free and rows.batch == 1, -float("inf"))
+    mask = narrow_mask(mask)
+    packed, unbiased, floor = allows(mask, rows)
     if packed:
         return pack_chunks(mask, unbiased, floor, rows, most)
     return AttentionPlan([padded_chunks(mask, rows)], False, floor)
