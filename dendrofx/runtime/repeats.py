@@ -62,8 +62,8 @@ def same_rows(values: List[Tensor]) -> SameRows:
     for x in values:
         if x.dim() == 0 or x.size(0) != rows:
             raise RuntimeError(f"inputs with repeated rows have one row per sample: {values[0].size()} and {x.size()}")
-    if rows < 2:
-        return SameRows(torch.empty([0], dtype=torch.bool), rows, 0)
+    if rows < 2 or all_change(values[0]):
+        return SameRows(torch.zeros([max(rows - 1, 0)], dtype=torch.bool), rows, 0)
     wide = side_by_side(values)
     same = equals_before(wide[0])
     repeats = int(same.sum().item())
@@ -72,6 +72,16 @@ def same_rows(values: List[Tensor]) -> SameRows:
             same = same.logical_and(equals_before(x))
             repeats = int(same.sum().item())
     return SameRows(same, rows, repeats)
+
+
+def all_change(x: Tensor) -> bool:
+    """Tell by one column whether no row equals the one before, as in most calls without repeats; x has two rows or more."""
+    if x.stride(0) == 0 or x.numel() == 0 or x.is_complex():
+        return False
+    column = x.detach()
+    while column.dim() > 1:
+        column = column.select(1, 0)
+    return torch.unique_consecutive(column).size(0) == x.size(0)  # type: ignore[no-any-return]
 
 
 def side_by_side(values: List[Tensor]) -> List[Tensor]:
@@ -94,10 +104,6 @@ def equals_before(x: Tensor) -> Tensor:
         usable = not bool(x[0].ne(x[0]).any())
         return torch.full([x.size(0) - 1], usable, dtype=torch.bool)
     rows = (x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)).detach()  # `out=` takes nothing that has gradients
-    if rows.size(1) > 1:  # most calls without repeats are told by one column
-        same = rows[1:, 0].eq(rows[:-1, 0])
-        if not bool(same.any()):
-            return same
     if rows.size(1) == 0 or rows.is_complex():
         same = rows[1:].eq(rows[:-1]).all(1)
     else:  # written as numbers, which compares and reduces several at a time where bools go one by one
