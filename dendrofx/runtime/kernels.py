@@ -21,15 +21,8 @@ def padded_rows(rows: int) -> int:
         [0, 1, 4, 20, 320, 513]
     """
     rest = rows % 512
-    if rest > 256:
-        rest = (rest + 63) // 64 * 64
-    elif rest > 64:
-        rest = (rest + 15) // 16 * 16
-    elif rest > 32:
-        rest = (rest + 7) // 8 * 8
-    elif rest > 2:
-        rest = (rest + 3) // 4 * 4
-    return rows // 512 * 512 + rest
+    step = 64 if rest > 256 else 16 if rest > 64 else 8 if rest > 32 else 4 if rest > 2 else 1
+    return rows - rest + (rest + step - 1) // step * step
 
 
 def row_blocks(x: Tensor, dtype: torch.dtype) -> List[Tensor]:

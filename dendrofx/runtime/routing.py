@@ -38,16 +38,15 @@ class Split(NamedTuple):
 
 
 def dtype_name(x: Tensor) -> str:
-    """Return a name such as `torch.float64`; TorchScript itself prints a number."""
-    if x.dtype == torch.float64:
-        return "torch.float64"
-    if x.dtype == torch.bfloat16:
-        return "torch.bfloat16"
-    if x.dtype == torch.float16:
-        return "torch.float16"
-    if x.dtype == torch.int64:
-        return "torch.int64"
-    return "torch.float32" if x.dtype == torch.float32 else "of another dtype"
+    """Return a name such as `torch.float64`; TorchScript has numbers for them, which it also prints."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return str(x.dtype)
+    names = [
+        "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "complex32", "complex64", "complex128",
+        "bool", "qint8", "quint8", "qint32", "bfloat16",
+    ]  # fmt: skip
+    number: int = x.dtype  # type: ignore[assignment]
+    return f"torch.{names[number]}" if number < len(names) else "of another dtype"
 
 
 @torch.jit.unused

@@ -145,7 +145,8 @@ def _by_name(kind: type, value: Mapping[str, Any], path: str) -> Any:  # noqa: A
     name = value.get("form")
     if not isinstance(name, str) or name not in known:
         prefix = f"{path}: " if path else ""
-        raise PlanError(f"{prefix}unknown form {str(name)!r}: this version has {', '.join(sorted(known))}")
+        fitting = sorted(n for n, known_kind in known.items() if issubclass(known_kind, kind))
+        raise PlanError(f"{prefix}unknown form {str(name)!r}: this version has {', '.join(fitting)}")
     if not issubclass(known[name], kind):
         raise PlanError(f"{path} must be {_words(kind)}, got {name}")
     return decode_fields(known[name], {k: v for k, v in value.items() if k != "form"}, path)

@@ -122,7 +122,7 @@ def with_site(**changes: Any) -> Callable[[dict[str, Any]], Any]:
     (with_site(tolerance=float("nan")), "the plan cannot be read: sites[0].tolerance must be a number or null, got NaN"),
     (with_site(tolerance=-1), "the plan cannot be read: sites[0].tolerance must be at least 0, got -1"),
     (with_site(light="LowRank(rank=8)"), "the plan cannot be read: sites[0].light must be a light form or null, got "),
-    (with_site(light={"form": "Quantum"}), "sites[0].light: unknown form 'Quantum': this version has AlwaysFull, "),
+    (with_site(light={"form": "Quantum"}), "sites[0].light: unknown form 'Quantum': this version has BFloat16, "),
     (with_site(light={"form": "LowRank", "rank": 0}), "the plan cannot be read: sites[0].light: rank must be "),
     (with_site(light={"form": "LearnedGate"}), "the plan cannot be read: sites[0].light must be a light form, got LearnedGate"),
     (with_site(gate={"form": "LearnedGate", "depth": 3}), "sites[0].gate.depth is no field of LearnedGate, which has "),
