@@ -235,7 +235,7 @@ def test_ablation(wide: Ran) -> None:
 
 @pytest.mark.parametrize(("case", "tables"), [
     ("ranker", 4), ("ranker-dlrm", 4), ("ranker-dcn", 4),
-    pytest.param("padding", 1, marks=pytest.mark.real("transformers")),
+    pytest.param("padding", 2, marks=pytest.mark.real("transformers")),
 ])  # fmt: skip
 def test_cases_with_a_limit(case: str, tables: int, short: None, tmp_path: Path) -> None:
     text = io.StringIO()

@@ -72,7 +72,8 @@ def packed_linears(module: nn.Module) -> int:
 
 @pytest.mark.slow
 def test_exact_forms_are_taken_where_they_win_and_replayed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    use_timer(monkeypatch, Recorded(lambda shape, n: {"packed": 5.0 if shape == "64 -> 256 -> 64" else 12.0}))
+    mlp = {"Prepacked()": 5.0, "Transposed()": 6.0}.__getitem__
+    use_timer(monkeypatch, Recorded(lambda shape, n: {"packed": mlp if shape == "64 -> 256 -> 64" else 12.0}))
     model, example, given = rows_model(), inputs([9, 4, 7]), inputs([3, 9])
     made = dendrofx.transform(model, example, dead_rows="mask", budget=0)
     assert statuses(made.plan) == {MLP: "exact", HEAD: "refused"}
