@@ -29,6 +29,7 @@ from dendrofx.values.outputs import Output, flatten
 SAMPLES = ("one sample", "three samples")
 
 Call = Callable[[nn.Module, Inputs], Any]
+TRIES = 3  # of calls that another thread may have disturbed
 
 
 def _as_given(module: nn.Module, inputs: Inputs) -> Any:  # noqa: ANN401
@@ -136,11 +137,25 @@ def verify(
         if far == 0:
             continue
         why = _reasons(twins, inputs, wanted, got, call)
+        if not why and far <= rounding() and _equal_again(model, run, inputs, call):
+            continue
         if not why or not far <= rounding():
             raise DiffersError(_refusal(model, f"{inputs}{what}", far, why), what)
         worst = max(worst, far)
         reasons.update(dict.fromkeys(why))
     return worst, "; ".join(reasons)
+
+
+def _equal_again(model: nn.Module, run: Callable[[Inputs], Any], inputs: Inputs, call: Call) -> bool:
+    """Tell whether model and graph agree bit for bit when they run side by side, in one of a few tries.
+
+    Another Python thread may change how many threads products run on, and with it their last bits, between two calls.
+    """
+    for _ in range(TRIES):
+        wanted = _wanted(model, inputs, True, call)
+        if wanted is not None and difference(wanted, flatten(run(inputs))) == 0:
+            return True
+    return False
 
 
 def _refusal(model: nn.Module, where: str, far: float, why: list[str]) -> str:
