@@ -191,7 +191,7 @@ class _Worlds(Worlds):
             padded = self.in_padded(mask)
             self.plans[key] = self.call(plan_attention, (padded, self.rows, CHUNK_ROWS), "attention_plan")
         scale = node.kwargs.get("scale") or float(int(shape(q)[-1]) ** -0.5)
-        given = (self.in_live(q), self.in_live(k), self.in_live(v), self.plans[key], self.rows, scale)
+        given = (self.in_live(q), self.in_live(k), self.in_live(v), self.plans[key], scale)
         added = mask.meta.get(DTYPE) != torch.bool
         new = self.mark(self.call(attend_rows, (*given, added), f"{node.name}_live"), node, True)
         new.meta[ROWS] = RowNote(node.meta[ROWS].layout, False, "attends on live rows")

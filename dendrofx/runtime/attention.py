@@ -144,10 +144,8 @@ def plan_attention(mask: Tensor, rows: LiveRows, most: int) -> AttentionPlan:
         most: rows of a chunk of several samples.
     """
     if rows.live == rows.batch * rows.tokens:
-        nothing, free = (
-            torch.zeros([0], dtype=torch.int64),
-            bool((mask if mask.dtype == torch.bool else mask == 0).all()),
-        )
+        nothing = torch.zeros([0], dtype=torch.int64)
+        free = bool((mask if mask.dtype == torch.bool else mask == 0).all())
         whole = Chunks([rows.batch], [rows.tokens], [nothing if free else mask], nothing, nothing, False)
         return AttentionPlan([whole], free and rows.batch == 1, -float("inf"))
     mask = narrow_mask(mask)
@@ -202,9 +200,7 @@ def check_scores(q: Tensor, k: Tensor, scale: float, floor: float) -> None:
         )
 
 
-def attend_rows(
-    q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, rows: LiveRows, scale: float, added: bool
-) -> Tensor:
+def attend_rows(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: float, added: bool) -> Tensor:
     """Attend from live rows to live rows, each sample on its own.
 
     Args:
@@ -212,7 +208,6 @@ def attend_rows(
         k: the same.
         v: the same.
         plan: of this mask and call.
-        rows: of this call.
         scale: of the scores.
         added: the mask is added to the scores, so that large ones may outweigh it.
 

@@ -76,7 +76,7 @@ def attended(
 ) -> tuple[AttentionPlan, Tensor]:
     """The plan, and the result among live rows put back."""
     plan = ready(plan_attention)(mask, rows, most)
-    live = ready(attend_rows)(*(unpad_rows(x, rows, 0, 2) for x in qkv), plan, rows, SCALE, mask.dtype != torch.bool)
+    live = ready(attend_rows)(*(unpad_rows(x, rows, 0, 2) for x in qkv), plan, SCALE, mask.dtype != torch.bool)
     assert live.isfinite().all()  # also behind the live rows
     assert plan.forms[0].blank or not live[:, :, rows.live :].any()
     return plan, pad_rows(live, rows, 0, 2)
@@ -239,7 +239,7 @@ def test_what_is_not_finite_stays_in_its_sample(ready: Callable[[Any], Any], see
     plan = plan_attention(mask, rows, MOST)
     assert any(size > length for size in plan.forms[0].sizes for length in rows.lengths), "samples share a chunk"
     parts = [unpad_rows(x, rows, 0, 2) for x in changed(qkv, 2, torch.tensor(value))]
-    after = pad_rows(ready(attend_rows)(*parts, plan, rows, SCALE, mask.dtype != torch.bool), rows, 0, 2)
+    after = pad_rows(ready(attend_rows)(*parts, plan, SCALE, mask.dtype != torch.bool), rows, 0, 2)
     others = [0, 1, 3]
     assert torch.allclose(before[others], after[others], rtol=0, atol=1e-6)  # sums of one chunk or several
     assert not after[2].isfinite().all()
