@@ -50,8 +50,8 @@ def _add_options(p: Command) -> None:
         help="instead, a budget that is certified: flip:0.01:0.95, exceeds(0.05):0.02:0.95, deviation:..., cosine:...",
     )  # fmt: skip
     p.add_argument(
-        "--scope", choices=("block", "model"), default="block",
-        help="route rows of blocks, or samples between a light model and the original (needs --budget)",
+        "--scope", choices=("auto", "block", "model"), default="auto",
+        help="with --budget: rows of blocks, samples of models, or (default) whichever is faster",
     )  # fmt: skip
     p.add_argument(
         "--full", type=_form("light"), metavar="FORM", help='a form for the full branch: "Pruned(energy=1.0)"'
@@ -69,7 +69,7 @@ def _add_options(p: Command) -> None:
     p.add_argument("--ablation", action="store_true", help="also each light form alone, on every row, as a table")
     p.add_argument(
         "--light", type=_form("light"), metavar="FORM",
-        help='a light form instead of those known: "Int8()"; with --scope model also "RoutedBlocks(0.05)"',
+        help='a light form instead of those known: "Int8()"; with --scope model also "RoutedBlocks(0.05)" or "Exit()"',
     )  # fmt: skip
     p.add_argument("--gate", type=_form("gate"), metavar="FORM", help='a gate instead of the best: "NoiseGate()"')
     p.add_argument(
@@ -117,8 +117,8 @@ def _contradiction(args: argparse.Namespace) -> str:
             "--budget and --max-deviation are two budgets: leave one out",
         ),
         (
-            args.scope == "block" and any(isinstance(form, dendrofx.RoutedBlocks) for form in forms),
-            "RoutedBlocks(...) is a model with routed blocks: it needs --scope model",
+            args.scope == "block" and any(isinstance(form, dendrofx.RoutedBlocks | dendrofx.Exit) for form in forms),
+            "RoutedBlocks(...) and Exit(...) are forms of the whole model: they need --scope model",
         ),
         (
             args.scope == "model" and not (certifies or replays),
@@ -138,7 +138,7 @@ def _form(kind: str) -> Callable[[str], Form]:
 
     def read(text: str) -> Form:
         # every form has to be known before one is read: the names that are imported here bring them all
-        kinds = {"light": (dendrofx.LightForm, dendrofx.RoutedBlocks), "gate": (dendrofx.GateForm,)}
+        kinds = {"light": (dendrofx.LightForm, dendrofx.RoutedBlocks, dendrofx.Exit), "gate": (dendrofx.GateForm,)}
         try:
             form = form_from_text(text)
         except InputError as error:

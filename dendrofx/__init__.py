@@ -24,7 +24,7 @@ __version__ = VERSION
 __all__ = [
     "transform", "script", "graph_text", "graph_diff", "explain", "RoutedModule", "Plan", "SitePlan", "Site", "Sites", "find_sites",
     "tolerances", "set_tolerances", "LightForm", "LowRank", "Pruned", "Int8", "BFloat16", "Prepacked", "Transposed", "Precision",
-    "RoutedBlocks", "Options",
+    "RoutedBlocks", "Exit", "Options",
     "GateForm", "ResidualGate", "NoiseGate", "EnergyGate", "LearnedGate", "MarginGate", "UserGate", "AlwaysFull",
     "AlwaysLight", "NoGate", "RandomGate", "OracleGate", "Budget", "Certificate", "certificate", "save", "load", "LoadedModule",
     "Audit", "Shadow", "audit", "report", "Capability", "capability", "DendrofxError", "InputError", "CaptureError",
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from dendrofx.graph.sites import Site, Sites
     from dendrofx.guarantee import Audit, Budget, Certificate, audit
     from dendrofx.light import BFloat16, Int8, LightForm, LowRank, Precision, Prepacked, Pruned, Transposed
+    from dendrofx.light.exits import Exit
     from dendrofx.light.routed_blocks import RoutedBlocks
     from dendrofx.lowering.script import script
     from dendrofx.machine.capability import Capability, capability
@@ -93,6 +94,7 @@ else:
         "graph.sites": "Site Sites",
         "guarantee": "Audit Budget Certificate audit",
         "light": "BFloat16 Int8 LightForm LowRank Precision Prepacked Pruned Transposed",
+        "light.exits": "Exit",
         "light.routed_blocks": "RoutedBlocks",
         "lowering.script": "script",
         "machine.capability": "Capability capability",

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from dendrofx.errors import InputError
+from dendrofx.errors import CaptureError, InputError
 from dendrofx.graph.capture import capture_call, check_sizes, remember
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.graph.given import Given
@@ -39,6 +39,7 @@ class Subject:
         example: inputs, where there are any.
         model: fingerprint of the model; data has its own.
         dead: what became of dead rows; None where the caller named no mask. repeats: of repeated rows, likewise.
+        unshaped: why the graph has no symbolic shapes, where they were not needed but wanted; empty where it has.
     """
 
     original: fx.GraphModule
@@ -49,6 +50,7 @@ class Subject:
     model: str = ""
     dead: DeadRowsPlan | None = None
     repeats: RepeatedRowsPlan | None = None
+    unshaped: str = ""
 
     @staticmethod
     def of(
@@ -79,12 +81,20 @@ class Subject:
             asked = "repeated_rows" if request.dead_rows is None else f"dead_rows={request.dead_rows!r}"
             raise InputError(f"{asked} is verified on inputs: pass example_inputs= or calibration=")
         others = [] if data is None else [*data.fit, *data.gate, *data.choose, *data.tune]
-        shapes = request.leaves_out_rows or request.scope == "model"
-        captured = capture_call(model, given.form, given.example, shapes, others, shared=True)
+        shapes, unshaped = request.leaves_out_rows or request.scope in ("auto", "model"), ""
+        try:
+            captured = capture_call(model, given.form, given.example, shapes, others, shared=True)
+        except CaptureError as error:
+            if request.scope != "auto" or request.leaves_out_rows:
+                raise
+            captured = capture_call(model, given.form, given.example, False, others, shared=True)
+            unshaped = f"the model cannot be captured with symbolic shapes: {str(error).splitlines()[0]}"
         remember(captured, model, wrapper)
         for number, batch in enumerate(given.batches or []):
             check_sizes(captured, batch, number)
-        return Subject(captured, captured, Sites((), ()), data, given.example, model_fingerprint(model))
+        return Subject(
+            captured, captured, Sites((), ()), data, given.example, model_fingerprint(model), unshaped=unshaped
+        )
 
     def selected(self, sites: Selector) -> Subject:
         """Return it with the sites that may be routed."""
@@ -96,7 +106,7 @@ class Subject:
         if request.dead_rows is not None:
             found = found.on_live_rows(request.dead_rows)
         if request.repeated_rows is not None:
-            whole = request.scope == "model" or request.dead_rows is not None
+            whole = request.scope == "model" or request.dead_rows is not None  # else rows, also where both are searched
             found = found.on_distinct_rows(request.repeated_rows, whole)
         return found.selected(request.sites)
 

@@ -22,6 +22,7 @@ from dendrofx.graph.capture.prepare import unwrapped
 from dendrofx.graph.sites import Selector
 from dendrofx.guarantee.budget import Budget
 from dendrofx.light import LightForm
+from dendrofx.light.exits import Exit
 from dendrofx.light.routed_blocks import RoutedBlocks
 from dendrofx.machine.memory import unshare
 from dendrofx.plan.origin import check_origin
@@ -30,6 +31,7 @@ from dendrofx.replay import replay
 from dendrofx.request import Options, Request
 from dendrofx.request.old_spelling import accepts_old_spelling
 from dendrofx.rewriting.module import RoutedModule
+from dendrofx.search.decide_auto import decide_auto
 from dendrofx.search.decide_blocks import decide_blocks
 from dendrofx.search.decide_models import decide_models
 from dendrofx.search.decision import Decision
@@ -47,11 +49,11 @@ def transform(
     calibration: Iterable[Any] | None = None,
     budget: float | Budget | str | None = None,
     output: str | int | Sequence[str | int] | None = None,
-    scope: Literal["block", "model"] = "block",
+    scope: Literal["auto", "block", "model"] = "auto",
     dead_rows: str | None = None,
     repeated_rows: bool | str | Sequence[str] = False,
     sites: Selector = None,
-    light: LightForm | RoutedBlocks | Sequence[LightForm | RoutedBlocks] | None = None,
+    light: LightForm | RoutedBlocks | Exit | Sequence[LightForm | RoutedBlocks | Exit] | None = None,
     gate: GateForm | nn.Module | Literal["optional"] | None = None,
     batch_sizes: Sequence[int] | None = None,
     plan: Plan | None = None,
@@ -75,9 +77,9 @@ def transform(
         output: which output of the model the budget is about, by name (`"action"`, `"past.0"`) or place, or several of them. It
             holds for each of them; by default for every floating-point output. Each needs a value per sample on its first
             axis; the others, such as a loss, are listed in the plan as not covered.
-        scope: what is routed. "block": rows of each block. "model": samples of the whole model, which run a light model
-            and then, where its decision is in doubt, the original. It needs `budget`, and samples that do not depend on
-            each other.
+        scope: what is routed. "block": rows of each block. "model": samples of the whole model, which run a light model, or leave
+            the model early, and then, where their decision is in doubt, the original; it needs a `Budget`, and samples that do not
+            depend on each other. "auto": with a `Budget` both are searched, and the fastest certified one is taken; else "block".
         dead_rows: the input, [batch, tokens], that says which rows are padding and need nothing: its name where zeros mark them
             (`"attention_mask"`), after `~` where they are marked by ones (`"~src_key_padding_mask"`). Rows that are not dead
             keep their outputs to rounding; dead positions of outputs that have them become zero. Needs inputs to check
@@ -88,8 +90,8 @@ def transform(
             Linear of joined values is split by columns. Outputs are equal to rounding. Which rows repeat is found in every call.
             Needs inputs to check on, in which rows repeat as they will.
         sites: which sites may be routed: names, patterns such as `"blocks.*"`, or a predicate on `Site`; all by default.
-        light: a light form, or several to choose from; all that are known by default. At `scope="model"` also
-            `RoutedBlocks(0.05)`: the model with routed blocks.
+        light: a light form, or several to choose from; all that are known by default. For whole models also
+            `RoutedBlocks(0.05)`, the model with routed blocks, and `Exit()`, the beginning of the model with a head.
         gate: a gate form; by default each site takes the one that costs least, its skill and its own time counted. Or
             any module of yours that maps rows f32[N, in] to scores f32[N]: see `UserGate`. With "optional" a site may go
             without gate and full branch, where one light form on every row keeps the budget and is faster; then rows that are
@@ -148,5 +150,5 @@ def decided(subject: Subject, request: Request) -> Decision:
     """Decide how a model is rewritten."""
     timer = Profiler(request.tune_seconds, request.min_speedup) if request.tune_seconds > 0 else None
     subject = subject.without_rows(request)
-    decide = decide_models if request.scope == "model" else decide_blocks
+    decide = {"auto": decide_auto, "block": decide_blocks, "model": decide_models}[request.scope]
     return decide(subject, request, timer)

@@ -9,6 +9,7 @@
 
 1. What is left out is gone: no gate and no full branch in the graph, in memory, or in a file.
 2. Rows that are not finite, which a gate would have sent to the full branch, raise; so does a tolerance of 0, which asks for it.
+   Not where the site is not watched: in the light model of a cascade, whose samples are judged by what comes out of it.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ class DropGate(Pass):
 
     Args:
         sites: names of routed sites.
+        watched: see above.
     """
 
     sites: tuple[str, ...]
+    watched: bool = True
 
     def requires(self, gm: fx.GraphModule) -> None:
         """Require that every site is routed."""
@@ -44,7 +47,10 @@ class DropGate(Pass):
     def run(self, gm: fx.GraphModule) -> PassResult:
         """See `Pass.run`."""
         found = {part: noted(gm, part) for part in _PARTS}
-        changes = tuple(_drop(gm, site, {part: nodes[site][0] for part, nodes in found.items()}) for site in self.sites)
+        changes = tuple(
+            _drop(gm, site, {part: nodes[site][0] for part, nodes in found.items()}, self.watched)
+            for site in self.sites
+        )
         gm.delete_all_unused_submodules()
         return PassResult(gm, changes)
 
@@ -55,13 +61,13 @@ class DropGate(Pass):
             raise PassError(f"sites {kept} still have a gate or a full branch")
 
 
-def _drop(gm: fx.GraphModule, site: str, nodes: dict[str, fx.Node]) -> Change:
+def _drop(gm: fx.GraphModule, site: str, nodes: dict[str, fx.Node], watched: bool) -> Change:
     """Put the light branch alone in place of the six nodes of a site."""
     prefix = str(nodes["full"].target).rpartition(".")[0]
     full = cast(FullOnHardRows, gm.get_submodule(f"{prefix}.full"))
     branch = cast(nn.Module, gm.get_submodule(f"{prefix}.light").light)
     light, tolerance, last = nodes["light"], nodes["tolerance"], nodes["routed"]
-    gm.add_submodule(f"{prefix}.light", LightOnly(branch, full.original_macs, site))
+    gm.add_submodule(f"{prefix}.light", LightOnly(branch, full.original_macs, site, watched))
     nodes["rows"].append(tolerance)
     tolerance.append(light)
     last.args = (light, *last.args[1:])

@@ -93,7 +93,7 @@ KINDS: dict[str, Callable[[], tuple[nn.Module, dict[str, Any], Any]]] = {
     ),
     "gate-reads-light": partial(_of_64, light=LOW, gate=LearnedGate(3, reads="light")),
     "sites-by-another-seed": partial(_of_64, _wide, decide=False, sites="fc*", seed=7),
-    "budget": partial(_certified, budget=Budget("deviation", 0.3)),
+    "budget": partial(_certified, budget=Budget("deviation", 0.3), scope="block"),
     "cascade": partial(_certified, scope="model"),
     "padded": _padded,
 }

@@ -31,10 +31,12 @@ from dendrofx.graph.capture import capture
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.guarantee import Budget
 from dendrofx.guarantee.sequence import fixed_sequence, tested_step
+from dendrofx.guarantee.settings import pareto
 from dendrofx.request import Request
 from dendrofx.rewriting.dead_rows import drop_dead_rows
 from dendrofx.search.cascade.models import ModelSpace
-from dendrofx.search.decide_models import model_path
+from dendrofx.search.cascade.priced import model_settings
+from dendrofx.search.decide_models import most_cost
 from dendrofx.subject import Subject
 from dendrofx.values.calibration import Calibration
 from dendrofx.values.counts import CASCADE
@@ -155,7 +157,8 @@ def searched(pool: Pool) -> ModelSpace:
 
 def path_losses(models: ModelSpace, budget: Budget) -> Tensor | None:
     """f64[steps, pool]: the loss of every setting of the path on every sample of the pool; None where there is no path."""
-    path = [] if models.missing else model_path(replace(models, budget=budget), None)
+    models = replace(models, budget=budget)
+    path = [] if models.missing else pareto(model_settings(models, None), most_cost(models.request))
     return torch.stack([s.source.losses_at(s.tolerances[CASCADE], 1)[0] for s in path]) if path else None
 
 

@@ -31,7 +31,11 @@ from dendrofx.command.several import Several
 @dead_rows()
 @click.option("--repeated-rows", is_flag=True, help="Compute rows that equal the one before once.")
 @click.option(
-    "--scope", type=click.Choice(["block", "model"]), default="block", show_default=True, help="What is routed."
+    "--scope",
+    type=click.Choice(["auto", "block", "model"]),
+    default="auto",
+    show_default=True,
+    help="What a certified budget routes: rows of blocks, samples of models, or the faster.",
 )
 @click.option(
     "--tune-seconds", type=click.FloatRange(0), default=60.0, show_default=True, help="For timing; 0: by arithmetic."

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dendrofx.gates import AlwaysLight, GateForm, OracleGate, RandomGate, SiteRows
 from dendrofx.graph.block import BlockData, block_of
 from dendrofx.graph.record import Recorder, positional, record_rows
-from dendrofx.rewriting.cascade import NAME, build, cascade_parts
+from dendrofx.rewriting.cascade import NAME, cascade_parts
 from dendrofx.rewriting.counted import graph_names
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.recipe import CascadeRecipe, Recipe
@@ -68,9 +68,7 @@ def at_random(module: RoutedModule, counts: Counts, seed: int) -> RoutedModule:
 def cascade_with(module: RoutedModule, gate: nn.Module) -> RoutedModule:
     """Return the same light and full models with another gate, its tolerance 1."""
     source: CascadeRecipe = module.meta[RECIPE]
-    made = build(source.captured, source.light, gate, source.full, source.batched, source.decision)
-    set_tolerances(made, {NAME: 1.0})
-    return made
+    return source.with_gate(gate, {NAME: 1.0})
 
 
 @torch.no_grad()
@@ -96,7 +94,8 @@ def _cascade_by_oracle(module: RoutedModule, share: float, batch: Inputs) -> Rou
     """Recompute the samples of `batch` whose light outputs deviate most."""
     source: CascadeRecipe = module.meta[RECIPE]
     light, full = (
-        flat_rows(flatten(batch.call(graph_level(m)))[0][source.decision]) for m in (source.light, source.full)
+        flat_rows(flatten(batch.call(graph_level(m)))[0][source.decision])
+        for m in (source.light, source.whole or source.full)
     )
     errors = deviation(full, light)
     cut = float(torch.quantile(errors, 1 - share, interpolation="lower")) * (1 + 1e-6) if share < 1 else 0.0

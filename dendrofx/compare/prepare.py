@@ -46,7 +46,7 @@ class Asked:
     plan: Plan | None = None
     tune_seconds: float = 60.0
     budget: Budget | None = None
-    scope: Literal["block", "model"] = "block"
+    scope: Literal["auto", "block", "model"] = "auto"
     full: LightForm | RoutedBlocks | None = None
 
     def budgets(self, case: Case) -> dict[str, float]:

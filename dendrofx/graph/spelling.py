@@ -23,7 +23,7 @@ from dendrofx.graph.activations import is_in_place
 from dendrofx.runtime.attention import plan_attention
 from dendrofx.runtime.repeats import all_rows, match_runs
 from dendrofx.runtime.split_linear import split_linear
-from dendrofx.values.meta import NOTE, SHAPE, SIZE, Note
+from dendrofx.values.meta import CARRIED, NOTE, SHAPE, SIZE, Note
 
 SITE = {"rows", "light", "gate", "tolerance", "split", "full", "routed"}  # parts of a routed site
 CASCADE = {"light", "decision", "gate", "tolerance", "split", "full"}
@@ -218,6 +218,7 @@ class Speller:
         lines.append(Line(f"{site}.gate({decision})", "score", parts["gate"].meta.get(SHAPE, ""), branch=True))
         if "score" in parts:
             lines.append(Line(f"doubt_not_finite(score, {self.value(parts['score'].args[1])})", "score", branch=True))
+        given += ", light[-1]" if item.node.meta.get(CARRIED) else ""  # the value at the cut
         return [*lines, *self._branches(item.node, "sample", "light", f"{site}.full({given})", OUTPUTS)]
 
     def _branches(self, node: fx.Node, each: str, light: str, full: str, name: str) -> list[Line]:

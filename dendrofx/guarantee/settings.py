@@ -18,6 +18,7 @@ from dendrofx.guarantee.sequence import Tested, fixed_sequence, why_none
 from dendrofx.values.counts import Counts
 
 NAME_WIDTH = 36  # of a setting in a table of 100 columns
+WORTH = 0.95
 
 
 class Maker(Protocol):
@@ -105,10 +106,13 @@ class Settings(list[Setting]):
 
 
 def pareto(settings: Sequence[Setting], most_cost: float) -> list[Setting]:
-    """Return those that no other beats in both risk and cost, safest first; dearer ones than `most_cost` are left out."""
+    """Return those that no other beats in both risk and cost, safest first; dearer ones than `most_cost` are left out.
+
+    The walk ends where one fails: a step that saves less than `WORTH` of the one before would be a risk for nothing.
+    """
     kept: list[Setting] = []
     for setting in sorted(settings, key=lambda s: (s.risk, s.cost)):
-        if setting.cost < min(most_cost, kept[-1].cost if kept else most_cost):
+        if setting.cost < min(most_cost, WORTH * kept[-1].cost if kept else most_cost):
             kept.append(setting)
     return kept
 

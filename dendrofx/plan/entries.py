@@ -18,7 +18,7 @@ class SitePlan:
     Attributes:
         name: the site.
         status: "routed"; "exact" where every row takes an exact, faster form of the block (`full`); "light" where it is light
-            in the light model of a cascade (and `full` in its full model); or "refused".
+            in a cascade: `light` in its light model, `full` in its full model; or "refused".
         reason: why, in words; for a refusal also the node that decided it, if any.
         shape: widths of its input, hidden values and output.
         light: the light form, None when refused.

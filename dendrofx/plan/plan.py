@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from dendrofx.gates.form import GateForm
 from dendrofx.guarantee.certificate import Certificate
+from dendrofx.light.exits import Exit
 from dendrofx.light.form import LightForm
 from dendrofx.light.routed_blocks import RoutedBlocks
 from dendrofx.plan import file, text
@@ -25,7 +26,9 @@ class CascadePlan:
         reason: of a refusal.
         light: the light model's forms, in words; the sites have them one by one.
         gate: its form.
-        full: the form that the caller named for the full model; None for the original in exact forms.
+        full: the form that the caller named for the full model; None for the original in exact forms, or what is in `found`.
+        exit: where samples leave early; None where a light model runs.
+        found: light forms of the full model, in words, where these decide as the original does; the sites have them one by one.
         tolerance: samples with a score below it keep the light model's output.
         activity: share of the test samples that were recomputed.
         skill, margin_skill: router skill on the samples of the search, by the budget's loss and, for decisions, by the margin lost.
@@ -47,18 +50,18 @@ class CascadePlan:
     verified: int = 0
     light_plan: Plan | None = None
     full_plan: Plan | None = None
+    exit: Exit | None = None
+    found: str = ""
 
     def __str__(self) -> str:
         if self.status == "refused":
             return f"cascade refused: {self.reason}"
-        skills = [f"router skill {self.skill:.2f}" if self.skill is not None else "router skill n/a"]
-        skills += [] if self.margin_skill is None else [f"{self.margin_skill:.2f} on the margin lost"]
-        full = "the original" if self.full is None else str(self.full)
-        full += " (the original never runs)" if isinstance(self.full, LightForm) else ""
-        return (
-            f"cascade: {self.light}, then {full} for samples with {self.gate} >= {text.number(self.tolerance)}:"
-            f" {text.percent(self.activity)} of the test samples; {', '.join(skills)}"
-        )
+        full = self.found or ("the original" if self.full is None else str(self.full))
+        full += " (the original never runs)" if self.found or isinstance(self.full, LightForm) else ""
+        rest = full if self.exit is None else f"the rest of {full}"
+        doubtful = f"samples with {self.gate} >= {text.number(self.tolerance)}"
+        skills = text.skills(self.skill, self.margin_skill)
+        return f"cascade: {self.light}, then {rest} for {doubtful}: {text.percent(self.activity)} of the test samples; {skills}"
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class Plan:
         cascade: what became of it; None at block scope.
         budget: in words, where the caller gave one to certify; refusal: why nothing was certified, empty where it was.
         certificate: what was shown; None without a budget, or where nothing was.
+        rivals: where blocks and models were searched, what the best of each gains, or why one of them was not.
         outputs: by name the outputs that the budget is about, with the upper limit of the mean deviation of each; None where it is
             about other losses. Empty where nothing is measured. not_covered: the names of the model's other outputs.
 
@@ -111,6 +115,7 @@ class Plan:
     no_sites: str = ""
     threads: ThreadsPlan | None = None
     repeated_rows: RepeatedRowsPlan | None = None
+    rivals: str = ""
 
     @property
     def rewrites(self) -> bool:
@@ -227,7 +232,7 @@ class Plan:
         parts = [str(part) for part in (self.cascade, self.dead_rows, self.repeated_rows) if part is not None]
         races = [text.race(t) for t in self.models]
         races += [str(self.threads)] if self.threads is not None and self._changed else []
-        said = [*parts, self.capture, self.timing, *races, self.no_sites, *self._footer()]
+        said = [*parts, self.rivals, self.capture, self.timing, *races, self.no_sites, *self._footer()]
         return [s for s in said if s]
 
     def _inside(self) -> list[str]:

@@ -90,6 +90,8 @@ def _form(site: SitePlan) -> str:
     """Return what runs at a site in place of its block."""
     if site.status == "exact":
         return f"{site.full} on every row" + ("" if site.block_ms is not None else f", {site.reason}")
+    if site.status == "light" and site.light is None:
+        return f"{site.full}, {site.reason}"
     if site.status == "light":
         full = "" if site.full is None else f"; {site.full} in the full one"
         return f"{site.light}, {site.reason}{full}"

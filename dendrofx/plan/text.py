@@ -17,7 +17,7 @@ from dendrofx.plan.entries import SitePlan
 from dendrofx.plan.rows import HEADERS, SHARE, TableRow, notes, number, percent, predicted, table_rows, timed
 from dendrofx.plan.times import ModelTimes
 
-__all__ = ["WIDTH", "html_table", "number", "outputs", "percent", "race", "table", "wrapped"]
+__all__ = ["WIDTH", "html_table", "number", "outputs", "percent", "race", "skills", "table", "wrapped"]
 
 WIDTH = 98  # of a line, two less than the 100 of a terminal: plans inside a cascade's are indented
 LONGEST_NAME = 24  # of a site in the column; a longer name has a line of its own
@@ -97,6 +97,12 @@ def race(t: ModelTimes) -> str:
         medians = "noisy" if t.pace.medians_hold else "medians UNRELIABLE"
         return f"{where}: {t.speedup:.2f} x ({itself}); {medians}, {ms}: {t.pace} ({t.doubt})"
     return f"{where}: {ms}, {t.speedup:.2f} x ({itself}){f'; noisy: {t.noisy}' if t.noisy else ''}"
+
+
+def skills(skill: float | None, on_margin: float | None) -> str:
+    """Return the router skill of a cascade's gate in words."""
+    said = "router skill n/a" if skill is None else f"router skill {skill:.2f}"
+    return said if on_margin is None else f"{said}, {on_margin:.2f} on the margin lost"
 
 
 def wrapped(text: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -12,6 +12,7 @@ from dendrofx.gates import GateForm
 from dendrofx.graph.capture import is_routed
 from dendrofx.guarantee.budget import Budget, read_budget
 from dendrofx.light import LightForm
+from dendrofx.light.exits import Exit
 from dendrofx.light.routed_blocks import RoutedBlocks
 from dendrofx.plan.plan import Plan
 from dendrofx.request.options import Options
@@ -19,6 +20,7 @@ from dendrofx.values.covered import Named, named_outputs
 from dendrofx.values.numbers import is_number
 
 OPTIONAL = "optional"
+ModelForm = RoutedBlocks | Exit
 
 
 def checked_sizes(batch_sizes: object) -> tuple[int, ...] | None:
@@ -53,8 +55,8 @@ def split_budget(budget: object) -> tuple[float | None, Budget | None]:
 
 def check_scope(scope: object, budget: Budget | None, calibration: object, plan: object) -> None:
     """Raise `InputError` where scope and budget do not go together with the rest."""
-    if scope not in ("block", "model"):
-        raise InputError(f"scope must be 'block' or 'model', got {scope!r}")
+    if scope not in ("auto", "block", "model"):
+        raise InputError(f"scope must be 'auto', 'block' or 'model', got {scope!r}")
     if plan is not None:
         return
     if scope == "model" and budget is None:
@@ -79,27 +81,52 @@ def split_output(output: object, budget: Budget | None, calibration: object) -> 
     return named, replace(budget, output=named)
 
 
+@dataclass(frozen=True)
+class Forms:
+    """The forms that the caller named.
+
+    Attributes:
+        lights: of blocks, None for all that are known; light_models: models with routed blocks.
+        exits: where light models may leave, each a tuple of places in a row, an empty one for any.
+        full: of every full branch; full_model: of a cascade's full model.
+    """
+
+    lights: list[LightForm] | None
+    light_models: tuple[RoutedBlocks, ...]
+    exits: tuple[tuple[str, ...], ...]
+    full: LightForm | None
+    full_model: RoutedBlocks | None
+
+
 def split_forms(
-    light: LightForm | RoutedBlocks | Sequence[LightForm | RoutedBlocks] | None,
+    light: LightForm | ModelForm | Sequence[LightForm | ModelForm] | None,
     full: LightForm | RoutedBlocks | None,
     scope: str,
-) -> tuple[list[LightForm] | None, tuple[RoutedBlocks, ...], LightForm | None, RoutedBlocks | None]:
-    """Forms of blocks and forms of whole models: light ones, None for all that are known, and the full one of either kind.
+) -> Forms:
+    """Return forms of blocks and forms of whole models, apart.
 
     Raises:
         InputError: a form of whole models where blocks are routed.
     """
-    given = [] if light is None else [light] if isinstance(light, LightForm | RoutedBlocks) else list(light)
-    models = tuple(f for f in given if isinstance(f, RoutedBlocks))
+    given = [] if light is None else [light] if isinstance(light, LightForm | ModelForm) else list(light)
+    models = [f for f in given if isinstance(f, ModelForm)]
     if scope == "block" and (named := [*models, *([full] if isinstance(full, RoutedBlocks) else [])]):
         raise InputError(
-            f"{named[0]} is a model with routed blocks, for the light or full model of scope='model': at scope='block' pass"
-            f" budget={named[0].max_deviation:g}"
+            f"{named[0]} is a form of the whole model, for scope='model'"
+            + (
+                f": at scope='block' pass budget={named[0].max_deviation:g}"
+                if isinstance(named[0], RoutedBlocks)
+                else ": at scope='block' rows are routed, not samples"
+            )
         )
-    blocks = None if light is None else [f for f in given if isinstance(f, LightForm)]
-    if isinstance(full, RoutedBlocks):
-        return blocks, models, None, full
-    return blocks, models, full, None
+    routed = isinstance(full, RoutedBlocks)
+    return Forms(
+        None if light is None else [f for f in given if isinstance(f, LightForm)],
+        tuple(f for f in models if isinstance(f, RoutedBlocks)),
+        ((),) if light is None else tuple(f.after for f in models if isinstance(f, Exit)),
+        None if routed else full,  # type: ignore[arg-type]
+        full if routed else None,  # type: ignore[arg-type]
+    )
 
 
 def check_dead_rows(dead_rows: object) -> None:
@@ -133,9 +160,9 @@ def check_forms(model: nn.Module, light: object, gate: object) -> None:
     """Raise `InputError` for a model, a light form or a gate that cannot be used."""
     if is_routed(model):
         raise InputError("the model already holds routed sites: transform the original model")
-    forms = [light] if isinstance(light, LightForm | RoutedBlocks) else light
+    forms = [light] if isinstance(light, LightForm | ModelForm) else light
     several = (
-        isinstance(forms, Sequence) and len(forms) > 0 and all(isinstance(f, LightForm | RoutedBlocks) for f in forms)
+        isinstance(forms, Sequence) and len(forms) > 0 and all(isinstance(f, LightForm | ModelForm) for f in forms)
     )
     if light is not None and not several:
         raise InputError(f"light must be a light form such as dendrofx.LowRank(rank=32), or several, got {light!r}")

@@ -36,7 +36,7 @@ class Request:
 
     Attributes:
         max_deviation: the budget, or with one to certify where choosing starts.
-        lights: forms of blocks, None for the default ones; light_models: forms of whole models beside them.
+        lights: forms of blocks, None for the default ones; light_models, exits: forms of whole models beside them, see `Forms`.
         gate: the gate to use, None for all that fit; optional_gate: a site may have none.
         decide: whether what does not pay is refused.
         seed: of every random choice.
@@ -63,12 +63,13 @@ class Request:
     exact: bool = False
     budget: Budget | None = None
     light_models: tuple[RoutedBlocks, ...] = ()
+    exits: tuple[tuple[str, ...], ...] = ((),)
     full_model: RoutedBlocks | None = None
     output: Named = None
     dead_rows: str | None = None
     repeated_rows: tuple[str, ...] | None = None
     sites: Selector = None
-    scope: Literal["block", "model"] = "block"
+    scope: Literal["auto", "block", "model"] = "block"
     tune_seconds: float = 0.0
 
     @staticmethod
@@ -92,22 +93,25 @@ class Request:
         check_plan(plan, options)
         output, budget = split_output(asked["output"], budget, calibration)
         sizes = checked_sizes(asked["batch_sizes"])
-        lights, light_models, full, full_model = split_forms(asked["light"], options.full, scope)
+        if scope == "auto" and (budget is None or gate == OPTIONAL):
+            scope = "block"
+        forms = split_forms(asked["light"], options.full, scope)
         if gate == OPTIONAL and scope == "model":
             raise InputError("gate='optional' is for scope='block': a cascade keeps its full model")
         made = Request(
             max_deviation=0.0 if deviation is None else deviation,
-            lights=lights,
+            lights=forms.lights,
             gate=UserGate(gate) if isinstance(gate, nn.Module) else None if gate == OPTIONAL else gate,
             optional_gate=gate == OPTIONAL,
             decide=options.decide,
             seed=options.seed,
-            full=full,
+            full=forms.full,
             batch_sizes=sizes,
             min_speedup=options.min_speedup,
             budget=budget,
-            light_models=light_models,
-            full_model=full_model,
+            light_models=forms.light_models,
+            exits=forms.exits,
+            full_model=forms.full_model,
             output=output,
             dead_rows=asked["dead_rows"],
             repeated_rows=named_inputs(asked["repeated_rows"]),

@@ -20,7 +20,7 @@ from dendrofx.rewriting.module import RoutedModule
 from dendrofx.runtime.cascade import FullOnDoubtful, doubt_not_finite
 from dendrofx.runtime.routing import split_rows
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.meta import NOTE, Note
+from dendrofx.values.meta import CARRIED, ENTERED, NOTE, Note
 
 NAME = "model"
 PREFIX = f"routed.{NAME}"
@@ -40,6 +40,7 @@ def list_form(gm: fx.GraphModule) -> RoutedModule:
     inputs = [n for n in gm.graph.nodes if n.op == "placeholder"]
     for i, node in enumerate(inputs):
         picked = graph.call_function(operator.getitem, (given, i))
+        picked.meta.update({key: node.meta[key] for key in (ENTERED,) if key in node.meta})
         copied[node] = picked
     result: Any = None
     for node in gm.graph.nodes:
@@ -67,6 +68,7 @@ def build(
     batched: Sequence[str],
     decision: int,
     finite: Sequence[str] = (),
+    carried: int = 0,
 ) -> RoutedModule:
     """Return the cascade, at tolerance 0: every sample is recomputed, and the outputs are those of `full`.
 
@@ -78,6 +80,7 @@ def build(
         batched: names of the inputs that carry samples on axis 0.
         decision: which of the output's tensors the gate reads.
         finite: names of inputs with samples that are recomputed where they are not finite; see `finite_inputs`.
+        carried: how many values `light` gives after its outputs, and `full` takes after its inputs, to go on from.
     """
     root = nn.Module()
     root.add_module("routed", nn.Module())
@@ -86,7 +89,9 @@ def build(
     names = [str(n.target) for n in captured.graph.nodes if n.op == "placeholder"]
     inner.add_module("light", list_form(light))
     inner.add_module("gate", gate)
-    inner.add_module("full", FullOnDoubtful(list_form(full), [n in batched for n in names]))
+    inner.add_module(
+        "full", FullOnDoubtful(list_form(full), [*(n in batched for n in names), *[True] * carried], carried)
+    )
     inner.register_buffer("tolerance", torch.zeros(()))
     graph = fx.Graph()
     inputs = [graph.placeholder(n, type_expr=Tensor) for n in names]
@@ -105,6 +110,7 @@ def build(
     tolerance = create("get_attr", f"{PREFIX}.tolerance", (), "cascade_tolerance")
     split = create("call_function", split_rows, (score, tolerance, NEVER_EASY_ONLY), "cascade_split")
     result = create("call_module", f"{PREFIX}.full", (inputs, outputs, split), "cascade_full")
+    result.meta[CARRIED] = carried
     source = next(n for n in captured.graph.nodes if n.op == "output").args[0]
     place = iter(range(len(flat(source))))
     graph.output(fx.node.map_arg(source, lambda _: graph.call_function(operator.getitem, (result, next(place)))))

@@ -12,6 +12,7 @@ from dendrofx.graph.block import row_cost
 from dendrofx.graph.shapes import shape, tensors
 from dendrofx.runtime.attention import plan_attention
 from dendrofx.runtime.cascade import FullOnDoubtful, count_cascade, doubt_not_finite
+from dendrofx.runtime.exits import ExitHead, count_exit
 from dendrofx.runtime.leaves import FullOnHardRows, LightBeforeGate, LightOnly, LightWithEvidence, LightWithScales
 from dendrofx.runtime.live import live_rows
 from dendrofx.runtime.live_counts import count_live_linears, count_live_macs, count_repeats
@@ -19,8 +20,8 @@ from dendrofx.runtime.pairs import count_pairs, joined_pairs
 from dendrofx.runtime.repeats import row_runs, sample_runs
 from dendrofx.runtime.routing import count_light, count_rows, no_counts, split_rows
 from dendrofx.runtime.split_linear import count_split, split_linear
-from dendrofx.values.counts import DEAD_ROWS, REPEATED_ROWS
-from dendrofx.values.meta import MACS, RUNS, SPLIT
+from dendrofx.values.counts import DEAD_ROWS, EXIT, REPEATED_ROWS
+from dendrofx.values.meta import ENTERED, MACS, RUNS, SPLIT
 
 
 def routed_nodes(gm: fx.GraphModule) -> Iterator[tuple[str, fx.Node]]:
@@ -73,6 +74,7 @@ def counted_graph(gm: fx.GraphModule) -> fx.Graph:
         counts[site] = graph.call_function(count_light, (rows, cost, leaf.original_macs))
     counts.update(_live_counts(gm, graph, copied))
     counts.update(_repeat_counts(gm, graph, copied))
+    counts.update(_exit_counts(gm, graph, copied))
     cascade = _cascade_counts(gm, graph, copied)
     graph.output((result, cascade if cascade is not None else counts if counts else graph.call_function(no_counts)))
     return graph
@@ -95,6 +97,17 @@ def _cascade_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node
     inner = [_called_counted(graph, copied[n]) for n in (light, full)]
     score, tolerance = (copied[cast(fx.Node, a)] for a in split.args[:2])
     return graph.call_function(count_cascade, (copied[split], score, tolerance, margin, *inner))
+
+
+def _exit_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> dict[str, fx.Node]:
+    """Return the node that counts what is left out up to an exit, or not computed again behind one."""
+    for node in gm.graph.nodes:
+        if node.op == "call_module" and isinstance(head := gm.get_submodule(str(node.target)), ExitHead):
+            args = (copied[cast(fx.Node, node.args[0])], head.macs, head.work[0] - head.work[1])
+            return {EXIT: graph.call_function(count_exit, args)}
+        if ENTERED in node.meta:
+            return {EXIT: graph.call_function(count_exit, (copied[node], 0, node.meta[ENTERED]))}
+    return {}
 
 
 def _called_counted(graph: fx.Graph, call: fx.Node) -> fx.Node:

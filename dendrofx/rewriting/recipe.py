@@ -49,7 +49,7 @@ class CascadeRecipe:
 
     Attributes:
         captured: the module before the rewrite.
-        light, full: the two models.
+        light, full: the two models; behind an exit `full` is the rest of `whole`, which goes on from the cut, or a cascade in it.
         gate: maps the decision output of the light one to a score, f32[N].
         batched: names of the inputs that carry samples; finite: of those whose samples go full where they are not finite.
         decision: which output the gate reads.
@@ -57,14 +57,21 @@ class CascadeRecipe:
 
     captured: fx.GraphModule
     light: RoutedModule
-    full: fx.GraphModule
+    full: fx.GraphModule | CascadeRecipe
     gate: nn.Module
     batched: tuple[str, ...]
     decision: int
     finite: tuple[str, ...] = ()
+    whole: fx.GraphModule | None = None
 
     def build(self, tolerances: Mapping[str, float] | None = None) -> RoutedModule:
         """Return the cascade, at a tolerance; 0 by default."""
-        module = build(self.captured, self.light, self.gate, self.full, self.batched, self.decision, self.finite)
+        return self.with_gate(self.gate, tolerances)
+
+    def with_gate(self, gate: nn.Module, tolerances: Mapping[str, float] | None = None) -> RoutedModule:
+        """Return it with another gate; a cascade behind its exit keeps its own, at the same tolerance."""
+        full = self.full.build(tolerances) if isinstance(self.full, CascadeRecipe) else self.full
+        carried = int(self.whole is not None)
+        module = build(self.captured, self.light, gate, full, self.batched, self.decision, self.finite, carried)
         set_tolerances(module, tolerances or {CASCADE: 0.0})
         return module

@@ -54,9 +54,9 @@ def rewrite(captured: fx.GraphModule, sites: Sequence[Site], branches: Mapping[s
     return gm
 
 
-def without_gates(module: RoutedModule, sites: Sequence[str]) -> RoutedModule:
-    """Leave out gate and full branch of routed sites, in place; return the module."""
-    run_passes(module, [DropGate(tuple(sites))])
+def without_gates(module: RoutedModule, sites: Sequence[str], watched: bool = True) -> RoutedModule:
+    """Leave out gate and full branch of routed sites, in place; return the module. See `DropGate`."""
+    run_passes(module, [DropGate(tuple(sites), watched)])
     return module
 
 

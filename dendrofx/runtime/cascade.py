@@ -13,12 +13,18 @@ class FullOnDoubtful(nn.Module):
     Args:
         full: a list of inputs to a list of outputs.
         batched: which inputs carry samples, on axis 0; the others are passed on as they are.
+        carried: how many values the light model gives beside its outputs, for `full` to go on from; they follow its inputs.
     """
 
-    def __init__(self, full: nn.Module, batched: list[bool]) -> None:
+    def __init__(self, full: nn.Module, batched: list[bool], carried: int = 0) -> None:
         super().__init__()
         self.full = full
         self.batched = batched
+        self.carried = carried
+
+    def given(self, inputs: list[Tensor], light: list[Tensor]) -> list[Tensor]:
+        """Return what `full` takes."""
+        return inputs + light[len(light) - self.carried :] if self.carried > 0 else inputs
 
     def take(self, inputs: list[Tensor], index: Tensor) -> list[Tensor]:
         """Return the inputs of the samples at `index`."""
@@ -30,7 +36,7 @@ class FullOnDoubtful(nn.Module):
     def put(self, light: list[Tensor], full: list[Tensor], index: Tensor) -> list[Tensor]:
         """Return the light outputs, those of the samples at `index` replaced."""
         found: list[Tensor] = []
-        for i in range(len(light)):
+        for i in range(len(full)):
             found.append(light[i].index_copy(0, index, full[i]))
         return found
 
@@ -39,8 +45,8 @@ class FullOnDoubtful(nn.Module):
         if split.hard_rows == 0:
             return light
         if split.hard_rows == split.rows:
-            return self.full(inputs)  # type: ignore[no-any-return]
-        return self.put(light, self.full(self.take(inputs, split.hard)), split.hard)
+            return self.full(self.given(inputs, light))  # type: ignore[no-any-return]
+        return self.put(light, self.full(self.take(self.given(inputs, light), split.hard)), split.hard)
 
     @torch.jit.export
     def forward_counted(
@@ -51,9 +57,9 @@ class FullOnDoubtful(nn.Module):
         if split.hard_rows == 0:
             return light, counts
         if split.hard_rows == split.rows:
-            found = self.full.forward_counted(inputs)  # type: ignore[operator]
+            found = self.full.forward_counted(self.given(inputs, light))  # type: ignore[operator]
             return found[0], found[1]
-        some = self.full.forward_counted(self.take(inputs, split.hard))  # type: ignore[operator]
+        some = self.full.forward_counted(self.take(self.given(inputs, light), split.hard))  # type: ignore[operator]
         return self.put(light, some[0], split.hard), some[1]
 
 

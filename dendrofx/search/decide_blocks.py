@@ -204,14 +204,31 @@ def _alone(space: BlockSpace, made: Calibrated, timer: Timer | None) -> dict[str
 
 def _certified(space: BlockSpace, raced: Raced, budget: Budget, timer: Timer | None) -> Decision:
     """Return the fastest setting of the chosen sites that is shown to keep a budget, if it wins against the original."""
-    choice, request, data = raced.made.choice, space.request, space.subject.data
+    walked, found = _tested(space, raced.made.choice, budget, timer)
+    if isinstance(found, Setting) and space.request.decide and timer is not None:
+        times, reason = race_of(space, found, timer)
+        raced, found = replace(raced, times=times), found if reason is None else reason
+    return concluded(space, raced, budget, walked, found, timer)
+
+
+def race_of(space: BlockSpace, setting: Setting, timer: Timer) -> tuple[tuple[ModelTimes, ...], str | None]:
+    """Time a setting's module against the original; return the times, and why it lost, if it did."""
+    times = raced_times(space, in_force(setting).module, timer)
+    return times, lost(times, space.request.min_speedup, "within the budget the rewritten model")
+
+
+def concluded(
+    space: BlockSpace,
+    raced: Raced,
+    budget: Budget,
+    walked: Sequence[Setting],
+    found: Setting | str,
+    timer: Timer | None,
+) -> Decision:
+    """Return the decision for a setting that was accepted and won, or where there is none and why, without routed sites."""
+    choice, data = raced.made.choice, space.subject.data
     assert data is not None
-    walked, found = _tested(space, choice, budget, timer)
     made = in_force(found) if isinstance(found, Setting) else None
-    if made is not None and request.decide and timer is not None:
-        raced = replace(raced, times=raced_times(space, made.module, timer))
-        reason = lost(raced.times, request.min_speedup, "within the budget the rewritten model")
-        found = found if reason is None else reason
     if isinstance(found, str):
         refused = choice.without(dict.fromkeys(raced.made.recipe.sites, f"not certified: {found}"))
         none = replace(raced, made=calibrated(space, refused, 0.0))
@@ -224,8 +241,8 @@ def _certified(space: BlockSpace, raced: Raced, budget: Budget, timer: Timer | N
     settings = BlockSettings(
         without_data(space), plan, tuple(walked), budget, space.covered, data_fingerprint(data.test)
     )
-    if not isinstance(found, str):
-        assert made is not None
+    if made is not None:
+        assert isinstance(found, Setting)
         decision = settings.decided(found, made, _alone(space, made, timer))
     return replace(decision, walked=tuple(walked), settings=settings)
 

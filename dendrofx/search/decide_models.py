@@ -10,9 +10,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
-from torch import fx, nn
+from torch import fx
 
-from dendrofx.gates import GateForm, LearnedGate, MarginGate
 from dendrofx.graph.find_sites import without_linears
 from dendrofx.guarantee.settings import Setting, fastest, pareto, walk
 from dendrofx.light import LightForm
@@ -22,9 +21,11 @@ from dendrofx.plan.times import ModelTimes, threads_plan
 from dendrofx.request import Request
 from dendrofx.rewriting.recipe import CascadeRecipe
 from dendrofx.rewriting.rewrite import rewrite
+from dendrofx.search.cascade.fulls import FullModel
 from dendrofx.search.cascade.lights import LightModel
 from dendrofx.search.cascade.models import ModelSpace
-from dendrofx.search.cascade.search import CallTimes, Gated, counted_times, gated, settings, tested
+from dendrofx.search.cascade.priced import model_settings
+from dendrofx.search.cascade.search import Gated, tested
 from dendrofx.search.certify import certified, warn_of_duplicates
 from dendrofx.search.decision import Decision
 from dendrofx.search.timer import Timer
@@ -32,7 +33,6 @@ from dendrofx.search.verify import judge, lost, timing_batches
 from dendrofx.subject import Subject
 from dendrofx.values.counts import CASCADE
 from dendrofx.values.fingerprint import data_fingerprint
-from dendrofx.values.inputs import Inputs
 from dendrofx.values.meta import CAPTURE
 
 
@@ -51,24 +51,34 @@ def decide_models(subject: Subject, request: Request, timer: Timer | None) -> De
     walked, found = _tested(space, timer)
     times: tuple[ModelTimes, ...] = ()
     if isinstance(found, Setting) and request.decide and timer is not None:
-        times, reason = _raced(space, cascade_recipe(space, found.source).build(found.tolerances), timer, "the cascade")
+        times, reason = race_of(space, found, timer)
         found = found if reason is None else reason
     if isinstance(found, str):
         full_times, why = _full_alone(space, timer)
-        decision = _refused(space, found, why, _plan(space, full_times or times, timer))
+        decision = _refused(space, found, why, plan_of(space, full_times or times, timer))
         plan = replace(decision.plan, dead_rows=subject.dead, repeated_rows=subject.repeats)
     else:
-        plan = _plan(space, times, timer)
-    made = CascadeSettings(space.stripped(), plan, tuple(walked), data_fingerprint(subject.data.test))
+        plan = plan_of(space, times, timer)
+    made = cascade_settings(space, plan, walked)
     decision = decision if isinstance(found, str) else made.decided(found)
     return replace(decision, walked=tuple(walked), settings=made)
+
+
+def cascade_settings(space: ModelSpace, plan: Plan, walked: Sequence[Setting]) -> CascadeSettings:
+    """Return what decides for the settings of a cascade; `plan` is what their plans have in common, see `plan_of`."""
+    return CascadeSettings(space.stripped(), plan, tuple(walked), data_fingerprint(space.proved.data.test))
+
+
+def race_of(space: ModelSpace, setting: Setting, timer: Timer) -> tuple[tuple[ModelTimes, ...], str | None]:
+    """Time a setting's cascade against the original; return the times, and why it lost, if it did."""
+    return _raced(space, cascade_recipe(space, setting.source).build(setting.tolerances), timer, "the cascade")
 
 
 def _tested(space: ModelSpace, timer: Timer | None) -> tuple[list[Setting], Setting | str]:
     """Return the settings that were tested, in order, and the fastest accepted one or why there is none."""
     if space.missing:
         return [], space.missing
-    path = model_path(space, timer)
+    path = pareto(model_settings(space, timer), most_cost(space.request))
     if not path:
         return [], "no light model with a gate is predicted to be faster than the original"
     interruptible = nullcontext() if timer is None else timer.interruptible()
@@ -77,58 +87,23 @@ def _tested(space: ModelSpace, timer: Timer | None) -> tuple[list[Setting], Sett
     return walked, fastest(walked, space.budget)
 
 
-@torch.no_grad()
-def model_path(space: ModelSpace, timer: Timer | None) -> list[Setting]:
-    """Return the settings to test, safest first: fixed without a look at the test samples' losses."""
-    pairs = _pairs(space)
-    times = _times(space, [light for light, _ in space.lights], timer)
-    most = 1 / space.request.min_speedup if space.request.decide else float("inf")
-    return pareto([s for pair in pairs for s in settings(pair, times)], most)
-
-
-def _pairs(space: ModelSpace) -> list[Gated]:
-    """Return every light model with every gate that fits."""
-    request, budget = space.request, space.budget
-    gates: list[GateForm] = [request.gate] if request.gate is not None else [LearnedGate()]
-    if request.gate is None and budget.is_decision:
-        gates.insert(0, MarginGate())
-    return [
-        gated(light, form, outputs, space.full_outputs, space.reference, budget, request.seed)
-        for light, outputs in space.lights
-        for form in gates
-    ]
-
-
-def _times(space: ModelSpace, lights: Sequence[LightModel], timer: Timer | None) -> list[CallTimes]:
-    """Return what calls cost, timed where there is a timer."""
-    if timer is None:
-        return counted_times(lights, space.sizes)
-    original, full_model = space.proved.subject.original, space.full.module
-    found = []
-    for size in space.sizes:
-        counts = sorted({n for n in (1, size // 16, size // 4, size) if n >= 1})
-        batches = {n: timing_batches(space.proved.searched, n) for n in counts}
-        calls: dict[tuple[str, ...], tuple[nn.Module, Sequence[Inputs]]] = {("original", ""): (original, batches[size])}
-        calls.update({("light", light.name): (light.module, batches[size]) for light in lights})
-        calls.update({("full", str(n)): (full_model, batches[n]) for n in counts})
-        ms = timer.calls(calls)
-        base = ms["original", ""]
-        full = tuple((n, ms["full", str(n)] / base) for n in counts)
-        found.append(CallTimes(size, {light.name: ms["light", light.name] / base for light in lights}, full))
-    return found
+def most_cost(request: Request) -> float:
+    """Return the cost from which a setting is not worth a test."""
+    return 1 / request.min_speedup if request.decide else float("inf")
 
 
 def cascade_recipe(space: ModelSpace, pair: Gated) -> CascadeRecipe:
     """Return what the cascade of a light model with its gate is made from."""
-    proved = space.proved
+    proved, light, full = space.proved, pair.light, space.full_of(pair.full).module
     return CascadeRecipe(
         proved.subject.original,
-        pair.light.module,
-        space.full.module,
+        light.module,
+        full if light.rest is None else light.rest.module,
         pair.gate,
         proved.batched,
         proved.decision,
         proved.finite,
+        None if light.rest is None else full,
     )
 
 
@@ -154,7 +129,7 @@ def _full_alone(space: ModelSpace, timer: Timer | None) -> tuple[tuple[ModelTime
     return _raced(space, space.full.module, timer, space.proved.subject.alone)
 
 
-def _plan(space: ModelSpace, times: Sequence[ModelTimes], timer: Timer | None) -> Plan:
+def plan_of(space: ModelSpace, times: Sequence[ModelTimes], timer: Timer | None) -> Plan:
     """Return what all plans of a space have in common."""
     proved = space.proved
     subject, covered = proved.subject, proved.covered
@@ -186,7 +161,7 @@ def _refused(space: ModelSpace, reason: str, full_lost: str | None, plan: Plan) 
         repeats = replace(repeats, status="refused", reason=full_lost or "")
     plan = replace(
         plan,
-        sites=_entries(space, None, wins),
+        sites=_entries(space, None, space.full if wins else None),
         dead_rows=dead,
         repeated_rows=repeats,
         cascade=CascadePlan("refused", reason),
@@ -195,19 +170,21 @@ def _refused(space: ModelSpace, reason: str, full_lost: str | None, plan: Plan) 
     return Decision(rewrite(space.full.module if wins else subject.original, [], {}), None, plan)
 
 
-def _entries(space: ModelSpace, light: LightModel | None, exact: bool) -> list[SitePlan]:
-    """Return a line per site."""
+def _entries(space: ModelSpace, light: LightModel | None, full: FullModel | None) -> list[SitePlan]:
+    """Return a line per site: what it is in the light and in the full model, where there are such."""
     lights: Mapping[str, LightForm] = {} if light is None else {n: b.light_form for n, b in light.branches.items()}
     inside = light is not None and light.plan is not None
     reason = "routed in the light model" if inside else "in the light model"
     entries = []
     for site in space.proved.subject.sites:
-        form = space.full.exact.get(site.name)
-        full = form.form if form is not None and exact else None
+        exact = None if full is None else full.exact.get(site.name)
+        form = exact.form if exact is not None else None if full is None else full.light.get(site.name)
         if site.name in lights:
-            entries.append(SitePlan(site.name, "light", reason, site.shape, light=lights[site.name], full=full))
-        elif full is not None:
-            entries.append(SitePlan(site.name, "exact", "in the full model", site.shape, full=full))
+            entries.append(SitePlan(site.name, "light", reason, site.shape, light=lights[site.name], full=form))
+        elif exact is not None:
+            entries.append(SitePlan(site.name, "exact", "in the full model", site.shape, full=form))
+        elif form is not None:
+            entries.append(SitePlan(site.name, "light", "in the full model", site.shape, full=form))
         else:
             entries.append(SitePlan(site.name, "refused", "as it was in every model", site.shape))
     return entries
@@ -237,10 +214,11 @@ class CascadeSettings:
         module = recipe.build(setting.tolerances)
         model, covered = space.proved.subject.model, space.proved.covered
         shown = certified(module, self.walked, setting, space.budget, covered, self.inputs, model)
+        full, leaves = space.full_of(pair.full), pair.light.exit
         cascade = CascadePlan(
             "routed",
             "",
-            pair.light.name,
+            pair.light.name if leaves is None else str(leaves),
             pair.form,
             space.request.full_model or space.request.full,
             setting.tolerances[CASCADE],
@@ -250,8 +228,10 @@ class CascadeSettings:
             setting.cost,
             sum(s.accepted for s in self.walked),
             pair.light.plan,
-            space.full.plan,
+            full.plan,
+            leaves,
+            full.name if full.light else "",
         )
-        entries = _entries(space, pair.light, exact=True)
+        entries = _entries(space, pair.light, full)
         plan = replace(self.plan, sites=entries, cascade=cascade, refusal="", certificate=shown)
         return Decision(module, recipe, plan)

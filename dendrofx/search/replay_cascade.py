@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor, fx
 
 from dendrofx.errors import PlanError
 from dendrofx.gates import GateForm
@@ -12,11 +13,15 @@ from dendrofx.graph.block import block_of
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.guarantee.budget import Budget
 from dendrofx.light import LightForm
+from dendrofx.light.exits import Exit
 from dendrofx.plan.plan import Plan
+from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.recipe import CascadeRecipe
 from dendrofx.rewriting.rewrite import rewrite, use_exact
+from dendrofx.search.cascade.exits import cuts_of
 from dendrofx.search.cascade.forms import with_forms
-from dendrofx.search.cascade.models import Proved
+from dendrofx.search.cascade.leaving import exit_of
+from dendrofx.search.cascade.proved import Proved
 from dendrofx.search.cascade.search import picks
 from dendrofx.search.decision import Decision
 from dendrofx.search.replay_blocks import replay_blocks
@@ -42,7 +47,8 @@ def replay_cascade(subject: Subject, plan: Plan, seed: int, budget: Budget | Non
     assert cascade is not None
     base = subject.graph
     sites = [s for s in find_sites(base) if s.name in {entry.name for entry in plan.sites}]
-    exact = {e.name: e.full for e in plan.sites if e.status in ("light", "exact") and e.full is not None}
+    fulls = {e.name: e.full for e in plan.sites if e.status in ("light", "exact") and e.full is not None}
+    exact = {name: form for name, form in fulls.items() if not cascade.found}
     replaced = [s for s in sites if s.name in exact]
     full = use_exact(base, replaced, {s.name: exact[s.name].fit(block_of(base, s.nodes)) for s in replaced})
     if cascade.status == "refused":
@@ -52,21 +58,44 @@ def replay_cascade(subject: Subject, plan: Plan, seed: int, budget: Budget | Non
     data = proved.data
     if cascade.full_plan is not None:
         full = replay_blocks(base, data, cascade.full_plan, seed).module
+    elif cascade.found:
+        full = with_forms(base, sites, fulls, data, seed)
     elif isinstance(cascade.full, LightForm):
         full = with_forms(base, sites, dict.fromkeys([s.name for s in sites], cascade.full), data, seed)
-    if cascade.light_plan is not None:
+    rest: RoutedModule | None = None
+    if cascade.exit is not None:
+        light, rest, outputs = _left_early(proved, full, cascade.exit)
+    elif cascade.light_plan is not None:
         light = replay_blocks(base, data, cascade.light_plan, seed).module
     else:
         light = with_forms(base, sites, {e.name: e.light for e in plan.sites if e.light is not None}, data, seed)
     form = gate if isinstance(cascade.gate, NotKept) else cascade.gate
     if form is None:
         raise PlanError("the plan's gate is a module of yours: pass it again as gate=")
-    reference, outputs = (picks(m, data.gate, proved.covered) for m in (subject.original, light))
+    reference = picks(subject.original, data.gate, proved.covered)
+    if cascade.exit is None:
+        outputs = picks(light, data.gate, proved.covered)
     rows = ModelRows(outputs, reference, asked.losses(reference, outputs), asked.is_decision)
     recipe = CascadeRecipe(
-        subject.original, light, full, form.fit(rows).eval(), proved.batched, proved.decision, proved.finite
+        subject.original,
+        light,
+        full if rest is None else rest,
+        form.fit(rows).eval(),
+        proved.batched,
+        proved.decision,
+        proved.finite,
+        None if rest is None else full,
     )
     return Decision(recipe.build({CASCADE: float(cascade.tolerance or 0.0)}), recipe, plan)
+
+
+def _left_early(proved: Proved, full: fx.GraphModule, leaves: Exit) -> tuple[RoutedModule, RoutedModule, Tensor]:
+    """Return an exit of a full model: the model up to it, the rest, and what the gate is fitted to."""
+    cut = next((c for c in cuts_of(proved.subject.original, None) if (c.after,) == leaves.after), None)
+    made = None if cut is None else exit_of(proved, full, cut)
+    if made is None:
+        raise PlanError(f"the plan leaves the model early by {leaves}, where this model has no cut")
+    return made.halves.with_head(made.head), made.halves.rest, proved.left_out(made.left_out[proved.decision])[0]
 
 
 def _budget(plan: Plan) -> Budget:

@@ -30,6 +30,8 @@ ROWS = "dendrofx.rows"  # what its rows are: `Rows`
 LIVE = "dendrofx.live"  # it runs on live rows
 RUNS = "dendrofx.runs"  # it runs on distinct rows: of which inputs
 MACS = "dendrofx.macs"  # what it costs
+ENTERED = "dendrofx.entered"  # of the value at a cut, multiply-adds per sample that came before it
+CARRIED = "dendrofx.carried"  # how many values of the light model its call goes on from
 
 
 @dataclass(frozen=True)

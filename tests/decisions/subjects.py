@@ -130,7 +130,7 @@ def _model_scope() -> Iterator[tuple[str, Subject]]:
         partial(_cascade, cascade.classifier, light=[LowRank(8), RoutedBlocks(0.1)], full=RoutedBlocks(0.01)),
     )
     yield "cascade-pooled", partial(_pooled, scope="model")
-    yield "pooled-budget", _pooled
+    yield "pooled-budget", partial(_pooled, scope="block")
 
 
 def _dead_rows() -> Iterator[tuple[str, Subject]]:
@@ -148,8 +148,9 @@ def _cases() -> Iterator[tuple[str, Subject]]:
     for name in CASES:
         yield f"case-{name}", partial(_case, name, budget=0.05)
     for name in ("digits", "wide", "tiara"):
-        yield f"case-{name}-budget", partial(_case, name, budget=FLIP)
+        yield f"case-{name}-budget", partial(_case, name, budget=FLIP, scope="block")
         yield f"case-{name}-cascade", partial(_case, name, budget=FLIP, scope="model")
+    yield "case-digits-auto", partial(_case, "digits", budget=FLIP)
     yield "case-minilm-exact", partial(_case, "minilm", budget=0)
     yield "case-minilm-cascade", partial(_case, "minilm", budget=FLIP, scope="model")
 
@@ -167,15 +168,21 @@ def _timed() -> Iterator[tuple[str, Subject]]:
         yield f"timed-{name}", partial(_plain, wide, 64, budget=0.3, timer=Recorded(races=race))
         yield (
             f"timed-{name}-budget",
-            partial(_plain, wide, 64, budget=Budget("deviation", 0.4), timer=Recorded(races=race)),
+            partial(_plain, wide, 64, budget=Budget("deviation", 0.4), scope="block", timer=Recorded(races=race)),
         )
         yield f"timed-{name}-cascade", partial(_cascade, cascade.classifier, timer=Recorded(races=race))
         yield f"timed-{name}-padded", partial(_padded, budget=0.1, timer=Recorded(races=race))
         yield f"timed-{name}-pooled", partial(_pooled, scope="model", timer=Recorded(races=race))
     yield "timed-packed", partial(_plain, wide, 64, budget=0.3, timer=packs)
-    yield "timed-packed-budget", partial(_plain, wide, 64, budget=Budget("deviation", 0.4), timer=packs)
-    yield "timed-packed-narrow", partial(_plain, wide, 64, budget=Budget("deviation", 0.3, 0.9), timer=packs)
-    yield "timed-packed-padded-budget", partial(_padded, budget=Budget("deviation", 0.3, 0.9), timer=packs)
+    yield "timed-packed-budget", partial(_plain, wide, 64, budget=Budget("deviation", 0.4), scope="block", timer=packs)
+    yield (
+        "timed-packed-narrow",
+        partial(_plain, wide, 64, budget=Budget("deviation", 0.3, 0.9), scope="block", timer=packs),
+    )
+    yield (
+        "timed-packed-padded-budget",
+        partial(_padded, budget=Budget("deviation", 0.3, 0.9), scope="block", timer=packs),
+    )
     yield "timed-packed-exact", partial(_plain, wide, 64, budget=0, timer=packs)
     yield "timed-packed-padded", partial(_padded, budget=0.1, timer=packs)
     yield "timed-out-of-time", partial(_plain, wide, 64, budget=0.3, timer=Recorded(expired=True))

@@ -22,7 +22,7 @@ def certified(model: nn.Module | None = None, budget: Budget = FLIP, **options: 
         classifier() if model is None else model,
         calibration=batches(),
         budget=budget,
-        **asked(**{**OPTIONS, **options}),
+        **asked(**{**OPTIONS, "scope": "block", **options}),
     )
     assert made.plan.certificate is not None, str(made.plan)
     return made

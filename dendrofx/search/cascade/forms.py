@@ -14,7 +14,7 @@ from dendrofx.graph.sites import Site
 from dendrofx.light import LightForm
 from dendrofx.rewriting.counted import graph_names
 from dendrofx.rewriting.module import RoutedModule
-from dendrofx.rewriting.rewrite import Branches, rewrite
+from dendrofx.rewriting.rewrite import Branches, rewrite, without_gates
 from dendrofx.rewriting.tolerances import set_tolerances
 from dendrofx.runtime.control_scores import ConstantScore
 from dendrofx.search.choose import finite_rows
@@ -45,6 +45,7 @@ def with_forms(
         raise InputError(
             f"{', '.join(dict.fromkeys(map(str, forms.values())))} fits no block: {'; '.join(dict.fromkeys(reasons))}"
         )
-    module = rewrite(base, [s for s in sites if s.name in branches], branches)
+    made = rewrite(base, [s for s in sites if s.name in branches], branches)
+    module = without_gates(made, list(branches), watched=False)
     set_tolerances(module, dict.fromkeys(graph_names(module).values(), 1.0))
     return module

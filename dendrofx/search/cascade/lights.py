@@ -1,23 +1,29 @@
 """Light models: the whole model with a light branch at every site where one fits, and nothing recomputed.
 
-One per light form, and some that choose a form per site: the cheapest within a share of an error budget.
+One per light form, and some that choose a form per site: the cheapest within a share of an error budget. Those that leave early
+are in `exits.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import torch
 
 from dendrofx.graph.block import row_cost
 from dendrofx.graph.sites import Site
 from dendrofx.light import LightForm
+from dendrofx.light.exits import Exit
 from dendrofx.plan.plan import Plan
 from dendrofx.rewriting.counted import graph_names
 from dendrofx.rewriting.module import RoutedModule
-from dendrofx.rewriting.rewrite import Branches, rewrite
+from dendrofx.rewriting.rewrite import Branches, rewrite, without_gates
 from dendrofx.rewriting.tolerances import set_tolerances
 from dendrofx.search.blocks import BlockSpace
 from dendrofx.search.choose import Candidate
+from dendrofx.values.drop_in import graph_level
+from dendrofx.values.inputs import Inputs
 
 # Error budgets, as shares of the run's, at which sites choose for themselves.
 SHARES = (16.0, 4.0, 1.0, 0.25)
@@ -33,6 +39,8 @@ class LightModel:
         module: always light, or with routed blocks.
         work: counted multiply-adds of its sites per sample, weighted by bits, over those of all sites' blocks.
         plan: of its sites, where its blocks are routed.
+        exit: where it leaves early; rest: then what goes on from there, else None.
+        of: the name of the full model that it is the beginning of; empty where it goes with any.
     """
 
     name: str
@@ -40,6 +48,30 @@ class LightModel:
     module: RoutedModule
     work: float
     plan: Plan | None = None
+    exit: Exit | None = None
+    rest: Rest | None = None
+    of: str = ""
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What samples in doubt run behind an exit.
+
+    Attributes:
+        first: the model up to the cut, which gives the value there; module: what takes it, after the inputs.
+        work: multiply-adds of `module` per sample, over the full model's.
+    """
+
+    first: RoutedModule
+    module: RoutedModule
+    work: float
+
+    @torch.no_grad()
+    def entered(self, batch: Inputs) -> Inputs:
+        """Return what `module` takes for a batch."""
+        value = batch.call(graph_level(self.first))
+        name = [str(n.target) for n in self.module.graph.nodes if n.op == "placeholder"][-1]
+        return replace(batch, kwargs=(*batch.kwargs, (name, value)))
 
 
 def light_models(space: BlockSpace) -> list[LightModel]:
@@ -73,7 +105,7 @@ def _cheapest_within(space: BlockSpace, site: Site, share: float) -> Candidate |
 def _made(space: BlockSpace, choice: Mapping[str, Candidate]) -> LightModel:
     sites = [s for s in space.sites if s.name in choice]
     branches = {n: c.branches for n, c in choice.items()}
-    module = rewrite(space.subject.graph, sites, branches)
+    module = without_gates(rewrite(space.subject.graph, sites, branches), list(branches), watched=False)
     set_tolerances(module, dict.fromkeys(graph_names(module).values(), 1.0))
     forms = dict.fromkeys(str(b.light_form) for b in branches.values())
     blocks = sum(s.macs for s in space.sites)

@@ -8,7 +8,7 @@ settings from safer ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,6 +32,7 @@ from dendrofx.values.inputs import Inputs
 from dendrofx.values.skill import Skill, router_skill
 
 STEPS = 128
+ORIGINAL = "the original"
 LARGEST = 1e29  # a threshold above every score of a sample that was judged
 
 
@@ -62,26 +63,28 @@ class Sets:
 
 @dataclass(frozen=True)
 class Gated:
-    """A light model with a gate.
+    """A light model with a gate, and what samples in doubt run.
 
     Attributes:
         light: the light model.
+        full: the name of the full model.
         form, gate: the gate's form and module.
         scores: of the search samples and of the test samples, f32[N].
         losses: of the light outputs, likewise, f64[N].
         full_losses: of the full model's outputs, likewise; about zero.
-        expected: f64[N], what each search sample would lose if it were drawn again, see `expected_flips`; for other metrics than
-            decisions the gate's own estimate.
+        expected: f64[N] each, what each search sample would lose if it were drawn again, light and full, see `expected_flips`; for
+            other metrics than decisions the gate's own estimate, and what the full model lost.
         skill: router skill on the search samples, and on the margin loss where the budget is about decisions.
     """
 
     light: LightModel
+    full: str
     form: GateForm
     gate: nn.Module
     scores: tuple[Tensor, Tensor]
     losses: tuple[Tensor, Tensor]
     full_losses: tuple[Tensor, Tensor]
-    expected: Tensor
+    expected: tuple[Tensor, Tensor]
     skill: Skill
     margin_skill: Skill | None
 
@@ -92,37 +95,47 @@ class Gated:
 
 
 def gated(
-    light: LightModel, form: GateForm, outputs: Sets, full: Sets, reference: Sets, budget: Budget, seed: int
-) -> Gated:
-    """Fit one gate to one light model.
+    light: LightModel,
+    form: GateForm,
+    outputs: Sets,
+    fulls: Mapping[str, Sets],
+    reference: Sets,
+    budget: Budget,
+    seed: int,
+) -> list[Gated]:
+    """Fit one gate to one light model; return it with every full model that it may go with.
+
+    Args:
+        light: the light model.
+        form: of the gate.
+        outputs: of the light model.
+        fulls: outputs of the full models, by name.
+        reference: of the original.
+        budget: to keep.
+        seed: of skills' intervals.
 
     Raises:
         InputError: the gate does not fit the budget or the outputs.
     """
     losses = [budget.losses(getattr(reference, s), getattr(outputs, s)) for s in ("gate", "search", "test")]
-    full_losses = [budget.losses(getattr(reference, s), getattr(full, s)) for s in ("search", "test")]
     gate = form.fit(ModelRows(outputs.gate, reference.gate, losses[0], budget.is_decision)).eval()
     with torch.no_grad():
         scores = [gate(outputs.search), gate(outputs.test)]
     margin, expected = None, scores[0].double().clamp(0, 1)
     if budget.is_decision:
-        seen = ModelRows(
-            torch.cat([outputs.gate, outputs.search]), torch.cat([reference.gate, reference.search]), losses[0], True
-        )
-        expected = expected_flips(decision_margin(outputs.search).double(), moved_margins(seen))
+        expected = expected_flips(outputs, reference)
         margin = router_skill(scores[0], margin_losses(reference.search, outputs.search).float(), seed)
     skill = router_skill(scores[0], losses[1].float(), seed)
-    return Gated(
-        light,
-        form,
-        gate,
-        (scores[0], scores[1]),
-        (losses[1], losses[2]),
-        (full_losses[0], full_losses[1]),
-        expected,
-        skill,
-        margin,
-    )
+    found = []
+    for name, full in fulls.items():
+        if light.of not in ("", name):
+            continue
+        lost = [budget.losses(getattr(reference, s), getattr(full, s)) for s in ("search", "test")]
+        exact = name == ORIGINAL or not budget.is_decision
+        risks = (expected, lost[0].double() if exact else expected_flips(full, reference))
+        pair = (scores[0], scores[1]), (losses[1], losses[2]), (lost[0], lost[1])
+        found.append(Gated(light, name, form, gate, *pair, risks, skill, margin))
+    return found
 
 
 @dataclass(frozen=True)
@@ -132,44 +145,60 @@ class CallTimes:
     Attributes:
         batch: samples.
         light: by light model.
-        full: samples and cost of the full model, ascending.
+        full: samples and cost of what samples in doubt run, ascending: by full model, and of an exit by its light model.
     """
 
     batch: int
     light: dict[str, float]
-    full: tuple[tuple[int, float], ...]
+    full: dict[str, tuple[tuple[int, float], ...]]
 
-    def cost(self, light: str, activity: float) -> float:
+    def cost(self, light: LightModel, full: str, activity: float) -> float:
         """Return the expected cost of a cascade in which each sample is in doubt with probability `activity`."""
         from scipy.stats import binom  # takes a second to import
 
         counts = np.arange(self.batch + 1)
         chance = binom.pmf(counts, self.batch, activity)
-        full = np.interp(counts, [n for n, _ in self.full], [c for _, c in self.full])
-        return self.light[light] + float((chance * np.where(counts > 0, full, 0.0)).sum())
+        known = self.full[full if light.rest is None else light.name]
+        cost = np.interp(counts, [n for n, _ in known], [c for _, c in known])
+        return self.light[light.name] + float((chance * np.where(counts > 0, cost, 0.0)).sum())
 
 
-def counted_times(lights: Sequence[LightModel], sizes: Sequence[int]) -> list[CallTimes]:
-    """Return counted costs: multiply-adds, and for few samples what reading the weights takes; see `search/cost.py`."""
+def counted_times(lights: Sequence[LightModel], fulls: Mapping[str, float], sizes: Sequence[int]) -> list[CallTimes]:
+    """Return counted costs: multiply-adds, and for few samples what reading the weights takes; see `search/cost.py`.
+
+    Args:
+        lights: the light models.
+        fulls: work of the full models, by name, over the original's.
+        sizes: samples per call.
+    """
+    work = {**fulls, **{light.name: fulls[light.of] * light.rest.work for light in lights if light.rest is not None}}
     return [
         CallTimes(
             size,
             {light.name: light.work for light in lights},
-            tuple((n, (n + WEIGHT_ROWS) / (size + WEIGHT_ROWS)) for n in sorted({1, size})),
+            {
+                name: tuple((n, share * (n + WEIGHT_ROWS) / (size + WEIGHT_ROWS)) for n in sorted({1, size}))
+                for name, share in work.items()
+            },
         )
         for size in sizes
     ]
 
 
-def expected_flips(margin: Tensor, moved: Tensor) -> Tensor:
-    """Return f64[N]: the probability that a sample of this margin flips, by a kernel estimate of what light models move margins by.
+def expected_flips(outputs: Sets, reference: Sets) -> Tensor:
+    """Return f64[N]: the probability that a search sample of this margin flips.
+
+    By a kernel estimate of what the model moves margins by: a sample that moved far says that others like it may.
 
     Args:
-        margin: f64[N], of the samples.
-        moved: f64[M], by what the margins of samples like them moved. One that moved far says that others may.
+        outputs: of the model.
+        reference: of the original.
     """
+    both = [torch.cat([of.gate, of.search]) for of in (outputs, reference)]
+    moved = moved_margins(ModelRows(both[0], both[1], torch.zeros(len(both[0])), True))
     moved = moved[moved.isfinite()]
     width = 1.06 * moved.std() * len(moved) ** -0.2  # Silverman's rule
+    margin = decision_margin(outputs.search).double()
     return flip_probability(margin[:, None] + moved[None], width.clamp_min(1e-12)).mean(1)
 
 
@@ -184,12 +213,13 @@ def settings(found: Gated, times: Sequence[CallTimes]) -> list[Setting]:
     made = []
     for threshold in thresholds(scores):
         losses, easy = found.losses_at(threshold, 0)
-        expected = torch.where(easy, found.expected, 0.0)
+        expected = torch.where(easy, *found.expected)
         hard = int((~easy).sum())
         activity = (hard + 0.5) / (len(scores) + 1)  # none of n seen is not none at all
-        cost = float(np.mean([t.cost(found.light.name, activity) for t in times]))
+        cost = float(np.mean([t.cost(found.light, found.full, activity) for t in times]))
         risk = float((losses + expected).mean()) / 2
-        name = f"{found.light.name} with {found.form}"
+        name = f"{found.light.exit or found.light.name} with {found.form}"
+        name += f", then {found.full}" if found.full != ORIGINAL else ""
         made.append(Setting(name, {CASCADE: threshold}, risk, cost, hard / len(scores), found))
     return made
 

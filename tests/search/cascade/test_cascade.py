@@ -218,7 +218,7 @@ def test_margins_order_samples_better_than_chance() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"scope": "region"}, "scope must be 'block' or 'model'"),
+        ({"scope": "region"}, "scope must be 'auto', 'block' or 'model'"),
         ({"scope": "model", "budget": None}, "scope='model' needs a budget to certify"),
         ({"budget": "flip"}, "a budget is a mean deviation"),
         ({"budget": FLIP, "max_deviation": 0.01}, "are two budgets"),

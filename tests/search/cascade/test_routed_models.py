@@ -207,7 +207,7 @@ def test_where_nothing_inside_is_routed_the_reason_is_given() -> None:
     [
         (
             {"scope": "block", "light": RoutedBlocks(0.05)},
-            r"RoutedBlocks\(max_deviation=0.05\) is a model with routed blocks",
+            r"RoutedBlocks\(max_deviation=0.05\) is a form of the whole model",
         ),
         ({"scope": "block", "full": RoutedBlocks(0.05)}, "pass budget=0.05"),
         ({"light": ["RoutedBlocks"]}, "light must be a light form"),
