@@ -117,8 +117,9 @@ def _contradiction(args: argparse.Namespace) -> str:
             "--budget and --max-deviation are two budgets: leave one out",
         ),
         (
-            args.scope == "block" and any(isinstance(form, dendrofx.RoutedBlocks | dendrofx.Exit) for form in forms),
-            "RoutedBlocks(...) and Exit(...) are forms of the whole model: they need --scope model",
+            (args.scope == "block" or not certifies)
+            and any(isinstance(form, dendrofx.RoutedBlocks | dendrofx.Exit) for form in forms),
+            "RoutedBlocks(...) and Exit(...) are forms of the whole model: they need --budget, and no --scope block",
         ),
         (
             args.scope == "model" and not (certifies or replays),

@@ -92,7 +92,8 @@ def build(
     inner.add_module(
         "full", FullOnDoubtful(list_form(full), [*(n in batched for n in names), *[True] * carried], carried)
     )
-    inner.register_buffer("tolerance", torch.zeros(()))
+    behind = cascade_parts(full)  # a second exit has the same tolerance: one is set for both
+    inner.register_buffer("tolerance", torch.zeros(()) if behind is None else full.get_buffer(f"{PREFIX}.tolerance"))
     graph = fx.Graph()
     inputs = [graph.placeholder(n, type_expr=Tensor) for n in names]
 

@@ -20,7 +20,7 @@ from dendrofx.runtime.pairs import count_pairs, joined_pairs
 from dendrofx.runtime.repeats import row_runs, sample_runs
 from dendrofx.runtime.routing import count_light, count_rows, no_counts, split_rows
 from dendrofx.runtime.split_linear import count_split, split_linear
-from dendrofx.values.counts import DEAD_ROWS, EXIT, REPEATED_ROWS
+from dendrofx.values.counts import BEHIND_EXIT, DEAD_ROWS, EXIT, REPEATED_ROWS
 from dendrofx.values.meta import ENTERED, MACS, RUNS, SPLIT
 
 
@@ -100,14 +100,15 @@ def _cascade_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node
 
 
 def _exit_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> dict[str, fx.Node]:
-    """Return the node that counts what is left out up to an exit, or not computed again behind one."""
+    """Return the nodes that count what is left out up to an exit, and what is not computed again behind one."""
+    found = {}
     for node in gm.graph.nodes:
         if node.op == "call_module" and isinstance(head := gm.get_submodule(str(node.target)), ExitHead):
             args = (copied[cast(fx.Node, node.args[0])], head.macs, head.work[0] - head.work[1])
-            return {EXIT: graph.call_function(count_exit, args)}
+            found[EXIT] = graph.call_function(count_exit, args)
         if ENTERED in node.meta:
-            return {EXIT: graph.call_function(count_exit, (copied[node], 0, node.meta[ENTERED]))}
-    return {}
+            found[BEHIND_EXIT] = graph.call_function(count_exit, (copied[node], 0, node.meta[ENTERED]))
+    return found
 
 
 def _called_counted(graph: fx.Graph, call: fx.Node) -> fx.Node:

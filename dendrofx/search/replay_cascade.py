@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from dendrofx.errors import PlanError
 from dendrofx.gates import GateForm
 from dendrofx.gates.form import ModelRows
 from dendrofx.gates.user import NotKept
 from dendrofx.graph.block import block_of
+from dendrofx.graph.cuts import CUT
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.guarantee.budget import Budget
 from dendrofx.light import LightForm
@@ -20,7 +23,7 @@ from dendrofx.rewriting.recipe import CascadeRecipe
 from dendrofx.rewriting.rewrite import rewrite, use_exact
 from dendrofx.search.cascade.exits import cuts_of
 from dendrofx.search.cascade.forms import with_forms
-from dendrofx.search.cascade.leaving import exit_of
+from dendrofx.search.cascade.leaving import exit_of, then_of
 from dendrofx.search.cascade.proved import Proved
 from dendrofx.search.cascade.search import picks
 from dendrofx.search.decision import Decision
@@ -62,9 +65,9 @@ def replay_cascade(subject: Subject, plan: Plan, seed: int, budget: Budget | Non
         full = with_forms(base, sites, fulls, data, seed)
     elif isinstance(cascade.full, LightForm):
         full = with_forms(base, sites, dict.fromkeys([s.name for s in sites], cascade.full), data, seed)
-    rest: RoutedModule | None = None
-    if cascade.exit is not None:
-        light, rest, outputs = _left_early(proved, full, cascade.exit)
+    left = None if cascade.exit is None else _Left.of(proved, full, cascade.exit)
+    if left is not None:
+        light, outputs = left.light, left.outputs
     elif cascade.light_plan is not None:
         light = replay_blocks(base, data, cascade.light_plan, seed).module
     else:
@@ -73,29 +76,55 @@ def replay_cascade(subject: Subject, plan: Plan, seed: int, budget: Budget | Non
     if form is None:
         raise PlanError("the plan's gate is a module of yours: pass it again as gate=")
     reference = picks(subject.original, data.gate, proved.covered)
-    if cascade.exit is None:
+    if left is None:
         outputs = picks(light, data.gate, proved.covered)
-    rows = ModelRows(outputs, reference, asked.losses(reference, outputs), asked.is_decision)
+
+    def fitted(outputs: Tensor) -> nn.Module:
+        return form.fit(ModelRows(outputs, reference, asked.losses(reference, outputs), asked.is_decision)).eval()
+
+    rest: fx.GraphModule | CascadeRecipe = full if left is None else left.rest
+    if left is not None and left.second is not None:
+        then, behind, given = left.second
+        rest = CascadeRecipe(
+            left.rest, then, behind, fitted(given), (*proved.batched, CUT), proved.decision, (), left.rest
+        )
     recipe = CascadeRecipe(
         subject.original,
         light,
-        full if rest is None else rest,
-        form.fit(rows).eval(),
+        rest,
+        fitted(outputs),
         proved.batched,
         proved.decision,
         proved.finite,
-        None if rest is None else full,
+        None if left is None else full,
     )
     return Decision(recipe.build({CASCADE: float(cascade.tolerance or 0.0)}), recipe, plan)
 
 
-def _left_early(proved: Proved, full: fx.GraphModule, leaves: Exit) -> tuple[RoutedModule, RoutedModule, Tensor]:
-    """Return an exit of a full model: the model up to it, the rest, and what the gate is fitted to."""
-    cut = next((c for c in cuts_of(proved.subject.original, None) if (c.after,) == leaves.after), None)
-    made = None if cut is None else exit_of(proved, full, cut)
-    if made is None:
-        raise PlanError(f"the plan leaves the model early by {leaves}, where this model has no cut")
-    return made.halves.with_head(made.head), made.halves.rest, proved.left_out(made.left_out[proved.decision])[0]
+@dataclass(frozen=True)
+class _Left:
+    """An exit of a full model, again: what runs up to it, what runs behind it, and what its gate is fitted to."""
+
+    light: RoutedModule
+    rest: RoutedModule
+    outputs: Tensor
+    second: tuple[RoutedModule, RoutedModule, Tensor] | None = None
+
+    @staticmethod
+    def of(proved: Proved, full: fx.GraphModule, leaves: Exit) -> _Left:
+        """Fit it as it was fitted."""
+        places = {c.after: c for c in cuts_of(proved.subject.original, None)}
+        if any(after not in places for after in leaves.after):
+            raise PlanError(f"the plan leaves the model early by {leaves}, where this model has no cut")
+        first = exit_of(proved, full, places[leaves.after[0]])
+        if first is None:
+            raise PlanError(f"the plan leaves the model early by {leaves}, where this model has no cut")
+        second = None
+        if len(leaves.after) > 1:
+            made, inner = then_of(proved, full, first, places[leaves.after[1]])
+            second = (inner.with_head(made.head), inner.rest, proved.left_out(made.left_out[proved.decision])[0])
+        outputs = proved.left_out(first.left_out[proved.decision])[0]
+        return _Left(first.halves.with_head(first.head), first.halves.rest, outputs, second)
 
 
 def _budget(plan: Plan) -> Budget:

@@ -9,7 +9,7 @@ Counts = dict[str, dict[str, int]]
 # Among the counts, those of a cascade's samples, and what dead and repeated rows spared (`runtime/live_counts.py`).
 CASCADE, DEAD_ROWS, REPEATED_ROWS = "model", "dead rows", "repeated rows"
 # And what an exit left out, or a model behind a cut did not compute again (`runtime/exits.py`).
-EXIT = "exit"
+EXIT, BEHIND_EXIT = "exit", "behind exit"
 
 
 def add_counts(total: Counts, counts: Mapping[str, Mapping[str, int]]) -> None:
@@ -27,7 +27,7 @@ def of_sites(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Mapping[str, 
 
 def _is_spared(name: str) -> bool:
     """Tell whether counts are of rows that are left out; those of repeated rows are by what they depend on."""
-    return name in (DEAD_ROWS, EXIT) or name.startswith(f"{REPEATED_ROWS} ")
+    return name in (DEAD_ROWS, EXIT, BEHIND_EXIT) or name.startswith(f"{REPEATED_ROWS} ")
 
 
 def of_branch(counts: Mapping[str, Mapping[str, int]], branch: str) -> dict[str, Mapping[str, int]]:

@@ -76,7 +76,10 @@ BAD = [
     (["--gate", "__import__('os').getcwd()"], "argument --gate: \"__import__('os').getcwd()\" is no form: "),
     (["--light", "LowRank(rank=open)"], "argument --light: "),
     (["--gate", "7"], "argument --gate: '7' is no form: "),
-    (["--light", "RoutedBlocks(0.1)"], "RoutedBlocks(...) is a model with routed blocks: it needs --scope model\n"),
+    (
+        ["--light", "RoutedBlocks(0.1)"],
+        "RoutedBlocks(...) and Exit(...) are forms of the whole model: they need --budget, and no --scope block\n",
+    ),
     (["--plan", "p.json"], ONE_CASE),
     (["--plan", "p.json", "--batch", "1", "2"], ONE_CASE),
     (["--plan", "p.json", "--batch", "1", "--case", "wide", "digits"], ONE_CASE),

@@ -23,6 +23,7 @@ from dendrofx.gates import (
 )
 from dendrofx.gates.user import NotKept
 from dendrofx.light import BFloat16, Int8, LowRank, Prepacked, Pruned, Transposed
+from dendrofx.light.exits import Exit
 from dendrofx.light.routed_blocks import RoutedBlocks
 from dendrofx.values.codec import decode
 from dendrofx.values.forms import Form, form_from_text
@@ -57,6 +58,7 @@ PRINTED: list[tuple[Form, str]] = [
     (RandomGate(0.25), "RandomGate(rate=0.25)"),
     (RandomGate(0.25, seed=3), "RandomGate(rate=0.25, seed=3)"),
     (RoutedBlocks(0.05), "RoutedBlocks(max_deviation=0.05)"),
+    (Exit(("a", "b.c")), "Exit(('a', 'b.c'))"),
 ]
 
 

@@ -47,7 +47,7 @@ def cuts_of(gm: fx.GraphModule, most: int | None) -> list[Cut]:
 def kind_of(node: fx.Node) -> str:
     """Return how the value of a node becomes features, see `pooled`."""
     axes = shape(node)[1:]
-    if all(isinstance(a, int) for a in axes) and prod(int(a) for a in axes) <= MOST_FLAT:
+    if len(axes) < 2 or (all(isinstance(a, int) for a in axes) and prod(int(a) for a in axes) <= MOST_FLAT):
         return "flat"
     return "tokens" if len(axes) == 2 else "channels"
 
@@ -102,7 +102,7 @@ class FittedExit:
 
     Attributes:
         halves: of the model; head: fitted.
-        left_out: what heads that were fitted without a sample give it, [n, ...] by output, of the samples that fitted it.
+        left_out: what heads that were fitted without a sample give it, [n, ...] by output, of all samples that test nothing.
     """
 
     halves: Halves
@@ -123,7 +123,12 @@ class FittedExit:
 
 @torch.no_grad()
 def fitted_exit(
-    model: fx.GraphModule, original: fx.GraphModule, cut: Cut, batches: Sequence[Inputs], reference: Sequence[Tensor]
+    model: fx.GraphModule,
+    original: fx.GraphModule,
+    cut: Cut,
+    batches: Sequence[Inputs],
+    reference: Sequence[Tensor],
+    reached: Tensor | None = None,
 ) -> FittedExit | None:
     """Return a model with a head at a cut; None where the model has no such value, or one that is not finite.
 
@@ -133,6 +138,7 @@ def fitted_exit(
         cut: where.
         batches: what fits it.
         reference: the original's outputs on them, [n, ...] each.
+        reached: bool[n], the samples that come this far, which fit it; by default all do.
     """
     if cut.node not in {n.name for n in model.graph.nodes}:
         return None  # it lies inside a block that was replaced
@@ -142,14 +148,16 @@ def fitted_exit(
     targets = torch.cat([r.reshape(len(r), -1) for r in reference], 1).float()
     if not bool(features.isfinite().all() and targets.isfinite().all()):
         return None
-    found = ridge(features, targets)
+    reached = torch.ones(len(features), dtype=torch.bool) if reached is None else reached
+    found = ridge(features[reached], targets[reached])
+    left_out = features @ found.weight.t() + found.bias
+    left_out[reached] = found.left_out
     shapes = [list(r.shape[1:]) for r in reference]
     samples = sum(b.samples for b in batches)
     work = [model_macs(m, batches) // samples for m in (original, Halves.of(original, cut, 0).first)]
     head = ExitHead(kind, found.weight, found.bias, shapes, (work[0], work[1])).eval()
-    parts = found.left_out.split(head.sizes, 1)
-    left_out = [p.reshape(len(p), *s) for p, s in zip(parts, shapes, strict=True)]
-    return FittedExit(Halves.of(model, cut, work[1]), head, left_out)
+    parts = [p.reshape(len(p), *s) for p, s in zip(left_out.split(head.sizes, 1), shapes, strict=True)]
+    return FittedExit(Halves.of(model, cut, work[1]), head, parts)
 
 
 def fixed_outputs(model: fx.GraphModule, batches: Sequence[Inputs]) -> list[Tensor]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from dendrofx.errors import InputError
 from dendrofx.graph.cuts import Cut
 from dendrofx.light.exits import Exit
 from dendrofx.machine.progress import progress
 from dendrofx.request import Request
+from dendrofx.rewriting.exits import Halves
+from dendrofx.runtime.model_scores import decision_margin
 from dendrofx.search.cascade.exits import FittedExit, cuts_of, fitted_exit, fixed_outputs
 from dendrofx.search.cascade.fulls import FullModel
 from dendrofx.search.cascade.lights import LightModel, Rest
@@ -24,34 +28,118 @@ from dendrofx.values.outputs import flatten
 MOST_CUTS, MOST_EXITS, MOST_WORK = 6, 3, 0.9
 
 
-def exits(proved: Proved, request: Request, fulls: Sequence[FullModel]) -> tuple[list[tuple[LightModel, Sets]], str]:
-    """Return the light models that leave a full model early, with their outputs; or why there is none."""
-    if not request.exits:
-        return [], ""
-    subject = proved.subject
-    if subject.graph is not subject.original:
-        return [], "no exit: between dead or repeated rows no value stands for a sample"
-    named = [after for after in request.exits if after]
-    cuts = cuts_of(subject.original, None if named else MOST_CUTS)
-    if unknown := [a for after in named for a in after if a not in {c.after for c in cuts}]:
-        there = ", ".join(repr(c.after) for c in cuts) or "no value of it stands for a sample alone"
-        raise InputError(f"Exit({unknown[0]!r}): the model cannot be left there; cuts are after {there}")
-    found: list[tuple[LightModel, Sets]] = []
-    try:
-        for full in fulls:
-            for cut in progress([c for c in cuts if not named or (c.after,) in named], "fitting exits"):
-                if (made := exit_of(proved, full.module, cut)) is not None and made.work < MOST_WORK:
-                    found.append(_left_early(proved, full, made))
-    except InputError as error:
-        return [], str(error)
-    return _best_exits(found), "" if found else "no exit: no value of the model stands for a sample"
+@dataclass(frozen=True)
+class Chain:
+    """Two exits in a row.
+
+    Attributes:
+        first: the light model of the first, whose rest is not run whole, with its outputs.
+        then: what goes on from the first cut to a head at the second, with its outputs.
+    """
+
+    first: LightModel
+    first_outputs: Sets
+    then: LightModel
+    outputs: Sets
 
 
-def exit_of(proved: Proved, full: fx.GraphModule, cut: Cut) -> FittedExit | None:
-    """Return an exit of a full model, see `fitted_exit`; all samples fit it that test nothing."""
+@dataclass(frozen=True)
+class Exits:
+    """What was found.
+
+    Attributes:
+        lights: single exits, with their outputs; chains: two in a row.
+        left: why there is none.
+    """
+
+    lights: tuple[tuple[LightModel, Sets], ...] = ()
+    chains: tuple[Chain, ...] = ()
+    left: str = ""
+
+    @staticmethod
+    def of(proved: Proved, request: Request, fulls: Sequence[FullModel]) -> Exits:
+        """Fit heads to the full models.
+
+        Raises:
+            InputError: the caller named a place where there is no cut.
+        """
+        subject, named = proved.subject, [after for after in request.exits if after]
+        if not request.exits:
+            return Exits()
+        if subject.graph is not subject.original:
+            return Exits(left="no exit: between dead or repeated rows no value stands for a sample")
+        cuts = cuts_of(subject.original, None if named else MOST_CUTS)
+        if unknown := [a for after in named for a in after if a not in {c.after for c in cuts}]:
+            there = ", ".join(repr(c.after) for c in cuts) or "no value of it stands for a sample alone"
+            raise InputError(f"Exit({unknown[0]!r}): the model cannot be left there; cuts are after {there}")
+        wanted = [c for c in cuts if not named or any(c.after in after for after in named)]
+        found = Exits()
+        try:
+            for full in progress(fulls, "fitting exits"):
+                found = found.joined(_of_full(proved, full, wanted, named))
+        except InputError as error:
+            return Exits(left=str(error))
+        return (
+            found if found.lights or found.chains else Exits(left="no exit: no value of the model stands for a sample")
+        )
+
+    def joined(self, other: Exits) -> Exits:
+        """Return both."""
+        return Exits((*self.lights, *other.lights), (*self.chains, *other.chains))
+
+
+def _of_full(proved: Proved, full: FullModel, cuts: Sequence[Cut], named: Sequence[tuple[str, ...]]) -> Exits:
+    """Return the exits of one full model: few single ones, even in work, and chains of neighbours; or those that are named."""
+    made = [
+        found for cut in cuts if (found := exit_of(proved, full.module, cut)) is not None and found.work < MOST_WORK
+    ]
+    picked = torch.linspace(0, len(made) - 1, min(MOST_EXITS, len(made))).round().long().unique().tolist()
+    made = made if named else [made[i] for i in picked]
+    by_place = {found.halves.cut.after: found for found in made}
+    pairs = [after for after in named if len(after) > 1] if named else list(pairwise(by_place))
+    chains = [
+        _chain(proved, full, by_place[one], by_place[other].halves.cut)
+        for one, other in pairs
+        if one in by_place and other in by_place
+    ]
+    lights = [_left_early(proved, full, found) for place, found in by_place.items() if not named or (place,) in named]
+    return Exits(tuple(lights), tuple(chains))
+
+
+def exit_of(proved: Proved, full: fx.GraphModule, cut: Cut, reached: Tensor | None = None) -> FittedExit | None:
+    """Return an exit of a full model, see `fitted_exit`; all samples fit it that test nothing, and reach it."""
     batches = [*proved.data.fit, *proved.data.gate, *proved.searched]
     original = proved.subject.original
-    return fitted_exit(full, original, cut, batches, fixed_outputs(original, batches))
+    return fitted_exit(full, original, cut, batches, fixed_outputs(original, batches), reached)
+
+
+def reaching(first: FittedExit, decision: int) -> Tensor:
+    """Return bool[n]: the half of the samples that a first exit is most in doubt about, by the margin of what it gives them.
+
+    At any threshold of use, fewer go on. Of outputs that decide nothing the largest number takes the margin's place.
+    """
+    margin = decision_margin(first.left_out[decision].float())
+    return margin <= margin.median()
+
+
+def then_of(proved: Proved, full: fx.GraphModule, first: FittedExit, cut: Cut) -> tuple[FittedExit, Halves]:
+    """Return a second exit of a full model behind a first one, and the rest of the first, cut there."""
+    second = exit_of(proved, full, cut, reaching(first, proved.decision))
+    assert second is not None  # it was one alone
+    return second, Halves.of(first.halves.rest, cut, second.head.work[1])
+
+
+def _chain(proved: Proved, full: FullModel, first: FittedExit, cut: Cut) -> Chain:
+    """Return a second exit behind a first one; its head is fitted on the samples that reach it."""
+    second, inner = then_of(proved, full.module, first, cut)
+    light, first_outputs = _left_early(proved, full, first)
+    single, outputs = _left_early(proved, full, second)
+    form = Exit((first.halves.cut.after, cut.after))
+    name = str(form) if full.name == ORIGINAL else f"{form} of {full.name}"
+    rest = Rest(second.halves.first, inner.rest, 1 - second.before)
+    work = full.work * (second.work - first.before)
+    then = replace(single, name=name, module=inner.with_head(second.head), work=work, exit=form, rest=rest)
+    return Chain(light, first_outputs, then, outputs)
 
 
 def _left_early(proved: Proved, full: FullModel, fitted: FittedExit) -> tuple[LightModel, Sets]:
@@ -64,13 +152,3 @@ def _left_early(proved: Proved, full: FullModel, fitted: FittedExit) -> tuple[Li
     rest = Rest(fitted.halves.first, fitted.halves.rest, 1 - fitted.before)
     light = LightModel(name, {}, module, full.work * fitted.work, None, form, rest, full.name)
     return light, Sets(gate, search, test)
-
-
-def _best_exits(found: Sequence[tuple[LightModel, Sets]]) -> list[tuple[LightModel, Sets]]:
-    """Return the exits to time: of each full model few, even in work."""
-    kept = []
-    for full in dict.fromkeys(light.of for light, _ in found):
-        own = sorted((f for f in found if f[0].of == full), key=lambda f: f[0].work)
-        picked = torch.linspace(0, len(own) - 1, min(MOST_EXITS, len(own))).round().long().unique().tolist()
-        kept += [own[i] for i in picked]
-    return kept

@@ -69,7 +69,11 @@ class Rest:
     @torch.no_grad()
     def entered(self, batch: Inputs) -> Inputs:
         """Return what `module` takes for a batch."""
-        value = batch.call(graph_level(self.first))
+        known = {str(n.target) for n in self.first.graph.nodes if n.op == "placeholder"}
+        plain = replace(
+            batch, kwargs=tuple((k, v) for k, v in batch.kwargs if k in known)
+        )  # it may stand at a cut already
+        value = plain.call(graph_level(self.first))
         name = [str(n.target) for n in self.module.graph.nodes if n.op == "placeholder"][-1]
         return replace(batch, kwargs=(*batch.kwargs, (name, value)))
 

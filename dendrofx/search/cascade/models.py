@@ -16,7 +16,7 @@ from dendrofx.runtime.model_scores import flat_rows
 from dendrofx.search.autotune import Tuning
 from dendrofx.search.blocks import BlockSpace, batch_sizes
 from dendrofx.search.cascade.fulls import FullModel, decisive, full_model
-from dendrofx.search.cascade.leaving import exits
+from dendrofx.search.cascade.leaving import Chain, Exits
 from dendrofx.search.cascade.lights import LightModel, light_models
 from dendrofx.search.cascade.proved import Proved
 from dendrofx.search.cascade.routed import fit_routed
@@ -43,7 +43,7 @@ class ModelSpace:
             decide as it does.
         reference: outputs of the original.
         lights: the light models to search among, with their outputs; missing: where there are none, why.
-        left: why there is no exit.
+        chains: two exits in a row.
     """
 
     proved: Proved
@@ -54,7 +54,7 @@ class ModelSpace:
     reference: Sets
     lights: tuple[tuple[LightModel, Sets], ...]
     missing: str
-    left: str = ""
+    chains: tuple[Chain, ...] = ()
 
     @property
     def full(self) -> FullModel:
@@ -85,19 +85,19 @@ class ModelSpace:
         routed, reasons = _routed_lights(proved, request, timer)
         kept = _kept(proved, light_models(blocks), reference.gate)
         fulls = [(full, full_outputs), *decisive(kept, reference, budget, request)]
-        early, left = exits(proved, request, [f for f, _ in fulls])
-        lights = (*kept, *routed, *early)
+        exits = Exits.of(proved, request, [f for f, _ in fulls])
+        lights = (*kept, *routed, *exits.lights)
         if request.lights != [] or not reasons:
             reasons.append(f"no light form fits any of its blocks: {_reasons(blocks.explored)}")
-        missing = "" if lights else "; ".join([*reasons, *([left] if left else [])])
-        return ModelSpace(proved, request, budget, sizes, tuple(fulls), reference, lights, missing, left)
+        missing = "" if lights or exits.chains else "; ".join([*reasons, *([exits.left] if exits.left else [])])
+        return ModelSpace(proved, request, budget, sizes, tuple(fulls), reference, lights, missing, exits.chains)
 
     def stripped(self) -> ModelSpace:
         """Return it without calibration and outputs: what its settings need to be decided."""
         proved = replace(self.proved, subject=replace(self.proved.subject, data=None))
         none = Sets(*[torch.empty(0)] * 3)
         fulls = tuple((full, none) for full, _ in self.fulls)
-        return replace(self, proved=proved, reference=none, fulls=fulls, lights=())
+        return replace(self, proved=proved, reference=none, fulls=fulls, lights=(), chains=())
 
 
 def _explored(proved: Proved, request: Request, sizes: tuple[int, ...]) -> BlockSpace:

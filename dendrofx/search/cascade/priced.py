@@ -2,60 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from dendrofx.gates import GateForm, LearnedGate, MarginGate
 from dendrofx.guarantee.settings import Setting
-from dendrofx.search.cascade.lights import LightModel
+from dendrofx.search.cascade.lights import LightModel, Rest
 from dendrofx.search.cascade.models import ModelSpace
-from dendrofx.search.cascade.search import CallTimes, Gated, counted_times, gated, settings
-from dendrofx.search.timer import Timer
+from dendrofx.search.cascade.search import CallTimes, Gated, Sets, counted_times, gated, settings
+from dendrofx.search.timer import Part, Timer
 from dendrofx.search.verify import timing_batches
 from dendrofx.values.inputs import Inputs
+
+Calls = dict[Part, tuple[nn.Module, Sequence[Inputs]]]
 
 
 @torch.no_grad()
 def model_settings(space: ModelSpace, timer: Timer | None) -> list[Setting]:
     """Return every light model with every gate, at every threshold: made without a look at the test samples' losses."""
-    times = _times(space, [light for light, _ in space.lights], timer)
-    return [s for pair in _pairs(space) for s in settings(pair, times)]
+    times = _times(space, timer)
+    return [s for pair in (*_pairs(space), *_chained(space)) for s in settings(pair, times)]
 
 
 def _pairs(space: ModelSpace) -> list[Gated]:
     """Return every light model with every gate that fits, and every full model that it goes with."""
-    request, budget = space.request, space.budget
-    gates: list[GateForm] = [request.gate] if request.gate is not None else [LearnedGate()]
-    if request.gate is None and budget.is_decision:
-        gates.insert(0, MarginGate())
-    fulls = {full.name: outputs for full, outputs in space.fulls}
     return [
         pair
         for light, outputs in space.lights
-        for form in gates
-        for pair in gated(light, form, outputs, fulls, space.reference, budget, request.seed)
+        for form in _gates(space)
+        for pair in _gated(space, light, outputs, form)
     ]
 
 
-def _times(space: ModelSpace, lights: Sequence[LightModel], timer: Timer | None) -> list[CallTimes]:
+def _chained(space: ModelSpace) -> list[Gated]:
+    """Return two exits in a row, with every gate that fits at both."""
+    found: list[Gated] = []
+    for chain in space.chains:
+        for form in _gates(space):
+            one, two = (
+                _gated(space, light, outputs, form)
+                for light, outputs in ((chain.first, chain.first_outputs), (chain.then, chain.outputs))
+            )
+            found += [replace(a, later=b) for a, b in zip(one, two, strict=True)]
+    return found
+
+
+def _gated(space: ModelSpace, light: LightModel, outputs: Sets, form: GateForm) -> list[Gated]:
+    fulls = {full.name: outputs for full, outputs in space.fulls}
+    return gated(light, form, outputs, fulls, space.reference, space.budget, space.request.seed)
+
+
+def _gates(space: ModelSpace) -> list[GateForm]:
+    """Return the gates to try."""
+    if space.request.gate is not None:
+        return [space.request.gate]
+    return [MarginGate(), LearnedGate()] if space.budget.is_decision else [LearnedGate()]
+
+
+def _times(space: ModelSpace, timer: Timer | None) -> list[CallTimes]:
     """Return what calls cost, timed where there is a timer."""
+    later = [chain.then for chain in space.chains]
+    lights = list(
+        {x.name: x for x in [*(light for light, _ in space.lights), *(c.first for c in space.chains)]}.values()
+    )
     if timer is None:
-        return counted_times(lights, {full.name: full.work for full, _ in space.fulls}, space.sizes)
+        return counted_times(lights, later, {full.name: full.work for full, _ in space.fulls}, space.sizes)
     original = space.proved.subject.original
     found = []
     for size in space.sizes:
         counts = sorted({n for n in (1, size // 16, size // 4, size) if n >= 1})
         batches = {n: timing_batches(space.proved.searched, n) for n in counts}
-        calls: dict[tuple[str, ...], tuple[nn.Module, Sequence[Inputs]]] = {("original", ""): (original, batches[size])}
+        calls: Calls = {("original", ""): (original, batches[size])}
         calls.update({("light", light.name): (light.module, batches[size]) for light in lights})
         calls.update(
             {("full", full.name, str(n)): (full.module, batches[n]) for full, _ in space.fulls for n in counts}
         )
-        for name, rest in [(light.name, light.rest) for light in lights if light.rest is not None]:
-            entered = {n: [rest.entered(b) for b in batches[n]] for n in counts}
-            calls.update({("full", name, str(n)): (rest.module, entered[n]) for n in counts})
+        for light in lights:
+            calls.update(_rests(light.name, light.rest, batches))
+        for chain in space.chains:
+            assert chain.first.rest is not None
+            entered = {n: [chain.first.rest.entered(b) for b in batches[n]] for n in counts}
+            calls.update({("full", f"to {chain.then.name}", str(n)): (chain.then.module, entered[n]) for n in counts})
+            calls.update(_rests(chain.then.name, chain.then.rest, entered))
         ms = timer.calls(calls)
         base = ms["original", ""]
         full: dict[str, list[tuple[int, float]]] = {}
@@ -64,3 +95,10 @@ def _times(space: ModelSpace, lights: Sequence[LightModel], timer: Timer | None)
         lit = {light.name: ms["light", light.name] / base for light in lights}
         found.append(CallTimes(size, lit, {name: tuple(known) for name, known in full.items()}))
     return found
+
+
+def _rests(name: str, rest: Rest | None, batches: Mapping[int, Sequence[Inputs]]) -> Calls:
+    """Return the calls of what goes on behind an exit, on batches as they reach it."""
+    if rest is None:
+        return {}
+    return {("full", name, str(n)): (rest.module, [rest.entered(b) for b in given]) for n, given in batches.items()}

@@ -75,6 +75,7 @@ class Gated:
         expected: f64[N] each, what each search sample would lose if it were drawn again, light and full, see `expected_flips`; for
             other metrics than decisions the gate's own estimate, and what the full model lost.
         skill: router skill on the search samples, and on the margin loss where the budget is about decisions.
+        later: a second exit, at the same threshold, for the samples in doubt.
     """
 
     light: LightModel
@@ -87,11 +88,28 @@ class Gated:
     expected: tuple[Tensor, Tensor]
     skill: Skill
     margin_skill: Skill | None
+    later: Gated | None = None
 
     def losses_at(self, threshold: float, which: int) -> tuple[Tensor, Tensor]:
         """Losses at a threshold, and which samples are easy."""
         easy = self.scores[which] < threshold
-        return torch.where(easy, self.losses[which], self.full_losses[which]), easy
+        rest = self.full_losses[which] if self.later is None else self.later.losses_at(threshold, which)[0]
+        return torch.where(easy, self.losses[which], rest), easy
+
+    def expected_at(self, threshold: float) -> Tensor:
+        """Return what the search samples are expected to lose."""
+        rest = self.expected[1] if self.later is None else self.later.expected_at(threshold)
+        return torch.where(self.scores[0] < threshold, self.expected[0], rest)
+
+    def goes_on(self, threshold: float) -> list[float]:
+        """Return the share of search samples that are in doubt at each exit; none of n seen is not none at all."""
+        hard, found = torch.ones_like(self.scores[0], dtype=torch.bool), []
+        stage: Gated | None = self
+        while stage is not None:
+            hard = hard & ~(stage.scores[0] < threshold)
+            found.append((int(hard.sum()) + 0.5) / (len(hard) + 1))
+            stage = stage.later
+        return found
 
 
 def gated(
@@ -152,26 +170,37 @@ class CallTimes:
     light: dict[str, float]
     full: dict[str, tuple[tuple[int, float], ...]]
 
-    def cost(self, light: LightModel, full: str, activity: float) -> float:
-        """Return the expected cost of a cascade in which each sample is in doubt with probability `activity`."""
+    def cost(self, found: Gated, threshold: float) -> float:
+        """Return the expected cost of a cascade at a threshold."""
+        first, shares = self.light[found.light.name], found.goes_on(threshold)
+        if found.later is None:
+            return first + self._expected(found.full if found.light.rest is None else found.light.name, shares[0])
+        then = found.later.light.name
+        return first + self._expected(f"to {then}", shares[0]) + self._expected(then, shares[1])
+
+    def _expected(self, name: str, activity: float) -> float:
+        """Return the expected cost of what runs on samples each of which comes with probability `activity`."""
         from scipy.stats import binom  # takes a second to import
 
         counts = np.arange(self.batch + 1)
         chance = binom.pmf(counts, self.batch, activity)
-        known = self.full[full if light.rest is None else light.name]
-        cost = np.interp(counts, [n for n, _ in known], [c for _, c in known])
-        return self.light[light.name] + float((chance * np.where(counts > 0, cost, 0.0)).sum())
+        cost = np.interp(counts, [n for n, _ in self.full[name]], [c for _, c in self.full[name]])
+        return float((chance * np.where(counts > 0, cost, 0.0)).sum())
 
 
-def counted_times(lights: Sequence[LightModel], fulls: Mapping[str, float], sizes: Sequence[int]) -> list[CallTimes]:
+def counted_times(
+    lights: Sequence[LightModel], later: Sequence[LightModel], fulls: Mapping[str, float], sizes: Sequence[int]
+) -> list[CallTimes]:
     """Return counted costs: multiply-adds, and for few samples what reading the weights takes; see `search/cost.py`.
 
     Args:
         lights: the light models.
+        later: second exits.
         fulls: work of the full models, by name, over the original's.
         sizes: samples per call.
     """
-    work = {**fulls, **{light.name: fulls[light.of] * light.rest.work for light in lights if light.rest is not None}}
+    rests = {x.name: fulls[x.of] * x.rest.work for x in (*lights, *later) if x.rest is not None}
+    work = {**fulls, **rests, **{f"to {x.name}": x.work for x in later}}
     return [
         CallTimes(
             size,
@@ -213,12 +242,12 @@ def settings(found: Gated, times: Sequence[CallTimes]) -> list[Setting]:
     made = []
     for threshold in thresholds(scores):
         losses, easy = found.losses_at(threshold, 0)
-        expected = torch.where(easy, *found.expected)
+        expected = found.expected_at(threshold)
         hard = int((~easy).sum())
-        activity = (hard + 0.5) / (len(scores) + 1)  # none of n seen is not none at all
-        cost = float(np.mean([t.cost(found.light, found.full, activity) for t in times]))
+        cost = float(np.mean([t.cost(found, threshold) for t in times]))
         risk = float((losses + expected).mean()) / 2
-        name = f"{found.light.exit or found.light.name} with {found.form}"
+        last = found.light if found.later is None else found.later.light
+        name = f"{last.exit or last.name} with {found.form}"
         name += f", then {found.full}" if found.full != ORIGINAL else ""
         made.append(Setting(name, {CASCADE: threshold}, risk, cost, hard / len(scores), found))
     return made

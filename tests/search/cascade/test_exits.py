@@ -79,17 +79,30 @@ def test_easy_samples_leave_and_the_others_go_on_from_the_cut() -> None:
     assert executed == 400 * (stem + 64 * CLASSES) + hard * (TOTAL - stem)
 
 
-def test_tolerance_0_is_the_original_scripted_it_is_the_same_and_a_plan_makes_it_again() -> None:
+def test_two_exits_in_a_row_share_a_tolerance_and_all_that_was_computed() -> None:
+    x = rows(4000, 7)
+    made = left(deep(), Exit(("stem", "blocks.0.2")))
+    counts = made.forward_counted(x)[1]
+    first, second = counts["model"]["hard_rows"], counts["full/model"]["hard_rows"]
+    assert 0 < second < first < 2000
+    stem, block, head = WIDTH * 64, 2 * 64 * 128, 64 * CLASSES
+    executed = dendrofx.values.counts.executed_macs(counts, 4000 * TOTAL)
+    assert executed == 4000 * (stem + head) + first * (block + head) + second * (TOTAL - stem - block)
+
+
+@pytest.mark.parametrize("light", [STEM, Exit(("stem", "blocks.0.2"))], ids=str)
+def test_tolerance_0_is_the_original_scripted_it_is_the_same_and_a_plan_makes_it_again(light: Any) -> None:
     model, x = deep(), rows(64, 7)
-    made = left(model)
+    made = left(model, light)
     scripted = dendrofx.script(made)
     for module in (scripted, dendrofx.script(made, freeze=True)):
         assert torch.equal(module(x), made(x))
         assert module.forward_counted(x)[1] == made.forward_counted(x)[1]
     again = dendrofx.transform(model, calibration=[rows(1200)], plan=made.plan)
     assert torch.equal(again(x), made(x))
-    dendrofx.set_tolerances(made, {"model": 0.0})
-    assert torch.equal(made(x), model(x))
+    for module in (made, scripted):
+        dendrofx.set_tolerances(module, {"model": 0.0})
+        assert torch.equal(module(x), model(x))
     assert "light[-1]" in dendrofx.graph_text(made)
     assert max(map(len, dendrofx.graph_text(made).splitlines())) <= 100
 
