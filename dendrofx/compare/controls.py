@@ -31,7 +31,7 @@ from dendrofx.values.counts import Counts, of_sites, site_activity
 from dendrofx.values.drop_in import graph_level
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import deviation
-from dendrofx.values.meta import RECIPE
+from dendrofx.values.meta import CALL, PLAN, RECIPE
 from dendrofx.values.outputs import flatten
 
 
@@ -55,6 +55,16 @@ def always_light(module: RoutedModule) -> RoutedModule:
     if cascade_parts(module) is not None:
         return cascade_with(module, ConstantScore(0.0))
     return with_gates(module, {s.name: AlwaysLight() for s in recipe(module).sites})
+
+
+def alone(module: RoutedModule) -> RoutedModule:
+    """Return its light branches on every row, with neither gates nor full branches: of a cascade its light model."""
+    if cascade_parts(module) is None:
+        return always_light(module)
+    source: CascadeRecipe = module.meta[RECIPE]
+    light = copy.copy(source.light)
+    light.meta.update({key: module.meta[key] for key in (CALL, PLAN) if key in module.meta})
+    return light
 
 
 def at_random(module: RoutedModule, counts: Counts, seed: int) -> RoutedModule:

@@ -171,5 +171,5 @@ def _static(case: Case, asked: Asked, batch: int, budget: float) -> tuple[dict[s
         made = transform(case.model, **rival.options(case, batch, budget, decide=name == STATIC))
         plans[name] = made.plan
         if made.plan.rewrites:
-            static[name] = controls.always_light(made)
+            static[name] = controls.alone(made)
     return static, plans

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx
 
+from dendrofx.gates import AlwaysLight
 from dendrofx.guarantee.budget import Budget
 from dendrofx.light import LightForm
 from dendrofx.plan.plan import Plan
@@ -27,8 +28,8 @@ from dendrofx.search.estimates import ExactForm
 from dendrofx.search.explored import Explored
 from dendrofx.search.timer import Timer
 
-# How many beside the original, and the share of the limit that one of them may have lost.
-MOST_FULLS, DECISIVE = 2, 0.1
+# The share of the limit that one of them may have lost.
+DECISIVE = 0.5
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,21 @@ def full_model(proved: Proved, request: Request, blocks: BlockSpace, timer: Time
 def decisive(
     lights: Sequence[tuple[LightModel, Sets]], reference: Sets, budget: Budget, request: Request
 ) -> list[tuple[FullModel, Sets]]:
-    """Return the cheapest light models that lose nothing on the samples of gates and search: full models beside the original."""
-    if request.full is not None or request.full_model is not None or not request.decide:
+    """Return full models beside the original: the cheapest light model that loses little on samples that fitted none, and the
+    cheapest that loses nothing.
+    """
+    named = request.full is not None or request.full_model is not None or isinstance(request.gate, AlwaysLight)
+    if named or not request.decide:
         return []
-    found = []
-    for light, outputs in sorted(lights, key=lambda known: known[0].work):
-        lost = [float(budget.losses(getattr(reference, s), getattr(outputs, s)).mean()) for s in ("gate", "search")]
-        if max(lost) <= DECISIVE * budget.limit:
-            forms = {name: b.light_form for name, b in light.branches.items()}
-            found.append((FullModel(light.module, {}, None, light.name, light.work, forms), outputs))
-    return found[:MOST_FULLS]
+    found: dict[str, tuple[FullModel, Sets]] = {}
+    samples = len(reference.gate) + len(reference.search)
+    for most in (DECISIVE * budget.limit * samples, 0.0):
+        for light, outputs in sorted(lights, key=lambda known: known[0].work):
+            lost = sum(
+                float(budget.losses(getattr(reference, s), getattr(outputs, s)).sum()) for s in ("gate", "search")
+            )
+            if lost <= most:
+                forms = {name: b.light_form for name, b in light.branches.items()}
+                found[light.name] = (FullModel(light.module, {}, None, light.name, light.work, forms), outputs)
+                break
+    return list(found.values())

@@ -29,6 +29,8 @@ from dendrofx.values.measure import deviation
 
 # Light models that are timed and searched, of all that the forms make.
 MOST_LIGHTS = 8
+# Those among which full models are looked for.
+MOST_KEPT = 16
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class ModelSpace:
         kept = _kept(proved, light_models(blocks), reference.gate)
         fulls = [(full, full_outputs), *decisive(kept, reference, budget, request)]
         exits = Exits.of(proved, request, [f for f, _ in fulls])
-        lights = (*kept, *routed, *exits.lights)
+        lights = (*kept[-MOST_LIGHTS:], *routed, *exits.lights)
         if request.lights != [] or not reasons:
             reasons.append(f"no light form fits any of its blocks: {_reasons(blocks.explored)}")
         missing = "" if lights or exits.chains else "; ".join([*reasons, *([exits.left] if exits.left else [])])
@@ -124,7 +126,7 @@ def _routed_lights(
 
 
 def _kept(proved: Proved, lights: list[LightModel], reference: Tensor) -> list[tuple[LightModel, Sets]]:
-    """Return the light models that no other beats in both work and deviation, at most eight, with their outputs."""
+    """Return the light models that no other beats in both work and deviation, dearest first, with their outputs."""
     found: list[tuple[LightModel, float]] = []
     for light in progress(lights[::-1], "trying light models"):
         outputs = picks(light.module, proved.data.gate, proved.covered)
@@ -135,7 +137,7 @@ def _kept(proved: Proved, lights: list[LightModel], reference: Tensor) -> list[t
         if light.work < best:
             best = light.work
             kept.append(light)
-    return [(light, proved.outputs(light.module)) for light in kept[-MOST_LIGHTS:]]
+    return [(light, proved.outputs(light.module)) for light in kept[-MOST_KEPT:]]
 
 
 def _reasons(explored: Explored) -> str:
