@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from dendrofx.guarantee.budget import Budget
+from dendrofx.guarantee.metrics import relative_distance
 from dendrofx.values.counts import Counts, add_counts
 from dendrofx.values.covered import Covered
 from dendrofx.values.drop_in import graph_level
 from dendrofx.values.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a module did on samples.
+
+    Attributes:
+        losses: f64[N, outputs], in the terms of the budget.
+        counts: what was executed.
+        largest: deviation of a sample, in any output that is covered; None where it was not looked for.
+    """
+
+    losses: Tensor
+    counts: Counts
+    largest: float | None = None
+
+    def within(self, most: float | None) -> bool:
+        """Return whether no sample deviates by more than `most`; None allows any."""
+        return most is None or (self.largest is not None and self.largest <= most)
 
 
 @torch.no_grad()
@@ -46,12 +67,30 @@ def counted_losses(
     covered: Covered,
 ) -> tuple[Tensor, Counts]:
     """Return the losses of all samples, f64[N, outputs], and what was executed for them."""
-    losses, total = [], Counts()
+    found = seen(module, batches, references, budget, covered)
+    return found.losses, found.counts
+
+
+@torch.no_grad()
+def seen(
+    module: Any,  # noqa: ANN401  (eager or scripted, with forward_counted)
+    batches: Sequence[Inputs],
+    references: Sequence[Sequence[Tensor]],
+    budget: Budget,
+    covered: Covered,
+    tail: bool = False,
+) -> Seen:
+    """Return what a module does on batches; with `tail` also how far the sample deviates that deviates most."""
+    losses, total, largest = [], Counts(), 0.0
     for batch, reference in zip(batches, references, strict=True):
         output, counts = batch.call(graph_level(module, "forward_counted"))
-        losses.append(losses_of(budget, reference, covered.pick(output, batch.samples)))
+        picked = covered.pick(output, batch.samples)
+        losses.append(losses_of(budget, reference, picked))
+        if tail:
+            far = [relative_distance(a, b) for a, b in zip(reference, picked, strict=True)]
+            largest = max([largest, *(float(f.max()) for f in far if len(f))])
         add_counts(total, counts)
-    return torch.cat(losses), total
+    return Seen(torch.cat(losses), total, largest if tail else None)
 
 
 def losses_of(budget: Budget, references: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ cosine        (1 - cosine similarity) / 2, for embeddings
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,11 +101,21 @@ def measure_of(metric: str | Metric) -> Measure:
         except ValueError:
             limit = -1.0
         if 0 < limit < float("inf"):
-            return Measure(lambda a, b: (relative_distance(a, b) > limit).double(), True, lambda _: limit / 2)
+            return Measure(
+                lambda a, b: (relative_distance(a, b) > limit).double(), True, lambda share: mean_of_tail(limit, share)
+            )
     raise InputError(
         f"metric {metric!r} is none of 'flip', 'deviation', 'exceeds(0.05)' and 'cosine'; pass a function of (reference, output)"
         " that returns a loss in [0, 1] per sample for any other"
     )
+
+
+def mean_of_tail(limit: float, share: float) -> float:
+    """Return the mean of deviations of which a share lies above a limit, at most that limit.
+
+    That of an exponential tail, `P(d > limit) = exp(-limit / mean)`: gates cut off the far end, few samples stand out.
+    """
+    return limit / max(-math.log(share), 1.0)
 
 
 def users_metric(name: str, metric: Metric) -> Metric:

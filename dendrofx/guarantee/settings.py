@@ -42,6 +42,7 @@ class Setting:
         tested: what the test samples said; None where the walk stopped before it.
         easy_share: of the test samples, those that took the light branch.
         counts: what was executed for the test samples, where rows are routed.
+        largest: deviation of a sample of the search, and of a test sample; None where nobody asked for it.
         maker: what makes its module, once it was tested.
     """
 
@@ -54,6 +55,7 @@ class Setting:
     tested: Tested | None = None
     easy_share: float = 1.0
     counts: Counts = field(default_factory=dict, repr=False)
+    largest: tuple[float | None, float | None] = (None, None)
     maker: Maker | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -22,6 +22,7 @@ from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.settings import Setting, fastest, pareto, walk
 from dendrofx.machine.memory import collect_garbage
 from dendrofx.plan.plan import Plan
+from dendrofx.plan.tail import TailPlan
 from dendrofx.plan.times import ModelTimes, threads_plan
 from dendrofx.request import Request
 from dendrofx.rewriting.module import RoutedModule
@@ -156,6 +157,7 @@ def plainly_decided(space: BlockSpace, raced: Raced, timer: Timer | None, refusa
         sites=entries,
         deviation=last.upper if last is not None else 0.0 if data is not None else None,
         multiplier=None if last is None else last.multiplier,
+        tail=_tail(space, made),
         outputs=dict.fromkeys(names) if space.request.budget is not None else dict(zip(names, limits, strict=True)),
         refusal=refusal,
         no_sites="" if entries else without_linears(space.subject.graph),
@@ -180,7 +182,18 @@ def _plan(space: BlockSpace, times: Sequence[ModelTimes], timer: Timer | None) -
         not_covered=[] if covered is None else list(covered.left),
         timing="" if timer is None else "; ".join(timer.notes),
         threads=threads_plan(times, space.request.min_speedup),
+        tail=_tail(space),
     )
+
+
+def _tail(space: BlockSpace, made: Calibrated | None = None) -> TailPlan | None:
+    """Return what samples deviate by at most: those of a choice's last step, where it was not chosen to be certified."""
+    request, data = space.request, space.subject.data
+    if request.max_sample_deviation is None:
+        return None
+    if request.budget is not None or data is None or made is None or made.last is None:
+        return TailPlan(request.max_sample_deviation)
+    return TailPlan(request.max_sample_deviation, made.last.largest, data.samples[3])
 
 
 def _alone(space: BlockSpace, made: Calibrated, timer: Timer | None) -> dict[str, float]:
@@ -255,7 +268,9 @@ def _tested(
         return [], "no site is routed: nothing pays"
     path = pareto(list(block_settings(space, choice, budget)), most_cost=1.0)
     if not path:
-        return [], "no setting of the routed sites is predicted to be faster than the original"
+        most = space.request.max_sample_deviation
+        kept = "" if most is None else f" and deviates by at most {most:g} in each sample of the search"
+        return [], f"no setting of the routed sites is predicted to be faster than the original{kept}"
     references = test_references(space)
     interruptible = nullcontext() if timer is None else timer.interruptible()
     walked = walk(path, lambda s: tested(space, budget, s, references), interruptible)
