@@ -24,12 +24,17 @@ class Seen:
     Attributes:
         losses: f64[N, outputs], in the terms of the budget.
         counts: what was executed.
-        largest: deviation of a sample, in any output that is covered; None where it was not looked for.
+        far: f64[N, outputs], the deviations; None where they were not looked for.
     """
 
     losses: Tensor
     counts: Counts
-    largest: float | None = None
+    far: Tensor | None = None
+
+    @property
+    def largest(self) -> float | None:
+        """The largest deviation of a sample, in any output that is covered; None where it was not looked for."""
+        return None if self.far is None else float(self.far.max())
 
     def within(self, most: float | None) -> bool:
         """Return whether no sample deviates by more than `most`; None allows any."""
@@ -80,17 +85,16 @@ def seen(
     covered: Covered,
     tail: bool = False,
 ) -> Seen:
-    """Return what a module does on batches; with `tail` also how far the sample deviates that deviates most."""
-    losses, total, largest = [], Counts(), 0.0
+    """Return what a module does on batches; with `tail` also how far each sample deviates."""
+    losses, far, total = [], [], Counts()
     for batch, reference in zip(batches, references, strict=True):
         output, counts = batch.call(graph_level(module, "forward_counted"))
         picked = covered.pick(output, batch.samples)
         losses.append(losses_of(budget, reference, picked))
         if tail:
-            far = [relative_distance(a, b) for a, b in zip(reference, picked, strict=True)]
-            largest = max([largest, *(float(f.max()) for f in far if len(f))])
+            far.append(torch.stack([relative_distance(a, b) for a, b in zip(reference, picked, strict=True)], 1))
         add_counts(total, counts)
-    return Seen(torch.cat(losses), total, largest if tail else None)
+    return Seen(torch.cat(losses), total, torch.cat(far) if tail else None)
 
 
 def losses_of(budget: Budget, references: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.losses import Seen, reference_picks, seen
+from dendrofx.guarantee.metrics import expected_beyond
 from dendrofx.guarantee.sequence import tested_step
 from dendrofx.guarantee.settings import Setting
 from dendrofx.plan.plan import Plan
@@ -76,7 +77,9 @@ def tested(space: BlockSpace, budget: Budget, setting: Setting, references: Sequ
     assert data is not None
     assert space.covered is not None
     set_tolerances(variant.module, setting.tolerances)
-    found = seen(variant.module, data.test, references, budget, space.covered, setting.largest[0] is not None)
+    found = seen(
+        variant.module, data.test, references, budget, space.covered, space.request.max_sample_deviation is not None
+    )
     largest = (setting.largest[0], found.largest)
     return replace(setting, tested=tested_step(found.losses, budget), counts=found.counts, largest=largest)
 
@@ -129,11 +132,12 @@ def _walked(
         apply_multiplier(variant.module, weights, multiplier)
         found = _searched(space, variant, budget, search)
         loss, counts = largest_mean(found.losses), found.counts
+        risk = loss if budget.beyond is None or found.far is None else (loss + _expected(found.far, budget.beyond)) / 2
         if found.within(most):
             yield Setting(
                 ", ".join(forms),
                 {name: float(t) for name, t in tolerances(variant.module).items()},
-                loss + LIGHT_AS_RISK * (1 - activity(counts)),
+                risk + LIGHT_AS_RISK * (1 - activity(counts)),
                 space.cost(variant.choice, counts),
                 activity(counts),
                 variant,
@@ -143,15 +147,22 @@ def _walked(
             return
 
 
+def _expected(far: Tensor, limit: float) -> float:
+    """Return the share of samples like these that deviates by more than a limit, in the output where it is largest."""
+    return largest_mean(expected_beyond(far, limit))
+
+
 def _searched(space: BlockSpace, variant: Variant, budget: Budget, search: Sequence[Samples]) -> Seen:
-    """Return what a variant does on the samples of the search: losses and counts on the first set, the tail on all of them."""
+    """Return what a variant does on the samples of the search: losses and counts on the first set, deviations on all."""
     assert space.covered is not None
     (first, *others), most = search, space.request.max_sample_deviation
-    found = seen(variant.module, *first, budget, space.covered, most is not None)
+    found = seen(variant.module, *first, budget, space.covered, most is not None or budget.beyond is not None)
     for samples in others:
         if found.within(most):
-            more = seen(variant.module, *samples, budget, space.covered, True).largest
-            found = replace(found, largest=max(found.largest or 0.0, more or 0.0))
+            more = seen(variant.module, *samples, budget, space.covered, True).far
+            assert found.far is not None
+            assert more is not None
+            found = replace(found, far=torch.cat([found.far, more]))
     return found
 
 
