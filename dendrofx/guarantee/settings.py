@@ -63,6 +63,11 @@ class Setting:
         """Whether the test samples show the budget to hold."""
         return self.tested is not None and self.tested.accepted
 
+    def within(self, most: float | None) -> bool:
+        """Return whether no test sample deviates by more than `most`; None allows any."""
+        found = self.largest[1]
+        return most is None or (found is not None and found <= most)
+
     @property
     def figures(self) -> tuple[str, ...]:
         """Cost, activity and risk as written in a table, and what the test samples said."""
@@ -130,9 +135,16 @@ def walk(
     return walked
 
 
-def fastest(walked: Sequence[Setting], budget: Budget) -> Setting | str:
-    """Return the accepted setting that costs least, or why there is none."""
+def fastest(walked: Sequence[Setting], budget: Budget, most: float | None = None) -> Setting | str:
+    """Return the accepted setting that costs least, or why there is none.
+
+    Every accepted setting keeps the budget, so that any of them may be taken: with `most`, one in which no test sample deviates by
+    more than that.
+    """
     accepted = [s for s in walked if s.accepted]
     if not accepted:
         return why_none(walked[0].tested if walked else None, budget)
-    return min(accepted, key=lambda s: s.cost)
+    kept = [s for s in accepted if s.within(most)]
+    if not kept:
+        return f"in each setting that keeps the budget a test sample exceeds max_sample_deviation={most:g}"
+    return min(kept, key=lambda s: s.cost)

@@ -12,7 +12,7 @@ class TailPlan:
     Attributes:
         most: that a sample was to deviate by, in any output that is covered.
         searched: the largest deviation of a sample that tolerances were set on, of `samples`; None where nothing is routed.
-        tested: likewise of those that a budget was tested on, of `test_samples`, which no setting was chosen by; None without.
+        tested: likewise of those that a budget was tested on, of `test_samples`; None where none was certified.
 
     Example:
         >>> print(TailPlan(0.2, searched=0.11, samples=240, tested=0.13, test_samples=300))

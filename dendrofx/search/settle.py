@@ -15,6 +15,7 @@ from dendrofx.gates.controls import NoGate
 from dendrofx.graph.sites import Site
 from dendrofx.guarantee.losses import Seen, reference_picks, seen
 from dendrofx.machine.progress import progress
+from dendrofx.plan.tail import TailPlan
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.recipe import Recipe
 from dendrofx.rewriting.tolerances import tolerances
@@ -160,7 +161,17 @@ def reviewed(space: BlockSpace, made: Calibrated) -> tuple[Choice, dict[Site, st
     return replace(made.choice, prices=prices), losers
 
 
+def tail_of(space: BlockSpace, made: Calibrated | None = None) -> TailPlan | None:
+    """Return what samples deviate by at most: in the last step of a choice, where none of its settings is to be certified."""
+    most, data = space.request.max_sample_deviation, space.subject.data
+    if most is None:
+        return None
+    if space.request.budget is not None or data is None or made is None or made.last is None:
+        return TailPlan(most)
+    return TailPlan(most, made.last.largest, data.samples[3])
+
+
 def _tail(space: BlockSpace) -> str:
-    """Say what else than the mean a tolerance had to keep."""
+    """Name what else than the budget a tolerance had to keep."""
     most = space.request.max_sample_deviation
-    return "" if most is None else f", or a deviation of {most:g} in each sample,"
+    return "" if most is None else f" or max_sample_deviation={most:g}"
