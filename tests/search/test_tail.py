@@ -9,16 +9,17 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx import Budget, InputError, LowRank, Plan
+from dendrofx import Budget, InputError, LearnedGate, LowRank, Plan
+from dendrofx.gates.form import ModelRows
 from dendrofx.guarantee.metrics import expected_beyond, mean_of_tail
 from dendrofx.plan.tail import TailPlan
 from dendrofx.values.calibration import Calibration
-from dendrofx.values.measure import deviations, outputs
+from dendrofx.values.measure import deviation, deviations, outputs
 from tests.asked import asked
 from tests.models import compressible
 from tests.search.cascade.models import batches, classifier
 
-SEEDS = 6
+SEEDS = 4
 
 
 class Drawn(nn.Module):
@@ -46,7 +47,7 @@ def test_no_sample_that_tolerances_were_set_on_deviates_by_more_on_random_graphs
         rows = torch.randn(400, 32) * torch.rand(400, 1)
         tune = Calibration.read([rows], seed).tune
         rare: dict[str, Any] = {"tune_seconds": 0, "decide": False, "seed": seed}
-        options = asked(calibration=[rows], budget=0.1, light=[LowRank(8, "input"), LowRank(20, "input")], **rare)
+        options = asked(calibration=[rows], budget=0.1, light=LowRank(8, "input"), gate=LearnedGate(), **rare)
         without = dendrofx.transform(model, **options)
         made = dendrofx.transform(model, **options, max_sample_deviation=most)
         largest = [float(deviations(outputs(model, tune), outputs(m, tune)).max()) for m in (without, made)]
@@ -132,3 +133,15 @@ def test_samples_that_come_near_a_limit_count_as_risk() -> None:
     near = expected_beyond(far, 0.05)[:, 0].tolist()
     assert near == sorted(near)
     assert [near[0], near[2], near[4]] == [0.0, pytest.approx(0.5), 1.0]
+
+
+@pytest.mark.parametrize("lost", [0.0, 0.02])
+def test_the_learned_gate_of_a_cascade_is_fitted_to_deviations_where_losses_are_0_or_1(lost: float) -> None:
+    """Even where no sample was lost: the log loss would say the same of all of them."""
+    light = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    full = light + 0.1 * light[:, :1].exp() * light.norm(dim=1, keepdim=True) / 2
+    far = deviation(full, light)
+    losses = (far > far.quantile(1 - lost)).double()
+    score = LearnedGate().fit(ModelRows(light, full, losses, False))(light)
+    order = torch.stack([score.double().argsort().argsort(), far.argsort().argsort()]).double()
+    assert float(torch.corrcoef(order)[0, 1]) > 0.9
