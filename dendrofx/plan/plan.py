@@ -233,7 +233,16 @@ class Plan:
         parts = [str(part) for part in (self.cascade, self.dead_rows, self.repeated_rows) if part is not None]
         races = [text.race(t) for t in self.models]
         races += [str(self.threads)] if self.threads is not None and self._changed else []
-        said = [*parts, self.rivals, self.capture, self.timing, *races, self.no_sites, *self._footer(), str(self.tail or "")]
+        said = [
+            *parts,
+            self.rivals,
+            self.capture,
+            self.timing,
+            *races,
+            self.no_sites,
+            *self._footer(),
+            str(self.tail or ""),
+        ]
         return [s for s in said if s]
 
     def _inside(self) -> list[str]:

@@ -100,7 +100,8 @@ class Request:
         check_plan(plan, options)
         output, budget = split_output(asked["output"], budget, calibration)
         sizes = checked_sizes(asked["batch_sizes"])
-        if scope == "auto" and (budget is None or gate == OPTIONAL):
+        tail = checked_tail(asked["max_sample_deviation"], scope, calibration, plan)
+        if scope == "auto" and (budget is None or gate == OPTIONAL or tail is not None):
             scope = "block"
         forms = split_forms(asked["light"], options.full, scope)
         if gate == OPTIONAL and scope == "model":
@@ -116,7 +117,7 @@ class Request:
             batch_sizes=sizes,
             min_speedup=options.min_speedup,
             budget=budget,
-            max_sample_deviation=checked_tail(asked["max_sample_deviation"], scope, calibration, plan),
+            max_sample_deviation=tail,
             light_models=forms.light_models,
             exits=forms.exits,
             full_model=forms.full_model,
