@@ -77,8 +77,8 @@ def transform(
             was shown is in `settings`.
         max_sample_deviation: beside any budget, what no calibration sample may deviate by, as a relative L2 distance: 0.2 is
             twenty percent. It is a condition on the samples that tolerances are set on, with a `Budget` also on those that test
-            it, and no certificate for others; the plan says the largest deviation that was seen (`plan.tail`). With it rows of blocks
-            are routed, not samples of models.
+            it, and no certificate for others; the plan says the largest deviation that was seen (`plan.tail`). With it rows of
+            blocks are routed, not samples of models.
         output: which output of the model the budget is about, by name (`"action"`, `"past.0"`) or place, or several of them. It
             holds for each of them; by default for every floating-point output. Each needs a value per sample on its first
             axis; the others, such as a loss, are listed in the plan as not covered.
