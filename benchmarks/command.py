@@ -121,6 +121,13 @@ def seconds(text: str) -> float:
     return number(text)
 
 
+def share(text: str) -> float:
+    """Read what a single sample may deviate by."""
+    if not 0 < number(text) <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number above 0 and at most 1 such as 0.2, got {text!r}")
+    return number(text)
+
+
 def deviation(text: str) -> float:
     """Read a budget for the mean deviation."""
     if not 0 < number(text) < float("inf"):

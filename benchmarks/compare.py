@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import dendrofx
 from benchmarks.cases import CASES
-from benchmarks.command import Command, deviation, positive, seconds, seed
+from benchmarks.command import Command, deviation, positive, seconds, seed, share
 from dendrofx.errors import InputError
 from dendrofx.values.forms import Form, form_from_text
 
@@ -49,6 +49,12 @@ def _add_options(p: Command) -> None:
         "--budget", type=_certified, metavar="METRIC:LIMIT:CONFIDENCE",
         help="instead, a budget that is certified: flip:0.01:0.95, exceeds(0.05):0.02:0.95, deviation:..., cosine:...",
     )  # fmt: skip
+    p.add_argument(
+        "--max-sample-deviation",
+        type=share,
+        metavar="X",
+        help="beside either: what any calibration sample may deviate by",
+    )
     p.add_argument(
         "--scope", choices=("auto", "block", "model"), default="auto",
         help="with --budget: rows of blocks, samples of models, or (default) whichever is faster",

@@ -48,6 +48,7 @@ def transform(
     *,
     calibration: Iterable[Any] | None = None,
     budget: float | Budget | str | None = None,
+    max_sample_deviation: float | None = None,
     output: str | int | Sequence[str | int] | None = None,
     scope: Literal["auto", "block", "model"] = "auto",
     dead_rows: str | None = None,
@@ -74,6 +75,10 @@ def transform(
             samples with the confidence that it states. Half of the calibration is set aside to test it, and the certificate
             is `plan.certificate`; where it cannot be shown, nothing is approximated and `plan.refusal` says why. All that
             was shown is in `settings`.
+        max_sample_deviation: beside any budget, what no calibration sample may deviate by, as a relative L2 distance: 0.2 is
+            twenty percent. It is a condition on the samples that tolerances are set on, with a `Budget` also on those that test
+            it, and no certificate for others; the plan says the largest deviation that was seen (`plan.tail`). With it rows of
+            blocks are routed, not samples of models.
         output: which output of the model the budget is about, by name (`"action"`, `"past.0"`) or place, or several of them. It
             holds for each of them; by default for every floating-point output. Each needs a value per sample on its first
             axis; the others, such as a loss, are listed in the plan as not covered.
@@ -127,6 +132,7 @@ def transform(
         plan,
         options,
         budget=budget,
+        max_sample_deviation=max_sample_deviation,
         output=output,
         scope=scope,
         dead_rows=dead_rows,

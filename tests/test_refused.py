@@ -58,6 +58,9 @@ VALUES: list[tuple[str, str, list[Any]]] = [
     ("budget", "budget={0} is {1:.0f} %; it is at most 1: 0.01 is one percent", [5, 1.01]),
     ("budget", "a budget is METRIC:LIMIT:CONFIDENCE, such as flip:0.01:0.95, got {!r}", ["flip:..:0.9", "1 at most 2"]),
     ("budget", "a budget is a mean deviation, 0.01, or METRIC:LIMIT:CONFIDENCE, flip:0.01:0.95; got {!r}", ["flip", "1 %"]),
+    ("max_sample_deviation", "max_sample_deviation is what any calibration sample may deviate by, above 0: 0.2 is twenty percent;"
+     " got {!r}", [0, -0.1, math.nan, math.inf, True, "0.2"]),
+    ("max_sample_deviation", "max_sample_deviation={0} is {1:g} %; it is at most 1: 0.2 is twenty percent", [20, 1.01]),
     ("options", "options must be dendrofx.Options, such as Options(tune_seconds=0), got {!r}", [{"seed": 1}]),
     ("light", "light must be a light form such as dendrofx.LowRank(rank=32), or several, got {!r}",
      ["LowRank", LowRank, [], [LowRank(2), "x"], [None], 3, LearnedGate()]),
@@ -183,6 +186,10 @@ CALLS: list[tuple[Callable[[], object], str]] = [
     *[(partial(Budget, "flip", 0.1, output=bad), OUTPUTS.format(bad)) for bad in NAMES_OF_OUTPUTS],
     (partial(transform, Residual(64, 256).eval(), **asked(**FITTED)),
      "site 'stem' (64 -> 64): full=Pruned(energy=1.0) does not fit: Pruned(energy=1.0) leaves out hidden units; a lone Linear"),
+    (partial(transform, HEAD, max_sample_deviation=0.2),
+     "max_sample_deviation=0.2: it is kept on calibration samples: pass calibration="),
+    (partial(transform, HEAD, calibration=[rows()], scope="model", budget="flip:0.1", max_sample_deviation=0.2),
+     "max_sample_deviation=0.2 is for scope='block': at scope='model' pass a budget alone"),
     (partial(transform, HEAD, light=LowRank(8), options=Options(decide=False)),
      "site '1': LowRank(rank=8, basis='weight') saves no multiply-adds"),
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx.compare.summary import LEAST_SHOWN
+from dendrofx.compare.text import LEAST_SHOWN
 from dendrofx.values.measure import deviation
 
 if TYPE_CHECKING:

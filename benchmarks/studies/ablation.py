@@ -91,5 +91,5 @@ def ablation_table(points: Sequence[Mapping[str, Any]]) -> str:
         for p in points
         if "reason" not in p
     ]
-    headers = ["light form", "p50 ms", "x scripted", "compute %", "dev mean", "dev p99", "dev max", "agree %"]
+    headers = ["light form", "p50 ms", "x scripted", "compute %", "dev mean", "dev p99", "tail max", "agree %"]
     return "\n".join([text_table(rows, headers), *[f"{p['name']}: {p['reason']}" for p in points if "reason" in p]])

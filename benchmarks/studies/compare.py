@@ -87,7 +87,8 @@ def run_case(name: str, args: argparse.Namespace, machine: dict[str, str]) -> li
     plan = None if args.plan is None else dendrofx.Plan.load(args.plan)
     quick = 0.0 if case.lossless else QUICK_TUNE  # exact models are raced whole, which takes longer than their tables
     tune = args.tune_seconds if args.tune_seconds is not None else quick if args.quick else TUNE
-    asked = Asked(args.max_deviation, args.seed, args.light, args.gate, plan, tune, args.budget, args.scope, args.full)
+    given = (args.max_deviation, args.seed, args.light, args.gate, plan, tune, args.budget, args.scope, args.full)
+    asked = Asked(*given, args.max_sample_deviation)
     sizes = args.batch or (case.quick_sizes if args.quick else case.batch_sizes)
     sweeps = args.sweep or not (args.no_sweep or args.quick)
     counts = args.verbose or not (args.quick or math.isfinite(case.most_seconds))  # a call more of each row

@@ -36,6 +36,12 @@ def batch(said: str) -> Callable[[Command], Command]:
     return click.option("--batch", type=click.IntRange(1), multiple=True, metavar="N...", help=said)
 
 
+def max_sample_deviation() -> Callable[[Command], Command]:
+    """Return the option for what single samples may deviate by."""
+    size = click.FloatRange(0, 1, min_open=True)
+    return click.option("--max-sample-deviation", type=size, metavar="X", help="Of any calibration sample, at most.")
+
+
 def dead_rows() -> Callable[[Command], Command]:
     """Return the option that names a mask."""
     return click.option("--dead-rows", metavar="NAME", help="Input that marks padding by zeros; ~NAME: by ones.")

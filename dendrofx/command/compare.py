@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dendrofx.command.arguments import CUT, DATA, FILE, MODEL, batch, data, dead_rows
+from dendrofx.command.arguments import CUT, DATA, FILE, MODEL, batch, data, dead_rows, max_sample_deviation
 from dendrofx.command.ending import ending
 from dendrofx.command.several import Several
 
@@ -23,6 +23,7 @@ QUICK_SECONDS, QUICK_TUNE = 0.5, 5.0
 @click.argument("model")
 @data("--data", "Fits first, tests last.")
 @click.option("--budget", default="0.01", show_default=True, help="Mean deviation, or METRIC:LIMIT:CONFIDENCE.")
+@max_sample_deviation()
 @batch("Samples per call (1 and 32).")
 @dead_rows()
 @click.option("--classes", is_flag=True, help="Outputs are class scores: also say how many answers stay the same.")
@@ -61,7 +62,9 @@ def compare(model: str, data: Path, budget: str, out: Path, **options: Any) -> N
     case = own_case(read.module, batches, type(read.module).__name__, **names, sizes=sizes)
     given = read_budget(budget)
     limit: dict[str, Any] = {"max_deviation" if isinstance(given, float) else "budget": given}
-    asked = Asked(**limit, tune_seconds=QUICK_TUNE if quick else TUNE)
+    asked = Asked(
+        **limit, max_sample_deviation=options["max_sample_deviation"], tune_seconds=QUICK_TUNE if quick else TUNE
+    )
     effort = Effort(QUICK_SECONDS if quick else SECONDS, sweep=not quick)
     records = []
     for bench, variants, record in compare_case(case, asked, sizes, effort):

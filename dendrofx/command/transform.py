@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dendrofx.command.arguments import CUT, DATA, MODEL, batch, data, dead_rows, output
+from dendrofx.command.arguments import CUT, DATA, MODEL, batch, data, dead_rows, max_sample_deviation, output
 from dendrofx.command.ending import ending
 from dendrofx.command.several import Several
 
@@ -27,6 +27,7 @@ from dendrofx.command.several import Several
 @click.option(
     "--budget", default="0.01", show_default=True, help="Mean deviation, or METRIC:LIMIT:CONFIDENCE, certified."
 )
+@max_sample_deviation()
 @batch("Samples per call: one number or several.")
 @dead_rows()
 @click.option("--repeated-rows", is_flag=True, help="Compute rows that equal the one before once.")
@@ -65,6 +66,7 @@ def transform(model: str, calibration: Path, budget: str, output: Path, as_json:
         read.module,
         calibration=batches,
         budget=limit,
+        max_sample_deviation=options["max_sample_deviation"],
         batch_sizes=sizes or None,
         dead_rows=options["dead_rows"],
         repeated_rows=options["repeated_rows"],

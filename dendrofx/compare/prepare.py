@@ -36,7 +36,7 @@ class Asked:
         plan: a plan to reproduce instead of deciding.
         tune_seconds: time for timing parts, per transform.
         budget: to certify, None for the mean deviation.
-        scope, full: as `transform` takes them.
+        scope, full, max_sample_deviation: as `transform` takes them.
     """
 
     max_deviation: float | None = None
@@ -48,6 +48,13 @@ class Asked:
     budget: Budget | None = None
     scope: Literal["auto", "block", "model"] = "auto"
     full: LightForm | RoutedBlocks | None = None
+    max_sample_deviation: float | None = None
+
+    @property
+    def most(self) -> float | None:
+        """What any calibration sample may deviate by, in the plan where one is reproduced; None where any may."""
+        tail = None if self.plan is None else self.plan.tail
+        return self.max_sample_deviation if tail is None else tail.most
 
     def budgets(self, case: Case) -> dict[str, float]:
         """Return, by row, the budgets of the routed rows, the main one last."""
@@ -69,6 +76,7 @@ class Asked:
         return {
             "calibration": case.calibration,
             "budget": self.budget if certified else max_deviation,
+            "max_sample_deviation": self.max_sample_deviation if max_deviation > 0 else None,
             "scope": self.scope if certified else "block",
             "dead_rows": case.dead_rows,
             "repeated_rows": case.repeated_rows,
@@ -154,7 +162,9 @@ def _prepared(case: Case, batch: int, asked: Asked) -> Prepared:
     plans, main = {name: m.plan for name, m in modules.items()}, list(modules)[-1]
     live = plans[main].rows_left_out
     if not plans[main].rewrites and not live and not plans[main].budget:
-        every = replace(asked, plan=None).options(case, batch, budgets[main], decide=False)
+        every = replace(asked, plan=None, max_sample_deviation=asked.most).options(
+            case, batch, budgets[main], decide=False
+        )
         modules[main] = transform(case.model, **every)
     static, static_plans = _static(case, asked, batch, budgets[main]) if modules[main].plan.rewrites else ({}, {})
     refused = not (plans[main].rewrites or live)
@@ -166,8 +176,10 @@ def _static(case: Case, asked: Asked, batch: int, budget: float) -> tuple[dict[s
     static, plans = {}, {}
     for name, light in [(STATIC, asked.light), *case.static.items()]:
         rival = replace(asked, light=light, gate=AlwaysLight(), plan=None, full=None, scope="model")
+        rival = replace(rival, max_sample_deviation=None)
         if name != STATIC or asked.budget is None:
-            rival = replace(rival, budget=None, max_deviation=budget, scope="block")
+            most = asked.most if name == STATIC else None
+            rival = replace(rival, budget=None, max_deviation=budget, scope="block", max_sample_deviation=most)
         made = transform(case.model, **rival.options(case, batch, budget, decide=name == STATIC))
         plans[name] = made.plan
         if made.plan.rewrites:

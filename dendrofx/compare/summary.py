@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from dendrofx.compare.judgement import Judgement, judge
 from dendrofx.compare.prepare import STATIC
 from dendrofx.compare.records import Record, Row
-from dendrofx.compare.text import machine_line, number, short
+from dendrofx.compare.tail import tail_asked, tail_figure, tail_head
+from dendrofx.compare.text import deviation, machine_line, number, short
 from dendrofx.gates import NoGate
 from dendrofx.plan.entries import SitePlan
 from dendrofx.plan.plan import Plan
@@ -23,13 +24,8 @@ from dendrofx.plan.plan import Plan
 WIDTH = 100
 BAR = 19  # of the fastest row
 SITES = 6  # lines about sites
-LEAST_SHOWN = 5e-7  # a deviation below it is rounding
 BUSY_ROWS = 3  # that fit a line at two thread counts
 _WHERE, _BATCH, _NAME, _BUSY = 18, 11, 13, 22
-_HEADERS = (
-    f"{'':{_BATCH + _NAME}}{'p50 ms':>7}{'speed-up':>11}{'':{BAR - 4}}{'deviation':>16}{'same':>13}{'rows in':>12}",
-    f"{'':{_BATCH + _NAME}}{'':7}{'over scripted':>16}{'':{BAR - 9}}{'mean':>9}{'p99':>10}{'answer':>10}{'full block':>12}",
-)
 
 
 def summary(records: Sequence[Record], machine: Mapping[str, str]) -> str:
@@ -44,7 +40,7 @@ def summary(records: Sequence[Record], machine: Mapping[str, str]) -> str:
     foot = [_STATIC_NOTE] if any(r.row(STATIC) is not None for r in records) else []
     foot += published_note(records)
     parts = [
-        "\n".join([*heading(records[0]), "", *(h.rstrip() for h in _HEADERS), *_scaled(shown), *foot]),
+        "\n".join([*heading(records[0]), "", *_heads(records[0]), *_scaled(shown), *foot]),
         "\n".join(line for record, found in zip(records, judged, strict=True) for line in _outcome(record, found)),
         "\n".join(beside(records)),
         "\n".join(where(records)),
@@ -63,8 +59,18 @@ def heading(record: Record) -> list[str]:
     budget = prepared.asked.budget
     what = f"mean deviation at most {100 * prepared.limit:g} %" if budget is None else str(budget)
     what = "nothing is approximated" if case.lossless and not prepared.limit else what
+    what += tail_asked(prepared)
     line = f"budget: {what}; measured on {len(case.test)} samples that nothing was fitted to"
     return [*title, *textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
+
+
+def _heads(record: Record) -> list[str]:
+    """Return the two lines above the figures."""
+    left, tail = " " * (_BATCH + _NAME), tail_head(record.prepared)
+    return [
+        f"{left}{'p50 ms':>7}{'speed-up':>11}{'':{BAR - 4}}{'deviation':>16}{'same':>13}{'rows in':>12}",
+        f"{left}{'':7}{'over scripted':>16}{'':{BAR - 9}}{'mean':>9}{tail:>10}{'answer':>10}{'full block':>12}",
+    ]
 
 
 Line = tuple[str, float | None, str]  # the text up to its bar, its speed-up, and the rest
@@ -94,7 +100,7 @@ def _line(record: Record, row: Row) -> Line:
     plain = name == "scripted"
     figures = (
         ("-" if plain else deviation(quality.mean), 9),
-        ("-" if plain else deviation(quality.p99), 10),
+        ("-" if plain else tail_figure(record.prepared, quality), 10),
         ("-" if quality.agreement is None else f"{100 * quality.agreement:.1f} %", 10),
         (_full(row), 12),
     )
@@ -126,11 +132,6 @@ def _scaled(blocks: Sequence[Sequence[Line]]) -> list[str]:
         bar = "" if speed is None else f"{speed:>7.2f}  {'#' * max(round(BAR * speed / max(fastest, 3.0)), 1):<{BAR}}"
         lines.append(f"{text}{bar}{rest}".rstrip())
     return lines
-
-
-def deviation(value: float) -> str:
-    """Return a deviation in percent, in two digits; what is rounding is called so."""
-    return "rounding" if value < LEAST_SHOWN else f"{100 * value:.2g} %"
 
 
 def _full(row: Row) -> str:

@@ -7,6 +7,8 @@ from dataclasses import MISSING, fields, is_dataclass
 
 from tabulate import tabulate
 
+LEAST_SHOWN = 5e-7  # a deviation below it is rounding
+
 
 def text_table(rows: Sequence[Sequence[str]], headers: Sequence[str], named: bool = True) -> str:
     """Return lines of cells as they stand, right-aligned; the first one is a name and stands left where `named`."""
@@ -22,6 +24,11 @@ def number(value: float | None, form: str = ".3g") -> str:
 def percent(share: float | None, form: str = ".1f") -> str:
     """Return a share of 1 in percent, `-` where there is none."""
     return "-" if share is None else format(100 * share, form)
+
+
+def deviation(value: float) -> str:
+    """Return a deviation in percent, in two digits; what is rounding is called so."""
+    return "rounding" if value < LEAST_SHOWN else f"{100 * value:.2g} %"
 
 
 def short(form: object) -> str:

@@ -6,6 +6,7 @@ from dendrofx.compare import controls
 from dendrofx.compare.judgement import ROUNDING, Judgement, fastest_peer, judge, peer_limit
 from dendrofx.compare.prepare import STATIC
 from dendrofx.compare.records import Record, Row
+from dendrofx.compare.tail import tail_reached
 from dendrofx.compare.variants import Peer
 from dendrofx.plan.plan import Plan
 
@@ -85,14 +86,14 @@ def _overhead(record: Record) -> list[str]:
 
 def _kept(record: Record, routed: Row) -> str:
     """Say whether the budget is kept on the test samples, and whether that was shown beforehand."""
-    plan = record.prepared.plan
+    plan, tail = record.prepared.plan, tail_reached(record.prepared, routed.quality)
     if plan.budget:
         loss = f"; on the test samples, which served nothing else, it is {_percent(routed.quality.loss)}"
         shown = plan.certificate.sentence if plan.certificate else f"not certified ({plan.refusal})"
-        return f"its budget is {shown}{loss}"
+        return f"its budget is {shown}{loss}{tail}"
     kept = "keeps" if routed.quality.mean <= max(plan.max_deviation, ROUNDING) else "MISSES"
     of = f" of {routed.quality.output}" if routed.quality.output else ""
-    return f"{kept} the budget: mean deviation{of} {routed.quality.mean:.2e}, budget {plan.max_deviation:g}"
+    return f"{kept} the budget: mean deviation{of} {routed.quality.mean:.2e}, budget {plan.max_deviation:g}{tail}"
 
 
 def _against_peers(record: Record) -> list[str]:

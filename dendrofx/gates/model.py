@@ -13,6 +13,7 @@ from dendrofx.gates.form import GateForm, ModelRows
 from dendrofx.gates.ridge import fit_range, fit_weights
 from dendrofx.graph.block import principal_directions
 from dendrofx.runtime.model_scores import LearnedModelScore, MarginScore, decision_margin, flat_rows
+from dendrofx.values.measure import deviation
 
 # E log |N(0, 1)|: from the mean logarithm of an error to the logarithm of its standard deviation.
 LOG_NORMAL = -0.6351814
@@ -67,7 +68,10 @@ def moved_margins(rows: ModelRows) -> Tensor:
 
 @torch.no_grad()
 def fit_learned(rows: ModelRows, directions: int, ridge: float | None) -> nn.Module:
-    """Fit `LearnedGate` at model scope: to log |d| (see `MarginGate`) for decisions, to the log loss otherwise."""
+    """Fit `LearnedGate` at model scope: to log |d| (see `MarginGate`) for decisions, to the log loss otherwise.
+
+    Losses that are 0 or 1 say of no sample how near it came: it is fitted to the log deviation instead.
+    """
     whole = flat_rows(rows.light).float().isfinite().all(1) & flat_rows(rows.full).float().isfinite().all(1)
     if int(whole.sum()) < 2:
         raise InputError(
@@ -84,11 +88,19 @@ def fit_learned(rows: ModelRows, directions: int, ridge: float | None) -> nn.Mod
         gate.scale.fill_(torch.inf)
         return gate
     fit_range(gate, features)
-    target = moved_margins(rows).abs() if rows.decides else rows.losses
-    fit_weights(gate, features[usable], target[usable], ridge)
+    fit_weights(gate, features[usable], _target(rows)[usable], ridge)
     if rows.decides:
         gate.offset.sub_(LOG_NORMAL)
     return gate
+
+
+def _target(rows: ModelRows) -> Tensor:
+    """Return f64[N]: what the learned gate predicts of each sample."""
+    if rows.decides:
+        return moved_margins(rows).abs()
+    if bool(((rows.losses == 0) | (rows.losses == 1)).all()):
+        return deviation(flat_rows(rows.full), flat_rows(rows.light))
+    return rows.losses
 
 
 def margin_losses(reference: Tensor, output: Tensor) -> Tensor:

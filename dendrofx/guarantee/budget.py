@@ -117,6 +117,11 @@ class Budget:
         return self._measure.deviation(self.limit)
 
     @property
+    def beyond(self) -> float | None:
+        """The deviation above which a sample is lost, of `exceeds(...)`; None of any other metric."""
+        return self._measure.beyond if isinstance(self.metric, str) else None
+
+    @property
     def test(self) -> Literal["binomial", "hoeffding-bentkus"]:
         """The test's name."""
         return "binomial" if self._measure.is_binary else "hoeffding-bentkus"

@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from dendrofx.guarantee.budget import Budget
+from dendrofx.guarantee.metrics import relative_distance
 from dendrofx.values.counts import Counts, add_counts
 from dendrofx.values.covered import Covered
 from dendrofx.values.drop_in import graph_level
 from dendrofx.values.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a module did on samples.
+
+    Attributes:
+        losses: f64[N, outputs], in the terms of the budget.
+        counts: what was executed.
+        far: f64[N, outputs], the deviations; None where they were not looked for.
+    """
+
+    losses: Tensor
+    counts: Counts
+    far: Tensor | None = None
+
+    @property
+    def largest(self) -> float | None:
+        """The largest deviation of a sample, in any output that is covered; None where it was not looked for."""
+        return None if self.far is None else float(self.far.max())
+
+    def within(self, most: float | None) -> bool:
+        """Return whether no sample deviates by more than `most`; None allows any."""
+        return most is None or (self.largest is not None and self.largest <= most)
 
 
 @torch.no_grad()
@@ -46,12 +72,29 @@ def counted_losses(
     covered: Covered,
 ) -> tuple[Tensor, Counts]:
     """Return the losses of all samples, f64[N, outputs], and what was executed for them."""
-    losses, total = [], Counts()
+    found = seen(module, batches, references, budget, covered)
+    return found.losses, found.counts
+
+
+@torch.no_grad()
+def seen(
+    module: Any,  # noqa: ANN401  (eager or scripted, with forward_counted)
+    batches: Sequence[Inputs],
+    references: Sequence[Sequence[Tensor]],
+    budget: Budget,
+    covered: Covered,
+    tail: bool = False,
+) -> Seen:
+    """Return what a module does on batches; with `tail` also how far each sample deviates."""
+    losses, far, total = [], [], Counts()
     for batch, reference in zip(batches, references, strict=True):
         output, counts = batch.call(graph_level(module, "forward_counted"))
-        losses.append(losses_of(budget, reference, covered.pick(output, batch.samples)))
+        picked = covered.pick(output, batch.samples)
+        losses.append(losses_of(budget, reference, picked))
+        if tail:
+            far.append(torch.stack([relative_distance(a, b) for a, b in zip(reference, picked, strict=True)], 1))
         add_counts(total, counts)
-    return torch.cat(losses), total
+    return Seen(torch.cat(losses), total, torch.cat(far) if tail else None)
 
 
 def losses_of(budget: Budget, references: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ cosine        (1 - cosine similarity) / 2, for embeddings
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from dendrofx.values.measure import EPS, deviation
 
 # From the original's output and another, each [N, ...], to losses f64[N].
 Metric = Callable[[Tensor, Tensor], Tensor]
+# Standard deviation of the logarithm of what samples deviate by that are alike.
+ALIKE = 0.5
 ROUNDING = 1e-9  # of a metric in floating point
 # Where a budget says nothing about distances, the mean deviation that choosing starts from; it tries a quarter to four times that.
 USUAL_DEVIATION = 0.1
@@ -36,11 +39,13 @@ class Measure:
         loss: the metric.
         is_binary: whether its losses are 0 or 1.
         deviation: the mean deviation that is about as much as a limit of the mean loss.
+        beyond: the deviation above which a sample is lost, where the metric is that.
     """
 
     loss: Metric
     is_binary: bool
     deviation: Callable[[float], float] = lambda limit: USUAL_DEVIATION
+    beyond: float | None = None
 
 
 def decisions(output: Tensor) -> Tensor:
@@ -100,11 +105,37 @@ def measure_of(metric: str | Metric) -> Measure:
         except ValueError:
             limit = -1.0
         if 0 < limit < float("inf"):
-            return Measure(lambda a, b: (relative_distance(a, b) > limit).double(), True, lambda _: limit / 2)
+            return Measure(_beyond(limit), True, lambda share: mean_of_tail(limit, share), limit)
     raise InputError(
         f"metric {metric!r} is none of 'flip', 'deviation', 'exceeds(0.05)' and 'cosine'; pass a function of (reference, output)"
         " that returns a loss in [0, 1] per sample for any other"
     )
+
+
+def mean_of_tail(limit: float, share: float) -> float:
+    """Return the mean of deviations of which a share lies above a limit, at most that limit.
+
+    That of an exponential tail, `P(d > limit) = exp(-limit / mean)`: gates cut off the far end, few samples stand out.
+    """
+    return limit / max(-math.log(share), 1.0)
+
+
+def _beyond(limit: float) -> Metric:
+    return lambda reference, output: (relative_distance(reference, output) > limit).double()
+
+
+def expected_beyond(far: Tensor, limit: float) -> Tensor:
+    """Return the chance of samples like these to deviate by more than a limit, from what each of them deviates by.
+
+    Few samples lie beyond, and many settings have none there: this tells those that came near from those that did not.
+
+    Args:
+        far: f64[N, outputs].
+        limit: above 0.
+    """
+    steps = (far.clamp_min(EPS).log() - math.log(limit)) / ALIKE
+    chance: Tensor = torch.special.ndtr(steps)
+    return chance
 
 
 def users_metric(name: str, metric: Metric) -> Metric:

@@ -42,6 +42,7 @@ class Setting:
         tested: what the test samples said; None where the walk stopped before it.
         easy_share: of the test samples, those that took the light branch.
         counts: what was executed for the test samples, where rows are routed.
+        largest: deviation of a sample of the search, and of a test sample; None where nobody asked for it.
         maker: what makes its module, once it was tested.
     """
 
@@ -54,12 +55,18 @@ class Setting:
     tested: Tested | None = None
     easy_share: float = 1.0
     counts: Counts = field(default_factory=dict, repr=False)
+    largest: tuple[float | None, float | None] = (None, None)
     maker: Maker | None = field(default=None, repr=False, compare=False)
 
     @property
     def accepted(self) -> bool:
         """Whether the test samples show the budget to hold."""
         return self.tested is not None and self.tested.accepted
+
+    def within(self, most: float | None) -> bool:
+        """Return whether no test sample deviates by more than `most`; None allows any."""
+        found = self.largest[1]
+        return most is None or (found is not None and found <= most)
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -128,9 +135,16 @@ def walk(
     return walked
 
 
-def fastest(walked: Sequence[Setting], budget: Budget) -> Setting | str:
-    """Return the accepted setting that costs least, or why there is none."""
+def fastest(walked: Sequence[Setting], budget: Budget, most: float | None = None) -> Setting | str:
+    """Return the accepted setting that costs least, or why there is none.
+
+    Every accepted setting keeps the budget, so that any of them may be taken: with `most`, one in which no test sample deviates by
+    more than that.
+    """
     accepted = [s for s in walked if s.accepted]
     if not accepted:
         return why_none(walked[0].tested if walked else None, budget)
-    return min(accepted, key=lambda s: s.cost)
+    kept = [s for s in accepted if s.within(most)]
+    if not kept:
+        return f"in each setting that keeps the budget a test sample exceeds max_sample_deviation={most:g}"
+    return min(kept, key=lambda s: s.cost)

@@ -14,6 +14,7 @@ from dendrofx.light.routed_blocks import RoutedBlocks
 from dendrofx.plan import file, text
 from dendrofx.plan.entries import DeadRowsPlan, RepeatedRowsPlan, SitePlan
 from dendrofx.plan.origin import Origin
+from dendrofx.plan.tail import TailPlan
 from dendrofx.plan.times import ModelTimes, ThreadsPlan
 
 
@@ -88,6 +89,7 @@ class Plan:
         rivals: where blocks and models were searched, what the best of each gains, or why one of them was not.
         outputs: by name the outputs that the budget is about, with the upper limit of the mean deviation of each; None where it is
             about other losses. Empty where nothing is measured. not_covered: the names of the model's other outputs.
+        tail: what samples deviate by at most; None where the caller did not limit it.
 
     Example:
         >>> routed.plan.save("plan.json")
@@ -116,6 +118,7 @@ class Plan:
     threads: ThreadsPlan | None = None
     repeated_rows: RepeatedRowsPlan | None = None
     rivals: str = ""
+    tail: TailPlan | None = None
 
     @property
     def rewrites(self) -> bool:
@@ -221,18 +224,25 @@ class Plan:
     def _deviation(self) -> str:
         if self.max_deviation == 0 or not self.rewrites:
             return "nothing approximated"
-        return (
-            "tolerances from the bound alone"
-            if self.deviation is None
-            else f"mean deviation at most {self.deviation:.3g}"
-        )
+        if self.deviation is None:
+            return "tolerances from the bound alone"
+        return f"mean deviation at most {self.deviation:.3g}"
 
     def _sentences(self) -> list[str]:
         """Return what was measured, shown and changed, a sentence each."""
         parts = [str(part) for part in (self.cascade, self.dead_rows, self.repeated_rows) if part is not None]
         races = [text.race(t) for t in self.models]
         races += [str(self.threads)] if self.threads is not None and self._changed else []
-        said = [*parts, self.rivals, self.capture, self.timing, *races, self.no_sites, *self._footer()]
+        said = [
+            *parts,
+            self.rivals,
+            self.capture,
+            self.timing,
+            *races,
+            self.no_sites,
+            *self._footer(),
+            str(self.tail or ""),
+        ]
         return [s for s in said if s]
 
     def _inside(self) -> list[str]:
@@ -253,8 +263,7 @@ class Plan:
         if self.max_deviation == 0:
             return ["nothing is approximated (budget 0)"]
         if not self.routed:
-            exact = any(s.status == "exact" for s in self.sites) or self.rows_left_out
-            rounding = ", to rounding" if exact else ""
+            rounding = ", to rounding" * (any(s.status == "exact" for s in self.sites) or self.rows_left_out)
             return [f"nothing is routed: the outputs are the original's{rounding} (budget {self.max_deviation:g})"]
         if self.samples is None or self.deviation is None:
             return [f"tolerances from the bound alone (no calibration data), max_deviation {self.max_deviation:g}"]

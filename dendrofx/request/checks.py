@@ -53,6 +53,27 @@ def split_budget(budget: object) -> tuple[float | None, Budget | None]:
     return float(budget), None
 
 
+def checked_tail(most: object, scope: object, calibration: object, plan: object) -> float | None:
+    """Return what a calibration sample may deviate by; None where any may.
+
+    Raises:
+        InputError: no such deviation, or no samples to hold to it.
+    """
+    if most is None:
+        return None
+    if not is_number(most) or most <= 0:
+        raise InputError(
+            f"max_sample_deviation is what any calibration sample may deviate by, above 0: 0.2 is twenty percent; got {most!r}"
+        )
+    if most > 1:
+        raise InputError(f"max_sample_deviation={most:g} is {100 * most:g} %; it is at most 1: 0.2 is twenty percent")
+    if plan is None and calibration is None:
+        raise InputError(f"max_sample_deviation={most:g}: it is kept on calibration samples: pass calibration=")
+    if plan is None and scope == "model":
+        raise InputError(f"max_sample_deviation={most:g} is for scope='block': at scope='model' pass a budget alone")
+    return float(most)
+
+
 def check_scope(scope: object, budget: Budget | None, calibration: object, plan: object) -> None:
     """Raise `InputError` where scope and budget do not go together with the rest."""
     if scope not in ("auto", "block", "model"):

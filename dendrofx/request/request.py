@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from dendrofx.request.checks import (
     check_plan,
     check_scope,
     checked_sizes,
+    checked_tail,
     named_inputs,
     split_budget,
     split_forms,
@@ -28,6 +30,9 @@ from dendrofx.request.checks import (
 )
 from dendrofx.request.options import Options
 from dendrofx.values.covered import Named
+
+# The largest of a hundred deviations with an exponential tail, in means.
+LARGEST_OVER_MEAN = math.log(100)
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class Request:
         min_speedup: what the whole model must gain.
         exact: sites that are not routed may run in an exact form.
         budget: to certify.
+        max_sample_deviation: that any calibration sample may deviate by, in any output that is covered; None for any.
         output: which outputs the budget is about, in the caller's words; by default all.
         dead_rows: the mask. repeated_rows: inputs whose rows repeat, none for all; None where that is not looked for.
         sites: which of them may be routed. scope: what is routed.
@@ -62,6 +68,7 @@ class Request:
     min_speedup: float = 1.05
     exact: bool = False
     budget: Budget | None = None
+    max_sample_deviation: float | None = None
     light_models: tuple[RoutedBlocks, ...] = ()
     exits: tuple[tuple[str, ...], ...] = ((),)
     full_model: RoutedBlocks | None = None
@@ -93,7 +100,8 @@ class Request:
         check_plan(plan, options)
         output, budget = split_output(asked["output"], budget, calibration)
         sizes = checked_sizes(asked["batch_sizes"])
-        if scope == "auto" and (budget is None or gate == OPTIONAL):
+        tail = checked_tail(asked["max_sample_deviation"], scope, calibration, plan)
+        if scope == "auto" and (budget is None or gate == OPTIONAL or tail is not None):
             scope = "block"
         forms = split_forms(asked["light"], options.full, scope)
         if gate == OPTIONAL and scope == "model":
@@ -109,6 +117,7 @@ class Request:
             batch_sizes=sizes,
             min_speedup=options.min_speedup,
             budget=budget,
+            max_sample_deviation=tail,
             light_models=forms.light_models,
             exits=forms.exits,
             full_model=forms.full_model,
@@ -126,6 +135,12 @@ class Request:
         """Whether dead or repeated rows are to be left out, which needs symbolic shapes and changes results by rounding alone."""
         return self.dead_rows is not None or self.repeated_rows is not None
 
+    @property
+    def start(self) -> float:
+        """The mean deviation that choosing starts at: that of the budget, or a lower one where the largest has to be."""
+        most = self.max_sample_deviation
+        return self.max_deviation if most is None else min(self.max_deviation, most / LARGEST_OVER_MEAN)
+
     def settled(self, deviation: float | None) -> Request:
         """Return it with the deviation to choose within, and whether exact forms may run."""
         if deviation is None:
@@ -133,12 +148,13 @@ class Request:
         return replace(self, max_deviation=deviation, exact=self.leaves_out_rows or deviation == 0)
 
     def for_plan(self, plan: Plan, redecide: bool) -> Request:
-        """Return what a plan was made for: its mask, scope and seed, and to decide it anew its budget, outputs and sizes."""
+        """Return what a plan was made for: its mask, scope, tail and seed, and to decide it anew its budget, outputs and sizes."""
         asked = replace(
             self,
             dead_rows=None if plan.dead_rows is None else plan.dead_rows.mask,
             repeated_rows=None if plan.repeated_rows is None else tuple(plan.repeated_rows.inputs),
             scope="block" if plan.cascade is None else "model",
+            max_sample_deviation=kept_tail(plan, self.max_sample_deviation),
             seed=self.seed if plan.origin is None else plan.origin.seed,
         )
         if not redecide or plan.origin is None:
@@ -160,3 +176,12 @@ def kept_budget(plan: Plan, budget: Budget | None) -> Budget | None:
         there = plan.budget or f"max_deviation {plan.max_deviation:g}"
         raise InputError(f"redecide=True keeps the plan's budget, {there}: pass the same budget=, not {budget}")
     return budget
+
+
+def kept_tail(plan: Plan, most: float | None) -> float | None:
+    """Return what a sample of a plan may deviate by; raise `InputError` where the caller gave another figure."""
+    there = None if plan.tail is None else plan.tail.most
+    if most not in (None, there):
+        has = "has none" if there is None else f"says {there:g}"
+        raise InputError(f"max_sample_deviation={most:g}, but the plan {has}: leave it out")
+    return there

@@ -100,7 +100,7 @@ class Tuning:
 
         Errors of several sites are taken to add up like independent ones, so each gets 1 / sqrt(sites) of the budget.
         """
-        part = share * self.request.max_deviation / math.sqrt(max(len(self.explored.found), 1))
+        part = share * self.request.start / math.sqrt(max(len(self.explored.found), 1))
         return part * self.explored.weights[site.name]
 
     def exact_form(self, site: str) -> ExactForm | None:

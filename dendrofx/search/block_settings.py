@@ -2,7 +2,8 @@
 
 Which sites are routed has been decided. Here, every set of branches that is cheapest at some share of the error budget is walked
 over its grid of multipliers, and over grids in which one site's weight is halved or doubled; the settings that no other beats in
-risk and cost are tested in order (`guarantee/settings.py`).
+risk and cost are tested in order (`guarantee/settings.py`). Where the caller limits what any sample may deviate by, settings that
+exceed it on a sample of the search are left out before that order is fixed.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import torch
 from torch import Tensor
 
 from dendrofx.guarantee.budget import Budget
-from dendrofx.guarantee.losses import counted_losses, reference_picks
+from dendrofx.guarantee.losses import Seen, reference_picks, seen
+from dendrofx.guarantee.metrics import expected_beyond
 from dendrofx.guarantee.sequence import tested_step
 from dendrofx.guarantee.settings import Setting
 from dendrofx.plan.plan import Plan
+from dendrofx.plan.tail import TailPlan
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.recipe import Recipe
 from dendrofx.rewriting.tolerances import set_tolerances, tolerances
@@ -38,7 +41,9 @@ from dendrofx.values.measure import largest_mean
 WEIGHTS = (0.5, 2.0)
 # Grids with other weights than the sites' own take fewer steps, by this factor.
 FEWER = 4
-# A grid is left where the mean loss is this many times the limit.
+# Batches, and what the original gives for them.
+Samples = tuple[Sequence[Inputs], Sequence[Sequence[Tensor]]]
+# A grid is left where the mean loss, or the largest deviation of a sample, is this many times the limit.
 FAR = 3.0
 # Where settings lose the same, the one with fewer light rows is the safer one: by how much a share of light rows counts as risk.
 LIGHT_AS_RISK = 1e-3
@@ -58,10 +63,11 @@ def block_settings(space: BlockSpace, decided: Choice, budget: Budget) -> Iterat
     """Yield the settings of the sites that were decided on."""
     data = space.subject.data
     assert data is not None
-    references = _references(space, data.tune)
+    sets = [data.tune] if space.request.max_sample_deviation is None else [data.tune, data.choose]
+    search = [(batches, _references(space, batches)) for batches in sets]
     for variant in _variants(space, decided):
         for weights in _weightings(variant.recipe.weights):
-            yield from _walked(space, variant, weights, budget, references)
+            yield from _walked(space, variant, weights, budget, search)
 
 
 @torch.no_grad()
@@ -71,8 +77,11 @@ def tested(space: BlockSpace, budget: Budget, setting: Setting, references: Sequ
     assert data is not None
     assert space.covered is not None
     set_tolerances(variant.module, setting.tolerances)
-    losses, counts = counted_losses(variant.module, data.test, references, budget, space.covered)
-    return replace(setting, tested=tested_step(losses, budget), counts=counts)
+    found = seen(
+        variant.module, data.test, references, budget, space.covered, space.request.max_sample_deviation is not None
+    )
+    largest = (setting.largest[0], found.largest)
+    return replace(setting, tested=tested_step(found.losses, budget), counts=found.counts, largest=largest)
 
 
 def test_references(space: BlockSpace) -> list[list[Tensor]]:
@@ -112,29 +121,49 @@ def _walked(
     variant: Variant,
     weights: Mapping[str, float],
     budget: Budget,
-    references: Sequence[Sequence[Tensor]],
+    search: Sequence[Samples],
 ) -> Iterator[Setting]:
     """Yield the settings of one grid, from nearly all rows hard to none, until the loss is far beyond the limit."""
-    chosen, data = variant.choice.chosen.values(), space.subject.data
-    assert data is not None
-    assert space.covered is not None
+    chosen, most = variant.choice.chosen.values(), space.request.max_sample_deviation
     steps = space.steps(STEPS if weights is variant.recipe.weights else STEPS // FEWER)
     forms = dict.fromkeys(f"{c.branches.light_form} with {c.branches.gate_form}" for c in chosen)
     grid = multiplier_grid(list(variant.recipe.scores.values()), [c.full_macs for c in chosen], steps)
     for multiplier in grid:
         apply_multiplier(variant.module, weights, multiplier)
-        losses, counts = counted_losses(variant.module, data.tune, references, budget, space.covered)
-        loss = largest_mean(losses)
-        yield Setting(
-            ", ".join(forms),
-            {name: float(t) for name, t in tolerances(variant.module).items()},
-            loss + LIGHT_AS_RISK * (1 - activity(counts)),
-            space.cost(variant.choice, counts),
-            activity(counts),
-            variant,
-        )
-        if loss > FAR * budget.limit:
+        found = _searched(space, variant, budget, search)
+        loss, counts = largest_mean(found.losses), found.counts
+        risk = loss if budget.beyond is None or found.far is None else (loss + _expected(found.far, budget.beyond)) / 2
+        if found.within(most):
+            yield Setting(
+                ", ".join(forms),
+                {name: float(t) for name, t in tolerances(variant.module).items()},
+                risk + LIGHT_AS_RISK * (1 - activity(counts)),
+                space.cost(variant.choice, counts),
+                activity(counts),
+                variant,
+                largest=(found.largest, None),
+            )
+        if loss > FAR * budget.limit or not found.within(None if most is None else FAR * most):
             return
+
+
+def _expected(far: Tensor, limit: float) -> float:
+    """Return the share of samples like these that deviates by more than a limit, in the output where it is largest."""
+    return largest_mean(expected_beyond(far, limit))
+
+
+def _searched(space: BlockSpace, variant: Variant, budget: Budget, search: Sequence[Samples]) -> Seen:
+    """Return what a variant does on the samples of the search: losses and counts on the first set, deviations on all."""
+    assert space.covered is not None
+    (first, *others), most = search, space.request.max_sample_deviation
+    found = seen(variant.module, *first, budget, space.covered, most is not None or budget.beyond is not None)
+    for samples in others:
+        if found.within(most):
+            more = seen(variant.module, *samples, budget, space.covered, True).far
+            assert found.far is not None
+            assert more is not None
+            found = replace(found, far=torch.cat([found.far, more]))
+    return found
 
 
 def in_force(setting: Setting) -> Calibrated:
@@ -188,5 +217,13 @@ class BlockSettings:
             refusal="",
             certificate=shown,
             no_sites="",
+            tail=self._tail(setting),
         )
         return Decision(made.module, made.recipe, plan)
+
+    def _tail(self, setting: Setting) -> TailPlan | None:
+        """Return what samples deviate by at most with a setting in force."""
+        if (tail := self.plan.tail) is None or self.plan.samples is None:
+            return None
+        (searched, found), samples = setting.largest, self.plan.samples
+        return TailPlan(tail.most, searched, samples[2] + samples[3], found, samples[4])

@@ -9,6 +9,8 @@ first step whose upper limit `mean + 1.645 s / sqrt(n)` (one-sided 95 %, normal 
 outputs that it is about. The last step before it is kept. The grid is fixed before the tuning rows are seen: its steps are
 evenly spaced in activity on the rows that the light branches and gates were chosen on.
 
+Where the caller limits what any sample may deviate by, a step must keep that too, on the samples that it is measured on.
+
 Each step runs the model, and the low ones, where most rows run both branches, take longest. So the walk starts near where the
 budget ended on the choosing rows, and from the bottom only if that step fails. A walk with two starts has two chances to pass a
 step that it should not, so each takes half of the 5 %: 1.960 instead of 1.645.
@@ -27,6 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dendrofx.guarantee.losses import Seen
 from dendrofx.guarantee.sequence import fixed_sequence
 from dendrofx.machine.memory import return_free_memory
 from dendrofx.machine.progress import progress
@@ -40,8 +43,8 @@ STEPS = 64
 ONE_SIDED_95, ONE_SIDED_97_5 = 1.645, 1.960
 # A walk starts this share of its grid's steps below the one that the choosing rows reached: its own rows differ from them.
 BELOW = 1 / 8
-# The f64[N, outputs] losses of a module on samples, and what was executed for them.
-Outcome = Callable[[RoutedModule], tuple[Tensor, Counts]]
+# What a module does on samples.
+Outcome = Callable[[RoutedModule], Seen]
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Step:
         mean: of the losses, in the output where it is largest.
         limits: by output, the upper limit of that mean.
         counts: what was executed.
-        accepted: whether the largest of the limits keeps the budget, which is for every output.
+        accepted: whether the largest of the limits keeps the budget, which is for every output, and no sample deviates by too much.
+        largest: deviation of a sample; None where it was not looked for.
     """
 
     multiplier: float
@@ -61,6 +65,7 @@ class Step:
     limits: tuple[float, ...]
     counts: Counts
     accepted: bool
+    largest: float | None = None
 
     @property
     def upper(self) -> float:
@@ -120,6 +125,7 @@ def walk(
     limit: float,
     start: int = 0,
     margin: bool = True,
+    most: float | None = None,
 ) -> list[Step]:
     """Walk the grid and leave `gm` at the last step within the budget, or at tolerance 0 when there is none.
 
@@ -131,6 +137,7 @@ def walk(
         limit: the budget, for the mean loss of each output.
         start: the step to start at, fixed without these samples.
         margin: whether upper limits of the means must keep it; else the means, for what is certified later, on other samples.
+        most: that a sample may deviate by; None for any.
 
     Returns:
         The steps within the budget that were taken, in order; the last one is in force.
@@ -139,10 +146,11 @@ def walk(
 
     def step(multiplier: float) -> Step:
         apply_multiplier(gm, weights, multiplier)
-        losses, counts = outcome(gm)
+        seen = outcome(gm)
         return_free_memory()
-        limits = tuple(upper_limit(of, quantile) if margin else float(of.mean()) for of in losses.unbind(1))
-        return Step(multiplier, largest_mean(losses), limits, counts, max(limits) <= limit)
+        limits = tuple(upper_limit(of, quantile) if margin else float(of.mean()) for of in seen.losses.unbind(1))
+        accepted = max(limits) <= limit and seen.within(most)
+        return Step(multiplier, largest_mean(seen.losses), limits, seen.counts, accepted, seen.largest)
 
     tested = fixed_sequence(grid, step, (start, 0))
     kept = [s for s in progress(tested, "calibrating", "step", len(grid) - start) if s.accepted]

@@ -40,7 +40,7 @@ from dendrofx.search.choice import Choice
 from dendrofx.search.decision import Decision
 from dendrofx.search.entries import site_entries
 from dendrofx.search.explore import MANY_SITES
-from dendrofx.search.settle import Calibrated, best_choice, calibrated, settled
+from dendrofx.search.settle import Calibrated, best_choice, calibrated, settled, tail_of
 from dendrofx.search.timer import Part, Timer
 from dendrofx.search.verify import judge, lost, site_alone, timing_batches, unreliable
 from dendrofx.subject import Subject
@@ -156,6 +156,7 @@ def plainly_decided(space: BlockSpace, raced: Raced, timer: Timer | None, refusa
         sites=entries,
         deviation=last.upper if last is not None else 0.0 if data is not None else None,
         multiplier=None if last is None else last.multiplier,
+        tail=tail_of(space, made),
         outputs=dict.fromkeys(names) if space.request.budget is not None else dict(zip(names, limits, strict=True)),
         refusal=refusal,
         no_sites="" if entries else without_linears(space.subject.graph),
@@ -180,6 +181,7 @@ def _plan(space: BlockSpace, times: Sequence[ModelTimes], timer: Timer | None) -
         not_covered=[] if covered is None else list(covered.left),
         timing="" if timer is None else "; ".join(timer.notes),
         threads=threads_plan(times, space.request.min_speedup),
+        tail=tail_of(space),
     )
 
 
@@ -253,10 +255,12 @@ def _tested(
     """Return the settings that were tested, in order, and the fastest accepted one or why there is none."""
     if not choice.chosen:
         return [], "no site is routed: nothing pays"
+    most = space.request.max_sample_deviation
     path = pareto(list(block_settings(space, choice, budget)), most_cost=1.0)
     if not path:
-        return [], "no setting of the routed sites is predicted to be faster than the original"
+        kept = "" if most is None else f" and to keep max_sample_deviation={most:g}"
+        return [], f"no setting of the routed sites is predicted to be faster than the original{kept}"
     references = test_references(space)
     interruptible = nullcontext() if timer is None else timer.interruptible()
     walked = walk(path, lambda s: tested(space, budget, s, references), interruptible)
-    return walked, fastest(walked, budget)
+    return walked, fastest(walked, budget, most)

@@ -147,13 +147,13 @@ def _weights(
         subject: its graph and sites.
         found: their candidates.
         batches: samples that fitted light branches.
-        request: a light branch that errs more than its `max_deviation` is tried, where there is one.
+        request: a light branch that errs more than its `start` is tried, where there is one.
         covered: the outputs that count.
     """
     whole = sum(n.op not in ("placeholder", "output") for n in subject.graph.graph.nodes)
     if not found or any(whole == len(s.nodes) for s in subject.sites):  # the site is the whole model
         return dict.fromkeys(found, 1.0)
-    probes = {name: _probe(candidates, request.max_deviation) for name, candidates in found.items()}
+    probes = {name: _probe(candidates, request.start) for name, candidates in found.items()}
     gate = AlwaysLight().fit(SiteRows(BlockData(nn.Sequential()), nn.Identity()))
     branches = {name: replace(p.branches, gate_form=AlwaysLight(), gate=gate) for name, p in probes.items()}
     gm = rewrite(subject.graph, [s for s in subject.sites if s.name in found], branches)
@@ -171,10 +171,10 @@ def _weights(
     return weights
 
 
-def _probe(found: Sequence[Candidate], max_deviation: float) -> Candidate:
-    """Return the candidate that errs least of those that err more than the budget, or most of all."""
+def _probe(found: Sequence[Candidate], start: float) -> Candidate:
+    """Return the candidate that errs least of those that err more than choosing starts at, or most of all."""
     by_error = sorted(found, key=lambda c: float(c.error.mean()))
-    return next((c for c in by_error if float(c.error.mean()) > max_deviation), by_error[-1])
+    return next((c for c in by_error if float(c.error.mean()) > start), by_error[-1])
 
 
 def _few(batches: Sequence[Inputs], samples: int) -> list[Inputs]:

@@ -11,19 +11,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
 from dendrofx.gates.controls import NoGate
 from dendrofx.graph.sites import Site
-from dendrofx.guarantee.losses import counted_losses, reference_picks
+from dendrofx.guarantee.losses import Seen, reference_picks, seen
 from dendrofx.machine.progress import progress
+from dendrofx.plan.tail import TailPlan
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.recipe import Recipe
 from dendrofx.rewriting.tolerances import tolerances
 from dendrofx.search.blocks import BUDGET_SHARES, BlockSpace
 from dendrofx.search.calibrate import STEPS, Outcome, Step, apply_multiplier, multiplier_grid, start_of, walk
 from dendrofx.search.choice import Choice
-from dendrofx.values.counts import Counts, site_activity
+from dendrofx.values.counts import site_activity
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import counted_outputs, deviations, outputs
 
@@ -93,7 +92,8 @@ def walked(space: BlockSpace, choice: Choice, batches: list[Inputs], steps: int,
     budget = space.request.budget
     limit = space.request.max_deviation if budget is None else budget.limit
     start = start_of(grid, reached)
-    kept = walk(module, recipe.weights, grid, outcome(space, batches), limit, start, margin=budget is None)
+    most = space.request.max_sample_deviation
+    kept = walk(module, recipe.weights, grid, outcome(space, batches), limit, start, margin=budget is None, most=most)
     return Calibrated(choice, recipe, module, tuple(kept))
 
 
@@ -103,12 +103,14 @@ def outcome(space: BlockSpace, batches: Sequence[Inputs]) -> Outcome:
     if budget is not None:
         assert covered is not None
         picks = reference_picks(space.subject.original, space.subject.graph, batches, covered)
-        return lambda gm: counted_losses(gm, batches, picks, budget, covered)
+        tail = space.request.max_sample_deviation is not None
+        return lambda gm: seen(gm, batches, picks, budget, covered, tail)
     reference = outputs(space.subject.graph, batches, covered)
 
-    def measure(gm: RoutedModule) -> tuple[Tensor, Counts]:
+    def measure(gm: RoutedModule) -> Seen:
         found, counts = counted_outputs(gm, batches, covered)
-        return deviations(reference, found), counts
+        far = deviations(reference, found)
+        return Seen(far, counts, far)
 
     return measure
 
@@ -149,7 +151,7 @@ def reviewed(space: BlockSpace, made: Calibrated) -> tuple[Choice, dict[Site, st
     losers: dict[Site, str] = {}
     for site in made.recipe.sites:
         if made.last is None:
-            losers[site] = "even the smallest tolerance misses the budget on calibration rows"
+            losers[site] = f"even the smallest tolerance misses the budget{_tail(space)} on calibration rows"
             continue
         active = site_activity(made.last.counts[site.name])
         price = prices[site.name] = space.price(site, made.choice.chosen[site.name], active, settled=True)
@@ -157,3 +159,19 @@ def reviewed(space: BlockSpace, made: Calibrated) -> tuple[Choice, dict[Site, st
             activity = f"at an activity of {100 * active:.1f} %"
             losers[site] = f"{price} {activity}, which the budget needs on calibration rows"
     return replace(made.choice, prices=prices), losers
+
+
+def tail_of(space: BlockSpace, made: Calibrated | None = None) -> TailPlan | None:
+    """Return what samples deviate by at most: in the last step of a choice, where none of its settings is to be certified."""
+    most, data = space.request.max_sample_deviation, space.subject.data
+    if most is None:
+        return None
+    if space.request.budget is not None or data is None or made is None or made.last is None:
+        return TailPlan(most)
+    return TailPlan(most, made.last.largest, data.samples[3])
+
+
+def _tail(space: BlockSpace) -> str:
+    """Name what else than the budget a tolerance had to keep."""
+    most = space.request.max_sample_deviation
+    return "" if most is None else f" or max_sample_deviation={most:g}"

@@ -64,6 +64,10 @@ BAD = [
     (["--max-deviation", "0"], "argument --max-deviation: must be a number above 0 such as 0.01, got '0'\n"),
     (["--max-deviation", "nan"], "argument --max-deviation: must be a number above 0 such as 0.01, got 'nan'\n"),
     (["--max-deviation", "1%"], "argument --max-deviation: must be a number above 0 such as 0.01, got '1%'\n"),
+    (
+        ["--max-sample-deviation", "20"],
+        "argument --max-sample-deviation: must be a number above 0 and at most 1 such as 0.2, got '20'\n",
+    ),
     (["--tune-seconds", "-1"], "argument --tune-seconds: must be a number of at least 0, got '-1'\n"),
     (["--tune-seconds", "soon"], "argument --tune-seconds: must be a number "),
     (["--sweep", "--no-sweep"], "--sweep and --no-sweep: leave one out\n"),
@@ -113,6 +117,7 @@ def test_bad_options(options: list[str], message: str, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize(("options", "asked"), [
     (["--max-deviation", "0.2", "--seed", "3", "--tune-seconds", "7"], Asked(0.2, 3, tune_seconds=7.0)),
+    (["--max-sample-deviation", "0.2"], Asked(tune_seconds=5.0, max_sample_deviation=0.2)),
     ([], Asked(tune_seconds=5.0)),
     (["--light", "LowRank(8)", "--gate", "NoiseGate()"], Asked(light=LowRank(8), gate=NoiseGate(), tune_seconds=5.0)),
     (["--budget", "flip:0.1:0.9", "--scope", "model", "--full", "RoutedBlocks(0.1)"],

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import dendrofx
+from dendrofx.guarantee.losses import Seen
 from dendrofx.runtime.scores import UNJUDGED
 from dendrofx.search.calibrate import (
     ONE_SIDED_95,
@@ -23,6 +24,7 @@ from dendrofx.search.calibrate import (
     upper_limit,
     walk,
 )
+from dendrofx.values.counts import Counts
 from dendrofx.values.measure import deviation
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=60)
@@ -79,14 +81,17 @@ class Steps(nn.Module):
         return x * (1 + self.by_tolerance[tolerance]), {"site": {"rows": len(x)}}
 
 
-def walked(module: nn.Module, grid: list[float], rows: int, budget: float, start: int = 0) -> list[Step]:
+def walked(
+    module: nn.Module, grid: list[float], rows: int, budget: float, start: int = 0, most: float | None = None
+) -> list[Step]:
     x = torch.ones(rows, 1)
 
     def outcome(gm: Any) -> Any:
         output, counts = gm.forward_counted(x)
-        return deviation(x, output)[:, None], counts
+        far = deviation(x, output)[:, None]
+        return Seen(far, counts, far)
 
-    return walk(module, {"site": 1.0}, grid, outcome, budget, start=start)  # type: ignore[arg-type]
+    return walk(module, {"site": 1.0}, grid, outcome, budget, start=start, most=most)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------------- the grid
@@ -198,11 +203,18 @@ def test_walk_keeps_the_budget_in_each_output(errors: dict[int, tuple[float, flo
     module = Steps({})
 
     def outcome(gm: Any) -> Any:
-        return torch.tensor([errors[round(gm.tolerance)]] * 10, dtype=torch.float64), {}
+        return Seen(torch.tensor([errors[round(gm.tolerance)]] * 10, dtype=torch.float64), Counts())
 
     steps = walk(module, {"site": 1.0}, [float(m) for m in errors], outcome, 0.5)  # type: ignore[arg-type]
     assert [(s.limits, s.mean) for s in steps] == [(errors[m], max(errors[m])) for m in list(errors)[:kept]]
     assert module.tolerance == kept
+
+
+@pytest.mark.parametrize(("most", "kept"), [(None, 3), (0.41, 2), (0.21, 1), (0.19, 0)])
+def test_walk_stops_where_a_single_sample_deviates_by_more_than_any_may(most: float | None, kept: int) -> None:
+    errors = torch.tensor([0.0, 0.2, 0.4, 0.8])
+    steps = walked(Dial(torch.tensor([0.1, 0.5, 1.5, 2.5]), errors), [1.0, 2.0, 3.0], 4, 1.0, most=most)
+    assert [s.largest for s in steps] == pytest.approx([0.2, 0.4, 0.8][:kept])
 
 
 @PROPERTY

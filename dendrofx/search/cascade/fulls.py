@@ -74,9 +74,7 @@ def full_model(proved: Proved, request: Request, blocks: BlockSpace, timer: Time
 def decisive(
     lights: Sequence[tuple[LightModel, Sets]], reference: Sets, budget: Budget, request: Request
 ) -> list[tuple[FullModel, Sets]]:
-    """Return full models beside the original: the cheapest light model that loses little on samples that fitted none, and the
-    cheapest that loses nothing.
-    """
+    """Return full models beside the original: the cheapest light models that lose little, and nothing, on samples of search."""
     named = request.full is not None or request.full_model is not None or isinstance(request.gate, AlwaysLight)
     if named or not request.decide:
         return []
