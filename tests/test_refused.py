@@ -188,8 +188,6 @@ CALLS: list[tuple[Callable[[], object], str]] = [
      "site 'stem' (64 -> 64): full=Pruned(energy=1.0) does not fit: Pruned(energy=1.0) leaves out hidden units; a lone Linear"),
     (partial(transform, HEAD, max_sample_deviation=0.2),
      "max_sample_deviation=0.2: it is kept on calibration samples: pass calibration="),
-    (partial(transform, HEAD, calibration=[rows()], scope="model", budget="flip:0.1", max_sample_deviation=0.2),
-     "max_sample_deviation=0.2 is for scope='block': at scope='model' pass a budget alone"),
     (partial(transform, HEAD, light=LowRank(8), options=Options(decide=False)),
      "site '1': LowRank(rank=8, basis='weight') saves no multiply-adds"),
 ]  # fmt: skip

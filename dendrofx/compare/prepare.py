@@ -176,7 +176,6 @@ def _static(case: Case, asked: Asked, batch: int, budget: float) -> tuple[dict[s
     static, plans = {}, {}
     for name, light in [(STATIC, asked.light), *case.static.items()]:
         rival = replace(asked, light=light, gate=AlwaysLight(), plan=None, full=None, scope="model")
-        rival = replace(rival, max_sample_deviation=None)
         if name != STATIC or asked.budget is None:
             most = asked.most if name == STATIC else None
             rival = replace(rival, budget=None, max_deviation=budget, scope="block", max_sample_deviation=most)

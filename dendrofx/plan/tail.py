@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dendrofx.guarantee.settings import Setting
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,16 @@ class TailPlan:
     samples: int = 0
     tested: float | None = field(default=None, metadata={"least": 0})
     test_samples: int = 0
+
+    def of(self, setting: Setting, samples: tuple[int, ...] | None) -> TailPlan:
+        """Return what a tested setting's samples deviate by at most.
+
+        Args:
+            setting: that was tested.
+            samples: of a plan, see `Plan.samples`.
+        """
+        searched, found = setting.largest
+        return self if samples is None else TailPlan(self.most, searched, samples[2] + samples[3], found, samples[4])
 
     def __str__(self) -> str:
         if self.searched is None:

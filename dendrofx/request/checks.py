@@ -53,7 +53,7 @@ def split_budget(budget: object) -> tuple[float | None, Budget | None]:
     return float(budget), None
 
 
-def checked_tail(most: object, scope: object, calibration: object, plan: object) -> float | None:
+def checked_tail(most: object, calibration: object, plan: object) -> float | None:
     """Return what a calibration sample may deviate by; None where any may.
 
     Raises:
@@ -69,8 +69,6 @@ def checked_tail(most: object, scope: object, calibration: object, plan: object)
         raise InputError(f"max_sample_deviation={most:g} is {100 * most:g} %; it is at most 1: 0.2 is twenty percent")
     if plan is None and calibration is None:
         raise InputError(f"max_sample_deviation={most:g}: it is kept on calibration samples: pass calibration=")
-    if plan is None and scope == "model":
-        raise InputError(f"max_sample_deviation={most:g} is for scope='block': at scope='model' pass a budget alone")
     return float(most)
 
 

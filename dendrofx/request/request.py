@@ -100,8 +100,8 @@ class Request:
         check_plan(plan, options)
         output, budget = split_output(asked["output"], budget, calibration)
         sizes = checked_sizes(asked["batch_sizes"])
-        tail = checked_tail(asked["max_sample_deviation"], scope, calibration, plan)
-        if scope == "auto" and (budget is None or gate == OPTIONAL or tail is not None):
+        tail = checked_tail(asked["max_sample_deviation"], calibration, plan)
+        if scope == "auto" and (budget is None or gate == OPTIONAL):
             scope = "block"
         forms = split_forms(asked["light"], options.full, scope)
         if gate == OPTIONAL and scope == "model":

@@ -223,7 +223,4 @@ class BlockSettings:
 
     def _tail(self, setting: Setting) -> TailPlan | None:
         """Return what samples deviate by at most with a setting in force."""
-        if (tail := self.plan.tail) is None or self.plan.samples is None:
-            return None
-        (searched, found), samples = setting.largest, self.plan.samples
-        return TailPlan(tail.most, searched, samples[2] + samples[3], found, samples[4])
+        return None if self.plan.tail is None else self.plan.tail.of(setting, self.plan.samples)

@@ -199,13 +199,15 @@ def _decided(families: Mapping[str, Family], request: Request, budget: Budget, t
     interruptible = nullcontext() if timer is None else timer.interruptible()
     with torch.no_grad():
         walked = walk(path, lambda s: owner[id(s.source)].tested(s), interruptible)
-    best = fastest(walked, budget) if path else NOTHING
+    best = fastest(walked, budget, request.max_sample_deviation) if path else NOTHING
     if isinstance(best, str):
         return families[BLOCKS].decision(best, walked, ())
     winners: list[tuple[float, Family, Setting, Times]] = []
     reasons = []
     for family in families.values():
-        own = [s for s in walked if s.accepted and owner[id(s.source)] is family]
+        own = [
+            s for s in walked if s.accepted and s.within(request.max_sample_deviation) and owner[id(s.source)] is family
+        ]
         if not own:
             continue
         setting = min(own, key=lambda s: s.cost)

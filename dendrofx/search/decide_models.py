@@ -18,6 +18,7 @@ from dendrofx.guarantee.settings import Setting, fastest, pareto, walk
 from dendrofx.light import LightForm
 from dendrofx.plan.entries import DeadRowsPlan, SitePlan
 from dendrofx.plan.plan import CascadePlan, Plan
+from dendrofx.plan.tail import TailPlan
 from dendrofx.plan.times import ModelTimes, threads_plan
 from dendrofx.request import Request
 from dendrofx.rewriting.module import RoutedModule
@@ -83,11 +84,12 @@ def _tested(space: ModelSpace, timer: Timer | None) -> tuple[list[Setting], Sett
         return [], space.missing
     path = pareto(model_settings(space, timer), most_cost(space.request))
     if not path:
-        return [], "no light model with a gate is predicted to be faster than the original"
+        kept = "" if space.request.max_sample_deviation is None else ", within max_sample_deviation,"
+        return [], f"no light model with a gate is predicted to be{kept} faster than the original"
     interruptible = nullcontext() if timer is None else timer.interruptible()
     with torch.no_grad():
         walked = walk(path, lambda s: tested(s, space.budget), interruptible)
-    return walked, fastest(walked, space.budget)
+    return walked, fastest(walked, space.budget, space.request.max_sample_deviation)
 
 
 def most_cost(request: Request) -> float:
@@ -160,6 +162,7 @@ def plan_of(space: ModelSpace, times: Sequence[ModelTimes], timer: Timer | None)
         budget=str(space.budget),
         outputs=dict.fromkeys(covered.covered),
         not_covered=list(covered.left),
+        tail=None if space.request.max_sample_deviation is None else TailPlan(space.request.max_sample_deviation),
         timing="" if timer is None else "; ".join(timer.notes),
         threads=threads_plan(times, space.request.min_speedup),
         no_sites="" if len(subject.sites) else without_linears(subject.original),
@@ -249,5 +252,11 @@ class CascadeSettings:
             full.name if full.light else "",
         )
         entries = _entries(space, pair.light, full)
-        plan = replace(self.plan, sites=entries, cascade=cascade, refusal="", certificate=shown)
+        plan = replace(
+            self.plan, sites=entries, cascade=cascade, refusal="", certificate=shown, tail=self._tail(setting)
+        )
         return Decision(module, recipe, plan)
+
+    def _tail(self, setting: Setting) -> TailPlan | None:
+        """Return what samples deviate by at most with a setting in force."""
+        return None if self.plan.tail is None else self.plan.tail.of(setting, self.plan.samples)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from dendrofx import EnergyGate, Int8, LearnedGate, LowRank, Plan, PlanError, Prepacked, Pruned, SitePlan
 from dendrofx.gates.form import GateForm
+from dendrofx.light.exits import Exit
 from dendrofx.light.form import LightForm
 from dendrofx.light.routed_blocks import RoutedBlocks
 from dendrofx.plan.file import from_json
@@ -30,6 +31,7 @@ SOME: dict[Any, st.SearchStrategy[Any]] = {
     ),
     GateForm: st.sampled_from([LearnedGate(reads="scales"), EnergyGate()]),
     RoutedBlocks: st.just(RoutedBlocks(0.1)),
+    Exit: st.just(Exit(("stem", "blocks.0"))),
 }
 
 

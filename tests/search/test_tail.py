@@ -61,12 +61,12 @@ def test_no_sample_that_tolerances_were_set_on_deviates_by_more_on_random_graphs
     assert routed >= SEEDS // 2, "the limit is used, not avoided"
 
 
-def test_a_certified_budget_with_a_tail_keeps_both_on_its_samples_and_says_so() -> None:
+@pytest.mark.parametrize("scope", ["block", "model"])
+def test_a_certified_budget_with_a_tail_keeps_both_on_its_samples_and_says_so(scope: str) -> None:
     torch.manual_seed(0)
     model = classifier(0.05)
-    options = asked(
-        tune_seconds=0, light=[LowRank(4), LowRank(12)], calibration=batches(), budget=Budget("flip", 0.1, 0.9)
-    )
+    given = {"light": [LowRank(4), LowRank(12)], "calibration": batches(), "budget": Budget("flip", 0.1, 0.9)}
+    options = asked(tune_seconds=0, scope=scope, **given)
     free, made = (dendrofx.transform(model, **options, max_sample_deviation=most) for most in (None, 0.3))
     assert free.plan.tail is None
     assert made.plan.certificate is not None

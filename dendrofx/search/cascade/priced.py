@@ -23,8 +23,8 @@ Calls = dict[Part, tuple[nn.Module, Sequence[Inputs]]]
 @torch.no_grad()
 def model_settings(space: ModelSpace, timer: Timer | None) -> list[Setting]:
     """Return every light model with every gate, at every threshold: made without a look at the test samples' losses."""
-    times = _times(space, timer)
-    return [s for pair in (*_pairs(space), *_chained(space)) for s in settings(pair, times)]
+    times, most = _times(space, timer), space.request.max_sample_deviation
+    return [s for pair in (*_pairs(space), *_chained(space)) for s in settings(pair, times, most)]
 
 
 def _pairs(space: ModelSpace) -> list[Gated]:

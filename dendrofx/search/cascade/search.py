@@ -20,6 +20,7 @@ from dendrofx.gates import GateForm
 from dendrofx.gates.form import ModelRows
 from dendrofx.gates.model import margin_losses, moved_margins
 from dendrofx.guarantee.budget import Budget
+from dendrofx.guarantee.metrics import expected_beyond, relative_distance
 from dendrofx.guarantee.sequence import tested_step
 from dendrofx.guarantee.settings import Setting
 from dendrofx.runtime.model_scores import decision_margin, flip_probability
@@ -72,6 +73,7 @@ class Gated:
         scores: of the search samples and of the test samples, f32[N].
         losses: of the light outputs, likewise, f64[N].
         full_losses: of the full model's outputs, likewise; about zero.
+        far: deviations of the light outputs, likewise, f64[N]; full_far: of the full model's.
         expected: f64[N] each, what each search sample would lose if it were drawn again, light and full, see `expected_flips`; for
             other metrics than decisions the gate's own estimate, and what the full model lost.
         skill: router skill on the search samples, and on the margin loss where the budget is about decisions.
@@ -85,6 +87,8 @@ class Gated:
     scores: tuple[Tensor, Tensor]
     losses: tuple[Tensor, Tensor]
     full_losses: tuple[Tensor, Tensor]
+    far: tuple[Tensor, Tensor]
+    full_far: tuple[Tensor, Tensor]
     expected: tuple[Tensor, Tensor]
     skill: Skill
     margin_skill: Skill | None
@@ -95,6 +99,14 @@ class Gated:
         easy = self.scores[which] < threshold
         rest = self.full_losses[which] if self.later is None else self.later.losses_at(threshold, which)[0]
         return torch.where(easy, self.losses[which], rest), easy
+
+    def largest_at(self, threshold: float, which: int) -> float:
+        """Return the largest deviation of a sample at a threshold."""
+        return float(self._far_at(threshold, which).max())
+
+    def _far_at(self, threshold: float, which: int) -> Tensor:
+        rest = self.full_far[which] if self.later is None else self.later._far_at(threshold, which)
+        return torch.where(self.scores[which] < threshold, self.far[which], rest)
 
     def expected_at(self, threshold: float) -> Tensor:
         """Return what the search samples are expected to lose."""
@@ -139,9 +151,8 @@ def gated(
     gate = form.fit(ModelRows(outputs.gate, reference.gate, losses[0], budget.is_decision)).eval()
     with torch.no_grad():
         scores = [gate(outputs.search), gate(outputs.test)]
-    margin, expected = None, scores[0].double().clamp(0, 1)
+    margin, far = None, _distances(outputs, reference)
     if budget.is_decision:
-        expected = expected_flips(outputs, reference)
         margin = router_skill(scores[0], margin_losses(reference.search, outputs.search).float(), seed)
     skill = router_skill(scores[0], losses[1].float(), seed)
     found = []
@@ -149,11 +160,41 @@ def gated(
         if light.of not in ("", name):
             continue
         lost = [budget.losses(getattr(reference, s), getattr(full, s)) for s in ("search", "test")]
-        exact = name == ORIGINAL or not budget.is_decision
-        risks = (expected, lost[0].double() if exact else expected_flips(full, reference))
-        pair = (scores[0], scores[1]), (losses[1], losses[2]), (lost[0], lost[1])
-        found.append(Gated(light, name, form, gate, *pair, risks, skill, margin))
+        full_far = _distances(full, reference)
+        expected = _expected(budget, outputs, reference, far[0], scores[0].double().clamp(0, 1))
+        again = lost[0].double()
+        full_expected = again if name == ORIGINAL else _expected(budget, full, reference, full_far[0], again)
+        made = Gated(
+            light=light,
+            full=name,
+            form=form,
+            gate=gate,
+            scores=(scores[0], scores[1]),
+            losses=(losses[1], losses[2]),
+            full_losses=(lost[0], lost[1]),
+            far=far,
+            full_far=full_far,
+            expected=(expected, full_expected),
+            skill=skill,
+            margin_skill=margin,
+        )
+        found.append(made)
     return found
+
+
+def _distances(outputs: Sets, reference: Sets) -> tuple[Tensor, Tensor]:
+    """Return f64[N] each, what the outputs of search and test samples deviate by."""
+    search, test = (relative_distance(getattr(reference, s), getattr(outputs, s)) for s in ("search", "test"))
+    return search, test
+
+
+def _expected(budget: Budget, outputs: Sets, reference: Sets, far: Tensor, otherwise: Tensor) -> Tensor:
+    """Return f64[N]: what each search sample would lose if it were drawn again, where the budget's losses are 0 or 1."""
+    if budget.is_decision:
+        return expected_flips(outputs, reference)
+    if budget.beyond is not None:
+        return expected_beyond(far[:, None], budget.beyond)[:, 0]
+    return otherwise
 
 
 @dataclass(frozen=True)
@@ -231,16 +272,20 @@ def expected_flips(outputs: Sets, reference: Sets) -> Tensor:
     return flip_probability(margin[:, None] + moved[None], width.clamp_min(1e-12)).mean(1)
 
 
-def settings(found: Gated, times: Sequence[CallTimes]) -> list[Setting]:
+def settings(found: Gated, times: Sequence[CallTimes], most: float | None = None) -> list[Setting]:
     """Return a light model with a gate at thresholds from nearly all samples in doubt to none, even in activity.
 
     Args:
         found: the pair.
         times: at each batch size.
+        most: that a sample of the search may deviate by; None for any.
     """
     scores = found.scores[0].double()
     made = []
     for threshold in thresholds(scores):
+        largest = found.largest_at(threshold, 0)
+        if most is not None and not largest <= most:
+            continue
         losses, easy = found.losses_at(threshold, 0)
         expected = found.expected_at(threshold)
         hard = int((~easy).sum())
@@ -249,14 +294,17 @@ def settings(found: Gated, times: Sequence[CallTimes]) -> list[Setting]:
         last = found.light if found.later is None else found.later.light
         name = f"{last.exit or last.name} with {found.form}"
         name += f", then {found.full}" if found.full != ORIGINAL else ""
-        made.append(Setting(name, {CASCADE: threshold}, risk, cost, hard / len(scores), found))
+        activity = hard / len(scores)
+        made.append(Setting(name, {CASCADE: threshold}, risk, cost, activity, found, largest=(largest, None)))
     return made
 
 
 def tested(setting: Setting, budget: Budget) -> Setting:
     """Return a setting with what the test samples say."""
-    losses, easy = setting.source.losses_at(setting.tolerances[CASCADE], 1)
-    return replace(setting, tested=tested_step(losses, budget), easy_share=float(easy.double().mean()))
+    found, threshold = setting.source, setting.tolerances[CASCADE]
+    losses, easy = found.losses_at(threshold, 1)
+    share, largest = float(easy.double().mean()), (setting.largest[0], found.largest_at(threshold, 1))
+    return replace(setting, tested=tested_step(losses, budget), easy_share=share, largest=largest)
 
 
 def thresholds(scores: Tensor, steps: int = STEPS) -> list[float]:
