@@ -1,6 +1,6 @@
 """Compare a model eager, scripted and routed, on real input.
 
-    python -m benchmarks.compare                            the default case, digits, at batch 1, 32 and 256
+    python -m benchmarks.compare                            digits at batch 1 and 256, and their decisions certified
     python -m benchmarks.compare --case tiara --batch 256 --verbose
 
 About 30 lines a case, and in the folder `compare/` the pictures, the figures and the plans. `--verbose` prints every row of every
@@ -31,7 +31,13 @@ NAMES = (*CASES, KERNELS, FAMILIES)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    command = Command("compare", "Compare a model eager, scripted and routed, on real input.", NAMES, ("digits",), True)
+    command = Command(
+        "compare",
+        "Compare a model eager, scripted and routed, on real input.",
+        NAMES,
+        ("digits", "digits-decisions"),
+        True,
+    )
     _add_options(command)
     args = command.parse(argv)
     if wrong := _contradiction(args):

@@ -23,6 +23,7 @@ def _build(file: str, function: str, options: CaseOptions) -> Case:
 
 CASES: dict[str, Callable[[CaseOptions], Case]] = {
     **{name: partial(_build, name, name) for name in ("digits", "tiara", "wide", "minilm", "antiberty", "rxnmapper")},
+    "digits-decisions": partial(_build, "digits", "decisions"),
     "padding": partial(_build, "padding", "padding"),
     "ranker": partial(_build, "ranker", "towers"),
     "ranker-dlrm": partial(_build, "ranker", "dlrm"),

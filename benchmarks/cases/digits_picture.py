@@ -41,9 +41,7 @@ def draw_digits(model: nn.Module, images: Tensor, routed: nn.Module, head: str) 
     far = deviation(wanted, got)
     figure = plt.figure(figsize=(11, 5.6), layout="constrained")
     full = int(torch.stack([s.hard for s in found.sites]).any(0).sum())
-    figure.suptitle(
-        f"digits as they were routed, {head}: {full} of {len(images)} take a full block at some site", fontsize=12
-    )
+    figure.suptitle(f"digits as they were routed, {head}: {full} of {len(images)} {_way(routed)}", fontsize=12)
     grid = figure.add_gridspec(4, SHOWN, height_ratios=(2.2, 1, 2.2, 1))
     for line, (kind, chosen) in enumerate(rows):
         for column, i in enumerate(chosen.tolist()):
@@ -53,6 +51,15 @@ def draw_digits(model: nn.Module, images: Tensor, routed: nn.Module, head: str) 
             if column == 0:
                 picture.set_ylabel(kind, fontsize=11)
     return figure
+
+
+def _way(routed: nn.Module) -> str:
+    """Say what hard digits take."""
+    assert isinstance(routed, dendrofx.RoutedModule)
+    cascade = routed.plan.cascade
+    if cascade is None:
+        return "take a full block at some site"
+    return "run the full model" if cascade.exit is None else f"go on from {cascade.exit}"
 
 
 def hardness(found: Explanation) -> Tensor:
@@ -89,6 +96,6 @@ def _scores(axes: Axes, found: Explanation, row: int, names: bool) -> None:
 
 
 NOTE = (
-    "Bars: the gate's score at each site, in tolerances (cut at 2). From 1 on, black, the row takes the full block; below,"
-    " grey, the light branch. Above each image the answer, and how far the output is from the original's."
+    "Bars: the gate's score at each site, or of the whole sample, in tolerances (cut at 2). From 1 on, black, it takes the full"
+    " way; below, grey, the light one. Above each image the answer, and how far the output is from the original's."
 )

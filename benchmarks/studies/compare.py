@@ -87,7 +87,9 @@ def run_case(name: str, args: argparse.Namespace, machine: dict[str, str]) -> li
     plan = None if args.plan is None else dendrofx.Plan.load(args.plan)
     quick = 0.0 if case.lossless else QUICK_TUNE  # exact models are raced whole, which takes longer than their tables
     tune = args.tune_seconds if args.tune_seconds is not None else quick if args.quick else TUNE
-    given = (args.max_deviation, args.seed, args.light, args.gate, plan, tune, args.budget, args.scope, args.full)
+    own = case.certified if args.max_deviation is None and plan is None else ""
+    budget = args.budget or (dendrofx.Budget.parse(own) if own else None)
+    given = (args.max_deviation, args.seed, args.light, args.gate, plan, tune, budget, args.scope, args.full)
     asked = Asked(*given, args.max_sample_deviation)
     sizes = args.batch or (case.quick_sizes if args.quick else case.batch_sizes)
     sweeps = args.sweep or not (args.no_sweep or args.quick)

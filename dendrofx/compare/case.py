@@ -78,6 +78,7 @@ class Case:
         repeated_rows: whether rows that repeat are to be computed once, as `transform` takes it.
         budgets: budgets of the routed rows when the command line names none; the table has one a budget, `routed-1%`, and a row
             `lossless`, budget 0, alone where that is the only budget. Empty: one row `routed` in the budget of the command line.
+        certified: the budget to certify when the command line names none, as text; empty for a mean deviation.
         orders: of the samples, a table each.
         batch_sizes, quick_sizes: samples per call when the command line names none.
         static: further light forms shown on every row, by the name of their row in the table.
@@ -97,6 +98,7 @@ class Case:
     head: nn.Module | None = None
     dead_rows: str | None = None
     budgets: tuple[float, ...] = ()
+    certified: str = ""
     orders: tuple[Order, ...] = ("random",)
     batch_sizes: tuple[int, ...] = (1, 32, 256)
     quick_sizes: tuple[int, ...] = (256,)
