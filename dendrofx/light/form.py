@@ -92,6 +92,16 @@ class Precision(LightForm):
             rows: f32[N, in], what it takes in on the fitting rows; None without data.
         """
 
+    def noise(self, weight: Tensor, rows: Tensor, share: Tensor) -> Tensor:
+        """Return f32[out], the mean square of each output's rounding error, from a model of rounding; nothing is fitted.
+
+        Args:
+            weight: f32[out, in].
+            rows: f32[N, in], what the Linear takes in.
+            share: f32[N], the rows' weights in the mean; they are summed, not averaged.
+        """
+        return weight.new_zeros(len(weight))
+
     def build(self, data: BlockData) -> nn.Module:
         """Build every Linear of the block; see `LightForm.fit`."""
         inputs = data.inputs if data.rows is not None else [None] * len(data.linears)

@@ -78,6 +78,18 @@ class Int8(Precision):
         step = weight.abs().amax(1).clamp_min(1e-30) / LARGEST[self.weight_bits]
         return self._kernel()(torch.round(weight / step[:, None]).to(torch.int8), step, bias, shrink)
 
+    def noise(self, weight: Tensor, rows: Tensor, share: Tensor) -> Tensor:
+        """See `Precision.noise`: the model of `NoiseGate`, save that a value below half a step errs by no more than itself."""
+        if self.smooth > 0:
+            factor = _smoothing(weight, rows, self.smooth)
+            weight, rows = weight * factor, rows / factor
+        squares = rows.square()
+        step = rows.abs().amax(1, keepdim=True) / 127
+        step_w = weight.abs().amax(1, keepdim=True) / LARGEST[self.weight_bits]
+        rounded = torch.minimum(squares, step.square() / 12)
+        rounded_w = torch.minimum(weight.square(), step_w.square() / 12)
+        return weight.square() @ (share @ rounded) + rounded_w @ (share @ squares)
+
     def _kernel(self) -> type[Int8Layer]:
         """Return what multiplies on this CPU."""
         here = capability()

@@ -84,15 +84,18 @@ class Pruned(LightForm):
             layers.append((DenseLinear(*self._compensate(rows, wanted[:, outs], columns[outs])), rows))
         return layers
 
-    def _units(self, hidden: Tensor, following: Tensor) -> Tensor:
-        """Return the indices of the kept units, ascending."""
-        energy = hidden.double().square().mean(0) * following.detach().double().square().sum(0)
+    def count(self, energy: Tensor) -> int:
+        """Return how many units are kept, from the energies of all."""
         alive = int((energy > 0).sum())
         share = energy.sort(descending=True).values.cumsum(0) / energy.sum().clamp_min(1e-300)
         # the running sum reaches the whole only up to rounding: energy=1.0 means every unit that ever fired
         count = alive if self.energy == 1 else min(alive, int((share < self.energy).sum()) + 1)
-        count = min(hidden.size(1), -(-max(count, 1) // VECTOR) * VECTOR)
-        return energy.topk(count).indices.sort().values
+        return min(len(energy), -(-max(count, 1) // VECTOR) * VECTOR)
+
+    def _units(self, hidden: Tensor, following: Tensor) -> Tensor:
+        """Return the indices of the kept units, ascending."""
+        energy = unit_energy(hidden, following)
+        return energy.topk(self.count(energy)).indices.sort().values
 
     def _compensate(self, rows: Tensor, wanted: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return weight and bias that map the kept units `rows` to `wanted`, starting from `weight`."""
@@ -106,6 +109,17 @@ class Pruned(LightForm):
         gram.diagonal().add_(penalty)
         step = torch.linalg.solve(gram, centred.t() @ (left - offset)).t()
         return (weight.double() + step).to(weight.dtype), (offset - step @ mean).to(weight.dtype)
+
+
+def unit_energy(hidden: Tensor, following: Tensor) -> Tensor:
+    """Return f64[n], the energy of hidden units; see the module's docstring.
+
+    Args:
+        hidden: f32[N, n], their values.
+        following: f32[out, n], the weights of the next Linear.
+    """
+    energy: Tensor = hidden.double().square().mean(0) * following.detach().double().square().sum(0)
+    return energy
 
 
 def _first(linear: nn.Linear, kept: Tensor) -> DenseLinear:
