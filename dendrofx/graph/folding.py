@@ -77,15 +77,16 @@ class Folder:
         return min((t for t in turned if t.count >= fold.count), key=lambda t: len(t.carried))
 
     def _saved(self, fold: Fold) -> int:
+        if fold.count == 1:
+            return 0
         return (fold.count - 1) * sum(self.size[fold.start : fold.start + fold.length])
 
     def _alike(self, start: int, length: int) -> Fold:
         """Return how often the stretch at `start` follows itself."""
         carried: dict[fx.Node, int] = {}
-        count, first = 1, self.keys[start : start + length]
-        while self.keys[start + count * length] == first[0] if start + count * length < len(self.keys) else False:
-            at = start + count * length
-            if self.keys[at : at + length] != first:
+        count, keys = 1, self.keys
+        while (at := start + count * length) < len(keys) and keys[at] == keys[start]:
+            if keys[at : at + length] != keys[start : start + length]:
                 break
             pairs = [
                 pair for i in range(at, at + length) for pair in zip(self.refs[i - length], self.refs[i], strict=True)

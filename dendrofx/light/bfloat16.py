@@ -36,6 +36,7 @@ class BFloat16(Precision):
     """
 
     packed: bool = False
+    bits = 16
 
     def check_machine(self) -> None:
         """Refuse CPUs without native bfloat16."""

@@ -75,6 +75,7 @@ class FormErrors:
         least = SMALLEST_OUTPUT * float(size.square().mean().sqrt())
         self.share = 1 / size.clamp_min(max(least, 1e-12)).square() / len(size)
         self._families: dict[tuple[int, str, float], Family] = {}
+        self._roundings: dict[tuple[Precision | None, int, int, int], float] = {}
 
     @torch.no_grad()
     def of(self, form: LightForm) -> float:
@@ -115,16 +116,20 @@ class FormErrors:
         raise NotImplementedError(f"{form} has no closed-form error")
 
     def _pruned_square(self, form: Pruned, index: int) -> float:
-        weight, rows, passed = self.weights[index], self.seen.inputs[index], self._passed[index]
-        dropped = 0.0
-        if index > 0:
-            kept = self._order[index][: self._kept(form, index)]
-            dropped = float(self._pruned(index, form.ridge).squares[len(kept)])
-            weight, rows = weight[:, kept], rows[:, kept]
-        if index + 1 < len(self.weights):
-            kept = self._order[index + 1][: self._kept(form, index + 1)]
-            weight, passed = weight[kept], passed[kept]
-        return dropped + self._noise(form.precision, weight, rows, passed)
+        taken = self._kept(form, index) if index > 0 else self.weights[0].size(1)
+        given = self._kept(form, index + 1) if index + 1 < len(self.weights) else len(self.weights[-1])
+        dropped = float(self._pruned(index, form.ridge).squares[taken]) if index > 0 else 0.0
+        key = (form.precision, index, taken, given)  # forms that keep as many units keep the same
+        if form.precision is not None and key not in self._roundings:
+            weight, rows, passed = self.weights[index], self.seen.inputs[index], self._passed[index]
+            if index > 0:
+                kept = self._order[index][:taken]
+                weight, rows = weight[:, kept], rows[:, kept]
+            if index + 1 < len(self.weights):
+                kept = self._order[index + 1][:given]
+                weight, passed = weight[kept], passed[kept]
+            self._roundings[key] = self._noise(form.precision, weight, rows, passed)
+        return dropped + self._roundings.get(key, 0.0)
 
     def _noise(self, precision: Precision | None, weight: Tensor, rows: Tensor, passed: Tensor) -> float:
         return 0.0 if precision is None else float(precision.noise(weight, rows, self.share) @ passed)

@@ -81,6 +81,7 @@ class Precision(LightForm):
     """
 
     json_words = "a precision"
+    bits = 32  # of an operand
 
     @abstractmethod
     def linear(self, weight: Tensor, bias: Tensor | None, rows: Tensor | None) -> nn.Module:

@@ -47,6 +47,7 @@ class Int8(Precision):
 
     weight_bits: int = 8
     smooth: float = 0.0
+    bits = 8
 
     def __post_init__(self) -> None:
         if self.weight_bits not in LARGEST:

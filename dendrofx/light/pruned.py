@@ -103,7 +103,7 @@ class Pruned(LightForm):
         mean, offset = h.mean(0), left.mean(0)
         if math.isinf(self.ridge):
             return weight.clone(), offset.to(weight.dtype)
-        centred = h - mean
+        centred = h.sub_(mean)
         gram = centred.t() @ centred
         penalty = self.ridge * gram.diagonal().mean().clamp_min(1e-30)
         gram.diagonal().add_(penalty)

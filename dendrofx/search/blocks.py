@@ -56,7 +56,8 @@ class BlockSpace:
     ) -> BlockSpace:
         """Fit the candidates of every site, and time them where there is a timer; `covered` where that is known already."""
         covered = covered or covered_outputs(subject, request)
-        explored = explore(subject, request, covered, nullcontext() if timer is None else timer.interruptible())
+        interruptible = nullcontext() if timer is None else timer.interruptible()
+        explored = explore(subject, request, covered, interruptible, shortlisted=True)
         collect_garbage()
         tuning = Tuning(explored, request, batch_sizes(request, subject))
         if timer is not None and (subject.data is not None or (request.exact and subject.example is not None)):

@@ -20,6 +20,7 @@ from dendrofx.gates.form import LightRuns
 from dendrofx.gates.user import UserGateError
 from dendrofx.graph.block import BlockData, converted_values, row_cost, row_macs
 from dendrofx.light import LightForm, Precision
+from dendrofx.machine.memory import return_free_memory
 from dendrofx.rewriting.rewrite import Branches
 from dendrofx.runtime.scores import UNJUDGED
 from dendrofx.search.calibrate import ONE_SIDED_95
@@ -193,6 +194,9 @@ def candidates(
             raise
         except InputError as error:
             reasons.append(str(error))
+        if many:  # what forms share weighs as much as they do
+            data.fit.kept.clear()
+            return_free_memory()
     return found, reasons
 
 
