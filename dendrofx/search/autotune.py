@@ -96,12 +96,15 @@ class Tuning:
         return [max(round(size * self.explored.per_sample[site]), 1) for size in self.sizes]
 
     def budget(self, site: Site, share: float) -> float:
-        """Return a site's part of `share` of the budget, in its own error.
+        """Return a site's even part of `share` of the budget, in its own error."""
+        return self.even_part(share) * self.explored.weights[site.name]
+
+    def even_part(self, share: float) -> float:
+        """Return what each site gets of `share` of the budget where all get the same, as deviation of the model's output.
 
         Errors of several sites are taken to add up like independent ones, so each gets 1 / sqrt(sites) of the budget.
         """
-        part = share * self.request.start / math.sqrt(max(len(self.explored.found), 1))
-        return part * self.explored.weights[site.name]
+        return share * self.request.start / math.sqrt(max(len(self.explored.found), 1))
 
     def exact_form(self, site: str) -> ExactForm | None:
         """Return what computes a site exactly and faster, if it is not routed; see `Measured.exact`."""

@@ -99,7 +99,7 @@ def _variants(space: BlockSpace, decided: Choice) -> Iterator[Variant]:
     """Yield what is decided, and the other choices for the same sites."""
     seen: set[tuple[int, ...]] = set()
     for share in (None, *BUDGET_SHARES):
-        choice = decided if share is None else space.choose(share).within(decided)
+        choice = decided if share is None else space.choose(share, even=True).within(decided)
         key = tuple(id(c) for c in choice.chosen.values())
         if choice.chosen and key not in seen:
             seen.add(key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from dendrofx.search.choose import PROBE_ROWS, Candidate
 from dendrofx.search.estimates import CostEstimate, ExactForm, cheapest
 from dendrofx.search.explore import MANY_SITES, explore
 from dendrofx.search.explored import Explored
+from dendrofx.search.split import Option, split
 from dendrofx.search.timer import Timer
 from dendrofx.subject import Subject
 from dendrofx.values.counts import Counts, of_sites, site_activity
@@ -28,6 +29,8 @@ from dendrofx.values.covered import Covered, cover, covered_by
 
 # Shares of the budget at which the branches of several sites are chosen and tried together.
 BUDGET_SHARES = (4.0, 2.0, 1.0, 0.5, 0.25)
+# Parts of the budget that a site can be given, in steps of sqrt(2).
+PARTS = tuple(2.0 ** (step / 2) for step in range(-10, 7))
 # The walks of models of many sites, which run the model once a step, take fewer steps.
 FEWER = 4
 
@@ -83,21 +86,55 @@ class BlockSpace:
             return known
         return record_rows(self.subject.graph, sites, data.choose, self.request.seed).rows
 
-    def choose(self, share: float) -> Choice:
-        """Return each site's cheapest candidate at its part of `share` of the budget, or why it is refused."""
+    def choose(self, share: float, even: bool = False) -> Choice:
+        """Return each site's cheapest candidate at its part of `share` of the budget, or why it is refused; see `parts`."""
         chosen: dict[str, Candidate] = {}
         prices: dict[str, CostEstimate] = {}
         refused = {r.site: r for r in self.subject.sites.refused} | dict(self.explored.refused)
-        for site in [s for s in self.sites if s.name in self.explored.found]:
-            known = self.tuning.known(site.name)
-            best = cheapest([self.price(site, c, self.activity(site, c, share)) for c in known]) if known else None
+        parts = self.parts(share, even)
+        for site in self._explored_sites:
+            best = self._cheapest(site, parts[site.name] or self.tuning.even_part(share))
             if best is not None:
                 prices[site.name] = best
-            if best is not None and (best.pays or not self.request.decide):
+            if best is not None and parts[site.name] > 0 and (best.pays or not self.request.decide):
                 chosen[site.name] = best.candidate
                 continue
             refused[site.name] = Refusal(site.name, self._too_dear(best), site.nodes[-1])
         return Choice(chosen, prices, refused, self.request.exact)
+
+    def parts(self, share: float, even: bool = False) -> dict[str, float]:
+        """Return each site's part of `share` of the budget, as deviation of the model's output; 0 leaves it as it is.
+
+        The parts are those at which all sites together cost least (`split.py`); even ones where they are asked for, without data,
+        and where every site is to be routed.
+        """
+        names = [s.name for s in self._explored_sites]
+        if even or len(names) < 2 or self.subject.data is None or not self.request.decide:
+            return dict.fromkeys(names, self.tuning.even_part(share))
+        taken = split(self._options, share * self.request.start)
+        return {name: self._options[name][index].harm for name, index in taken.items()}
+
+    @cached_property
+    def _options(self) -> dict[str, list[Option]]:
+        """By site, what it costs at parts of the budget from next to nothing to more than all of it."""
+        found: dict[str, list[Option]] = {}
+        for site in self._explored_sites:
+            block = self.tuning.block_cost(site)
+            found[site.name] = [Option(block, 0.0)]
+            for part in (step * self.request.start for step in PARTS):
+                best = self._cheapest(site, part)
+                if best is not None and best.pays:
+                    found[site.name].append(Option(block * best.cost, part))
+        return found
+
+    @property
+    def _explored_sites(self) -> list[Site]:
+        return [s for s in self.sites if s.name in self.explored.found]
+
+    def _cheapest(self, site: Site, part: float) -> CostEstimate | None:
+        """Return the price of a site's cheapest candidate at a part of the budget; None where none has a price."""
+        known = self.tuning.known(site.name)
+        return cheapest([self.price(site, c, self.activity(site, c, part)) for c in known]) if known else None
 
     def _too_dear(self, best: CostEstimate | None) -> str:
         """Say why the cheapest candidate of a site is not taken."""
@@ -108,13 +145,15 @@ class BlockSpace:
         )
         branches = best.candidate.branches
         forms = f"{branches.light_form} with {branches.gate_form}"
+        if best.pays:
+            return f"other sites save more with its part of the budget: here the cheapest, {forms}, {best} on {where}"
         return f"no light form pays: the cheapest, {forms}, {best} within the budget on {where}"
 
-    def activity(self, site: Site, candidate: Candidate, share: float) -> float:
-        """Return the activity that a candidate needs within its part of the budget."""
+    def activity(self, site: Site, candidate: Candidate, part: float) -> float:
+        """Return the activity that a candidate needs within a part of the budget; see `parts`."""
         if self.subject.data is None:
             return float((~(candidate.score < self.request.max_deviation)).double().mean())
-        return candidate.activity_at(self.tuning.budget(site, share))
+        return candidate.activity_at(part * self.explored.weights[site.name])
 
     def price(self, site: Site, candidate: Candidate, activity: float, settled: bool = False) -> CostEstimate:
         """Return what a candidate costs; a settled one keeps its full branch."""
@@ -122,7 +161,7 @@ class BlockSpace:
 
     def cost(self, choice: Choice, counts: Counts) -> float:
         """Return the cost of all explored sites over that of their blocks; a site without counts runs its block."""
-        blocks = {s.name: self.tuning.block_cost(s) for s in self.sites if s.name in self.explored.found}
+        blocks = {s.name: self.tuning.block_cost(s) for s in self._explored_sites}
         costs = {
             n: self.tuning.price(n, choice.chosen[n], site_activity(c), settled=True).cost
             for n, c in of_sites(counts).items()
@@ -147,7 +186,7 @@ class BlockSpace:
         return Recipe(graph, tuple(s for s in self.sites if s.name in branches), branches, scores, weights)
 
     def steps(self, steps: int) -> int:
-        """Return how many steps a walk takes."""
+        """Return how many steps a walk or another search takes."""
         return steps if len(self.sites) <= MANY_SITES else steps // FEWER
 
 

@@ -8,8 +8,10 @@ Sites interact, in their errors and in their times: so the budget's share to cho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from dendrofx.gates.controls import NoGate
 from dendrofx.graph.sites import Site
@@ -22,12 +24,15 @@ from dendrofx.rewriting.tolerances import tolerances
 from dendrofx.search.blocks import BUDGET_SHARES, BlockSpace
 from dendrofx.search.calibrate import STEPS, Outcome, Step, apply_multiplier, multiplier_grid, start_of, walk
 from dendrofx.search.choice import Choice
+from dendrofx.search.explore import MANY_SITES
 from dendrofx.values.counts import site_activity
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import counted_outputs, deviations, outputs
 
 # The steps of a trial of branches that are chosen together.
 TRIAL_STEPS = 16
+# How often the distance to the neighbours of the best share of the budget is halved.
+REFINED = 4
 
 
 @dataclass(frozen=True)
@@ -52,28 +57,55 @@ class Calibrated:
         return self.steps[-1] if self.steps else None
 
 
-def best_choice(space: BlockSpace) -> tuple[Choice, float]:
-    """Return the choice at the share of the budget whose choice costs least, walked on the choosing rows.
+class Trial(NamedTuple):
+    """A share of the budget, and whether every site gets an even part of it."""
 
-    Where errors of sites add up worse than independent ones, more cautious branches can end up cheaper. Also the multiplier
-    that its walk reached: calibration starts near it.
+    even: bool
+    share: float
+
+
+def best_choice(space: BlockSpace) -> tuple[Choice, float]:
+    """Return the choice that costs least, of those at several shares of the budget, walked on the choosing rows.
+
+    Where errors of sites add up worse than independent ones, more cautious branches can end up cheaper; and the parts of the budget
+    that are best by the sites' slopes may be worse than even ones: slopes are measured one by one. After shares that are far apart,
+    those halfway from the best one to its neighbours are tried, and so on. Also returns the multiplier that the choice's walk
+    reached: calibration starts near it.
     """
     data = space.subject.data
     if data is None:
         return space.choose(1.0), 0.0
-    tried: dict[float, tuple[float, float]] = {}  # cost, and multiplier reached
-    seen: set[tuple[object, ...]] = set()
-    for share in progress(BUDGET_SHARES, "choosing jointly"):
-        choice = space.choose(share)
+    known: dict[tuple[object, ...], tuple[float, float]] = {}  # of a choice: cost, and multiplier reached
+    tried: dict[Trial, tuple[float, float]] = {}
+    most = 2 * (len(BUDGET_SHARES) + space.steps(REFINED))
+    for trial in progress(_trials(space, tried), "choosing jointly", total=most):
+        choice = space.choose(trial.share, trial.even)
         key = tuple((n, c.branches.light_form, c.branches.gate_form) for n, c in choice.chosen.items())
-        if key and key not in seen:
+        if key and key not in known:
             last = walked(space, choice, data.choose, space.steps(TRIAL_STEPS)).last
-            tried[share] = (
+            known[key] = (
                 (space.cost(choice, {}), 0.0) if last is None else (space.cost(choice, last.counts), last.multiplier)
             )
-        seen.add(key)
-    best = min(tried, key=lambda share: tried[share][0], default=1.0)
-    return space.choose(best), tried.get(best, (1.0, 0.0))[1]
+        tried[trial] = known.get(key, (math.inf, 0.0))
+    best = _least(tried) if known else Trial(True, 1.0)
+    return space.choose(best.share, best.even), tried.get(best, (math.inf, 0.0))[1]
+
+
+def _trials(space: BlockSpace, tried: Mapping[Trial, tuple[float, float]]) -> Iterator[Trial]:
+    """Yield what to try; what has been tried decides on what follows. A single site's tolerance is walked at every share."""
+    several, many = len(space.explored.found) > 1, len(space.sites) > MANY_SITES
+    for even in (True, False) if several and not many else (not several,):
+        yield from (Trial(even, share) for share in BUDGET_SHARES)
+    for _ in range(space.steps(REFINED) if several else 0):
+        best = _least(tried)
+        shares = sorted(t.share for t in tried if t.even == best.even)
+        at = shares.index(best.share)
+        near = [s for s in shares[max(at - 1, 0) : at + 2] if s != best.share]
+        yield from [Trial(best.even, math.sqrt(best.share * share)) for share in near]
+
+
+def _least(tried: Mapping[Trial, tuple[float, float]]) -> Trial:
+    return min(tried, key=lambda trial: tried[trial][0])
 
 
 def walked(space: BlockSpace, choice: Choice, batches: list[Inputs], steps: int, reached: float = 0.0) -> Calibrated:
