@@ -182,6 +182,9 @@ def candidates(
     for form in tried:
         try:
             light = fitted_once(key and (key, form), partial(form.fit_data, data.fit))
+            if many:  # what forms share weighs as much as they do
+                data.fit.kept.clear()
+                return_free_memory()
             work = row_cost(light).work
             if work >= full_macs and not isinstance(form, Precision):
                 reasons.append(f"{form} saves no multiply-adds: {work} of the block's {full_macs}")
@@ -194,8 +197,7 @@ def candidates(
             raise
         except InputError as error:
             reasons.append(str(error))
-        if many:  # what forms share weighs as much as they do
-            data.fit.kept.clear()
+        if many:
             return_free_memory()
     return found, reasons
 

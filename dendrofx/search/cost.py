@@ -20,6 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dendrofx.machine.race import AA_NOISE
+
 WEIGHT_ROWS = 32
 NO_GATE = "NoGate()"
 BLOCK = "block"  # the name of the original block among the full branches
@@ -62,6 +64,7 @@ class SiteTimes:
         gate: by light and gate form.
         split: finding that no row is hard.
         moved: per hard row, gathering and scattering it.
+        again: the original block on all rows, timed once more; None where it was not.
 
     Example:
         >>> full = {"block": ((1, 1.0), (256, 10.0))}
@@ -77,6 +80,15 @@ class SiteTimes:
     gate: Mapping[tuple[str, str], float]
     split: float
     moved: float
+    again: float | None = None
+
+    @property
+    def doubt(self) -> float:
+        """How far the block is off from itself, relative, where that is more than a quiet machine's noise; else 0."""
+        if self.again is None:
+            return 0.0
+        off = max(self.block, self.again) / min(self.block, self.again) - 1
+        return off if off > AA_NOISE else 0.0
 
     def knows(self, light: str, gate: str, reports: str) -> bool:
         """Return whether this candidate was timed."""

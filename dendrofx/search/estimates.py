@@ -20,7 +20,7 @@ from dendrofx.search.choose import Candidate, scores
 from dendrofx.search.cost import BLOCK, SiteTimes
 
 # A counted cost must be below this: gather, scatter and the gate's own passes over memory are not counted, and smaller savings
-# have not paid for them. A measured one needs less of a margin.
+# have not paid for them. A measured one needs less of a margin, and more where the block differed from itself.
 MOST_COUNTED = 0.9
 MOST_MEASURED = 0.95
 TIE = 0.05
@@ -41,6 +41,7 @@ class CostEstimate:
         break_even: the activity from which routing no longer pays there; None when counted.
         rows: rows of that call.
         regions: see `regions_beyond`; 0 when counted.
+        doubt: how far the block was off from itself, which widens the margin; see `SiteTimes.doubt`.
     """
 
     cost: float
@@ -51,14 +52,16 @@ class CostEstimate:
     break_even: float | None = None
     rows: int = 0
     regions: int = 0
+    doubt: float = 0.0
 
     def __str__(self) -> str:
         if self.ms is None or self.block_ms is None or self.break_even is None:
             return f"would cost {100 * self.cost:.0f} % of the block"
         rows = "1 row" if self.rows == 1 else f"{self.rows} rows"
+        off = f"; the block differed from itself by {100 * self.doubt:.0f} %" if self.doubt else ""
         return (
             f"would take {self.ms:.3g} ms where the block takes {self.block_ms:.3g} ({rows}; it breaks even at"
-            f" {100 * self.break_even:.1f} % activity)"
+            f" {100 * self.break_even:.1f} % activity{off})"
         )
 
 
@@ -144,8 +147,8 @@ class Measured:
         if given is None and best != BLOCK:
             full = self.fulls[best]
             chosen = replace(candidate, branches=replace(candidate.branches, full_form=full.form, full=full.module))
-        pays = max(costs[best]) <= MOST_MEASURED
-        worst = max(range(len(self.times)), key=lambda i: costs[best][i])
+        over = [cost + t.doubt - MOST_MEASURED for cost, t in zip(costs[best], self.times, strict=True)]
+        pays, worst = max(over) <= 0, over.index(max(over))
         last = self.times[-1] if pays else self.times[worst]
         return CostEstimate(
             sum(costs[best]) / len(costs[best]),
@@ -156,6 +159,7 @@ class Measured:
             break_even=last.break_even(*_names(candidate), best),
             rows=last.rows,
             regions=self.regions.get(_names(candidate)[:2], 0),
+            doubt=last.doubt,
         )
 
     def _costs(self, candidate: Candidate, full: str, activity: float) -> list[float]:

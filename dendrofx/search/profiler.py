@@ -105,6 +105,7 @@ class Profiler:
             ("mixed",): ("mixed", partial(_routing, rows, out, hard)),
         }
         frozen = cache(_frozen)  # one full branch, with all its weights, for every count of rows
+        parts["again",] = (f"{BLOCK} again, {row_macs(block)} MACs", partial(_frozen_call, block, rows, freeze=frozen))
         for name, full in fulls.items():
             for n in counts:
                 said = f"full {name} {n}, {row_macs(full)} MACs"
@@ -125,6 +126,7 @@ class Profiler:
             gate={(k[1], k[2]): v for k, v in ms.items() if k[0] == "gate"},
             split=ms["split",],
             moved=max(ms["mixed",] - ms["split",], 0.0) / hard,
+            again=ms["again",],
         )
 
     def _timed(self, where: str, parts: Mapping[Part, tuple[str, Maker]]) -> dict[Part, float]:
@@ -155,8 +157,7 @@ class Profiler:
 
     def _figures(self, run: Callable[[], Race]) -> dict[str, float]:
         """Return what the callables of a race take, ms; see `figures`."""
-        result = doubly(run)
-        if touched(result, result.timings) and DISTURBED not in self.notes:
+        if touched(result := doubly(run), result.timings) and DISTURBED not in self.notes:
             self.notes.append(DISTURBED)
         return figures(result)
 

@@ -92,10 +92,10 @@ def best_choice(space: BlockSpace) -> tuple[Choice, float]:
 
 
 def _trials(space: BlockSpace, tried: Mapping[Trial, tuple[float, float]]) -> Iterator[Trial]:
-    """Yield what to try; what has been tried decides on what follows. A single site's tolerance is walked at every share."""
+    """Yield what to try; what has been tried decides on what follows. Models of many sites try less, a single site only shares."""
     several, many = len(space.explored.found) > 1, len(space.sites) > MANY_SITES
     for even in (True, False) if several and not many else (not several,):
-        yield from (Trial(even, share) for share in BUDGET_SHARES)
+        yield from (Trial(even, share) for share in BUDGET_SHARES[:: 2 if many else 1])
     for _ in range(space.steps(REFINED) if several else 0):
         best = _least(tried)
         shares = sorted(t.share for t in tried if t.even == best.even)
