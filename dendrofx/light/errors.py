@@ -31,7 +31,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dendrofx.graph.block import BlockData
+from dendrofx.graph.block import BlockData, principal_directions
 from dendrofx.light.form import LightForm, Precision
 from dendrofx.light.low_rank import LowRank
 from dendrofx.light.pruned import Pruned, unit_energy
@@ -191,13 +191,23 @@ class FormErrors:
         key = (index, basis, 0.0)
         if key not in self._families:
             weight, rows = self.weights[index], self.seen.inputs[index]
-            directions, results = self.fit.directions(index, basis), rows @ weight.t()
+            directions, results = self._directions(index, basis), rows @ weight.t()
             whitened = basis == "whitened"
             inner = directions.t() @ weight if whitened else directions.t()
             outer = directions if whitened else weight @ directions
             codes = rows @ inner.t()
             self._families[key] = self._family(index, inner, outer, codes, results - codes @ outer.t())
         return self._families[key]
+
+    def _directions(self, index: int, basis: str) -> Tensor:
+        """Return those of `BlockData.directions` that a rank which saves anything can have."""
+        weight, rows = self.weights[index], self.fit.inputs[index]
+        if basis == "whitened":
+            few = rows.size(1) < min(len(rows), len(weight))  # R has the second moment of the rows, in fewer of them
+            matrix = (torch.linalg.qr(rows, mode="r").R if few else rows) @ weight.t()
+        else:
+            matrix = weight if basis == "weight" else rows
+        return principal_directions(matrix, weight.numel() // sum(weight.shape) + 1)
 
     def _pruned(self, index: int, ridge: float) -> Family:
         key = (index, "pruned", ridge)
