@@ -20,8 +20,8 @@ def default_lights(data: BlockData, many: bool = False) -> list[LightForm]:
 
     Args:
         data: the site's block and rows.
-        many: the model has many sites. Then precisions are tried alone: they take no fitting, and the other forms would take
-            minutes.
+        many: the model has many sites, and no shortlist. Then precisions are tried alone: they take no fitting, and the other
+            forms would take minutes.
     """
     low = default_precisions()
     if many and data.rows is not None:
