@@ -29,7 +29,7 @@ from dendrofx.search.explored import Explored
 from dendrofx.search.timer import Timer
 
 # The share of the limit that one of them may have lost.
-DECISIVE = 0.5
+DECISIVE = 1.0
 
 
 @dataclass(frozen=True)

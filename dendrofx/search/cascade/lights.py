@@ -13,7 +13,7 @@ import torch
 
 from dendrofx.graph.block import row_cost
 from dendrofx.graph.sites import Site
-from dendrofx.light import LightForm
+from dendrofx.light import LightForm, Precision
 from dendrofx.light.exits import Exit
 from dendrofx.plan.plan import Plan
 from dendrofx.rewriting.counted import graph_names
@@ -51,6 +51,12 @@ class LightModel:
     exit: Exit | None = None
     rest: Rest | None = None
     of: str = ""
+
+    @property
+    def is_low(self) -> bool:
+        """Whether any of its products is in low precision."""
+        forms = [b.light_form for b in self.branches.values()]
+        return any(isinstance(f, Precision) or getattr(f, "precision", None) is not None for f in forms)
 
 
 @dataclass(frozen=True)

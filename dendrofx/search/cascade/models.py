@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,10 +28,10 @@ from dendrofx.search.timer import Timer
 from dendrofx.subject import Subject
 from dendrofx.values.measure import deviation
 
-# Light models that are timed and searched, of all that the forms make.
-MOST_LIGHTS = 8
+# Light models of each precision that are timed and searched, of all that the forms make.
+MOST_LIGHTS = 6
 # Those among which full models are looked for.
-MOST_KEPT = 16
+MOST_KEPT = 12
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class ModelSpace:
         kept = _kept(proved, light_models(blocks), reference.gate)
         fulls = [(full, full_outputs), *decisive(kept, reference, budget, request)]
         exits = Exits.of(proved, request, [f for f, _ in fulls])
-        lights = (*kept[-MOST_LIGHTS:], *routed, *exits.lights)
+        lights = (*_timed(kept), *routed, *exits.lights)
         if request.lights != [] or not reasons:
             reasons.append(f"no light form fits any of its blocks: {_reasons(blocks.explored)}")
         missing = "" if lights or exits.chains else "; ".join([*reasons, *([exits.left] if exits.left else [])])
@@ -126,18 +127,27 @@ def _routed_lights(
 
 
 def _kept(proved: Proved, lights: list[LightModel], reference: Tensor) -> list[tuple[LightModel, Sets]]:
-    """Return the light models that no other beats in both work and deviation, dearest first, with their outputs."""
+    """Return the light models that no other of its precision beats in both work and deviation, with their outputs.
+
+    Counted work does not compare precisions: a narrow product in floats takes less than the conversion of a wide row to 8 bits.
+    """
     found: list[tuple[LightModel, float]] = []
     for light in progress(lights[::-1], "trying light models"):
         outputs = picks(light.module, proved.data.gate, proved.covered)
         found.append((light, float(deviation(flat_rows(reference), flat_rows(outputs)).mean())))
     kept: list[LightModel] = []
-    best = float("inf")
-    for light, _ in sorted(found, key=lambda f: (f[1], f[0].work)):
-        if light.work < best:
-            best = light.work
-            kept.append(light)
-    return [(light, proved.outputs(light.module)) for light in kept[-MOST_KEPT:]]
+    for low in (True, False):
+        front: list[LightModel] = []
+        for light, _ in sorted(found, key=lambda f: (f[1], f[0].work)):
+            if light.is_low == low and light.work < (front[-1].work if front else float("inf")):
+                front.append(light)
+        kept += front[-MOST_KEPT:]
+    return [(light, proved.outputs(light.module)) for light in kept]
+
+
+def _timed(kept: Sequence[tuple[LightModel, Sets]]) -> list[tuple[LightModel, Sets]]:
+    """Return the cheapest of each precision."""
+    return [found for low in (True, False) for found in [k for k in kept if k[0].is_low == low][-MOST_LIGHTS:]]
 
 
 def _reasons(explored: Explored) -> str:
