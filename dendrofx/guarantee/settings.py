@@ -43,6 +43,7 @@ class Setting:
         easy_share: of the test samples, those that took the light branch.
         counts: what was executed for the test samples, where rows are routed.
         largest: deviation of a sample of the search, and of a test sample; None where nobody asked for it.
+        kin: of those with the same, the riskier one loses what the safer one loses, and more; empty for none. See `path.py`.
         maker: what makes its module, once it was tested.
     """
 
@@ -56,6 +57,7 @@ class Setting:
     easy_share: float = 1.0
     counts: Counts = field(default_factory=dict, repr=False)
     largest: tuple[float | None, float | None] = (None, None)
+    kin: str = ""
     maker: Maker | None = field(default=None, repr=False, compare=False)
 
     @property

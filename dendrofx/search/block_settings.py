@@ -142,6 +142,7 @@ def _walked(
                 activity(counts),
                 variant,
                 largest=(found.largest, None),
+                kin=", ".join(forms),
             )
         if loss > FAR * budget.limit or not found.within(None if most is None else FAR * most):
             return

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from dendrofx.errors import InputError
 from dendrofx.guarantee.budget import Budget
-from dendrofx.guarantee.settings import Setting, fastest, pareto, walk
+from dendrofx.guarantee.path import path
+from dendrofx.guarantee.settings import Setting, fastest, walk
 from dendrofx.plan.times import ModelTimes
 from dendrofx.request import Request
 from dendrofx.search import decide_blocks, decide_models
@@ -171,7 +172,7 @@ def decide_auto(subject: Subject, request: Request, timer: Timer | None) -> Deci
     families: dict[str, Family] = {BLOCKS: blocks}
     if isinstance(models, Models):
         families[MODELS] = models
-    decision = _decided(families, request, budget, timer)
+    decision = _decided(families, request, budget, timer, subject.data.samples)
     if isinstance(models, str):
         decision = replace(decision, plan=replace(decision.plan, rivals=f"samples are not routed: {models}"))
     return decision
@@ -187,7 +188,9 @@ def _models(subject: Subject, request: Request, budget: Budget, timer: Timer | N
         return str(error).removeprefix("scope='model' ")
 
 
-def _decided(families: Mapping[str, Family], request: Request, budget: Budget, timer: Timer | None) -> Decision:
+def _decided(
+    families: Mapping[str, Family], request: Request, budget: Budget, timer: Timer | None, samples: Sequence[int]
+) -> Decision:
     """Walk one path through all families, and race the fastest of each."""
     owner: dict[int, Family] = {}
     found: list[Setting] = []
@@ -195,11 +198,11 @@ def _decided(families: Mapping[str, Family], request: Request, budget: Budget, t
         for setting in family.settings():
             owner[id(setting.source)] = family
             found.append(setting)
-    path = pareto(found, decide_models.most_cost(request))
+    worth = path(found, decide_models.most_cost(request), budget, samples[4], samples[2] + samples[3])
     interruptible = nullcontext() if timer is None else timer.interruptible()
     with torch.no_grad():
-        walked = walk(path, lambda s: owner[id(s.source)].tested(s), interruptible)
-    best = fastest(walked, budget, request.max_sample_deviation) if path else NOTHING
+        walked = walk(worth, lambda s: owner[id(s.source)].tested(s), interruptible)
+    best = fastest(walked, budget, request.max_sample_deviation) if worth else NOTHING
     if isinstance(best, str):
         return families[BLOCKS].decision(best, walked, ())
     winners: list[tuple[float, Family, Setting, Times]] = []

@@ -19,7 +19,8 @@ from dendrofx.errors import InputError
 from dendrofx.graph.block import block_of
 from dendrofx.graph.find_sites import without_linears
 from dendrofx.guarantee.budget import Budget
-from dendrofx.guarantee.settings import Setting, fastest, pareto, walk
+from dendrofx.guarantee.path import path
+from dendrofx.guarantee.settings import Setting, fastest, walk
 from dendrofx.machine.memory import collect_garbage
 from dendrofx.plan.plan import Plan
 from dendrofx.plan.times import ModelTimes, threads_plan
@@ -256,11 +257,12 @@ def _tested(
     if not choice.chosen:
         return [], "no site is routed: nothing pays"
     most = space.request.max_sample_deviation
-    path = pareto(list(block_settings(space, choice, budget)), most_cost=1.0)
-    if not path:
+    samples = space.subject.data.samples if space.subject.data is not None else ()
+    worth = path(list(block_settings(space, choice, budget)), 1.0, budget, samples[4], samples[3])
+    if not worth:
         kept = "" if most is None else f" and to keep max_sample_deviation={most:g}"
         return [], f"no setting of the routed sites is predicted to be faster than the original{kept}"
     references = test_references(space)
     interruptible = nullcontext() if timer is None else timer.interruptible()
-    walked = walk(path, lambda s: tested(space, budget, s, references), interruptible)
+    walked = walk(worth, lambda s: tested(space, budget, s, references), interruptible)
     return walked, fastest(walked, budget, most)

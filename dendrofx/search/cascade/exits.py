@@ -103,11 +103,13 @@ class FittedExit:
     Attributes:
         halves: of the model; head: fitted.
         left_out: what heads that were fitted without a sample give it, [n, ...] by output, of all samples that test nothing.
+        error: their mean squared error, over the targets' variance.
     """
 
     halves: Halves
     head: ExitHead
     left_out: list[Tensor]
+    error: float
 
     @property
     def work(self) -> float:
@@ -157,7 +159,8 @@ def fitted_exit(
     work = [model_macs(m, batches) // samples for m in (original, Halves.of(original, cut, 0).first)]
     head = ExitHead(kind, found.weight, found.bias, shapes, (work[0], work[1])).eval()
     parts = [p.reshape(len(p), *s) for p, s in zip(left_out.split(head.sizes, 1), shapes, strict=True)]
-    return FittedExit(Halves.of(model, cut, work[1]), head, parts)
+    error = float((left_out - targets).square().mean() / targets.var(0, correction=0).mean().clamp_min(1e-30))
+    return FittedExit(Halves.of(model, cut, work[1]), head, parts, error)
 
 
 def fixed_outputs(model: fx.GraphModule, batches: Sequence[Inputs]) -> list[Tensor]:

@@ -94,8 +94,7 @@ def _of_full(proved: Proved, full: FullModel, cuts: Sequence[Cut], named: Sequen
     made = [
         found for cut in cuts if (found := exit_of(proved, full.module, cut)) is not None and found.work < MOST_WORK
     ]
-    picked = torch.linspace(0, len(made) - 1, min(MOST_EXITS, len(made))).round().long().unique().tolist()
-    made = made if named else [made[i] for i in picked]
+    made = made if named else _best(made)
     by_place = {found.halves.cut.after: found for found in made}
     pairs = [after for after in named if len(after) > 1] if named else list(pairwise(by_place))
     chains = [
@@ -105,6 +104,16 @@ def _of_full(proved: Proved, full: FullModel, cuts: Sequence[Cut], named: Sequen
     ]
     lights = [_left_early(proved, full, found) for place, found in by_place.items() if not named or (place,) in named]
     return Exits(tuple(lights), tuple(chains))
+
+
+def _best(made: Sequence[FittedExit]) -> list[FittedExit]:
+    """Return of exits with about as much work before them the one whose outputs are closest to the original's."""
+    best: dict[int, tuple[float, FittedExit]] = {}
+    for found in made:
+        part = int(found.work / MOST_WORK * MOST_EXITS)
+        if part not in best or found.error < best[part][0]:
+            best[part] = (found.error, found)
+    return [found for _, (_, found) in sorted(best.items())]
 
 
 def exit_of(proved: Proved, full: fx.GraphModule, cut: Cut, reached: Tensor | None = None) -> FittedExit | None:

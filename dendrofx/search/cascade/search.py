@@ -295,7 +295,11 @@ def settings(found: Gated, times: Sequence[CallTimes], most: float | None = None
         name = f"{last.exit or last.name} with {found.form}"
         name += f", then {found.full}" if found.full != ORIGINAL else ""
         activity = hard / len(scores)
-        made.append(Setting(name, {CASCADE: threshold}, risk, cost, activity, found, largest=(largest, None)))
+        made.append(
+            Setting(
+                name, {CASCADE: threshold}, risk, cost, activity, found, largest=(largest, None), kin=found.light.name
+            )
+        )
     return made
 
 

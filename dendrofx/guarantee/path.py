@@ -1,0 +1,73 @@
+"""The path of settings to test: which of those that no other beats are worth a test, and in which order.
+
+A walk ends at the first setting that fails. Any order that is fixed before a test sample is seen is valid, and so is any choice of
+settings; which is best depends on how likely each is to pass. Settings of one kin (a light model at several thresholds) lose on the
+same samples: the riskier one passes only where the safer one does, and a test between costs nothing. Those of another kin lose on
+others: each is a chance of its own to end the walk, and must be worth it.
+
+With `p` the chance that a setting passes and `v` the logarithm of its gain, the expected gain of a path whose last passed setting
+is i is `V(i) = max over j behind i of q(i, j) V(j) + (1 - q(i, j)) v(i)`, where `q` is `p(j)`, or among kin `p(j) / p(i)`: dynamic
+programming over the settings in the order of their risk.
+
+Source: which sequence to test is the user's choice, B. Wiens, "A fixed sequence Bonferroni procedure", 2003.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from dendrofx.guarantee.budget import Budget
+from dendrofx.guarantee.settings import Setting, pareto
+
+# Estimates of risks from n samples are off by at least this many lost samples of n.
+OFF = 0.06
+
+
+def path(settings: Sequence[Setting], most_cost: float, budget: Budget, tested: int, searched: int) -> list[Setting]:
+    """Return the settings to test, in order.
+
+    Args:
+        settings: all, with estimated risks and costs.
+        most_cost: dearer ones are left out.
+        budget: to show; where its losses are not 0 or 1 all that no other beats are tested, safest first.
+        tested: how many test samples there are.
+        searched: how many samples the risks are estimated on.
+    """
+    front = pareto(settings, most_cost)
+    allowed = _allowed(budget, tested)
+    if allowed is None or len(front) < 2:
+        return front
+    chances = [_chance(s.risk + OFF / max(searched, 1), allowed, tested) for s in front]
+    gains = [-math.log(s.cost) for s in front]
+    following: list[int | None] = [None] * len(front)
+    value = list(gains)
+    for i in range(len(front) - 1, -1, -1):
+        for j in range(i + 1, len(front)):
+            akin = front[i].kin != "" and front[i].kin == front[j].kin
+            passes = min(chances[j] / max(chances[i], 1e-300), 1.0) if akin else chances[j]
+            if (gain := passes * value[j] + (1 - passes) * gains[i]) > value[i]:
+                value[i], following[i] = gain, j
+    at: int | None = max(range(len(front)), key=lambda i: chances[i] * value[i])
+    found = []
+    while at is not None:
+        found.append(front[at])
+        at = following[at]
+    return found
+
+
+def _allowed(budget: Budget, n: int) -> int | None:
+    """Return how many of n samples may be lost; None where losses are not 0 or 1, or not one sample may be."""
+    if budget.test != "binomial" or budget.p_value(0.0, n) > budget.delta:
+        return None
+    lost = 0
+    while lost < n and budget.p_value(lost + 1.0, n) <= budget.delta:
+        lost += 1
+    return lost
+
+
+def _chance(risk: float, allowed: int, n: int) -> float:
+    """Return the chance that at most so many of n samples are lost."""
+    from scipy.stats import binom  # takes a second to import, and only certificates need it
+
+    return float(binom.cdf(allowed, n, min(risk, 1.0)))
