@@ -1,6 +1,6 @@
 """Compare a model eager, scripted and routed, on real input.
 
-    python -m benchmarks.compare                            digits at batch 1 and 256, and their decisions certified
+    python -m benchmarks.compare                            digits at batch 256, and their decisions certified
     python -m benchmarks.compare --case tiara --batch 256 --verbose
 
 About 30 lines a case, and in the folder `compare/` the pictures, the figures and the plans. `--verbose` prints every row of every

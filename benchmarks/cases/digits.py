@@ -28,4 +28,4 @@ def digits(options: CaseOptions) -> Case:
     title = "residual ReLU MLP, 64 -> 3 x (256 -> 1024 -> 256) -> 10, on 8 x 8 handwritten digits"
     model = load_model()
     picture = Picture("images", partial(draw_digits, model, test), NOTE)
-    return Case("digits", title, model, [seen], Rows(test), classes=True, pictures=(picture,), batch_sizes=(1, 256))
+    return Case("digits", title, model, [seen], Rows(test), classes=True, pictures=(picture,), batch_sizes=(256,))

@@ -116,7 +116,8 @@ def _cascade(module: RoutedModule, inputs: Inputs) -> SiteRoutes:
     run.run(*positional(module, inputs))
     score = run.values[split.args[0].name]
     light, full = (
-        flat_rows(flatten(inputs.call(graph_level(m)))[0][recipe.decision]) for m in (recipe.light, recipe.full)
+        flat_rows(flatten(inputs.call(graph_level(m)))[0][recipe.decision])
+        for m in (recipe.light, recipe.whole or recipe.full)
     )
     limit = float(tolerances(module)[NAME])
     return _routes(NAME, limit, score, deviation(full, light), len(score), len(score), None)

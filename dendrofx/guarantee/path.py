@@ -21,7 +21,7 @@ from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.settings import Setting, pareto
 
 # Estimates of risks from n samples are off by at least this many lost samples of n.
-OFF = 0.06
+OFF = 0.15
 
 
 def path(settings: Sequence[Setting], most_cost: float, budget: Budget, tested: int, searched: int) -> list[Setting]:

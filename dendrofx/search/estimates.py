@@ -117,6 +117,7 @@ class Measured:
     times: Sequence[SiteTimes]
     fulls: Mapping[str, ExactForm]
     regions: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    even: dict[tuple[str, ...], float] = field(default_factory=dict, repr=False, compare=False)  # what is known already
 
     def knows(self, candidate: Candidate) -> bool:
         """Return whether the candidate was timed."""
@@ -156,11 +157,18 @@ class Measured:
             chosen,
             ms=last.predict(*_names(candidate), best, activity),
             block_ms=last.block,
-            break_even=last.break_even(*_names(candidate), best),
+            break_even=self._break_even(last, (*_names(candidate), best)),
             rows=last.rows,
             regions=self.regions.get(_names(candidate)[:2], 0),
             doubt=last.doubt,
         )
+
+    def _break_even(self, times: SiteTimes, names: tuple[str, str, str, str]) -> float:
+        """Return the activity at which a candidate stops to pay, found once: it does not depend on the activity asked about."""
+        key = (str(times.rows), *names)
+        if key not in self.even:
+            self.even[key] = times.break_even(*names)
+        return self.even[key]
 
     def _costs(self, candidate: Candidate, full: str, activity: float) -> list[float]:
         return [t.predict(*_names(candidate), full, activity) / t.block for t in self.times]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -153,8 +154,8 @@ def gated(
         scores = [gate(outputs.search), gate(outputs.test)]
     margin, far = None, _distances(outputs, reference)
     if budget.is_decision:
-        margin = router_skill(scores[0], margin_losses(reference.search, outputs.search).float(), seed)
-    skill = router_skill(scores[0], losses[1].float(), seed)
+        margin = router_skill(scores[0], margin_losses(reference.search, outputs.search).float(), seed, resamples=0)
+    skill = router_skill(scores[0], losses[1].float(), seed, resamples=0)
     found = []
     for name, full in fulls.items():
         if light.of not in ("", name):
@@ -221,12 +222,18 @@ class CallTimes:
 
     def _expected(self, name: str, activity: float) -> float:
         """Return the expected cost of what runs on samples each of which comes with probability `activity`."""
-        from scipy.stats import binom  # takes a second to import
-
-        counts = np.arange(self.batch + 1)
-        chance = binom.pmf(counts, self.batch, activity)
+        counts, chance = np.arange(self.batch + 1), _chances(self.batch, activity)
         cost = np.interp(counts, [n for n, _ in self.full[name]], [c for _, c in self.full[name]])
         return float((chance * np.where(counts > 0, cost, 0.0)).sum())
+
+
+@cache
+def _chances(batch: int, activity: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return the chance of each count of samples in doubt, of a batch."""
+    from scipy.stats import binom  # takes a second to import
+
+    found: np.ndarray[tuple[int], np.dtype[np.float64]] = binom.pmf(np.arange(batch + 1), batch, activity)
+    return found
 
 
 def counted_times(
