@@ -112,6 +112,6 @@ def test_wide_refuses_what_it_cannot_build(width: int, depth: int) -> None:
 
 
 def test_every_case_has_a_name() -> None:
-    made_here = ["padding", "ranker", "ranker-dlrm", "ranker-dcn"]
+    made_here = ["digits-decisions", "padding", "ranker", "ranker-dlrm", "ranker-dcn"]
     assert list(CASES) == ["digits", "tiara", "wide", "minilm", "antiberty", "rxnmapper", *made_here]
     assert [CASES[n](CaseOptions(quick=True, width=32, depth=1)).name for n in ("digits", "wide")] == ["digits", "wide"]

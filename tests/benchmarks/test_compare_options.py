@@ -54,8 +54,8 @@ def failing(capsys: pytest.CaptureFixture[str], *options: str) -> str:
 BAD = [
     (
         ["--case", "nope"],
-        "unknown case 'nope': choose from digits, tiara, wide, minilm, antiberty, rxnmapper, padding, ranker, ranker-dlrm,"
-        " ranker-dcn, kernels, hf\n",
+        "unknown case 'nope': choose from digits, tiara, wide, minilm, antiberty, rxnmapper, digits-decisions, padding, ranker,"
+        " ranker-dlrm, ranker-dcn, kernels, hf\n",
     ),
     (["--batch", "0"], "argument --batch: must be a whole number of at least 1, got '0'\n"),
     (["--batch", "2.5"], "argument --batch: must be a whole number of at least 1, got '2.5'\n"),
@@ -88,10 +88,13 @@ BAD = [
     (["--plan", "p.json", "--batch", "1", "2"], ONE_CASE),
     (["--plan", "p.json", "--batch", "1", "--case", "wide", "digits"], ONE_CASE),
     (
-        ["--plan", "p.json", "--batch", "1", "--light", "Int8(7)"],
+        ["--case", "digits", "--plan", "p.json", "--batch", "1", "--light", "Int8(7)"],
         "--plan says which light and gate: leave out --light and --gate",
     ),
-    (["--plan", "p.json", "--batch", "1", "--gate", "NoiseGate()"], "--plan says which light and gate: leave out "),
+    (
+        ["--case", "digits", "--plan", "p.json", "--batch", "1", "--gate", "NoiseGate()"],
+        "--plan says which light and gate: leave out ",
+    ),
     (
         ["--case", "kernels", "hf", "--save-plan", "p"],
         "the case kernels has no plan: leave out --light, --gate, --plan and ",

@@ -1,0 +1,35 @@
+"""The path of settings to test: what it leaves out, and that it keeps what costs nothing."""
+
+from dendrofx.guarantee.budget import Budget
+from dendrofx.guarantee.path import path
+from dendrofx.guarantee.settings import Setting, pareto
+
+FLIP = Budget("flip", 0.02)  # of 300 test samples one may be lost
+
+
+def setting(risk: float, cost: float, kin: str) -> Setting:
+    return Setting(kin, {}, risk, cost, 0.0, None, kin=kin)
+
+
+def chosen(*settings: Setting, budget: Budget = FLIP) -> list[Setting]:
+    return path(settings, 1.0, budget, tested=300, searched=120)
+
+
+def test_a_step_of_another_kin_must_be_worth_the_risk_to_end_the_walk() -> None:
+    safe, hop, fast = setting(1e-4, 0.5, "a"), setting(3e-3, 0.45, "b"), setting(4e-3, 0.1, "c")
+    assert chosen(safe, hop, fast) == [safe, fast]
+    assert pareto([safe, hop, fast], 1.0) == [safe, hop, fast]
+
+
+def test_steps_of_one_kin_cost_nothing_between() -> None:
+    """The riskier one passes only where the safer one does."""
+    steps = [setting(1e-3 * (i + 1), 0.5 * 0.8**i, "a") for i in range(5)]
+    assert chosen(*steps) == steps
+
+
+def test_a_gamble_is_no_first_step_and_other_losses_are_walked_safest_first() -> None:
+    safe, gamble = setting(1e-4, 0.5, "a"), setting(0.05, 0.4, "b")
+    assert chosen(safe, gamble)[0] is safe
+    distances = Budget("deviation", 0.1)
+    assert chosen(gamble, safe, budget=distances) == [safe, gamble]
+    assert chosen() == []
