@@ -13,6 +13,7 @@ from dendrofx.light.form import LightForm
 from dendrofx.light.routed_blocks import RoutedBlocks
 from dendrofx.plan import file, text
 from dendrofx.plan.entries import DeadRowsPlan, RepeatedRowsPlan, SitePlan
+from dendrofx.plan.kept import footer
 from dendrofx.plan.origin import Origin
 from dendrofx.plan.tail import TailPlan
 from dendrofx.plan.times import ModelTimes, ThreadsPlan
@@ -240,7 +241,7 @@ class Plan:
             self.timing,
             *races,
             self.no_sites,
-            *self._footer(),
+            *footer(self),
             str(self.tail or ""),
         ]
         return [s for s in said if s]
@@ -253,22 +254,3 @@ class Plan:
                 if inner is not None:
                     lines += [f"the blocks of the {which} model:", *(f"  {line}" for line in str(inner).splitlines())]
         return lines
-
-    def _footer(self) -> list[str]:
-        """Say what was kept, in the terms of the budget."""
-        if self.certificate is not None:
-            return [str(self.certificate)]
-        if self.budget:
-            return [f"budget {self.budget}: not certified, the outputs are the original's: {self.refusal}"]
-        if self.max_deviation == 0:
-            return ["nothing is approximated (budget 0)"]
-        if not self.routed:
-            rounding = ", to rounding" * (any(s.status == "exact" for s in self.sites) or self.rows_left_out)
-            return [f"nothing is routed: the outputs are the original's{rounding} (budget {self.max_deviation:g})"]
-        if self.samples is None or self.deviation is None:
-            return [f"tolerances from the bound alone (no calibration data), max_deviation {self.max_deviation:g}"]
-        fit, gate, choose, tune = self.samples[:4]
-        return [
-            f"mean deviation at most {self.deviation:.4g} (95 % limit on {tune} calibration samples),"
-            f" budget {self.max_deviation:g}; {fit} samples fitted lights, {gate} gates, {choose} chose among them"
-        ]

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from dendrofx.errors import InputError
 from dendrofx.graph.block import block_of
 from dendrofx.graph.find_sites import without_linears
 from dendrofx.guarantee.budget import Budget
@@ -25,7 +24,6 @@ from dendrofx.machine.memory import collect_garbage
 from dendrofx.plan.plan import Plan
 from dendrofx.plan.times import ModelTimes, threads_plan
 from dendrofx.request import Request
-from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.tolerances import tolerances
 from dendrofx.search.block_settings import (
     BlockSettings,
@@ -41,9 +39,10 @@ from dendrofx.search.choice import Choice
 from dendrofx.search.decision import Decision
 from dendrofx.search.entries import site_entries
 from dendrofx.search.explore import MANY_SITES
+from dendrofx.search.raced import raced_times
 from dendrofx.search.settle import Calibrated, best_choice, calibrated, settled, tail_of
 from dendrofx.search.timer import Part, Timer
-from dendrofx.search.verify import judge, lost, site_alone, timing_batches, unreliable
+from dendrofx.search.verify import lost, site_alone, unreliable
 from dendrofx.subject import Subject
 from dendrofx.values.covered import Covered
 from dendrofx.values.fingerprint import data_fingerprint
@@ -129,21 +128,6 @@ def _race(space: BlockSpace, made: Calibrated, timer: Timer) -> tuple[Choice, Ra
     ranked = sorted(blocks, key=lambda s: (1 - choice.prices[s.name].cost) * blocks[s])
     gone = ranked if unreliable(times, request.min_speedup) else ranked[: -(-len(ranked) // 4)]
     return choice.without(dict.fromkeys(gone, reason)), raced
-
-
-def raced_times(space: BlockSpace, module: RoutedModule, timer: Timer) -> tuple[ModelTimes, ...]:
-    """Return the times of the rewritten model against the original, at every batch size."""
-    data, example = space.subject.data, space.subject.example
-    given: Sequence[Inputs] = [*data.choose, *data.tune] if data is not None else []
-    if not given and example is not None:
-        given = [example]
-    times = []
-    for size in space.tuning.sizes if given else ():
-        batches = timing_batches(given, size)
-        if not batches:
-            raise InputError(f"batch_sizes: no calibration batch can be cut or repeated to {size} samples")
-        times.append(judge(timer.models(space.subject.original, module, batches), size))
-    return tuple(times)
 
 
 def plainly_decided(space: BlockSpace, raced: Raced, timer: Timer | None, refusal: str = "") -> Decision:

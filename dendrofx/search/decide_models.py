@@ -10,9 +10,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
-from torch import fx, nn
+from torch import fx
 
-from dendrofx.graph.cuts import CUT
 from dendrofx.graph.find_sites import without_linears
 from dendrofx.guarantee.path import path
 from dendrofx.guarantee.settings import Setting, fastest, walk
@@ -22,14 +21,12 @@ from dendrofx.plan.plan import CascadePlan, Plan
 from dendrofx.plan.tail import TailPlan
 from dendrofx.plan.times import ModelTimes, threads_plan
 from dendrofx.request import Request
-from dendrofx.rewriting.module import RoutedModule
-from dendrofx.rewriting.recipe import CascadeRecipe
 from dendrofx.rewriting.rewrite import rewrite
 from dendrofx.search.cascade.fulls import FullModel
 from dendrofx.search.cascade.lights import LightModel
 from dendrofx.search.cascade.models import ModelSpace
 from dendrofx.search.cascade.priced import model_settings
-from dendrofx.search.cascade.proved import Proved
+from dendrofx.search.cascade.recipes import cascade_recipe
 from dendrofx.search.cascade.search import Gated, tested
 from dendrofx.search.certify import certified, warn_of_duplicates
 from dendrofx.search.decision import Decision
@@ -102,33 +99,6 @@ def path_of(space: ModelSpace, found: Sequence[Setting]) -> list[Setting]:
 def most_cost(request: Request) -> float:
     """Return the cost from which a setting is not worth a test."""
     return 1 / request.min_speedup if request.decide else float("inf")
-
-
-def cascade_recipe(space: ModelSpace, pair: Gated) -> CascadeRecipe:
-    """Return what the cascade of a light model with its gate is made from."""
-    proved, light = space.proved, pair.light
-    full: fx.GraphModule = space.full_of(pair.full).module
-    rest: fx.GraphModule | CascadeRecipe | None = None if light.rest is None else light.rest.module
-    if pair.later is not None:
-        assert light.rest is not None
-        rest = then_recipe(light.rest.module, pair.later.light, pair.later.gate, proved)
-    return CascadeRecipe(
-        proved.subject.original,
-        light.module,
-        full if rest is None else rest,
-        pair.gate,
-        proved.batched,
-        proved.decision,
-        proved.finite,
-        None if rest is None else full,
-    )
-
-
-def then_recipe(rest: RoutedModule, light: LightModel, gate: nn.Module, proved: Proved) -> CascadeRecipe:
-    """Return what a second exit is made from: in the rest of a model behind a first one."""
-    assert light.rest is not None
-    batched = (*proved.batched, CUT)
-    return CascadeRecipe(rest, light.module, light.rest.module, gate, batched, proved.decision, (), rest)
 
 
 def _raced(

@@ -24,8 +24,8 @@ from dendrofx.rewriting.rewrite import rewrite, use_exact
 from dendrofx.search.cascade.exits import cuts_of
 from dendrofx.search.cascade.forms import with_forms
 from dendrofx.search.cascade.leaving import exit_of, then_of
+from dendrofx.search.cascade.outputs import picks
 from dendrofx.search.cascade.proved import Proved
-from dendrofx.search.cascade.search import picks
 from dendrofx.search.decision import Decision
 from dendrofx.search.replay_blocks import replay_blocks
 from dendrofx.subject import Subject

@@ -21,9 +21,10 @@ from dendrofx.search.autotune import Tuning
 from dendrofx.search.blocks import BlockSpace
 from dendrofx.search.cascade.forms import with_forms
 from dendrofx.search.cascade.lights import LightModel
+from dendrofx.search.cascade.outputs import Sets
 from dendrofx.search.cascade.proved import Proved
 from dendrofx.search.cascade.routed import fit_routed
-from dendrofx.search.cascade.search import ORIGINAL, Sets
+from dendrofx.search.cascade.search import ORIGINAL
 from dendrofx.search.estimates import ExactForm
 from dendrofx.search.explored import Explored
 from dendrofx.search.timer import Timer

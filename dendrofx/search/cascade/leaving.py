@@ -20,8 +20,9 @@ from dendrofx.runtime.model_scores import decision_margin
 from dendrofx.search.cascade.exits import FittedExit, cuts_of, fitted_exit, fixed_outputs
 from dendrofx.search.cascade.fulls import FullModel
 from dendrofx.search.cascade.lights import LightModel, Rest
+from dendrofx.search.cascade.outputs import Sets
 from dendrofx.search.cascade.proved import Proved
-from dendrofx.search.cascade.search import ORIGINAL, Sets
+from dendrofx.search.cascade.search import ORIGINAL
 from dendrofx.values.drop_in import graph_level
 from dendrofx.values.outputs import flatten
 

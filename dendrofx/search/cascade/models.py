@@ -19,9 +19,9 @@ from dendrofx.search.blocks import BlockSpace, batch_sizes
 from dendrofx.search.cascade.fulls import FullModel, decisive, full_model
 from dendrofx.search.cascade.leaving import Chain, Exits
 from dendrofx.search.cascade.lights import LightModel, light_models
+from dendrofx.search.cascade.outputs import Sets, picks
 from dendrofx.search.cascade.proved import Proved
 from dendrofx.search.cascade.routed import fit_routed
-from dendrofx.search.cascade.search import Sets, picks
 from dendrofx.search.explore import explore
 from dendrofx.search.explored import Explored
 from dendrofx.search.timer import Timer

@@ -10,9 +10,11 @@ from torch import nn
 
 from dendrofx.gates import GateForm, LearnedGate, MarginGate
 from dendrofx.guarantee.settings import Setting
+from dendrofx.search.cascade.costs import CallTimes, counted_times
 from dendrofx.search.cascade.lights import LightModel, Rest
 from dendrofx.search.cascade.models import ModelSpace
-from dendrofx.search.cascade.search import CallTimes, Gated, Sets, counted_times, gated, settings
+from dendrofx.search.cascade.outputs import Sets
+from dendrofx.search.cascade.search import Gated, gated, settings
 from dendrofx.search.timer import Part, Timer
 from dendrofx.search.verify import timing_batches
 from dendrofx.values.inputs import Inputs

@@ -10,7 +10,7 @@ from dendrofx.errors import InputError
 from dendrofx.guarantee.budget import Budget
 from dendrofx.rewriting.cascade import finite_inputs
 from dendrofx.rows.samples import SampleAnalysis, check_samples
-from dendrofx.search.cascade.search import Sets, picks
+from dendrofx.search.cascade.outputs import Sets, picks
 from dendrofx.subject import Subject
 from dendrofx.values.calibration import Calibration
 from dendrofx.values.covered import Covered, covered_by

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from dendrofx.errors import InputError
 from dendrofx.gates import GateForm
 from dendrofx.gates.form import ModelRows
 from dendrofx.gates.model import margin_losses, moved_margins
@@ -25,42 +23,15 @@ from dendrofx.guarantee.metrics import expected_beyond, relative_distance
 from dendrofx.guarantee.sequence import tested_step
 from dendrofx.guarantee.settings import Setting
 from dendrofx.runtime.model_scores import decision_margin, flip_probability
+from dendrofx.search.cascade.costs import CallTimes
 from dendrofx.search.cascade.lights import LightModel
-from dendrofx.search.cost import WEIGHT_ROWS
+from dendrofx.search.cascade.outputs import Sets
 from dendrofx.values.counts import CASCADE
-from dendrofx.values.covered import Covered
-from dendrofx.values.drop_in import graph_level
-from dendrofx.values.inputs import Inputs
 from dendrofx.values.skill import Skill, router_skill
 
 STEPS = 128
 ORIGINAL = "the original"
 LARGEST = 1e29  # a threshold above every score of a sample that was judged
-
-
-@torch.no_grad()
-def picks(module: fx.GraphModule, batches: Sequence[Inputs], covered: Covered) -> Tensor:
-    """Return the one output that is covered, of all samples of batches whose shared inputs are marked: [N, ...].
-
-    Raises:
-        InputError: it has another shape in another batch.
-    """
-    found = [covered.pick(b.call(graph_level(module)), b.samples)[0] for b in batches]
-    if len({t.shape[1:] for t in found}) > 1:
-        raise InputError(
-            "scope='model' needs an output with one shape per sample, such as logits or a pooled vector; the model's is shaped"
-            f" {' and '.join(str(list(s)) for s in sorted({tuple(t.shape[1:]) for t in found}))}: name another with output="
-        )
-    return torch.cat(found)
-
-
-@dataclass(frozen=True)
-class Sets:
-    """One model's outputs on the sets that it did not fit: gate, search and test, each [N, ...]."""
-
-    gate: Tensor
-    search: Tensor
-    test: Tensor
 
 
 @dataclass(frozen=True)
@@ -196,70 +167,6 @@ def _expected(budget: Budget, outputs: Sets, reference: Sets, far: Tensor, other
     if budget.beyond is not None:
         return expected_beyond(far[:, None], budget.beyond)[:, 0]
     return otherwise
-
-
-@dataclass(frozen=True)
-class CallTimes:
-    """What a call costs, at one batch size, over the original's call.
-
-    Attributes:
-        batch: samples.
-        light: by light model.
-        full: samples and cost of what samples in doubt run, ascending: by full model, and of an exit by its light model.
-    """
-
-    batch: int
-    light: dict[str, float]
-    full: dict[str, tuple[tuple[int, float], ...]]
-
-    def cost(self, found: Gated, threshold: float) -> float:
-        """Return the expected cost of a cascade at a threshold."""
-        first, shares = self.light[found.light.name], found.goes_on(threshold)
-        if found.later is None:
-            return first + self._expected(found.full if found.light.rest is None else found.light.name, shares[0])
-        then = found.later.light.name
-        return first + self._expected(f"to {then}", shares[0]) + self._expected(then, shares[1])
-
-    def _expected(self, name: str, activity: float) -> float:
-        """Return the expected cost of what runs on samples each of which comes with probability `activity`."""
-        counts, chance = np.arange(self.batch + 1), _chances(self.batch, activity)
-        cost = np.interp(counts, [n for n, _ in self.full[name]], [c for _, c in self.full[name]])
-        return float((chance * np.where(counts > 0, cost, 0.0)).sum())
-
-
-@cache
-def _chances(batch: int, activity: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return the chance of each count of samples in doubt, of a batch."""
-    from scipy.stats import binom  # takes a second to import
-
-    found: np.ndarray[tuple[int], np.dtype[np.float64]] = binom.pmf(np.arange(batch + 1), batch, activity)
-    return found
-
-
-def counted_times(
-    lights: Sequence[LightModel], later: Sequence[LightModel], fulls: Mapping[str, float], sizes: Sequence[int]
-) -> list[CallTimes]:
-    """Return counted costs: multiply-adds, and for few samples what reading the weights takes; see `search/cost.py`.
-
-    Args:
-        lights: the light models.
-        later: second exits.
-        fulls: work of the full models, by name, over the original's.
-        sizes: samples per call.
-    """
-    rests = {x.name: fulls[x.of] * x.rest.work for x in (*lights, *later) if x.rest is not None}
-    work = {**fulls, **rests, **{f"to {x.name}": x.work for x in later}}
-    return [
-        CallTimes(
-            size,
-            {light.name: light.work for light in lights},
-            {
-                name: tuple((n, share * (n + WEIGHT_ROWS) / (size + WEIGHT_ROWS)) for n in sorted({1, size}))
-                for name, share in work.items()
-            },
-        )
-        for size in sizes
-    ]
 
 
 def expected_flips(outputs: Sets, reference: Sets) -> Tensor:
