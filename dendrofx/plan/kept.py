@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from dendrofx.plan.plan import Plan
+from typing import Any
 
 
-def footer(plan: Plan) -> list[str]:
+def footer(plan: Any) -> list[str]:  # noqa: ANN401  (a Plan, which stands above)
     """Say what was kept, in the terms of the budget."""
     if plan.certificate is not None:
         return [str(plan.certificate)]
