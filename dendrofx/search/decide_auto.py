@@ -11,7 +11,7 @@ Where samples depend on each other, or the graph has no symbolic shapes, blocks 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -39,6 +39,7 @@ from dendrofx.search.remembered import Remembered, is_remembering, remembering
 from dendrofx.search.timer import Timer
 from dendrofx.subject import Subject
 
+INTERRUPTED = "tuning was interrupted before {} were searched"
 NOTHING = "no setting of blocks or models is predicted to be faster than the original"
 BLOCKS, MODELS = "blocks", "models"
 Times = tuple[ModelTimes, ...]
@@ -168,7 +169,9 @@ def decide_auto(subject: Subject, request: Request, timer: Timer | None) -> Deci
             return decide_auto(subject.on_all_rows(raced.lost, request.sites), request, timer)
         warn_of_duplicates(subject.data.test)
         blocks = Blocks(space, raced, budget, timer)
-        models = _models(subject, request, budget, timer)
+        models: Models | str = INTERRUPTED.format(MODELS)
+        with _interruptible(timer):
+            models = _models(subject, request, budget, timer)
     families: dict[str, Family] = {BLOCKS: blocks}
     if isinstance(models, Models):
         families[MODELS] = models
@@ -176,6 +179,11 @@ def decide_auto(subject: Subject, request: Request, timer: Timer | None) -> Deci
     if isinstance(models, str):
         decision = replace(decision, plan=replace(decision.plan, rivals=f"samples are not routed: {models}"))
     return decision
+
+
+def _interruptible(timer: Timer | None) -> AbstractContextManager[object]:
+    """Return what Ctrl-C ends instead of the program, where there is a timer."""
+    return nullcontext() if timer is None else timer.interruptible()
 
 
 def _models(subject: Subject, request: Request, budget: Budget, timer: Timer | None) -> Models | str:
@@ -195,13 +203,13 @@ def _decided(
     owner: dict[int, Family] = {}
     found: list[Setting] = []
     for family in families.values():
-        for setting in family.settings():
-            owner[id(setting.source)] = family
-            found.append(setting)
+        with _interruptible(timer):
+            for setting in family.settings():
+                owner[id(setting.source)] = family
+                found.append(setting)
     worth = path(found, decide_models.most_cost(request), budget, samples[4], samples[2] + samples[3])
-    interruptible = nullcontext() if timer is None else timer.interruptible()
     with torch.no_grad():
-        walked = walk(worth, lambda s: owner[id(s.source)].tested(s), interruptible)
+        walked = walk(worth, lambda s: owner[id(s.source)].tested(s), _interruptible(timer))
     best = fastest(walked, budget, request.max_sample_deviation) if worth else NOTHING
     if isinstance(best, str):
         return families[BLOCKS].decision(best, walked, ())
@@ -214,7 +222,12 @@ def _decided(
         if not own:
             continue
         setting = min(own, key=lambda s: s.cost)
-        times, reason = family.race(setting, timer) if timer is not None and request.decide else ((), None)
+        times: Times = ()
+        reason: str | None = None
+        if timer is not None and request.decide:
+            reason = decide_blocks.INTERRUPTED
+            with timer.interruptible():
+                times, reason = family.race(setting, timer)
         if reason is None:
             speed = min((t.speedup for t in times), default=1 / setting.cost)
             winners.append((speed, family, setting, times))

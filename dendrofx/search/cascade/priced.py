@@ -70,7 +70,9 @@ def _times(space: ModelSpace, timer: Timer | None) -> list[CallTimes]:
     lights = list(
         {x.name: x for x in [*(light for light, _ in space.lights), *(c.first for c in space.chains)]}.values()
     )
-    if timer is None:
+    if timer is not None and timer.expired:
+        timer.ran_out("calls of whole models were counted")
+    if timer is None or timer.expired:
         return counted_times(lights, later, {full.name: full.work for full, _ in space.fulls}, space.sizes)
     original = space.proved.subject.original
     found = []

@@ -1,5 +1,6 @@
 """Exits: the beginning of a model with a head, for samples that are easy; the others go on from there."""
 
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import dendrofx
 from dendrofx import Budget, Exit, InputError, LowRank
 from dendrofx.search.cascade.exits import ridge
 from tests.asked import asked
+from tests.recorded import Recorded
 
 WIDTH, CLASSES = 24, 5
 FLIP = Budget("flip", 0.05, 0.9)
@@ -130,6 +132,19 @@ def test_a_head_gives_all_outputs_and_those_that_it_cannot_give_are_refused() ->
         **asked(budget=FLIP, output="logits", scope="model", light=Exit(), tune_seconds=0),
     )
     assert "output 'choice'" in refused.plan.refusal
+
+
+@pytest.mark.parametrize("interrupt", ["site 1", "calls", "models 1", "models 2"])
+def test_ctrl_c_keeps_what_was_searched(interrupt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the timing of sites, of models' calls, in the race of blocks, and in that of what was certified."""
+    model, x = deep(), rows(64, 7)
+    timer = Recorded(interrupt=[interrupt])
+    given = {"calibration": [rows(1200)], "budget": FLIP, "light": [LowRank(8), Exit("stem")]}
+    monkeypatch.setattr(import_module("dendrofx.transform"), "Profiler", lambda *_: timer)
+    made = dendrofx.transform(model, **asked(**given, tune_seconds=1))
+    assert timer.interrupted
+    assert "interrupted" in str(made.plan)
+    assert made.plan.certificate is not None or torch.allclose(made(x), model(x), atol=1e-5)
 
 
 def test_places_are_quoted_and_no_place_is_refused() -> None:
