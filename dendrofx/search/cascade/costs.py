@@ -40,19 +40,22 @@ class CallTimes:
         batch: samples.
         light: by light model.
         full: samples and cost of what samples in doubt run, ascending: by full model, and of an exit by its light model.
+        gate: of a gate and of finding that no sample is in doubt; counted as nothing.
     """
 
     batch: int
     light: dict[str, float]
     full: dict[str, tuple[tuple[int, float], ...]]
+    gate: float = 0.0
 
     def cost(self, found: Staged, threshold: float) -> float:
         """Return the expected cost of a cascade at a threshold."""
-        first, shares = self.light[found.light.name], found.goes_on(threshold)
+        first, shares = self.light[found.light.name] + self.gate, found.goes_on(threshold)
         if found.later is None:
             return first + self._expected(found.full if found.light.rest is None else found.light.name, shares[0])
         then = found.later.light.name
-        return first + self._expected(f"to {then}", shares[0]) + self._expected(then, shares[1])
+        second = self._expected(f"to {then}", shares[0]) + self._expected(then, shares[1])
+        return first + self.gate * min(self.batch * shares[0], 1.0) + second
 
     def _expected(self, name: str, activity: float) -> float:
         """Return the expected cost of what runs on samples each of which comes with probability `activity`."""

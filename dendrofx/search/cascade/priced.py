@@ -14,9 +14,11 @@ from dendrofx.search.cascade.costs import CallTimes, counted_times
 from dendrofx.search.cascade.lights import LightModel, Rest
 from dendrofx.search.cascade.models import ModelSpace
 from dendrofx.search.cascade.outputs import Sets
-from dendrofx.search.cascade.search import Gated, gated, settings
+from dendrofx.search.cascade.recipes import cascade_recipe
+from dendrofx.search.cascade.search import LARGEST, Gated, gated, settings
 from dendrofx.search.timer import Part, Timer
 from dendrofx.search.verify import timing_batches
+from dendrofx.values.counts import CASCADE
 from dendrofx.values.inputs import Inputs
 
 Calls = dict[Part, tuple[nn.Module, Sequence[Inputs]]]
@@ -25,8 +27,11 @@ Calls = dict[Part, tuple[nn.Module, Sequence[Inputs]]]
 @torch.no_grad()
 def model_settings(space: ModelSpace, timer: Timer | None) -> list[Setting]:
     """Return every light model with every gate, at every threshold: made without a look at the test samples' losses."""
-    times, most = _times(space, timer), space.request.max_sample_deviation
-    return [s for pair in (*_pairs(space), *_chained(space)) for s in settings(pair, times, most)]
+    pairs, most = (*_pairs(space), *_chained(space)), space.request.max_sample_deviation
+    if not pairs:
+        return []
+    times = _times(space, timer, min(pairs, key=lambda pair: pair.light.work))
+    return [s for pair in pairs for s in settings(pair, times, most)]
 
 
 def _pairs(space: ModelSpace) -> list[Gated]:
@@ -64,8 +69,8 @@ def _gates(space: ModelSpace) -> list[GateForm]:
     return [MarginGate(), LearnedGate()] if space.budget.is_decision else [LearnedGate()]
 
 
-def _times(space: ModelSpace, timer: Timer | None) -> list[CallTimes]:
-    """Return what calls cost, timed where there is a timer."""
+def _times(space: ModelSpace, timer: Timer | None, cheapest: Gated) -> list[CallTimes]:
+    """Return what calls cost, timed where there is a timer; what gates cost on a cascade of no sample in doubt."""
     later = [chain.then for chain in space.chains]
     lights = list(
         {x.name: x for x in [*(light for light, _ in space.lights), *(c.first for c in space.chains)]}.values()
@@ -74,12 +79,12 @@ def _times(space: ModelSpace, timer: Timer | None) -> list[CallTimes]:
         timer.ran_out("calls of whole models were counted")
     if timer is None or timer.expired:
         return counted_times(lights, later, {full.name: full.work for full, _ in space.fulls}, space.sizes)
-    original = space.proved.subject.original
-    found = []
+    original, found = space.proved.subject.original, []
+    easy = cascade_recipe(space, replace(cheapest, later=None)).build({CASCADE: LARGEST})
     for size in space.sizes:
         counts = sorted({n for n in (1, size // 16, size // 4, size) if n >= 1})
         batches = {n: timing_batches(space.proved.searched, n) for n in counts}
-        calls: Calls = {("original", ""): (original, batches[size])}
+        calls: Calls = {("original", ""): (original, batches[size]), ("easy", ""): (easy, batches[size])}
         calls.update({("light", light.name): (light.module, batches[size]) for light in lights})
         calls.update(
             {("full", full.name, str(n)): (full.module, batches[n]) for full, _ in space.fulls for n in counts}
@@ -97,7 +102,8 @@ def _times(space: ModelSpace, timer: Timer | None) -> list[CallTimes]:
         for _, name, n in [key for key in calls if key[0] == "full"]:
             full.setdefault(name, []).append((int(n), ms["full", name, n] / base))
         lit = {light.name: ms["light", light.name] / base for light in lights}
-        found.append(CallTimes(size, lit, {name: tuple(known) for name, known in full.items()}))
+        gate = max(ms["easy", ""] / base - lit[cheapest.light.name], 0.0)
+        found.append(CallTimes(size, lit, {name: tuple(known) for name, known in full.items()}, gate))
     return found
 
 
