@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dendrofx.errors import InputError
 from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.losses import losses_of
-from dendrofx.rewriting.cascade import cascade_parts
+from dendrofx.rewriting.cascade import cascade_parts, shared_inputs
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.tolerances import tolerances
 from dendrofx.search.cascade.skills import light_outputs
@@ -123,11 +123,7 @@ class Reference:
         """Inputs as the graph takes them; those that all samples share are not cut."""
         form = self.module.meta.get(CALL)
         plain = inputs if form is None else form.plain(inputs)
-        if self.cascade is None:
-            return plain
-        names = [str(n.target) for n in self.module.graph.nodes if n.op == "placeholder"]
-        shared = frozenset(n for n, batched in zip(names, self.cascade[2].batched, strict=True) if not batched)
-        return replace(plain, shared=shared)
+        return plain if self.cascade is None else replace(plain, shared=shared_inputs(self.module))
 
     def routed(self, inputs: Inputs) -> Any:  # noqa: ANN401
         """Return what the module gives, as the graph returns it."""
@@ -138,8 +134,11 @@ class Reference:
         return inputs.call(graph_level(self.captured))
 
     def easy(self, inputs: Inputs) -> Tensor:
-        """Return bool[samples]: those that keep what light branches made of them; at block scope any of them may."""
-        if self.cascade is None:
+        """Return bool[samples]: those that keep what light branches made of them; at block scope any of them may.
+
+        And of a cascade whose full model is light, or leaves early itself.
+        """
+        if self.cascade is None or not self.module.plan.exact_full:
             return torch.ones(inputs.samples, dtype=torch.bool)
         _, score = light_outputs(self.module, inputs)
         easy: Tensor = score < tolerances(self.module)["model"]

@@ -28,7 +28,7 @@ class Exit(Form):
         InputError: no names.
 
     Example:
-        >>> dendrofx.transform(model, calibration=batches, budget=budget, scope="model", light=dendrofx.Exit("blocks.0.fc2"))
+        >>> dendrofx.transform(model, calibration=batches, budget=budget, scope="model", light=dendrofx.Exit())
     """
 
     after: tuple[str, ...] = ()

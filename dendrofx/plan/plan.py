@@ -132,6 +132,14 @@ class Plan:
         return [s for s in self.sites if s.status == "routed"]
 
     @property
+    def exact_full(self) -> bool:
+        """Whether samples in doubt get what the original gives, to rounding."""
+        cascade = self.cascade
+        if cascade is None or cascade.found or cascade.full is not None or cascade.full_plan is not None:
+            return False
+        return cascade.exit is None or len(cascade.exit.after) < 2
+
+    @property
     def rows_left_out(self) -> bool:
         """Whether dead or repeated rows were asked for: outputs are then equal to rounding, and captured with symbolic shapes."""
         return self.dead_rows is not None or self.repeated_rows is not None

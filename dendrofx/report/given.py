@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from dendrofx.errors import InputError
 from dendrofx.graph.capture import capture
 from dendrofx.graph.capture.prepare import unwrapped
-from dendrofx.rewriting.cascade import cascade_parts
+from dendrofx.rewriting.cascade import shared_inputs
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rows.mask_check import live_mask, mask_of
 from dendrofx.values.calibration import read_batches
@@ -152,10 +152,7 @@ def _read(data: Any) -> list[Inputs]:  # noqa: ANN401
 
 def _shared(module: RoutedModule) -> frozenset[str]:
     """Return the inputs that all samples of a cascade share."""
-    if (cascade := cascade_parts(module)) is None:
-        return frozenset()
-    names = [str(n.target) for n in module.graph.nodes if n.op == "placeholder"]
-    return frozenset(n for n, batched in zip(names, cascade[2].batched, strict=True) if not batched)
+    return shared_inputs(module)
 
 
 def _decided_for(module: RoutedModule) -> int:

@@ -130,6 +130,16 @@ def finite_inputs(batched: Sequence[str], batches: Sequence[Inputs]) -> tuple[st
     return tuple(found)
 
 
+def shared_inputs(module: fx.GraphModule) -> frozenset[str]:
+    """Return the names of the inputs that all samples of a cascade share; none of any other module."""
+    if (parts := cascade_parts(module)) is None:
+        return frozenset()
+    names = [str(n.target) for n in module.graph.nodes if n.op == "placeholder"]
+    return frozenset(
+        n for n, batched in zip(names, parts[2].batched, strict=False) if not batched
+    )  # a cut's value follows
+
+
 def cascade_parts(module: nn.Module) -> tuple[RoutedModule, nn.Module, FullOnDoubtful] | None:
     """Light, gate and full of a cascade; None of any other module."""
     inner = getattr(getattr(module, "routed", None), NAME, None)

@@ -70,7 +70,7 @@ def run(folder: Path, *options: str) -> Ran:
 @pytest.fixture(scope="module")
 def digits(short: None, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("digits")
-    return run(folder, "--batch", "16", "--sweep", "--plots", str(folder / "plots"))
+    return run(folder, "--case", "digits", "--batch", "16", "--sweep", "--plots", str(folder / "plots"))
 
 
 @pytest.fixture(scope="module")
