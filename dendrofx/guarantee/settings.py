@@ -126,6 +126,15 @@ def pareto(settings: Sequence[Setting], most_cost: float) -> list[Setting]:
     return kept
 
 
+def walk_all(
+    paths: Sequence[Sequence[Setting]],
+    test: Callable[[Setting], Setting],
+    interruptible: Callable[[], AbstractContextManager[object]],
+) -> list[Setting]:
+    """Return the tested settings of several paths, each up to and with its first that fails."""
+    return [setting for path in paths for setting in walk(path, test, interruptible())]
+
+
 def walk(
     path: Sequence[Setting], test: Callable[[Setting], Setting], interruptible: AbstractContextManager[object]
 ) -> list[Setting]:

@@ -56,7 +56,7 @@ class RoutedModule(fx.GraphModule):
     def settings(self) -> Settings:
         """The settings whose budget was tested and shown, safest first; `make()` builds one of them. Empty without a budget."""
         tested: list[Setting] = self.meta.get(SETTINGS, [])
-        return Settings(s for s in tested if s.accepted)
+        return Settings(sorted((s for s in tested if s.accepted), key=lambda s: s.risk))
 
     def __repr__(self) -> str:
         """Return the plan in one sentence; `dendrofx.graph_text(module)` has the graph, and `print(module.graph)`."""

@@ -1,8 +1,8 @@
 """Deciding on a budget alone: rows of blocks, light models, exits and full models in light forms compete.
 
 search     blocks are searched as at block scope, models as at model scope; each gives settings with a risk and a cost
-test       the settings that no other beats, of both, are one path, fixed before a test sample is seen, and walked once: a path of
-           each would be two tests of the same samples
+test       the settings of both are put into common paths, fixed before a test sample is seen: a path of each kind would be two
+           tests of the same samples at full delta
 race       the fastest accepted setting of each is raced against the original, and the faster one is taken
 
 Where samples depend on each other, or the graph has no symbolic shapes, blocks are searched alone, and the plan says why.
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import torch
@@ -21,8 +21,8 @@ from torch import Tensor
 
 from dendrofx.errors import InputError
 from dendrofx.guarantee.budget import Budget
-from dendrofx.guarantee.path import path
-from dendrofx.guarantee.settings import Setting, fastest, walk
+from dendrofx.guarantee.path import paths
+from dendrofx.guarantee.settings import Setting, fastest, walk_all
 from dendrofx.plan.times import ModelTimes
 from dendrofx.request import Request
 from dendrofx.search import decide_blocks, decide_models
@@ -207,9 +207,9 @@ def _decided(
             for setting in family.settings():
                 owner[id(setting.source)] = family
                 found.append(setting)
-    worth = path(found, decide_models.most_cost(request), budget, samples[4], samples[2] + samples[3])
+    worth = paths(found, decide_models.most_cost(request), budget, samples[4], samples[2] + samples[3])
     with torch.no_grad():
-        walked = walk(worth, lambda s: owner[id(s.source)].tested(s), _interruptible(timer))
+        walked = walk_all(worth, lambda s: owner[id(s.source)].tested(s), partial(_interruptible, timer))
     best = fastest(walked, budget, request.max_sample_deviation) if worth else NOTHING
     if isinstance(best, str):
         return families[BLOCKS].decision(best, walked, ())

@@ -13,8 +13,8 @@ import torch
 from torch import fx
 
 from dendrofx.graph.find_sites import without_linears
-from dendrofx.guarantee.path import path
-from dendrofx.guarantee.settings import Setting, fastest, walk
+from dendrofx.guarantee.path import paths
+from dendrofx.guarantee.settings import Setting, fastest, walk_all
 from dendrofx.light import LightForm
 from dendrofx.plan.entries import DeadRowsPlan, SitePlan
 from dendrofx.plan.plan import CascadePlan, Plan
@@ -80,20 +80,20 @@ def _tested(space: ModelSpace, timer: Timer | None) -> tuple[list[Setting], Sett
     """Return the settings that were tested, in order, and the fastest accepted one or why there is none."""
     if space.missing:
         return [], space.missing
-    worth = path_of(space, model_settings(space, timer))
+    worth = paths_of(space, model_settings(space, timer))
     if not worth:
         kept = "" if space.request.max_sample_deviation is None else ", within max_sample_deviation,"
         return [], f"no light model with a gate is predicted to be{kept} faster than the original"
-    interruptible = nullcontext() if timer is None else timer.interruptible()
+    interruptible = nullcontext if timer is None else timer.interruptible
     with torch.no_grad():
-        walked = walk(worth, lambda s: tested(s, space.budget), interruptible)
+        walked = walk_all(worth, lambda s: tested(s, space.budget), interruptible)
     return walked, fastest(walked, space.budget, space.request.max_sample_deviation)
 
 
-def path_of(space: ModelSpace, found: Sequence[Setting]) -> list[Setting]:
-    """Return the settings to test."""
+def paths_of(space: ModelSpace, found: Sequence[Setting]) -> list[list[Setting]]:
+    """Return the paths of settings to test."""
     samples = space.proved.data.samples
-    return path(found, most_cost(space.request), space.budget, samples[4], samples[2] + samples[3])
+    return paths(found, most_cost(space.request), space.budget, samples[4], samples[2] + samples[3])
 
 
 def most_cost(request: Request) -> float:

@@ -1,7 +1,7 @@
 """The path of settings to test: what it leaves out, and that it keeps what costs nothing."""
 
 from dendrofx.guarantee.budget import Budget
-from dendrofx.guarantee.path import path
+from dendrofx.guarantee.path import path, paths
 from dendrofx.guarantee.settings import Setting, pareto
 
 FLIP = Budget("flip", 0.02)  # of 300 test samples one may be lost
@@ -25,6 +25,17 @@ def test_steps_of_one_kin_cost_nothing_between() -> None:
     """The riskier one passes only where the safer one does."""
     steps = [setting(1e-3 * (i + 1), 0.5 * 0.8**i, "a") for i in range(5)]
     assert chosen(*steps) == steps
+
+
+def test_as_many_paths_as_share_delta_without_allowing_fewer_losses() -> None:
+    """One of 300 at 2 %: p = 0.0166, three times which is below 5 %; none of 300 at 1 %: p = 0.049, once."""
+    settings = [setting(1e-4 * (i + 1), 0.5 - 0.1 * i, kin) for i, kin in enumerate("abcd")]
+    found = paths(settings, 1.0, FLIP, tested=300, searched=120)
+    assert 3 * FLIP.p_value(1, 300) <= FLIP.delta < 4 * FLIP.p_value(1, 300)
+    assert 1 <= len(found) <= 3
+    kinds = [{s.kin for s in part} for part in found]
+    assert all(not a & b for i, a in enumerate(kinds) for b in kinds[:i])
+    assert len(paths(settings, 1.0, Budget("flip", 0.01), tested=300, searched=120)) == 1
 
 
 def test_a_gamble_is_no_first_step_and_other_losses_are_walked_safest_first() -> None:
