@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 KERNELS, FAMILIES = "kernels", "hf"
 NAMES = (*CASES, KERNELS, FAMILIES)
+DEFAULT = ("digits", "digits-decisions")  # of which a quick run takes the first
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,11 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "compare",
         "Compare a model eager, scripted and routed, on real input.",
         NAMES,
-        ("digits", "digits-decisions"),
+        DEFAULT,
         True,
     )
     _add_options(command)
     args = command.parse(argv)
+    if args.quick and args.case == list(DEFAULT):
+        args.case = list(DEFAULT[:1])
     if wrong := _contradiction(args):
         command.error(wrong)
     return command.run(args)
