@@ -14,7 +14,7 @@ from dendrofx.gates import GateForm
 from dendrofx.gates.user import NotKept
 from dendrofx.guarantee.budget import Budget, budget_text
 from dendrofx.guarantee.certificate import Certificate
-from dendrofx.guarantee.losses import counted_losses, reference_picks
+from dendrofx.guarantee.losses import reference_picks, seen
 from dendrofx.plan.plan import Plan
 from dendrofx.request import Request
 from dendrofx.rewriting.cascade import cascade_parts
@@ -126,7 +126,7 @@ def _check_losses(shown: Certificate, module: RoutedModule, subject: Subject, bu
         data = data.with_shared(SampleAnalysis(original).shared)
     covered = covered_by(original, data.fit, budget.cover, strict=True)
     references = reference_picks(original, subject.graph if cascade is None else original, data.test, covered)
-    found = float(counted_losses(module, data.test, references, budget, covered)[0].sum(0).max())
+    found = float(seen(module, data.test, references, budget, covered).losses.sum(0).max())
     if not math.isclose(found, shown.losses, rel_tol=1e-3, abs_tol=1e-3):
         raise PlanError(
             f"the plan's certificate is not of this plan: it says that {shown.losses:g} of {shown.n} test samples were lost, and"

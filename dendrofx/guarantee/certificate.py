@@ -39,7 +39,8 @@ class Certificate:
         losses: the sum of their losses; of several outputs the largest.
         p_value: of "the risk is above alpha" at the chosen step.
         test: "binomial" or "hoeffding-bentkus".
-        step: the chosen step of the path, from 1; `steps` were tested, each at delta, up to the first failure.
+        step: the chosen step, from 1, of `steps` that were tested: of one path, each at delta, up to the first failure; or of
+            several, each at its part of delta, where as many samples may be lost at that (`guarantee/path.py`).
         thresholds: tolerances by site.
         easy_share: share of the test samples that took the light branch; 1 where only rows within samples are routed.
         model: fingerprint of the original model; module: of the transformed one, thresholds included.

@@ -64,19 +64,6 @@ def reference_picks(
 
 
 @torch.no_grad()
-def counted_losses(
-    module: Any,  # noqa: ANN401  (eager or scripted, with forward_counted)
-    batches: Sequence[Inputs],
-    references: Sequence[Sequence[Tensor]],
-    budget: Budget,
-    covered: Covered,
-) -> tuple[Tensor, Counts]:
-    """Return the losses of all samples, f64[N, outputs], and what was executed for them."""
-    found = seen(module, batches, references, budget, covered)
-    return found.losses, found.counts
-
-
-@torch.no_grad()
 def seen(
     module: Any,  # noqa: ANN401  (eager or scripted, with forward_counted)
     batches: Sequence[Inputs],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -22,7 +21,7 @@ from dendrofx.search.estimates import CostEstimate, ExactForm, cheapest
 from dendrofx.search.explore import MANY_SITES, explore
 from dendrofx.search.explored import Explored
 from dendrofx.search.split import Option, split
-from dendrofx.search.timer import Timer
+from dendrofx.search.timer import Timer, interruptible
 from dendrofx.subject import Subject
 from dendrofx.values.counts import Counts, of_sites, site_activity
 from dendrofx.values.covered import Covered, cover, covered_by
@@ -59,8 +58,7 @@ class BlockSpace:
     ) -> BlockSpace:
         """Fit the candidates of every site, and time them where there is a timer; `covered` where that is known already."""
         covered = covered or covered_outputs(subject, request)
-        interruptible = nullcontext() if timer is None else timer.interruptible()
-        explored = explore(subject, request, covered, interruptible, shortlisted=True)
+        explored = explore(subject, request, covered, interruptible(timer), shortlisted=True)
         collect_garbage()
         tuning = Tuning(explored, request, batch_sizes(request, subject))
         if timer is not None and (subject.data is not None or (request.exact and subject.example is not None)):

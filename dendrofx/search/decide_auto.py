@@ -11,7 +11,7 @@ Where samples depend on each other, or the graph has no symbolic shapes, blocks 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Protocol
@@ -36,7 +36,7 @@ from dendrofx.search.certify import warn_of_duplicates
 from dendrofx.search.decide_blocks import Raced
 from dendrofx.search.decision import Decision, Settings
 from dendrofx.search.remembered import Remembered, is_remembering, remembering
-from dendrofx.search.timer import Timer
+from dendrofx.search.timer import Timer, interruptible
 from dendrofx.subject import Subject
 
 INTERRUPTED = "tuning was interrupted before {} were searched"
@@ -170,7 +170,7 @@ def decide_auto(subject: Subject, request: Request, timer: Timer | None) -> Deci
         warn_of_duplicates(subject.data.test)
         blocks = Blocks(space, raced, budget, timer)
         models: Models | str = INTERRUPTED.format(MODELS)
-        with _interruptible(timer):
+        with interruptible(timer):
             models = _models(subject, request, budget, timer)
     families: dict[str, Family] = {BLOCKS: blocks}
     if isinstance(models, Models):
@@ -179,11 +179,6 @@ def decide_auto(subject: Subject, request: Request, timer: Timer | None) -> Deci
     if isinstance(models, str):
         decision = replace(decision, plan=replace(decision.plan, rivals=f"samples are not routed: {models}"))
     return decision
-
-
-def _interruptible(timer: Timer | None) -> AbstractContextManager[object]:
-    """Return what Ctrl-C ends instead of the program, where there is a timer."""
-    return nullcontext() if timer is None else timer.interruptible()
 
 
 def _models(subject: Subject, request: Request, budget: Budget, timer: Timer | None) -> Models | str:
@@ -203,13 +198,13 @@ def _decided(
     owner: dict[int, Family] = {}
     found: list[Setting] = []
     for family in families.values():
-        with _interruptible(timer):
+        with interruptible(timer):
             for setting in family.settings():
                 owner[id(setting.source)] = family
                 found.append(setting)
     worth = paths(found, decide_models.most_cost(request), budget, samples[4], samples[2] + samples[3])
     with torch.no_grad():
-        walked = walk_all(worth, lambda s: owner[id(s.source)].tested(s), partial(_interruptible, timer))
+        walked = walk_all(worth, lambda s: owner[id(s.source)].tested(s), partial(interruptible, timer))
     best = fastest(walked, budget, request.max_sample_deviation) if worth else NOTHING
     if isinstance(best, str):
         return families[BLOCKS].decision(best, walked, ())
@@ -226,7 +221,7 @@ def _decided(
         reason: str | None = None
         if timer is not None and request.decide:
             reason = decide_blocks.INTERRUPTED
-            with timer.interruptible():
+            with interruptible(timer):
                 times, reason = family.race(setting, timer)
         if reason is None:
             speed = min((t.speedup for t in times), default=1 / setting.cost)
@@ -235,21 +230,17 @@ def _decided(
             reasons.append(reason)
     if not winners:
         return families[BLOCKS].decision("; ".join(dict.fromkeys(reasons)), walked, ())
-    _, family, setting, times = max(winners, key=lambda w: w[0])
-    return _with_rivals(family.decision(setting, walked, times), winners, families, walked)
+    return _fastest(winners, families, walked)
 
 
-def _with_rivals(
-    decision: Decision,
-    winners: Sequence[tuple[float, Family, Setting, Times]],
-    families: Mapping[str, Family],
-    walked: Sequence[Setting],
+def _fastest(
+    winners: Sequence[tuple[float, Family, Setting, Times]], families: Mapping[str, Family], walked: Sequence[Setting]
 ) -> Decision:
-    """Return a decision with what the best of each family gains, and settings of all of them."""
+    """Return the decision of the fastest family, with what the best of each gains, and settings of all of them."""
+    made = {family.name: family.decision(setting, walked, times) for _, family, setting, times in winners}
+    decision = made[max(winners, key=lambda w: w[0])[1].name]
     said = ", ".join(f"{family.name} {speed:.2f} x" for speed, family, _, _ in winners)
-    own: dict[str, Settings | None] = dict.fromkeys((BLOCKS, MODELS))
-    for _, family, setting, times in winners:
-        own[family.name] = family.decision(setting, walked, times).settings
     plan = replace(decision.plan, rivals=f"the best certified setting of {said}" if len(winners) > 1 else "")
-    both = all(value is not None for name, value in own.items() if name in families)
+    own = {name: None if name not in made else made[name].settings for name in (BLOCKS, MODELS)}
+    both = all(own[name] is not None for name in families)
     return replace(decision, plan=plan, settings=Either(own[BLOCKS], own[MODELS]) if both else decision.settings)

@@ -10,7 +10,6 @@ The last word has the model's own time. Where live rows alone do not win, the mo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -41,7 +40,7 @@ from dendrofx.search.entries import site_entries
 from dendrofx.search.explore import MANY_SITES
 from dendrofx.search.raced import raced_times
 from dendrofx.search.settle import Calibrated, best_choice, calibrated, settled, tail_of
-from dendrofx.search.timer import Part, Timer
+from dendrofx.search.timer import Part, Timer, interruptible
 from dendrofx.search.verify import lost, site_alone, unreliable
 from dendrofx.subject import Subject
 from dendrofx.values.covered import Covered
@@ -247,6 +246,5 @@ def _tested(
         kept = "" if most is None else f" and to keep max_sample_deviation={most:g}"
         return [], f"no setting of the routed sites is predicted to be faster than the original{kept}"
     references = test_references(space)
-    interruptible = nullcontext() if timer is None else timer.interruptible()
-    walked = walk(worth, lambda s: tested(space, budget, s, references), interruptible)
+    walked = walk(worth, lambda s: tested(space, budget, s, references), interruptible(timer))
     return walked, fastest(walked, budget, most)

@@ -6,8 +6,8 @@ Settings are searched on samples that fitted nothing, tested on others, and the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import fx
@@ -30,7 +30,7 @@ from dendrofx.search.cascade.recipes import cascade_recipe
 from dendrofx.search.cascade.search import Gated, tested
 from dendrofx.search.certify import certified, warn_of_duplicates
 from dendrofx.search.decision import Decision
-from dendrofx.search.timer import Timer
+from dendrofx.search.timer import Timer, interruptible
 from dendrofx.search.verify import judge, lost, timing_batches
 from dendrofx.subject import Subject
 from dendrofx.values.counts import CASCADE
@@ -84,9 +84,8 @@ def _tested(space: ModelSpace, timer: Timer | None) -> tuple[list[Setting], Sett
     if not worth:
         kept = "" if space.request.max_sample_deviation is None else ", within max_sample_deviation,"
         return [], f"no light model with a gate is predicted to be{kept} faster than the original"
-    interruptible = nullcontext if timer is None else timer.interruptible
     with torch.no_grad():
-        walked = walk_all(worth, lambda s: tested(s, space.budget), interruptible)
+        walked = walk_all(worth, lambda s: tested(s, space.budget), partial(interruptible, timer))
     return walked, fastest(walked, space.budget, space.request.max_sample_deviation)
 
 

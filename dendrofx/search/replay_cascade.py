@@ -21,9 +21,9 @@ from dendrofx.plan.plan import Plan
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.recipe import CascadeRecipe
 from dendrofx.rewriting.rewrite import rewrite, use_exact
-from dendrofx.search.cascade.exits import cuts_of
+from dendrofx.search.cascade.exits import cuts_of, fitted_exit
 from dendrofx.search.cascade.forms import with_forms
-from dendrofx.search.cascade.leaving import exit_of, then_of
+from dendrofx.search.cascade.leaving import then_of
 from dendrofx.search.cascade.outputs import picks
 from dendrofx.search.cascade.proved import Proved
 from dendrofx.search.decision import Decision
@@ -116,7 +116,7 @@ class _Left:
         places = {c.after: c for c in cuts_of(proved.subject.original, None)}
         if any(after not in places for after in leaves.after):
             raise PlanError(f"the plan leaves the model early by {leaves}, where this model has no cut")
-        first = exit_of(proved, full, places[leaves.after[0]])
+        first = fitted_exit(proved, full, places[leaves.after[0]])
         if first is None:
             raise PlanError(f"the plan leaves the model early by {leaves}, where this model has no cut")
         second = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -14,6 +14,11 @@ from dendrofx.search.cost import SiteTimes
 from dendrofx.values.inputs import Inputs
 
 Part = tuple[str, ...]
+
+
+def interruptible(timer: Timer | None) -> AbstractContextManager[object]:
+    """Return what Ctrl-C ends instead of the program, where there is a timer."""
+    return nullcontext() if timer is None else timer.interruptible()
 
 
 class Timer(Protocol):

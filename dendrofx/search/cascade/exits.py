@@ -6,25 +6,21 @@ closed form, and gates and thresholds are searched on that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor, fx
 
-from dendrofx.errors import InputError
 from dendrofx.graph.cuts import Cut, find_cuts
 from dendrofx.graph.shapes import shape, tensors
 from dendrofx.rewriting.exits import Halves
 from dendrofx.rows.layout import SAMPLES
 from dendrofx.rows.samples import SampleAnalysis
 from dendrofx.runtime.exits import ExitHead, pooled
-from dendrofx.values.drop_in import graph_level
-from dendrofx.values.inputs import Inputs
+from dendrofx.search.cascade.proved import Proved
 from dendrofx.values.measure import model_macs
 from dendrofx.values.meta import DTYPE
-from dendrofx.values.outputs import flatten
 
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 MOST_FLAT = 1024  # numbers of a sample that are features as they are
@@ -124,28 +120,27 @@ class FittedExit:
 
 
 @torch.no_grad()
-def fitted_exit(
-    model: fx.GraphModule,
-    original: fx.GraphModule,
-    cut: Cut,
-    batches: Sequence[Inputs],
-    reference: Sequence[Tensor],
-    reached: Tensor | None = None,
-) -> FittedExit | None:
+def fitted_exit(proved: Proved, model: fx.GraphModule, cut: Cut, reached: Tensor | None = None) -> FittedExit | None:
     """Return a model with a head at a cut; None where the model has no such value, or one that is not finite.
 
+    All samples that test nothing fit the head, to the original's outputs.
+
     Args:
+        proved: the original, whose cut it is, and its samples.
         model: to be cut: the original with other forms at its sites.
-        original: whose cut it is.
         cut: where.
-        batches: what fits it.
-        reference: the original's outputs on them, [n, ...] each.
         reached: bool[n], the samples that come this far, which fit it; by default all do.
+
+    Raises:
+        InputError: no head can predict the original's outputs, see `fixed_outputs`.
     """
+    original, batches, reference = proved.subject.original, proved.untested, proved.targets
     if cut.node not in {n.name for n in model.graph.nodes}:
         return None  # it lies inside a block that was replaced
     kind = kind_of(next(n for n in original.graph.nodes if n.name == cut.node))
-    halves = Halves.of(model, cut, 0)
+    samples = sum(b.samples for b in batches)
+    before = model_macs(Halves.of(original, cut, 0).first, batches) // samples
+    halves = Halves.of(model, cut, before)
     features = torch.cat([pooled(b.call(halves.first), kind) for b in batches]).float()
     targets = torch.cat([r.reshape(len(r), -1) for r in reference], 1).float()
     if not bool(features.isfinite().all() and targets.isfinite().all()):
@@ -155,35 +150,10 @@ def fitted_exit(
     left_out = features @ found.weight.t() + found.bias
     left_out[reached] = found.left_out
     shapes = [list(r.shape[1:]) for r in reference]
-    samples = sum(b.samples for b in batches)
-    work = [model_macs(m, batches) // samples for m in (original, Halves.of(original, cut, 0).first)]
-    head = ExitHead(kind, found.weight, found.bias, shapes, (work[0], work[1])).eval()
+    head = ExitHead(kind, found.weight, found.bias, shapes, (proved.macs // samples, before)).eval()
     parts = [p.reshape(len(p), *s) for p, s in zip(left_out.split(head.sizes, 1), shapes, strict=True)]
     error = float((left_out - targets).square().mean() / targets.var(0, correction=0).mean().clamp_min(1e-30))
-    return FittedExit(Halves.of(model, cut, work[1]), head, parts, error)
-
-
-def fixed_outputs(model: fx.GraphModule, batches: Sequence[Inputs]) -> list[Tensor]:
-    """Return all outputs of a model over batches, [n, ...] each.
-
-    Raises:
-        InputError: one is no float, or has another shape per sample in another batch: no head can predict it.
-    """
-    parts: list[list[Tensor]] = []
-    names: tuple[str, ...] = ()
-    for batch in batches:
-        found, form = flatten(batch.call(graph_level(model)))
-        parts.append(found)
-        names = tuple(form.names)
-    joined = []
-    for name, column in zip(names, zip(*parts, strict=True), strict=True):
-        alike = len({t.shape[1:] for t in column}) == 1 and all(
-            t.dim() > 0 and len(t) == b.samples for t, b in zip(column, batches, strict=True)
-        )
-        if not alike or not column[0].is_floating_point():
-            raise InputError(f"an exit predicts floats of one shape per sample, which output '{name}' is not")
-        joined.append(torch.cat(column))
-    return joined
+    return FittedExit(halves, head, parts, error)
 
 
 def _is_float(node: fx.Node) -> bool:

@@ -76,10 +76,9 @@ def decisive(
     lights: Sequence[tuple[LightModel, Sets]], reference: Sets, budget: Budget, request: Request
 ) -> list[tuple[FullModel, Sets]]:
     """Return full models beside the original: the cheapest light models that lose little, and nothing, on samples of search."""
+    # who names forms has the original as the full model, and who keeps all samples light needs none
     named = request.lights is not None or request.full is not None or request.full_model is not None
-    if (
-        named or isinstance(request.gate, AlwaysLight) or not request.decide
-    ):  # who names forms has the original as the full one
+    if named or isinstance(request.gate, AlwaysLight) or not request.decide:
         return []
     found: dict[str, tuple[FullModel, Sets]] = {}
     samples = len(reference.gate) + len(reference.search)

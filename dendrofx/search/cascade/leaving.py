@@ -17,7 +17,7 @@ from dendrofx.machine.progress import progress
 from dendrofx.request import Request
 from dendrofx.rewriting.exits import Halves
 from dendrofx.runtime.model_scores import decision_margin
-from dendrofx.search.cascade.exits import FittedExit, cuts_of, fitted_exit, fixed_outputs
+from dendrofx.search.cascade.exits import FittedExit, cuts_of, fitted_exit
 from dendrofx.search.cascade.fulls import FullModel
 from dendrofx.search.cascade.lights import LightModel, Rest
 from dendrofx.search.cascade.outputs import Sets
@@ -93,18 +93,19 @@ class Exits:
 def _of_full(proved: Proved, full: FullModel, cuts: Sequence[Cut], named: Sequence[tuple[str, ...]]) -> Exits:
     """Return the exits of one full model: few single ones, even in work, and chains of neighbours; or those that are named."""
     made = [
-        found for cut in cuts if (found := exit_of(proved, full.module, cut)) is not None and found.work < MOST_WORK
+        found for cut in cuts if (found := fitted_exit(proved, full.module, cut)) is not None and found.work < MOST_WORK
     ]
     made = made if named else _best(made)
     by_place = {found.halves.cut.after: found for found in made}
     pairs = [after for after in named if len(after) > 1] if named else list(pairwise(by_place))
+    lights = {place: _left_early(proved, full, found) for place, found in by_place.items()}
     chains = [
-        _chain(proved, full, by_place[one], by_place[other].halves.cut)
+        Chain(*lights[one], *_then(proved, full, by_place[one], by_place[other].halves.cut))
         for one, other in pairs
         if one in by_place and other in by_place
     ]
-    lights = [_left_early(proved, full, found) for place, found in by_place.items() if not named or (place,) in named]
-    return Exits(tuple(lights), tuple(chains))
+    single = [light for place, light in lights.items() if not named or (place,) in named]
+    return Exits(tuple(single), tuple(chains))
 
 
 def _best(made: Sequence[FittedExit]) -> list[FittedExit]:
@@ -115,13 +116,6 @@ def _best(made: Sequence[FittedExit]) -> list[FittedExit]:
         if part not in best or found.error < best[part][0]:
             best[part] = (found.error, found)
     return [found for _, (_, found) in sorted(best.items())]
-
-
-def exit_of(proved: Proved, full: fx.GraphModule, cut: Cut, reached: Tensor | None = None) -> FittedExit | None:
-    """Return an exit of a full model, see `fitted_exit`; all samples fit it that test nothing, and reach it."""
-    batches = [*proved.data.fit, *proved.data.gate, *proved.searched]
-    original = proved.subject.original
-    return fitted_exit(full, original, cut, batches, fixed_outputs(original, batches), reached)
 
 
 def reaching(first: FittedExit, decision: int) -> Tensor:
@@ -135,22 +129,20 @@ def reaching(first: FittedExit, decision: int) -> Tensor:
 
 def then_of(proved: Proved, full: fx.GraphModule, first: FittedExit, cut: Cut) -> tuple[FittedExit, Halves]:
     """Return a second exit of a full model behind a first one, and the rest of the first, cut there."""
-    second = exit_of(proved, full, cut, reaching(first, proved.decision))
+    second = fitted_exit(proved, full, cut, reaching(first, proved.decision))
     assert second is not None  # it was one alone
     return second, Halves.of(first.halves.rest, cut, second.head.work[1])
 
 
-def _chain(proved: Proved, full: FullModel, first: FittedExit, cut: Cut) -> Chain:
-    """Return a second exit behind a first one; its head is fitted on the samples that reach it."""
+def _then(proved: Proved, full: FullModel, first: FittedExit, cut: Cut) -> tuple[LightModel, Sets]:
+    """Return a second exit behind a first one, with its outputs; its head is fitted on the samples that reach it."""
     second, inner = then_of(proved, full.module, first, cut)
-    light, first_outputs = _left_early(proved, full, first)
     single, outputs = _left_early(proved, full, second)
     form = Exit((first.halves.cut.after, cut.after))
-    name = str(form) if full.name == ORIGINAL else f"{form} of {full.name}"
     rest = Rest(second.halves.first, inner.rest, 1 - second.before)
     work = full.work * (second.work - first.before)
-    then = replace(single, name=name, module=inner.with_head(second.head), work=work, exit=form, rest=rest)
-    return Chain(light, first_outputs, then, outputs)
+    module = inner.with_head(second.head)
+    return replace(single, name=_name(form, full), module=module, work=work, exit=form, rest=rest), outputs
 
 
 def _left_early(proved: Proved, full: FullModel, fitted: FittedExit) -> tuple[LightModel, Sets]:
@@ -159,7 +151,10 @@ def _left_early(proved: Proved, full: FullModel, fitted: FittedExit) -> tuple[Li
     module = fitted.halves.with_head(fitted.head)
     test = torch.cat([flatten(b.call(graph_level(module)))[0][proved.decision] for b in proved.data.test])
     form = Exit((fitted.halves.cut.after,))
-    name = str(form) if full.name == ORIGINAL else f"{form} of {full.name}"
     rest = Rest(fitted.halves.first, fitted.halves.rest, 1 - fitted.before)
-    light = LightModel(name, {}, module, full.work * fitted.work, None, form, rest, full.name)
+    light = LightModel(_name(form, full), {}, module, full.work * fitted.work, None, form, rest, full.name)
     return light, Sets(gate, search, test)
+
+
+def _name(form: Exit, full: FullModel) -> str:
+    return str(form) if full.name == ORIGINAL else f"{form} of {full.name}"

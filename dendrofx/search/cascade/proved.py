@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from torch import Tensor, fx
 
@@ -10,11 +11,12 @@ from dendrofx.errors import InputError
 from dendrofx.guarantee.budget import Budget
 from dendrofx.rewriting.cascade import finite_inputs
 from dendrofx.rows.samples import SampleAnalysis, check_samples
-from dendrofx.search.cascade.outputs import Sets, picks
+from dendrofx.search.cascade.outputs import Sets, fixed_outputs, picks
 from dendrofx.subject import Subject
 from dendrofx.values.calibration import Calibration
 from dendrofx.values.covered import Covered, covered_by
 from dendrofx.values.inputs import Inputs
+from dendrofx.values.measure import model_macs
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,21 @@ class Proved:
     def searched(self) -> list[Inputs]:
         """The samples that cascades are searched on."""
         return [*self.data.choose, *self.data.tune]
+
+    @cached_property
+    def untested(self) -> list[Inputs]:
+        """The samples that test nothing: of lights, gates and search."""
+        return [*self.data.fit, *self.data.gate, *self.searched]
+
+    @cached_property
+    def targets(self) -> list[Tensor]:
+        """What the original gives for them, [n, ...] by output; see `fixed_outputs`."""
+        return fixed_outputs(self.subject.original, self.untested)
+
+    @cached_property
+    def macs(self) -> int:
+        """The original's multiply-adds for them."""
+        return model_macs(self.subject.original, self.untested)
 
     def left_out(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return those of gate and search samples, of outputs of all samples that test nothing, in order."""

@@ -90,6 +90,8 @@ def test_two_exits_in_a_row_share_a_tolerance_and_all_that_was_computed() -> Non
     stem, block, head = WIDTH * 64, 2 * 64 * 128, 64 * CLASSES
     executed = dendrofx.values.counts.executed_macs(counts, 4000 * TOTAL)
     assert executed == 4000 * (stem + head) + first * (block + head) + second * (TOTAL - stem - block)
+    # an audit looks at all samples, as those that go on may leave by the second head
+    assert bool(dendrofx.Shadow(made, FLIP, every=1)(x).easy.all())
 
 
 @pytest.mark.parametrize("light", [STEM, Exit(("stem", "blocks.0.2"))], ids=str)
