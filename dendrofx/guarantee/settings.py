@@ -146,16 +146,15 @@ def walk(
     return walked
 
 
-def fastest(walked: Sequence[Setting], budget: Budget, most: float | None = None) -> Setting | str:
-    """Return the accepted setting that costs least, or why there is none.
+def kept(walked: Sequence[Setting], most: float | None = None) -> list[Setting]:
+    """Return the accepted settings in which no test sample deviates by more than `most`: any of them may be taken."""
+    return [s for s in walked if s.accepted and s.within(most)]
 
-    Every accepted setting keeps the budget, so that any of them may be taken: with `most`, one in which no test sample deviates by
-    more than that.
-    """
-    accepted = [s for s in walked if s.accepted]
-    if not accepted:
+
+def fastest(walked: Sequence[Setting], budget: Budget, most: float | None = None) -> Setting | str:
+    """Return the accepted setting that is predicted to cost least, or why there is none; see `kept`."""
+    if not kept(walked):
         return why_none(walked[0].tested if walked else None, budget)
-    kept = [s for s in accepted if s.within(most)]
-    if not kept:
+    if not (found := kept(walked, most)):
         return f"in each setting that keeps the budget a test sample exceeds max_sample_deviation={most:g}"
-    return min(kept, key=lambda s: s.cost)
+    return min(found, key=lambda s: s.cost)

@@ -3,7 +3,8 @@
 search     blocks are searched as at block scope, models as at model scope; each gives settings with a risk and a cost
 test       the settings of both are put into common paths, fixed before a test sample is seen: a path of each kind would be two
            tests of the same samples at full delta
-race       the fastest accepted setting of each is raced against the original, and the faster one is taken
+race       of each family, what runs fastest of its cheapest accepted settings is raced against the original, and the faster
+           one is taken
 
 Where samples depend on each other, or the graph has no symbolic shapes, blocks are searched alone, and the plan says why.
 """
@@ -13,129 +14,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import Protocol
+from functools import partial
 
 import torch
-from torch import Tensor
 
 from dendrofx.errors import InputError
 from dendrofx.guarantee.budget import Budget
 from dendrofx.guarantee.path import paths
-from dendrofx.guarantee.settings import Setting, fastest, walk_all
-from dendrofx.plan.times import ModelTimes
+from dendrofx.guarantee.settings import Setting, fastest, kept, walk_all
 from dendrofx.request import Request
 from dendrofx.search import decide_blocks, decide_models
-from dendrofx.search.block_settings import block_settings, test_references, tested
-from dendrofx.search.blocks import BlockSpace
 from dendrofx.search.cascade.models import ModelSpace
-from dendrofx.search.cascade.priced import model_settings
 from dendrofx.search.cascade.search import Gated
-from dendrofx.search.cascade.search import tested as tested_model
 from dendrofx.search.certify import warn_of_duplicates
-from dendrofx.search.decide_blocks import Raced
 from dendrofx.search.decision import Decision, Settings
+from dendrofx.search.families import BLOCKS, MODELS, Blocks, Family, Models, Times
 from dendrofx.search.remembered import Remembered, is_remembering, remembering
 from dendrofx.search.timer import Timer, interruptible
 from dendrofx.subject import Subject
 
 INTERRUPTED = "tuning was interrupted before {} were searched"
 NOTHING = "no setting of blocks or models is predicted to be faster than the original"
-BLOCKS, MODELS = "blocks", "models"
-Times = tuple[ModelTimes, ...]
-
-
-class Family(Protocol):
-    """One kind of settings."""
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-
-    def settings(self) -> list[Setting]:
-        """Return them all, with costs over the original's call."""
-
-    def tested(self, setting: Setting) -> Setting:
-        """Return one with what the test samples say."""
-
-    def race(self, setting: Setting, timer: Timer) -> tuple[Times, str | None]:
-        """Time one against the original; return the times, and why it lost, if it did."""
-
-    def decision(self, setting: Setting | str, walked: Sequence[Setting], times: Times) -> Decision:
-        """Return the decision for one; or for none, and why."""
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """Settings of block routing."""
-
-    space: BlockSpace
-    raced: Raced
-    budget: Budget
-    timer: Timer | None
-    name: str = BLOCKS
-
-    def settings(self) -> list[Setting]:
-        """See `Family`."""
-        choice = self.raced.made.choice
-        if not choice.chosen:
-            return []
-        share = self._share()
-        found = block_settings(self.space, choice, self.budget)
-        return [replace(s, cost=1 - share * (1 - s.cost)) for s in found if s.cost < 1]
-
-    def tested(self, setting: Setting) -> Setting:
-        """See `Family`."""
-        return tested(self.space, self.budget, setting, self.references)
-
-    @cached_property
-    def references(self) -> list[list[Tensor]]:
-        """What the original gives for the test samples."""
-        return test_references(self.space)
-
-    def race(self, setting: Setting, timer: Timer) -> tuple[Times, str | None]:
-        """See `Family`."""
-        return decide_blocks.race_of(self.space, setting, timer)
-
-    def decision(self, setting: Setting | str, walked: Sequence[Setting], times: Times) -> Decision:
-        """See `Family`."""
-        raced = self.raced if isinstance(setting, str) else replace(self.raced, times=times)
-        return decide_blocks.concluded(self.space, raced, self.budget, walked, setting, self.timer)
-
-    def _share(self) -> float:
-        """Return the part of the original's call that the explored blocks take; 1 where nothing was timed."""
-        if not self.raced.times or self.space.tuning.measured is None:
-            return 1.0
-        blocks = sum(self.space.tuning.block_cost(s) for s in self.space.sites if s.name in self.space.explored.found)
-        return min(blocks / self.raced.times[-1].scripted_ms, 1.0)
-
-
-@dataclass(frozen=True)
-class Models:
-    """Settings of cascades and exits."""
-
-    space: ModelSpace
-    timer: Timer | None
-    name: str = MODELS
-
-    def settings(self) -> list[Setting]:
-        """See `Family`."""
-        return [] if self.space.missing else model_settings(self.space, self.timer)
-
-    def tested(self, setting: Setting) -> Setting:
-        """See `Family`."""
-        return tested_model(setting, self.space.budget)
-
-    def race(self, setting: Setting, timer: Timer) -> tuple[Times, str | None]:
-        """See `Family`."""
-        return decide_models.race_of(self.space, setting, timer)
-
-    def decision(self, setting: Setting | str, walked: Sequence[Setting], times: Times) -> Decision:
-        """See `Family`."""
-        assert isinstance(setting, Setting)
-        plan = decide_models.plan_of(self.space, times, self.timer)
-        made = decide_models.cascade_settings(self.space, plan, walked)
-        return replace(made.decided(setting), walked=tuple(walked), settings=made)
 
 
 @dataclass(frozen=True)
@@ -208,38 +107,50 @@ def _decided(
     best = fastest(walked, budget, request.max_sample_deviation) if worth else NOTHING
     if isinstance(best, str):
         return families[BLOCKS].decision(best, walked, ())
-    winners: list[tuple[float, Family, Setting, Times]] = []
-    reasons = []
-    for family in families.values():
-        own = [
-            s for s in walked if s.accepted and s.within(request.max_sample_deviation) and owner[id(s.source)] is family
-        ]
-        if not own:
-            continue
-        setting = min(own, key=lambda s: s.cost)
-        times: Times = ()
-        reason: str | None = None
-        if timer is not None and request.decide:
-            reason = decide_blocks.INTERRUPTED
-            with interruptible(timer):
-                times, reason = family.race(setting, timer)
-        if reason is None:
-            speed = min((t.speedup for t in times), default=1 / setting.cost)
-            winners.append((speed, family, setting, times))
-        else:
-            reasons.append(reason)
-    if not winners:
-        return families[BLOCKS].decision("; ".join(dict.fromkeys(reasons)), walked, ())
-    return _fastest(winners, families, walked)
+    owned = [
+        (family, [s for s in kept(walked, request.max_sample_deviation) if owner[id(s.source)] is family])
+        for family in families.values()
+    ]
+    raced = [_raced(family, own, timer if request.decide else None) for family, own in owned if own]
+    if not any(rival.lost is None for rival in raced):
+        return families[BLOCKS].decision("; ".join(dict.fromkeys(str(r.lost) for r in raced)), walked, ())
+    return _fastest([rival for rival in raced if rival.lost is None], families, walked)
 
 
-def _fastest(
-    winners: Sequence[tuple[float, Family, Setting, Times]], families: Mapping[str, Family], walked: Sequence[Setting]
-) -> Decision:
+@dataclass(frozen=True)
+class Rival:
+    """A family's fastest accepted setting.
+
+    Attributes:
+        speed: over the original's, at the batch size where it is least.
+        lost: why it is not faster than the original; None where it is.
+    """
+
+    family: Family
+    setting: Setting
+    speed: float
+    times: Times = ()
+    lost: str | None = None
+
+
+def _raced(family: Family, own: Sequence[Setting], timer: Timer | None) -> Rival:
+    """Race the fastest of a family's accepted settings."""
+    setting = min(own, key=lambda s: s.cost)
+    if timer is None:
+        return Rival(family, setting, 1 / setting.cost)
+    times: Times = ()
+    lost: str | None = decide_blocks.INTERRUPTED
+    with interruptible(timer):
+        setting = family.fastest(own, timer)
+        times, lost = family.race(setting, timer)
+    return Rival(family, setting, min((t.speedup for t in times), default=1 / setting.cost), times, lost)
+
+
+def _fastest(winners: Sequence[Rival], families: Mapping[str, Family], walked: Sequence[Setting]) -> Decision:
     """Return the decision of the fastest family, with what the best of each gains, and settings of all of them."""
-    made = {family.name: family.decision(setting, walked, times) for _, family, setting, times in winners}
-    decision = made[max(winners, key=lambda w: w[0])[1].name]
-    said = ", ".join(f"{family.name} {speed:.2f} x" for speed, family, _, _ in winners)
+    made = {w.family.name: w.family.decision(w.setting, walked, w.times) for w in winners}
+    decision = made[max(winners, key=lambda w: w.speed).family.name]
+    said = ", ".join(f"{w.family.name} {w.speed:.2f} x" for w in winners)
     plan = replace(decision.plan, rivals=f"the best certified setting of {said}" if len(winners) > 1 else "")
     own = {name: None if name not in made else made[name].settings for name in (BLOCKS, MODELS)}
     both = all(own[name] is not None for name in families)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Protocol
 
 import numpy as np
 
+from dendrofx.gates import GateForm
 from dendrofx.search.cascade.lights import LightModel
 from dendrofx.search.cost import WEIGHT_ROWS
 
@@ -23,6 +24,10 @@ class Staged(Protocol):
     @property
     def full(self) -> str:
         """The name of the full model."""
+
+    @property
+    def form(self) -> GateForm:
+        """Of the gate."""
 
     @property
     def later(self) -> Staged | None:
@@ -40,22 +45,23 @@ class CallTimes:
         batch: samples.
         light: by light model.
         full: samples and cost of what samples in doubt run, ascending: by full model, and of an exit by its light model.
-        gate: of a gate and of finding that no sample is in doubt; counted as nothing.
+        gate: by gate form, of scores and of finding that no sample is in doubt; counted as nothing.
     """
 
     batch: int
     light: dict[str, float]
     full: dict[str, tuple[tuple[int, float], ...]]
-    gate: float = 0.0
+    gate: dict[str, float] = field(default_factory=dict)
 
     def cost(self, found: Staged, threshold: float) -> float:
         """Return the expected cost of a cascade at a threshold."""
-        first, shares = self.light[found.light.name] + self.gate, found.goes_on(threshold)
+        gate, shares = self.gate.get(str(found.form), 0.0), found.goes_on(threshold)
+        first = self.light[found.light.name] + gate
         if found.later is None:
             return first + self._expected(found.full if found.light.rest is None else found.light.name, shares[0])
         then = found.later.light.name
         second = self._expected(f"to {then}", shares[0]) + self._expected(then, shares[1])
-        return first + self.gate * min(self.batch * shares[0], 1.0) + second
+        return first + gate * min(self.batch * shares[0], 1.0) + second
 
     def _expected(self, name: str, activity: float) -> float:
         """Return the expected cost of what runs on samples each of which comes with probability `activity`."""

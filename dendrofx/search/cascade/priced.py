@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from dendrofx.gates import GateForm, LearnedGate, MarginGate
+from dendrofx.gates import AlwaysLight, GateForm, LearnedGate, MarginGate
 from dendrofx.guarantee.settings import Setting
 from dendrofx.search.cascade.costs import CallTimes, counted_times
 from dendrofx.search.cascade.lights import LightModel, Rest
@@ -30,18 +30,22 @@ def model_settings(space: ModelSpace, timer: Timer | None) -> list[Setting]:
     pairs, most = (*_pairs(space), *_chained(space)), space.request.max_sample_deviation
     if not pairs:
         return []
-    times = _times(space, timer, min(pairs, key=lambda pair: pair.light.work))
+    times = _times(space, timer, pairs)
     return [s for pair in pairs for s in settings(pair, times, most)]
 
 
 def _pairs(space: ModelSpace) -> list[Gated]:
-    """Return every light model with every gate that fits, and every full model that it goes with."""
-    return [
+    """Return every light model with every gate that fits and every full model that it goes with; and alone."""
+    found = [
         pair
         for light, outputs in space.lights
         for form in _gates(space)
         for pair in _gated(space, light, outputs, form)
     ]
+    if space.request.scope == "auto" and space.request.gate is None:  # who asks for a cascade gets its gate
+        whole = [known for known in space.lights if known[0].exit is None]  # a head for all samples is another model
+        found += [_gated(space, light, outputs, AlwaysLight())[0] for light, outputs in whole]
+    return found
 
 
 def _chained(space: ModelSpace) -> list[Gated]:
@@ -69,8 +73,8 @@ def _gates(space: ModelSpace) -> list[GateForm]:
     return [MarginGate(), LearnedGate()] if space.budget.is_decision else [LearnedGate()]
 
 
-def _times(space: ModelSpace, timer: Timer | None, cheapest: Gated) -> list[CallTimes]:
-    """Return what calls cost, timed where there is a timer; what gates cost on a cascade of no sample in doubt."""
+def _times(space: ModelSpace, timer: Timer | None, pairs: Sequence[Gated]) -> list[CallTimes]:
+    """Return what calls cost, timed where there is a timer; what gates cost on cascades of no sample in doubt."""
     later = [chain.then for chain in space.chains]
     lights = list(
         {x.name: x for x in [*(light for light, _ in space.lights), *(c.first for c in space.chains)]}.values()
@@ -80,11 +84,13 @@ def _times(space: ModelSpace, timer: Timer | None, cheapest: Gated) -> list[Call
     if timer is None or timer.expired:
         return counted_times(lights, later, {full.name: full.work for full, _ in space.fulls}, space.sizes)
     original, found = space.proved.subject.original, []
-    easy = cascade_recipe(space, replace(cheapest, later=None)).build({CASCADE: LARGEST})
+    cheapest = {str(p.form): replace(p, later=None) for p in sorted(pairs, key=lambda pair: -pair.light.work)}
+    easy = {form: cascade_recipe(space, pair).build({CASCADE: LARGEST}) for form, pair in cheapest.items()}
     for size in space.sizes:
         counts = sorted({n for n in (1, size // 16, size // 4, size) if n >= 1})
         batches = {n: timing_batches(space.proved.searched, n) for n in counts}
-        calls: Calls = {("original", ""): (original, batches[size]), ("easy", ""): (easy, batches[size])}
+        calls: Calls = {("original", ""): (original, batches[size])}
+        calls.update({("easy", form): (module, batches[size]) for form, module in easy.items()})
         calls.update({("light", light.name): (light.module, batches[size]) for light in lights})
         calls.update(
             {("full", full.name, str(n)): (full.module, batches[n]) for full, _ in space.fulls for n in counts}
@@ -102,7 +108,7 @@ def _times(space: ModelSpace, timer: Timer | None, cheapest: Gated) -> list[Call
         for _, name, n in [key for key in calls if key[0] == "full"]:
             full.setdefault(name, []).append((int(n), ms["full", name, n] / base))
         lit = {light.name: ms["light", light.name] / base for light in lights}
-        gate = max(ms["easy", ""] / base - lit[cheapest.light.name], 0.0)
+        gate = {form: max(ms["easy", form] / base - lit[p.light.name], 0.0) for form, p in cheapest.items()}
         found.append(CallTimes(size, lit, {name: tuple(known) for name, known in full.items()}, gate))
     return found
 

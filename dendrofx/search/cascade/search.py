@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dendrofx.gates import GateForm
+from dendrofx.gates import AlwaysLight, GateForm
 from dendrofx.gates.form import ModelRows
 from dendrofx.gates.model import margin_losses, moved_margins
 from dendrofx.guarantee.budget import Budget
@@ -47,7 +47,7 @@ class Gated:
         full_losses: of the full model's outputs, likewise; about zero.
         far: deviations of the light outputs, likewise, f64[N]; full_far: of the full model's.
         expected: f64[N] each, what each search sample would lose if it were drawn again, light and full, see `expected_flips`; for
-            other metrics than decisions the gate's own estimate, and what the full model lost.
+            other metrics than decisions the gate's own estimate, where it has one, and what the full model lost.
         skill: router skill on the search samples, and on the margin loss where the budget is about decisions.
         later: a second exit, at the same threshold, for the samples in doubt.
     """
@@ -86,7 +86,9 @@ class Gated:
         return torch.where(self.scores[0] < threshold, self.expected[0], rest)
 
     def goes_on(self, threshold: float) -> list[float]:
-        """Return the share of search samples that are in doubt at each exit; none of n seen is not none at all."""
+        """Return the share of search samples that are in doubt at each exit; none of n seen is not none at all, but by a gate."""
+        if isinstance(self.form, AlwaysLight):
+            return [0.0]
         hard, found = torch.ones_like(self.scores[0], dtype=torch.bool), []
         stage: Gated | None = self
         while stage is not None:
@@ -133,7 +135,8 @@ def gated(
             continue
         lost = [budget.losses(getattr(reference, s), getattr(full, s)) for s in ("search", "test")]
         full_far = _distances(full, reference)
-        expected = _expected(budget, outputs, reference, far[0], scores[0].double().clamp(0, 1))
+        own = losses[1].double() if isinstance(form, AlwaysLight) else scores[0].double().clamp(0, 1)
+        expected = _expected(budget, outputs, reference, far[0], own)
         again = lost[0].double()
         full_expected = again if name == ORIGINAL else _expected(budget, full, reference, full_far[0], again)
         made = Gated(

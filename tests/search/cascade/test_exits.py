@@ -198,3 +198,20 @@ def test_with_a_budget_alone_blocks_and_models_compete() -> None:
                 made.plan.certificate.steps
             }
     assert executed[0] <= 1.05 * min(executed[1:])
+
+
+def test_of_the_cheapest_accepted_settings_the_fastest_as_it_runs_is_raced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predictions add what parts take alone; here the setting that is predicted to be second runs fastest."""
+
+    class Given(Recorded):
+        fastest = "0"
+
+        def calls(self, calls: Any) -> Any:
+            return {part: 10.0 if part[0] == "original" else 0.5 if part[-1] == self.fastest else 1.0 for part in calls}
+
+    given = {"calibration": [rows(1200)], "budget": FLIP, "light": [LowRank(8), LowRank(24), Exit()], "scope": "model"}
+    costs = []
+    for Given.fastest in ("0", "1"):
+        monkeypatch.setattr(import_module("dendrofx.transform"), "Profiler", lambda *_: Given())
+        costs.append(dendrofx.transform(deep(), **asked(**given, tune_seconds=1)).plan.cascade.cost)
+    assert costs[0] < costs[1]
