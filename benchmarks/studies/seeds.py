@@ -125,7 +125,7 @@ def summary(found: Sequence[Drawn]) -> str:
     """
     cells = dict.fromkeys((d.budget, d.batch) for d in found)
     rows = [[*map(str, cell), *figures([d for d in found if (d.budget, d.batch) == cell])] for cell in cells]
-    heads = ["budget", "batch", "seeds", ROUTED, STATIC, "A/A", "ratio", "quartiles", "lost %", "refused"]
+    heads = ["budget", "batch", ROUTED, STATIC, "A/A", "ratio", "quartiles", "lost %", "refused"]
     return text_table(rows, heads)
 
 
@@ -136,7 +136,7 @@ def figures(cell: Sequence[Drawn]) -> list[str]:
     low, middle, high = statistics.quantiles(ratios, n=4) if len(cell) > 1 else ratios * 3
     lost = " ".join(f"{100 * statistics.mean(d.lost[i] for d in cell):.2g}" for i in (0, 1))
     refused = f"{sum(d.routed == 1.0 for d in cell)} {sum(d.static == 1.0 for d in cell)}"
-    return [str(len(cell)), *(f"{x:.2f}" for x in (*speeds, middle)), f"{low:.2f}-{high:.2f}", lost, refused]
+    return [*(f"{x:.2f}" for x in (*speeds, middle)), f"{low:.2f}-{high:.2f}", lost, refused]
 
 
 def searched(case: Case, args: argparse.Namespace) -> Iterator[Drawn]:
@@ -157,6 +157,6 @@ def run(args: argparse.Namespace) -> None:
     case = CASES[args.case[0]](CaseOptions(certified=True, decides=True))
     found = list(searched(case, args))
     machine = describe_machine()
-    print(f"{case.title}\n\n{summary(found)}\n\n{machine_line(torch.get_num_threads(), machine)}")
+    print(f"{case.title}; {args.seeds} seeds\n\n{summary(found)}\n\n{machine_line(torch.get_num_threads(), machine)}")
     if args.json is not None:
         write_json(args.json, {"machine": machine, "seeds": [asdict(d) for d in found]})
