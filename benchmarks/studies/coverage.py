@@ -1,9 +1,10 @@
 """Do certificates hold? Violations of budgets over many draws of the calibration samples, on real models and data.
 
-Light models and gates are fitted, and the path of settings fixed, on samples of their own. All others are the pool, whose own
-mean loss at every setting is the truth. Each draw takes n samples from the pool with replacement, walks the path on them, and
-takes the last setting that it accepts; a draw is a violation where the pool's risk there is above alpha. At most delta of all
-draws may be, which of 200 at delta 0.05 is 10, and 15 or fewer in 95 of 100 runs.
+Branches, heads and gates are fitted, and the paths of settings fixed, on samples of their own, as a search on a budget alone does
+it (`scope="auto"`: blocks, light models, exits). All others are the pool, whose own mean loss at every setting is the truth. Each
+draw takes n samples from the pool with replacement and walks the paths on them. Any setting that it accepts may be taken; a draw is
+a violation where the pool's risk at one of them is above alpha. At most delta of all draws may be, which of 200 at delta 0.05 is
+10, and 15 or fewer in 95 of 100 runs.
 
 No model runs in a draw: a setting's loss on a sample is the same in every draw.
 """
@@ -12,31 +13,33 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import pairwise
-from typing import Any
 
 import torch
 from scipy.stats import binom
 from tabulate import tabulate
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.command import writable_file, write_json
-from benchmarks.models import digits, minilm, text, tiara
-from benchmarks.models.encoder import pad
 from benchmarks.models.packages import CaseUnavailableError
+from benchmarks.studies.pools import POOLS, Pool
 from dendrofx.graph.capture import capture
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.guarantee import Budget
+from dendrofx.guarantee.path import paths
 from dendrofx.guarantee.sequence import fixed_sequence, tested_step
-from dendrofx.guarantee.settings import pareto
+from dendrofx.guarantee.settings import Setting
 from dendrofx.request import Request
 from dendrofx.rewriting.dead_rows import drop_dead_rows
+from dendrofx.search import decide_blocks
+from dendrofx.search.block_settings import test_seen
 from dendrofx.search.cascade.models import ModelSpace
 from dendrofx.search.cascade.priced import model_settings
 from dendrofx.search.decide_models import most_cost
+from dendrofx.search.families import Blocks
+from dendrofx.search.remembered import Remembered, remembering
 from dendrofx.subject import Subject
 from dendrofx.values.calibration import Calibration
 from dendrofx.values.counts import CASCADE
@@ -54,21 +57,8 @@ TRIPLES: tuple[tuple[str, float, float, int], ...] = (
     ("cosine", 0.005, 0.05, 2000),
 )
 
-
-@dataclass(frozen=True)
-class Pool:
-    """A model, what its light models are fitted on, and the pool.
-
-    Attributes:
-        sets: batches that fit lights, that fit gates, and two that settings are searched on.
-        pool: batches of all other samples, from other sources.
-    """
-
-    name: str
-    model: nn.Module
-    sets: tuple[Sequence[Any], Sequence[Any], Sequence[Any], Sequence[Any]]
-    pool: Sequence[Any]
-    dead_rows: str | None = None
+# The risk where nothing is accepted and the original runs: below every other.
+REFUSED = -1.0
 
 
 @dataclass(frozen=True)
@@ -76,12 +66,12 @@ class Coverage:
     """One row of the table.
 
     Attributes:
-        steps: of the path.
-        violations: draws whose setting has a pool risk above alpha.
+        steps: of the paths.
+        violations: draws that accept a setting whose pool risk is above alpha.
         allowed: what a fair coin of chance delta stays within in 95 of 100 runs.
         refused: draws in which not even the first step was accepted.
-        median: pool risk of the setting of the median draw.
-        following: pool risk of the step after that one; None at the end of the path, where nothing cheaper is left to take.
+        median: pool risk of the cheapest setting that the median draw accepts.
+        following: pool risk of the step after that one; None at the end of its path, where nothing cheaper is left to take.
         p_value: what n samples would say of it if they lost as the pool does; above delta it is out of their reach.
     """
 
@@ -101,84 +91,87 @@ class Coverage:
     p_value: float | None
 
 
-def digits_pool() -> Pool:
-    """360 digits fit and search, the pool is 640 others."""
-    images, _ = digits.load_data()
-    others = images[digits.TRAIN :]
-    parts = others.split([200, 80, 40, 40, len(others) - 360])
-    return Pool("digits", digits.load_model(), ([parts[0]], [parts[1]], [parts[2]], [parts[3]]), [parts[4]])
+@dataclass(frozen=True)
+class Walk:
+    """A path, safest step first.
+
+    Attributes:
+        losses: f64[steps, pool], of every step on every sample of the pool.
+        costs: of the steps.
+    """
+
+    losses: Tensor
+    costs: tuple[float, ...]
 
 
-def tiara_pool() -> Pool:
-    """Whole FASTA records on one side: 15 % of them fit and search."""
-    rows, record = tiara.load_fragments()
-    place = torch.randperm(int(record.max()) + 1, generator=torch.Generator().manual_seed(0))[record] / (
-        record.max() + 1
-    )
-    bounds = (0.0, 0.08, 0.11, 0.13, 0.15, 1.0)
-    parts = [rows[(place >= low) & (place < high)] for low, high in pairwise(bounds)]
-    return Pool(
-        "tiara", tiara.load_model(), ([parts[0]], [parts[1]], [parts[2]], [parts[3]]), list(parts[4].split(512))
-    )
-
-
-def minilm_pool() -> Pool:
-    """The encoder with its head: 480 sentences fit and search, the pool is 2000 of other documents."""
-    _, others = minilm.load_data()
-    mine, theirs = text.split(others, 480)
-    ids = text.tokenize([s.text for s in mine])[:480]
-    batches = [pad(ids[i : i + 32]) for i in range(0, len(ids), 32)]
-    sets = batches[:6], batches[6:10], batches[10:12], batches[12:15]
-    pool = sorted(text.tokenize([s.text for s in theirs])[:2000], key=len)
-    return Pool(
-        "minilm",
-        minilm.load_classifier(),
-        sets,
-        [pad(pool[i : i + 64]) for i in range(0, len(pool), 64)],
-        "attention_mask",
-    )
-
-
-POOLS: dict[str, Callable[[], Pool]] = {"tiara": tiara_pool, "minilm": minilm_pool, "digits": digits_pool}
-
-
-@torch.no_grad()
-def searched(pool: Pool) -> ModelSpace:
-    """The models of cascades, a pool for their test set; what they take does not depend on the budget."""
+def subject_of(pool: Pool) -> Subject:
+    """The model with its samples, the pool for its test set."""
     sets = [[Inputs.of(b) for b in part] for part in (*pool.sets, pool.pool)]
     captured = capture(pool.model, sets[0][0], shapes=True)
     form = captured.meta[CALL]
     fit, gate, choose, tune, test = ([form.plain(b) for b in part] for part in sets)
     data = Calibration(fit, gate, choose, tune, (32,), "", test)
     base = captured if pool.dead_rows is None else drop_dead_rows(captured, pool.dead_rows, fit[0])[0]
-    subject = Subject(captured, base, find_sites(base), data)
-    return ModelSpace.fitted(subject, Request(0.05), Budget("flip", 0.01), None)
+    return Subject(captured, base, find_sites(base), data)
 
 
-def path_losses(models: ModelSpace, budget: Budget) -> Tensor | None:
-    """f64[steps, pool]: the loss of every setting of the path on every sample of the pool; None where there is no path."""
-    models = replace(models, budget=budget)
-    path = [] if models.missing else pareto(model_settings(models, None), most_cost(models.request))
-    return torch.stack([s.source.losses_at(s.tolerances[CASCADE], 1)[0] for s in path]) if path else None
+@torch.no_grad()
+def walks(pool: Pool, subject: Subject, budget: Budget, n: int) -> list[Walk]:
+    """The paths of a budget that is to be shown on n samples."""
+    assert subject.data is not None
+    request = Request(0.05, budget=budget, scope="auto")
+    models, owner = ModelSpace.fitted(subject, request, budget, None), {}
+    found = [] if models.missing else model_settings(models, None)
+    if pool.blocks:
+        space, raced = decide_blocks.search(subject, request, None)
+        blocks = Blocks(space, raced, budget, None)
+        routed = blocks.settings()
+        owner, found = {id(s.source): blocks for s in routed}, [*found, *routed]
+    samples = subject.data.samples
+    made = []
+    for path in paths(found, most_cost(request), budget, n, samples[2] + samples[3]):
+        rows = [pool_losses(s, owner.get(id(s.source))) for s in path]
+        made.append(Walk(torch.stack(rows), tuple(s.cost for s in path)))
+    return made
 
 
-def coverage(pool: str, losses: Tensor, budget: Budget, n: int, draws: int) -> Coverage:
-    """Walk a path on many draws."""
-    truth, generator = losses.mean(1), torch.Generator().manual_seed(0)
-    last: list[int] = []
+def pool_losses(setting: Setting, blocks: Blocks | None) -> Tensor:
+    """What every sample of the pool loses at a setting, f64[N]."""
+    if blocks is None:
+        losses: Tensor = setting.source.losses_at(setting.tolerances[CASCADE], 1)[0]
+        return losses
+    return test_seen(blocks.space, blocks.budget, setting, blocks.references).losses[:, 0]
+
+
+def coverage(pool: str, found: Sequence[Walk], budget: Budget, n: int, draws: int) -> Coverage:
+    """Walk the paths on many draws."""
+    truth, generator = [walk.losses.mean(1) for walk in found], torch.Generator().manual_seed(0)
+    size = found[0].losses.size(1)
+    taken: list[tuple[float, float | None]] = []
+    violations = 0
     test = partial(tested_step, budget=budget)
     for _ in range(draws):
-        index = torch.randint(losses.size(1), (n,), generator=generator)
-        last.append(sum(t.accepted for t in fixed_sequence(losses[:, index].unbind(0), test)))
-    risks = [float(truth[count - 1]) if count else 0.0 for count in last]
-    violations = sum(r > budget.limit for r in risks)
-    middle = sorted(range(draws), key=lambda i: risks[i])[draws // 2]
-    after = float(truth[last[middle]]) if last[middle] < len(truth) else None
-    allowed = int(binom.ppf(0.95, draws, budget.delta))
+        index = torch.randint(size, (n,), generator=generator)
+        counts = [sum(t.accepted for t in fixed_sequence(w.losses[:, index].unbind(0), test)) for w in found]
+        violations += any(
+            bool((risks[:count] > budget.limit).any()) for risks, count in zip(truth, counts, strict=True)
+        )
+        taken.append(_taken(found, truth, counts))
+    risk, after = sorted(taken, key=lambda t: t[0])[draws // 2]
     return Coverage(
-        pool, budget.name, budget.limit, budget.delta, n, losses.size(1), len(losses), draws, violations, allowed,
-        last.count(0), risks[middle], after, None if after is None else budget.p_value(after * n, n),
+        pool, budget.name, budget.limit, budget.delta, n, size, sum(len(w.costs) for w in found), draws, violations,
+        int(binom.ppf(0.95, draws, budget.delta)), sum(r < 0 for r, _ in taken), max(risk, 0.0), after,
+        None if after is None else budget.p_value(after * n, n),
     )  # fmt: skip
+
+
+def _taken(found: Sequence[Walk], truth: Sequence[Tensor], counts: Sequence[int]) -> tuple[float, float | None]:
+    """Return the pool's risk at the cheapest accepted setting and at the one after it; the risk is `REFUSED` where none is."""
+    last = [(w.costs[c - 1], float(r[c - 1]), r[c:]) for w, r, c in zip(found, truth, counts, strict=True) if c]
+    if not last:
+        return REFUSED, float(truth[0][0])
+    _, risk, rest = min(last, key=lambda known: known[0])
+    return risk, float(rest[0]) if len(rest) else None
 
 
 def table(rows: Sequence[Coverage]) -> str:
@@ -215,13 +208,15 @@ def run(args: argparse.Namespace) -> None:
 
 def case_rows(name: str, draws: int) -> Iterator[Coverage]:
     """Measure a case with every budget that has a path."""
-    models = searched(POOLS[name]())
-    for metric, alpha, delta, n in TRIPLES:
-        budget = Budget(metric, alpha, 1 - delta)
-        losses = path_losses(models, budget)
-        if losses is None:
-            print(f"{name}, {budget}: nothing is predicted to be faster than the original", file=sys.stderr)
-            continue
-        row = coverage(name, losses, budget, n, draws)
-        print(f"{name}, {budget}: {row.violations} violations", file=sys.stderr, flush=True)
-        yield row
+    pool = POOLS[name]()
+    subject = subject_of(pool)
+    with remembering(Remembered()):  # forms are fitted once
+        for metric, alpha, delta, n in TRIPLES:
+            budget = Budget(metric, alpha, 1 - delta)
+            found = walks(pool, subject, budget, n)
+            if not found:
+                print(f"{name}, {budget}: nothing is predicted to be faster than the original", file=sys.stderr)
+                continue
+            row = coverage(name, found, budget, n, draws)
+            print(f"{name}, {budget}: {row.violations} violations", file=sys.stderr, flush=True)
+            yield row

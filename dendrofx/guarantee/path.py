@@ -3,7 +3,7 @@
 A walk ends at the first setting that fails. Any order that is fixed before a test sample is seen is valid, and so is any choice of
 settings; which is best depends on how likely each is to pass. Settings of one kin (a light model at several thresholds) lose on the
 same samples: the riskier one passes only where the safer one does, and a test between costs nothing. Those of another kin lose on
-others: each is a chance of its own to end the walk, and must be worth it.
+others: each is a chance of its own to end the walk, and must be worth it. Before such a step come its own safer thresholds.
 
 With `p` the chance that a setting passes and `v` the logarithm of its gain, the expected gain of a path whose last passed setting
 is i is `V(i) = max over j behind i of q(i, j) V(j) + (1 - q(i, j)) v(i)`, where `q` is `p(j)`, or among kin `p(j) / p(i)`: dynamic
@@ -23,10 +23,8 @@ import math
 from collections.abc import Sequence
 
 from dendrofx.guarantee.budget import Budget
-from dendrofx.guarantee.settings import Setting, pareto
+from dendrofx.guarantee.settings import WORTH, Setting, pareto
 
-# Estimates of risks from n samples are off by at least this many lost samples of n.
-OFF = 0.15
 MOST_STARTS = 3
 
 
@@ -58,7 +56,7 @@ def path(settings: Sequence[Setting], most_cost: float, budget: Budget, tested: 
     allowed = _allowed(budget, tested)
     if allowed is None or len(front) < 2:
         return front
-    chances = [_chance(s.risk + OFF / max(searched, 1), allowed, tested) for s in front]
+    chances = [_chance(s.risk + s.off / max(searched, 1), allowed, tested) for s in front]
     gains = [-math.log(s.cost) for s in front]
     following: list[int | None] = [None] * len(front)
     value = list(gains)
@@ -73,7 +71,32 @@ def path(settings: Sequence[Setting], most_cost: float, budget: Budget, tested: 
     while at is not None:
         found.append(front[at])
         at = following[at]
-    return found
+    return _with_safer(found, settings, most_cost)
+
+
+def _with_safer(found: Sequence[Setting], settings: Sequence[Setting], most_cost: float) -> list[Setting]:
+    """Return a path with, before each step of another source, the dearer settings that lose only what that step loses.
+
+    Where the step passes they would have, so they cost nothing; where it fails, the last of them that passed is taken.
+    """
+    steps: list[Setting] = []
+    for step in found:
+        if not steps or steps[-1].source is not step.source:
+            most = WORTH * steps[-1].cost if steps else most_cost
+            nested = [s for s in settings if _is_nested(s, step) and s.cost < most and WORTH * s.cost > step.cost]
+            for s in sorted(nested, key=lambda s: -s.cost):
+                if not steps or steps[-1].source is not step.source or s.cost < WORTH * steps[-1].cost:
+                    steps.append(s)
+        steps.append(step)
+    return steps
+
+
+def _is_nested(safer: Setting, step: Setting) -> bool:
+    """Return whether rows that are light in one setting are light in the other too, and more are."""
+    ours, theirs = safer.tolerances, step.tolerances
+    return (
+        safer.source is step.source and ours != theirs and all(ours.get(site, 0.0) <= theirs[site] for site in theirs)
+    )
 
 
 def _allowed(budget: Budget, n: int) -> int | None:

@@ -19,6 +19,7 @@ from dendrofx.values.counts import Counts
 
 NAME_WIDTH = 36  # of a setting in a table of 100 columns
 WORTH = 0.95
+OFF = 0.15
 
 
 class Maker(Protocol):
@@ -44,6 +45,7 @@ class Setting:
         counts: what was executed for the test samples, where rows are routed.
         largest: deviation of a sample of the search, and of a test sample; None where nobody asked for it.
         kin: of those with the same, the riskier one loses what the safer one loses, and more; empty for none. See `path.py`.
+        off: by how many of the samples that it was estimated on the risk may be off; see `path.py`.
         maker: what makes its module, once it was tested.
     """
 
@@ -58,6 +60,7 @@ class Setting:
     counts: Counts = field(default_factory=dict, repr=False)
     largest: tuple[float | None, float | None] = (None, None)
     kin: str = ""
+    off: float = OFF
     maker: Maker | None = field(default=None, repr=False, compare=False)
 
     @property

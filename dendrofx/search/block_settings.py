@@ -73,15 +73,19 @@ def block_settings(space: BlockSpace, decided: Choice, budget: Budget) -> Iterat
 @torch.no_grad()
 def tested(space: BlockSpace, budget: Budget, setting: Setting, references: Sequence[Sequence[Tensor]]) -> Setting:
     """Return a setting with what the test samples say; rows are routed within samples, so that any sample may lose."""
+    found = test_seen(space, budget, setting, references)
+    largest = (setting.largest[0], found.largest)
+    return replace(setting, tested=tested_step(found.losses, budget), counts=found.counts, largest=largest)
+
+
+def test_seen(space: BlockSpace, budget: Budget, setting: Setting, references: Sequence[Sequence[Tensor]]) -> Seen:
+    """Return what a setting does on the test samples."""
     data, variant = space.subject.data, setting.source
     assert data is not None
     assert space.covered is not None
     set_tolerances(variant.module, setting.tolerances)
-    found = seen(
-        variant.module, data.test, references, budget, space.covered, space.request.max_sample_deviation is not None
-    )
-    largest = (setting.largest[0], found.largest)
-    return replace(setting, tested=tested_step(found.losses, budget), counts=found.counts, largest=largest)
+    tail = space.request.max_sample_deviation is not None
+    return seen(variant.module, data.test, references, budget, space.covered, tail)
 
 
 def test_references(space: BlockSpace) -> list[list[Tensor]]:

@@ -38,7 +38,7 @@ from dendrofx.search.choice import Choice
 from dendrofx.search.decision import Decision
 from dendrofx.search.entries import site_entries
 from dendrofx.search.explore import MANY_SITES
-from dendrofx.search.raced import raced_times
+from dendrofx.search.raced import raced_blocks
 from dendrofx.search.settle import Calibrated, best_choice, calibrated, settled, tail_of
 from dendrofx.search.timer import Part, Timer, interruptible
 from dendrofx.search.verify import lost, site_alone, unreliable
@@ -112,7 +112,7 @@ def _race(space: BlockSpace, made: Calibrated, timer: Timer) -> tuple[Choice, Ra
     times: tuple[ModelTimes, ...] = ()
     collect_garbage()
     with timer.interruptible():
-        times = raced_times(space, made.module, timer)
+        times = raced_blocks(space, made.module, timer)
     collect_garbage()
     raced = Raced(made, times)
     if not times:
@@ -199,7 +199,7 @@ def _certified(space: BlockSpace, raced: Raced, budget: Budget, timer: Timer | N
 
 def race_of(space: BlockSpace, setting: Setting, timer: Timer) -> tuple[tuple[ModelTimes, ...], str | None]:
     """Time a setting's module against the original; return the times, and why it lost, if it did."""
-    times = raced_times(space, in_force(setting).module, timer)
+    times = raced_blocks(space, in_force(setting).module, timer)
     return times, lost(times, space.request.min_speedup, "within the budget the rewritten model")
 
 

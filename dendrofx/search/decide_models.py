@@ -30,8 +30,9 @@ from dendrofx.search.cascade.recipes import cascade_recipe
 from dendrofx.search.cascade.search import Gated, tested
 from dendrofx.search.certify import certified, warn_of_duplicates
 from dendrofx.search.decision import Decision
+from dendrofx.search.raced import raced
 from dendrofx.search.timer import Part, Timer, interruptible
-from dendrofx.search.verify import judge, lost, timing_batches
+from dendrofx.search.verify import lost, timing_batches
 from dendrofx.subject import Subject
 from dendrofx.values.counts import CASCADE
 from dendrofx.values.fingerprint import data_fingerprint
@@ -133,11 +134,8 @@ def _raced(
     space: ModelSpace, module: fx.GraphModule, timer: Timer, what: str
 ) -> tuple[tuple[ModelTimes, ...], str | None]:
     """Time a module against the original; why it (`what`) lost, if it did."""
-    times = []
-    for size in space.sizes:
-        batches = timing_batches(space.proved.data.test, size)
-        times.append(judge(timer.models(space.proved.subject.original, module, batches), size))
-    return tuple(times), lost(times, space.request.min_speedup, what)
+    times = raced(space.proved.subject.original, module, space.proved.data.test, space.sizes, timer)
+    return times, lost(times, space.request.min_speedup, what)
 
 
 def _full_alone(space: ModelSpace, timer: Timer | None) -> tuple[tuple[ModelTimes, ...], str | None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import fx
+
 from dendrofx.errors import InputError
 from dendrofx.plan.times import ModelTimes
 from dendrofx.rewriting.module import RoutedModule
@@ -13,16 +15,27 @@ from dendrofx.search.verify import judge, timing_batches
 from dendrofx.values.inputs import Inputs
 
 
-def raced_times(space: BlockSpace, module: RoutedModule, timer: Timer) -> tuple[ModelTimes, ...]:
-    """Return the times of the rewritten model against the original, at every batch size."""
+def raced(
+    original: fx.GraphModule, module: fx.GraphModule, given: Sequence[Inputs], sizes: Sequence[int], timer: Timer
+) -> tuple[ModelTimes, ...]:
+    """Return the times of a module against the original's, at every batch size, on batches that are cut from those given.
+
+    Raises:
+        InputError: no such batch can be cut.
+    """
+    times = []
+    for size in sizes:
+        batches = timing_batches(given, size)
+        if not batches:
+            raise InputError(f"batch_sizes: no calibration batch can be cut or repeated to {size} samples")
+        times.append(judge(timer.models(original, module, batches), size))
+    return tuple(times)
+
+
+def raced_blocks(space: BlockSpace, module: RoutedModule, timer: Timer) -> tuple[ModelTimes, ...]:
+    """Return the times of a model with routed blocks; none where there is nothing to call it with."""
     data, example = space.subject.data, space.subject.example
     given: Sequence[Inputs] = [*data.choose, *data.tune] if data is not None else []
     if not given and example is not None:
         given = [example]
-    times = []
-    for size in space.tuning.sizes if given else ():
-        batches = timing_batches(given, size)
-        if not batches:
-            raise InputError(f"batch_sizes: no calibration batch can be cut or repeated to {size} samples")
-        times.append(judge(timer.models(space.subject.original, module, batches), size))
-    return tuple(times)
+    return raced(space.subject.original, module, given, space.tuning.sizes if given else (), timer)

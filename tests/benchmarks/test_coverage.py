@@ -8,27 +8,36 @@ import torch
 
 from benchmarks.coverage import POOLS, main
 from benchmarks.studies import coverage as study
-from benchmarks.studies.coverage import coverage, table
+from benchmarks.studies.coverage import Walk, coverage, table
 from dendrofx import Budget
 
 FLIP = Budget("flip", 0.05, 0.95)
 
 
-def path(*risks: float, samples: int = 4000) -> torch.Tensor:
-    """f64[steps, samples]: losses with these risks, exactly."""
-    return torch.stack([(torch.arange(samples) < r * samples).double() for r in risks])
+def path(*risks: float, samples: int = 4000, cost: float = 0.5) -> Walk:
+    """A path with these risks, exactly, each step cheaper than the one before."""
+    losses = torch.stack([(torch.arange(samples) < r * samples).double() for r in risks])
+    return Walk(losses, tuple(cost / (i + 1) for i in range(len(risks))))
 
 
 def test_a_path_below_the_limit_has_no_violations_and_the_last_step_is_taken() -> None:
-    found = coverage("x", path(0.0, 0.01, 0.02), FLIP, 2000, 100)
+    found = coverage("x", [path(0.0, 0.01, 0.02)], FLIP, 2000, 100)
     assert (found.violations, found.refused, found.median, found.following) == (0, 0, 0.02, None)
 
 
 def test_violations_are_as_rare_as_promised_where_the_limit_is_passed_by_little() -> None:
-    found = coverage("x", path(0.0, 0.02, 0.0505), FLIP, 2000, 400)
+    found = coverage("x", [path(0.0, 0.02, 0.0505)], FLIP, 2000, 400)
     assert 0 < found.violations <= 0.05 * 400 + 4 * (0.05 * 0.95 * 400) ** 0.5
     assert found.following == pytest.approx(0.0505)
     assert found.p_value > 0.05
+
+
+def test_a_violation_on_any_path_counts_and_the_cheapest_accepted_is_taken() -> None:
+    found = coverage("x", [path(0.0, 0.01), path(0.02, 0.5, cost=0.1)], FLIP, 2000, 50)
+    assert (found.steps, found.violations, found.median, found.following) == (4, 0, 0.02, 0.5)
+    wrong = coverage("x", [path(0.0, 0.01), path(0.06, cost=0.9)], Budget("flip", 0.05, 0.5), 20, 200)
+    assert wrong.violations > 0
+    assert wrong.median == 0.01
 
 
 def test_a_test_that_looks_at_nothing_is_found_out() -> None:
@@ -38,7 +47,7 @@ def test_a_test_that_looks_at_nothing_is_found_out() -> None:
         def p_value(self, losses: float, n: int) -> float:
             return 0.0
 
-    found = coverage("x", path(0.0, 0.2), Blind("flip", 0.05, 0.95), 500, 50)
+    found = coverage("x", [path(0.0, 0.2)], Blind("flip", 0.05, 0.95), 500, 50)
     assert found.violations == 50 > found.allowed
 
 

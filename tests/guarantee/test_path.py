@@ -44,3 +44,16 @@ def test_a_gamble_is_no_first_step_and_other_losses_are_walked_safest_first() ->
     distances = Budget("deviation", 0.1)
     assert chosen(gamble, safe, budget=distances) == [safe, gamble]
     assert chosen() == []
+
+
+def test_before_a_step_of_another_source_come_its_own_safer_thresholds() -> None:
+    """Where the step fails, one of them may have passed; where it passes, they cost nothing."""
+    a, b = object(), object()
+
+    def at(source: object, threshold: float, risk: float, cost: float) -> Setting:
+        return Setting("", {"model": threshold}, risk, cost, 0.0, source, kin=str(id(source)))
+
+    safe, fast = at(a, 0.1, 1e-4, 0.5), at(b, 0.4, 2e-3, 0.1)
+    dearer = [at(b, 0.1, 1.5e-3, 0.6), at(b, 0.2, 1.6e-3, 0.4), at(b, 0.3, 1.7e-3, 0.2)]
+    assert chosen(safe, fast, *dearer) == [safe, dearer[1], dearer[2], fast]
+    assert chosen(fast, *dearer) == [*dearer, fast]

@@ -31,6 +31,10 @@ from dendrofx.values.skill import Skill, router_skill
 
 STEPS = 128
 ORIGINAL = "the original"
+# Lost samples that an estimated risk is off by, see `Setting.off`. What takes samples in doubt to the original is estimated well; a
+# light model that answers alone was chosen for losing nothing. Measured on 12 draws of the digits, 83,000 settings: of the former
+# with a risk below 1e-3 none of 300 test samples was lost in 80 to 100 %, of the latter in 62 %.
+SURE, UNSURE = 0.05, 0.3
 LARGEST = 1e29  # a threshold above every score of a sample that was judged
 
 
@@ -65,6 +69,11 @@ class Gated:
     skill: Skill
     margin_skill: Skill | None
     later: Gated | None = None
+
+    @property
+    def has_net(self) -> bool:
+        """Whether samples in doubt run the original."""
+        return self.full == ORIGINAL and not isinstance(self.form, AlwaysLight)
 
     def losses_at(self, threshold: float, which: int) -> tuple[Tensor, Tensor]:
         """Losses at a threshold, and which samples are easy."""
@@ -212,11 +221,8 @@ def settings(found: Gated, times: Sequence[CallTimes], most: float | None = None
         name = f"{last.exit or last.name} with {found.form}"
         name += f", then {found.full}" if found.full != ORIGINAL else ""
         activity = hard / len(scores)
-        made.append(
-            Setting(
-                name, {CASCADE: threshold}, risk, cost, activity, found, largest=(largest, None), kin=found.light.name
-            )
-        )
+        setting = Setting(name, {CASCADE: threshold}, risk, cost, activity, found, largest=(largest, None))
+        made.append(replace(setting, kin=found.light.name, off=SURE if found.has_net else UNSURE))
     return made
 
 
