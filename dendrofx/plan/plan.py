@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from dendrofx.gates.controls import AlwaysLight
 from dendrofx.gates.form import GateForm
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.light.exits import Exit
@@ -59,6 +60,8 @@ class CascadePlan:
         if self.status == "refused":
             return f"cascade refused: {self.reason}"
         full = self.found or ("the original" if self.full is None else str(self.full))
+        if isinstance(self.gate, AlwaysLight):
+            return f"light model on every sample: {self.light}; {full} runs samples that are not finite"
         full += " (the original never runs)" if self.found or isinstance(self.full, LightForm) else ""
         rest = full if self.exit is None else f"the rest of {full}"
         doubtful = f"samples with {self.gate} >= {text.number(self.tolerance)}"
@@ -219,7 +222,8 @@ class Plan:
     def _what(self) -> str:
         """Say what was rewritten."""
         if self.cascade is not None and self.cascade.status == "routed":
-            return "samples routed between two models"
+            alone = isinstance(self.cascade.gate, AlwaysLight)
+            return "one light model for all samples" if alone else "samples routed between two models"
         exact = sum(s.status == "exact" for s in self.sites)
         said = [f"{len(self.routed)} of {len(self.sites)} sites routed"] if self.routed or not exact else []
         said += [f"{exact} of {len(self.sites)} sites in an exact form"] if exact else []

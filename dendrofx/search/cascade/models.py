@@ -89,7 +89,7 @@ class ModelSpace:
         kept = _kept(proved, light_models(blocks), reference.gate)
         fulls = [(full, full_outputs), *decisive(kept, reference, budget, request)]
         exits = Exits.of(proved, request, [f for f, _ in fulls])
-        lights = (*_timed(kept), *routed, *exits.lights)
+        lights = (*_timed(kept, [full.name for full, _ in fulls]), *routed, *exits.lights)
         if request.lights != [] or not reasons:
             reasons.append(f"no light form fits any of its blocks: {_reasons(blocks.explored)}")
         missing = "" if lights or exits.chains else "; ".join([*reasons, *([exits.left] if exits.left else [])])
@@ -145,9 +145,11 @@ def _kept(proved: Proved, lights: list[LightModel], reference: Tensor) -> list[t
     return [(light, proved.outputs(light.module)) for light in kept]
 
 
-def _timed(kept: Sequence[tuple[LightModel, Sets]]) -> list[tuple[LightModel, Sets]]:
-    """Return the cheapest of each precision."""
-    return [found for low in (True, False) for found in [k for k in kept if k[0].is_low == low][-MOST_LIGHTS:]]
+def _timed(kept: Sequence[tuple[LightModel, Sets]], fulls: Sequence[str]) -> list[tuple[LightModel, Sets]]:
+    """Return the cheapest of each precision, and those that may stand for the original: some budgets no other keeps alone."""
+    found = [k for low in (True, False) for k in [k for k in kept if k[0].is_low == low][-MOST_LIGHTS:]]
+    timed = {light.name for light, _ in found}
+    return [*found, *(k for k in kept if k[0].name in fulls and k[0].name not in timed)]
 
 
 def _reasons(explored: Explored) -> str:
