@@ -83,10 +83,11 @@ def _with_safer(found: Sequence[Setting], settings: Sequence[Setting], most_cost
     for step in found:
         if not steps or steps[-1].source is not step.source:
             most = WORTH * steps[-1].cost if steps else most_cost
-            nested = [s for s in settings if _is_nested(s, step) and s.cost < most and WORTH * s.cost > step.cost]
+            nested = [s for s in settings if _is_nested(s, step) and WORTH * s.cost > step.cost]
             for s in sorted(nested, key=lambda s: -s.cost):
-                if not steps or steps[-1].source is not step.source or s.cost < WORTH * steps[-1].cost:
+                if s.cost < most:
                     steps.append(s)
+                    most = WORTH * s.cost
         steps.append(step)
     return steps
 

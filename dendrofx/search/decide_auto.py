@@ -93,7 +93,7 @@ def _models(subject: Subject, request: Request, budget: Budget, timer: Timer | N
 def _decided(
     families: Mapping[str, Family], request: Request, budget: Budget, timer: Timer | None, samples: Sequence[int]
 ) -> Decision:
-    """Walk one path through all families, and race the fastest of each."""
+    """Walk common paths through all families, and race the fastest of each."""
     owner: dict[int, Family] = {}
     found: list[Setting] = []
     for family in families.values():

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import fx, nn
+from torch import fx
 
 from dendrofx.graph.find_sites import without_linears
 from dendrofx.guarantee.path import paths
@@ -28,19 +28,16 @@ from dendrofx.search.cascade.models import ModelSpace
 from dendrofx.search.cascade.priced import model_settings
 from dendrofx.search.cascade.recipes import cascade_recipe
 from dendrofx.search.cascade.search import Gated, tested
+from dendrofx.search.cascade.timed import fastest_of
 from dendrofx.search.certify import certified, warn_of_duplicates
 from dendrofx.search.decision import Decision
 from dendrofx.search.raced import raced
-from dendrofx.search.timer import Part, Timer, interruptible
-from dendrofx.search.verify import lost, timing_batches
+from dendrofx.search.timer import Timer, interruptible
+from dendrofx.search.verify import lost
 from dendrofx.subject import Subject
 from dendrofx.values.counts import CASCADE
 from dendrofx.values.fingerprint import data_fingerprint
-from dendrofx.values.inputs import Inputs
 from dendrofx.values.meta import CAPTURE
-
-# Accepted settings that are timed as they will run.
-MOST_TIMED = 5
 
 
 def decide_models(subject: Subject, request: Request, timer: Timer | None) -> Decision:
@@ -75,30 +72,6 @@ def decide_models(subject: Subject, request: Request, timer: Timer | None) -> De
 def cascade_settings(space: ModelSpace, plan: Plan, walked: Sequence[Setting]) -> CascadeSettings:
     """Return what decides for the settings of a cascade; `plan` is what their plans have in common, see `plan_of`."""
     return CascadeSettings(space.stripped(), plan, tuple(walked), data_fingerprint(space.proved.data.test))
-
-
-def fastest_of(space: ModelSpace, accepted: Sequence[Setting], timer: Timer) -> Setting:
-    """Return the fastest of the accepted settings that are predicted to cost least, each timed as it will run.
-
-    Predictions add what the models of a cascade take alone, each with its weights in the cache.
-    """
-    found: dict[int, Setting] = {}
-    for setting in sorted(accepted, key=lambda s: s.cost):
-        found.setdefault(id(setting.source), setting)
-    few = list(found.values())[:MOST_TIMED]
-    if len(few) == 1 or timer.expired:
-        return few[0]
-    modules = [cascade_recipe(space, s.source).build(s.tolerances) for s in few]
-    taken = [0.0] * len(few)
-    for size in space.sizes:
-        batches = timing_batches(space.proved.data.test, size)
-        calls: dict[Part, tuple[nn.Module, Sequence[Inputs]]] = {
-            ("original",): (space.proved.subject.original, batches)
-        }
-        calls.update({("cascade", str(i)): (module, batches) for i, module in enumerate(modules)})
-        ms = timer.calls(calls)
-        taken = [t + ms["cascade", str(i)] / ms["original",] for i, t in enumerate(taken)]
-    return few[taken.index(min(taken))]
 
 
 def race_of(space: ModelSpace, setting: Setting, timer: Timer) -> tuple[tuple[ModelTimes, ...], str | None]:

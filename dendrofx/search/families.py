@@ -18,6 +18,7 @@ from dendrofx.search.blocks import BlockSpace
 from dendrofx.search.cascade.models import ModelSpace
 from dendrofx.search.cascade.priced import model_settings
 from dendrofx.search.cascade.search import tested as tested_model
+from dendrofx.search.cascade.timed import fastest_of
 from dendrofx.search.decide_blocks import Raced
 from dendrofx.search.decision import Decision
 from dendrofx.search.timer import Timer
@@ -116,7 +117,7 @@ class Models:
 
     def fastest(self, accepted: Sequence[Setting], timer: Timer) -> Setting:
         """See `Family`."""
-        return decide_models.fastest_of(self.space, accepted, timer)
+        return fastest_of(self.space, accepted, timer)
 
     def race(self, setting: Setting, timer: Timer) -> tuple[Times, str | None]:
         """See `Family`."""

@@ -1,4 +1,4 @@
-"""What calls of a cascade's models take, timed in turns; counted where there is no timer or its time is up."""
+"""What calls of a cascade's models, and of whole cascades, take in turns; counted where there is no timer or its time is up."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from dendrofx.guarantee.settings import Setting
 from dendrofx.runtime.control_scores import ConstantScore
 from dendrofx.search.cascade.costs import CallTimes, counted_times
 from dendrofx.search.cascade.lights import LightModel, Rest
@@ -19,6 +20,8 @@ from dendrofx.search.verify import timing_batches
 from dendrofx.values.counts import CASCADE
 from dendrofx.values.inputs import Inputs
 
+# Accepted settings that are timed as they will run.
+MOST_TIMED = 5
 Calls = dict[Part, tuple[nn.Module, Sequence[Inputs]]]
 
 
@@ -104,3 +107,25 @@ def _read(ms: Mapping[Part, float], size: int, cheapest: str) -> CallTimes:
             full.setdefault(part[1], []).append((int(part[2]), cost))
     gates = {part[1]: net + cost for part, cost in over.items() if part[0] == "gate"}
     return CallTimes(size, light, {name: tuple(known) for name, known in full.items()}, gates)
+
+
+def fastest_of(space: ModelSpace, accepted: Sequence[Setting], timer: Timer) -> Setting:
+    """Return the fastest of the accepted settings that are predicted to cost least, each timed as it will run.
+
+    Predictions add what the models of a cascade take alone, each with its weights in the cache.
+    """
+    found: dict[int, Setting] = {}
+    for setting in sorted(accepted, key=lambda s: s.cost):
+        found.setdefault(id(setting.source), setting)
+    few = list(found.values())[:MOST_TIMED]
+    if len(few) == 1 or timer.expired:
+        return few[0]
+    modules = [cascade_recipe(space, s.source).build(s.tolerances) for s in few]
+    taken = [0.0] * len(few)
+    for size in space.sizes:
+        batches = timing_batches(space.proved.data.test, size)
+        calls: Calls = {("original",): (space.proved.subject.original, batches)}
+        calls.update({("cascade", str(i)): (module, batches) for i, module in enumerate(modules)})
+        ms = timer.calls(calls)
+        taken = [t + ms["cascade", str(i)] / ms["original",] for i, t in enumerate(taken)]
+    return few[taken.index(min(taken))]
