@@ -57,3 +57,5 @@ def test_before_a_step_of_another_source_come_its_own_safer_thresholds() -> None
     dearer = [at(b, 0.1, 1.5e-3, 0.6), at(b, 0.2, 1.6e-3, 0.4), at(b, 0.3, 1.7e-3, 0.2)]
     assert chosen(safe, fast, *dearer) == [safe, dearer[1], dearer[2], fast]
     assert chosen(fast, *dearer) == [*dearer, fast]
+    hidden = [at(b, 0.1, 1.1e-3, 0.6), at(b, 0.2, 1.2e-3, 0.56)]  # dearer and riskier than one that is not worth a test
+    assert chosen(at(object(), 0.1, 1e-3, 0.55), fast, *hidden) == [*hidden, fast]
