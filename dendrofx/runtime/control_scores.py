@@ -21,6 +21,21 @@ class ConstantScore(nn.Module):
         return torch.full([x.size(0)], self.score, dtype=torch.float32)
 
 
+class FirstScore(nn.Module):
+    """Infinity for the first `count` rows of a batch, 0 for the others: to time what a number of hard rows takes."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.margin = 0.0
+        self.macs = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map f32[N, ...] to f32[N]."""
+        first = torch.arange(x.size(0)) < self.count
+        return torch.zeros(x.size(0), dtype=torch.float32).masked_fill_(first, float("inf"))
+
+
 class RandomScore(nn.Module):
     """Infinity for a pseudo-random share `rate` of the rows, 0 for the others, by a hash of the row's own bits.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from dendrofx.guarantee.settings import Setting
-from dendrofx.runtime.control_scores import ConstantScore
+from dendrofx.runtime.control_scores import FirstScore
 from dendrofx.search.cascade.costs import CallTimes, counted_times
 from dendrofx.search.cascade.lights import LightModel, Rest
 from dendrofx.search.cascade.models import ModelSpace
@@ -40,21 +40,50 @@ def call_times(space: ModelSpace, timer: Timer | None, pairs: Sequence[Gated]) -
         later = [chain.then for chain in space.chains]
         works = {full.name: full.work for full, _ in space.fulls}
         return counted_times(list(lights.values()), later, works, space.sizes)
-    cheapest = replace(min(pairs, key=lambda pair: pair.light.work), later=None)
-    net = cascade_recipe(space, replace(cheapest, gate=ConstantScore(0.0))).build({CASCADE: LARGEST})
+    nets = _Nets.of(space, pairs)
     found = []
     for size in space.sizes:
         counts = sorted({n for n in (1, size // 16, size // 4, size) if n >= 1})
         batches = {n: timing_batches(space.proved.searched, n) for n in counts}
         calls: Calls = {
             ("original", ""): (space.proved.subject.original, batches[size]),
-            ("net", ""): (net, batches[size]),
+            **nets.calls(space, counts, batches[size]),
             **_gates(space, pairs, size),
             **_lights(lights.values(), batches, size),
             **_fulls(space, batches),
         }
-        found.append(_read(timer.calls(calls), size, cheapest.light.name))
+        found.append(_read(timer.calls(calls), size, nets))
     return found
+
+
+@dataclass(frozen=True)
+class _Nets:
+    """A cascade with so many samples in doubt, whatever they are: what it takes beyond its parts.
+
+    Attributes:
+        pair: its light and full model.
+    """
+
+    pair: Gated
+
+    @staticmethod
+    def of(space: ModelSpace, pairs: Sequence[Gated]) -> _Nets:
+        """Take the cheapest light model in front of the original."""
+        whole = [pair for pair in pairs if pair.has_net and pair.light.rest is None] or pairs
+        return _Nets(replace(min(whole, key=lambda pair: pair.light.work), later=None))
+
+    @property
+    def full(self) -> str:
+        """What its samples in doubt run, as `CallTimes` names it."""
+        return self.pair.full if self.pair.light.rest is None else self.pair.light.name
+
+    def calls(self, space: ModelSpace, counts: Sequence[int], batches: Sequence[Inputs]) -> Calls:
+        """Return the calls, by how many are in doubt."""
+        made = {n: replace(self.pair, gate=FirstScore(n)) for n in (0, *counts)}
+        return {
+            ("net", str(n)): (cascade_recipe(space, pair).build({CASCADE: LARGEST}), batches)
+            for n, pair in made.items()
+        }
 
 
 def _gates(space: ModelSpace, pairs: Sequence[Gated], size: int) -> Calls:
@@ -93,18 +122,22 @@ def _rests(name: str, rest: Rest | None, batches: Mapping[int, Sequence[Inputs]]
     return {("full", name, str(n)): (rest.module, [rest.entered(b) for b in given]) for n, given in batches.items()}
 
 
-def _read(ms: Mapping[Part, float], size: int, cheapest: str) -> CallTimes:
+def _read(ms: Mapping[Part, float], size: int, nets: _Nets) -> CallTimes:
     """Return the times over the original's.
 
-    A gate costs what it takes itself, and what a cascade takes beyond its light model, `cheapest`, where no sample is in doubt.
+    A gate costs what it takes itself, and what a cascade takes beyond its light model where no sample is in doubt. What samples in
+    doubt run costs more there than alone: they are moved, and its weights are not in the cache.
     """
     over = {part: taken / ms["original", ""] for part, taken in ms.items()}
     light = {part[1]: cost for part, cost in over.items() if part[0] == "light"}
-    net = max(over["net", ""] - light[cheapest], 0.0)
+    own = light[nets.pair.light.name]
+    net = max(over["net", "0"] - own, 0.0)
     full: dict[str, list[tuple[int, float]]] = {}
     for part, cost in over.items():
         if part[0] == "full":
-            full.setdefault(part[1], []).append((int(part[2]), cost))
+            alone = over["full", nets.full, part[2]]
+            inside = over["net", part[2]] - own - net
+            full.setdefault(part[1], []).append((int(part[2]), cost * max(inside / alone, 1.0)))
     gates = {part[1]: net + cost for part, cost in over.items() if part[0] == "gate"}
     return CallTimes(size, light, {name: tuple(known) for name, known in full.items()}, gates)
 
