@@ -15,8 +15,10 @@ VERSION = Path("dendrofx/version.py").read_text(encoding="utf-8").split('VERSION
 
 ROOMS = (
     "artifact",
+    "branchless",
     "command",
     "compare",
+    "formats",
     "gates",
     "graph",
     "graph.capture",
@@ -53,6 +55,7 @@ setup(
         "cli": ["click>=8.1"],
         "bench": ["click>=8.1", "matplotlib>=3.8"],
         "parquet": ["pyarrow>=15"],
+        "onnx": ["onnx>=1.18", "onnxruntime>=1.22", "onnxscript>=0.5"],
         "browser": ["selenium>=4.30"],
         "models": ["transformers>=5.23", "tokenizers>=0.22", "safetensors>=0.5", "sentence-transformers>=6"],
         "peers": [

@@ -86,6 +86,7 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
         "dev",
         "docs",
         "models",
+        "onnx",
         "parquet",
         "peers",
     }

@@ -6,21 +6,22 @@ takes the tensors and the code, and all else is JSON.
 
 from __future__ import annotations
 
-import io
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from dendrofx.artifact.archive import CERTIFICATE, INPUTS, PLAN, VERSIONS, content, records, sealed
+from dendrofx.artifact.archive import CERTIFICATE, INPUTS, PLAN, VERSIONS, content
 from dendrofx.artifact.call_json import decode_form, missing_classes
 from dendrofx.artifact.certificate import verified
-from dendrofx.artifact.description import FORMAT, Input
-from dendrofx.errors import ArtifactError
+from dendrofx.artifact.description import FORMAT
+from dendrofx.artifact.opened import Opened, opened_file
+from dendrofx.errors import ArtifactError, InputError
+from dendrofx.graph.inputs import Input
 from dendrofx.graph.show import first_line
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.plan import file
@@ -34,11 +35,12 @@ class LoadedModule(nn.Module):
     """What `load` returns: the file's TorchScript, called with the names of the model and returning what the model returned.
 
     Attributes:
-        scripted: the script module; `tolerances` and `set_tolerances` take it.
+        scripted: the script module, which `tolerances` and `set_tolerances` take; of another format what runs it, by input names.
         model: class name of the original.
         plan: every candidate site; None of a module that was written without.
         certificate: None without one.
         inputs: the tensors that it takes, with dtypes and sizes.
+        counted: whether the file is of another format than TorchScript and was saved with `counts=True`.
         output_class: of what it returns, as `module:qualname`; None of a tensor.
         graph_text: of the module that was saved, see `graph_text`; empty where it had no graph.
         versions: of dendrofx, torch and Python that wrote it, by name.
@@ -51,33 +53,53 @@ class LoadedModule(nn.Module):
 
     def __init__(
         self,
-        scripted: torch.jit.ScriptModule,
+        scripted: Callable[..., Any],
         plan: Plan | None,
         certificate: Certificate | None,
         described: Mapping[str, Any],
         versions: Mapping[str, str],
     ) -> None:
         super().__init__()
-        self.scripted, self.plan, self.certificate, self.versions = scripted, plan, certificate, dict(versions)
+        self.scripted: Any = scripted
+        self.plan, self.certificate, self.versions = plan, certificate, dict(versions)
         self.model: str = described["model"]
         self.inputs = tuple(Input(i["name"], i["dtype"], _axes(i["axes"])) for i in described["inputs"])
         self.output_class: str | None = described["output"]
         self.graph_text: str = described["graph"]
+        self.counted: bool = described["counted"]
         self._form: CallForm | None = None if described["call"] is None else decode_form(described["call"])
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (the model's own)
         """Return what the model returned; raise `InputError` for inputs that it was not captured for."""
-        if self._form is None:
-            return self.scripted(*args, **kwargs)
-        plain = self._form.plain(Inputs(args, tuple(kwargs.items())))
-        return self._form.restore(plain.call(self.scripted))
+        found = self._called(self.scripted, args, kwargs)
+        return self._restored(found[0] if self.counted else found)
 
     def forward_counted(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Return the output, and what was executed for it; see `RoutedModule`."""
-        if self._form is None:
-            return self.scripted.forward_counted(*args, **kwargs)
-        output, counts = self._form.plain(Inputs(args, tuple(kwargs.items()))).call(self.scripted.forward_counted)
-        return self._form.restore(output), counts
+        """Return the output, and what was executed for it; see `RoutedModule`, and `save` for formats other than TorchScript.
+
+        Raises:
+            InputError: the file is of another format, and was saved without `counts=True`.
+        """
+        if self.counted:
+            output, counts = self._called(self.scripted, args, kwargs)
+            return self._restored(output), {site: _count(values) for site, values in counts.items()}
+        if not hasattr(self.scripted, "forward_counted"):
+            raise InputError("this file does not count: dendrofx.save(..., counts=True) writes one that does")
+        output, counts = self._called(self.scripted.forward_counted, args, kwargs)
+        return self._restored(output), counts
+
+    def _called(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+        """Call what takes the graph's tensors by name."""
+        given = Inputs(args, tuple(kwargs.items()))
+        if self._form is not None:
+            given = self._form.plain(given)
+        elif args and not isinstance(self.scripted, torch.jit.ScriptModule):
+            names = [one.name for one in self.inputs]
+            given = Inputs((), (*zip(names, args, strict=False), *kwargs.items()))
+        return given.call(run)
+
+    def _restored(self, output: Any) -> Any:  # noqa: ANN401
+        return output if self._form is None else self._form.restore(output)
 
     def __repr__(self) -> str:
         said = "no plan" if self.plan is None else self.plan.summary()
@@ -105,15 +127,14 @@ def load(path: str | Path) -> LoadedModule:
         'fc1..fc2'
     """
     data = content(path)
-    found = records(data, path)
-    wrote = _checked(found, path)
+    opened = opened_file(data, path)
+    found, wrote = opened.records, _checked(opened, path)
     try:
         described = json.loads(found[f"extra/{INPUTS}"])
         text = found.get(f"extra/{PLAN}")
         plan = None if text is None else file.from_json(Plan, json.loads(text))
         certificate = verified(found, path) if f"extra/{CERTIFICATE}" in found else None
-        scripted = torch.jit.load(io.BytesIO(data), map_location="cpu").eval()
-        made = LoadedModule(scripted, plan, certificate, described, wrote)
+        made = LoadedModule(opened.runner(), plan, certificate, described, wrote)
     except ArtifactError:
         raise
     except Exception as error:
@@ -122,9 +143,9 @@ def load(path: str | Path) -> LoadedModule:
     return made
 
 
-def _checked(found: Mapping[str, bytes], path: str | Path) -> dict[str, str]:
+def _checked(opened: Opened, path: str | Path) -> dict[str, str]:
     """Return the versions that wrote a file, its seal checked; raise `ArtifactError` where it is not one of this version's."""
-    text = found.get(f"extra/{VERSIONS}")
+    text = opened.records.get(f"extra/{VERSIONS}")
     if text is None:
         raise ArtifactError(
             f"{path} was not written by dendrofx.save of version {VERSION}: by an older one, or by something else."
@@ -140,9 +161,17 @@ def _checked(found: Mapping[str, bytes], path: str | Path) -> dict[str, str]:
             f"{path} was written by another version: dendrofx {wrote['dendrofx']} there, {VERSION} here. Load it with that one, run"
             " it with torch.jit.load, or transform and save again"
         )
-    if (seal := sealed(found)) != wrote.pop("seal"):
-        raise ArtifactError(f"{path} was changed since it was written: its records do not have its seal, but {seal}")
+    if opened.seal != wrote.pop("seal"):
+        raise ArtifactError(
+            f"{path} was changed since it was written: its records do not have its seal, but {opened.seal}"
+        )
     return wrote
+
+
+def _count(values: Tensor) -> dict[str, int]:
+    """Return the counts of a site by name; see `branchless.routes.count_split`."""
+    names = ("rows", "hard_rows", "near_rows", "largest_score_millionths")
+    return {name: int(value) for name, value in zip(names, values.tolist(), strict=True)}
 
 
 def _axes(value: list[int | str] | None) -> tuple[int | str, ...] | None:

@@ -1,51 +1,85 @@
-"""`save`: a transformed module as one TorchScript file, with all that is known about it among its extra files."""
+"""`save`: a transformed module as one file, of TorchScript by default, with all that is known about it beside it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
-from torch import nn
+from torch import Tensor, fx, nn
 
 from dendrofx.artifact.archive import CERTIFICATE, INPUTS, PLAN, VERSIONS, records, sealed
 from dendrofx.artifact.certificate import digest, verified
 from dendrofx.artifact.description import described, versions
-from dendrofx.errors import CertificateError
+from dendrofx.artifact.exported import Format, exported_bytes
+from dendrofx.errors import CertificateError, InputError
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.lowering.script import script, script_bytes
 from dendrofx.machine.files import check_target, write_whole
 from dendrofx.plan.plan import Plan
 
 
-def save(module: nn.Module, path: str | Path, *, freeze: bool = False) -> None:
-    """Script a transformed module and write it as one file, whole or not at all.
+def save(
+    module: nn.Module,
+    path: str | Path,
+    *,
+    format: Format = "torchscript",
+    freeze: bool = False,
+    example: Mapping[str, Tensor] | None = None,
+    counts: bool = False,
+) -> None:
+    """Write a transformed module as one file, whole or not at all.
 
-    `torch.jit.load` runs the file with torch alone; `dendrofx.load` gives back what else is in it: the plan, the certificate, the
-    versions, and how the model was called and what it returned.
+    `torch.jit.load` runs a TorchScript file with torch alone; `dendrofx.load` gives back what else is in a file of any format: the
+    plan, the certificate, the versions, and how the model was called and what it returned.
 
     Args:
         module: what `transform` returned; without a plan or a certificate it is written all the same.
         path: of the file.
-        freeze: see `script`.
+        format: "torchscript"; "pt2", a program of `torch.export`; "aoti", that program compiled by AOTInductor for this machine's
+            instructions, which needs a C++ compiler; or "onnx", for ONNX Runtime. The last three compute rows by index, without
+            branches, and have no certificate: see the guide to deployment for what else differs.
+        freeze: of TorchScript, see `script`.
+        example: of the others, tensors by name that the model takes; by default made up from the plan's shapes.
+        counts: of the others, return `(output, {site: f64[4]})`: rows, hard rows, those within the gate's margin of the
+            tolerance, and the largest score in millionths. TorchScript has `forward_counted` beside `forward`.
 
     Raises:
         CertificateError: the module was changed since it was certified, or `path` names no file.
-        InputError: see `script`.
+        InputError: see `script`; or the format cannot hold the module, with the reason.
         OSError: it cannot be written, on a full disk say: an older file at `path` is as it was.
 
     Example:
         >>> dendrofx.save(routed, "model.pt")
         >>> torch.jit.load("model.pt")(x)
+        >>> dendrofx.save(routed, "model.onnx", format="onnx")
     """
     check_target(path, CertificateError)
+    if format not in get_args(Format):
+        raise InputError(f"format is one of {', '.join(get_args(Format))}, got {format!r}")
     plan: Plan | None = getattr(module, "plan", None)
     made: Certificate | None = getattr(plan, "certificate", None)
     if made is not None:
         made.verify(module)
-    scripted, extra = script(module, freeze=freeze), {INPUTS: json.dumps(described(module), allow_nan=False)}
+    extra = {INPUTS: json.dumps(described(module, counts and format != "torchscript"), allow_nan=False)}
     if isinstance(plan, Plan):
         extra[PLAN] = json.dumps(plan.to_json(), allow_nan=False)
+    if format == "torchscript":
+        data = _script_file(module, path, extra, made, freeze)
+    elif isinstance(module, fx.GraphModule):
+        data = exported_bytes(module, format, extra, example, counts)
+    else:
+        raise InputError(f"format={format!r} takes what transform returned, got {type(module).__name__}")
+    write_whole(path, data, CertificateError)
+
+
+def _script_file(
+    module: nn.Module, path: str | Path, extra: dict[str, str], made: Certificate | None, freeze: bool
+) -> bytes:
+    """Return the bytes of a TorchScript file, sealed, with its certificate."""
+    scripted = script(module, freeze=freeze)
     if made is not None:
         shown = replace(made, archive=digest(records(script_bytes(scripted, extra), path), made))
         extra[CERTIFICATE] = json.dumps(shown.to_json())
@@ -56,4 +90,4 @@ def save(module: nn.Module, path: str | Path, *, freeze: bool = False) -> None:
         verified(found, path)  # what is written next must verify
     if sealed(found) != seal:
         raise CertificateError(f"cannot write {path}: torch wrote the same module in two ways. Save it again")
-    write_whole(path, data, CertificateError)
+    return data

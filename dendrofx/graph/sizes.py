@@ -21,7 +21,7 @@ from torch import Tensor, fx
 from dendrofx.machine.cores import on_free_cores
 from dendrofx.runtime.live import LiveRows
 from dendrofx.runtime.repeats import row_runs, sample_runs
-from dendrofx.values.meta import CAPTURE, SHAPE, SHAPES, SIZE
+from dendrofx.values.meta import CAPTURE, SEEN, SHAPE, SHAPES, SIZE
 
 FEW = 2  # samples of the runs at other sizes
 _DTYPES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16", "int64": "i64", "int32": "i32"}
@@ -112,6 +112,8 @@ def _note(node: fx.Node, found: Sequence[Found], symbols: Symbols) -> None:
         found = found[:1]
     words = [size_in(symbols, [f[1][axis] for f in found]) for axis in range(len(sizes))]
     if kind:
+        if node.op == "placeholder":
+            node.meta[SEEN] = sizes
         node.meta[SHAPE] = f"{_DTYPES.get(kind, kind)}[{', '.join(words)}]"
     elif not words[0].lstrip("-").isdigit():
         node.meta[SIZE] = words[0]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from dendrofx.runtime.routing import Split
+from dendrofx.runtime.routing import Split, millionths
 from dendrofx.runtime.scores import hard_where_not_finite
 
 
@@ -89,7 +89,15 @@ def count_cascade(
     own counts under `light/NAME` and `full/NAME`.
     """
     near = int((score - tolerance).abs().lt(margin * tolerance).sum().item())
-    found = {"model": {"rows": split.rows, "hard_rows": split.hard_rows, "near_rows": near, "light_rows": split.rows}}
+    found = {
+        "model": {
+            "rows": split.rows,
+            "hard_rows": split.hard_rows,
+            "near_rows": near,
+            "light_rows": split.rows,
+            "largest_score_millionths": millionths(score),
+        }
+    }
     for name, counts in light.items():
         found["light/" + name] = counts
     for name, counts in full.items():

@@ -17,7 +17,7 @@ class PackedLinear(nn.Module):
     Args:
         weight: f32 or bf16[out, in].
         bias: the same dtype, [out], or None.
-        pointwise: an activation that the kernel applies to its result while that is in registers: "none", "relu" or "gelu".
+        pointwise: an activation that the kernel applies to its result while that is in registers: "none" or "gelu".
         algorithm: of gelu, "none" or "tanh".
     """
 
@@ -124,10 +124,10 @@ def _packed(
 
 
 def fuse_activation(layer: nn.Module, activation: nn.Module) -> Tuple[nn.Module, nn.Module]:
-    """Return a layer and the activation after it; where the layer's kernel can apply it, a layer that does, and `Identity`."""
-    if type(layer) is PackedLinear and layer.pointwise == "none":
-        if type(activation) is nn.GELU:
-            return PackedLinear(layer.plain, layer.bias, "gelu", activation.approximate), nn.Identity()
-        if type(activation) is nn.ReLU:
-            return PackedLinear(layer.plain, layer.bias, "relu"), nn.Identity()
+    """Return a layer and the activation after it; where the layer's kernel can apply it, a layer that does, and `Identity`.
+
+    Its ReLU is left out: it makes 0 of NaN, so that a row that is not finite would end in numbers (oneDNN 3, torch 2.13).
+    """
+    if type(layer) is PackedLinear and layer.pointwise == "none" and type(activation) is nn.GELU:
+        return PackedLinear(layer.plain, layer.bias, "gelu", activation.approximate), nn.Identity()
     return layer, activation

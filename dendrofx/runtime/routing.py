@@ -140,6 +140,16 @@ def executed(rows: int, macs: int, padded_macs: int) -> int:
     return rows * macs + (padded_rows(rows) - rows) * padded_macs
 
 
+def millionths(score: Tensor) -> int:
+    """Return the largest of f32[N] scores in millionths, as counts are whole numbers: at most 1e18; NaN and infinity left out."""
+    if score.size(0) == 0:
+        return 0
+    largest = float(score.nan_to_num(0.0, 0.0, 0.0).amax().item())
+    return int(
+        min(max(largest, 0.0), 999999999999.5) * 1e6
+    )  # a whole float is written to a file as an int (torch 2.13)
+
+
 def count_rows(
     split: Split,
     score: Tensor,
@@ -161,7 +171,8 @@ def count_rows(
         original_macs: multiply-adds per row of the original block.
 
     Returns:
-        rows, hard_rows, near_rows (their route may differ in another batch), light_rows; the multiply-adds executed, padding
+        rows, hard_rows, near_rows (their route may differ in another batch), light_rows; largest_score_millionths (see
+        `millionths`); the multiply-adds executed, padding
         included, by gate_macs, light_macs, full_macs, beside original_macs for the same rows; and gate_work, light_work,
         full_work, the same weighted by their operands' bits / 32.
     """
@@ -173,6 +184,7 @@ def count_rows(
         "hard_rows": split.hard_rows,
         "near_rows": near,
         "light_rows": light_rows,
+        "largest_score_millionths": millionths(score),
         "gate_macs": executed(split.rows, gate[0], gate[2]),
         "light_macs": executed(light_rows, light[0], light[2]),
         "full_macs": executed(split.hard_rows, full[0], full[2]),
@@ -197,6 +209,7 @@ def count_light(rows: Tensor, cost: List[int], original_macs: int) -> Dict[str, 
         "hard_rows": 0,
         "near_rows": 0,
         "light_rows": n,
+        "largest_score_millionths": 0,
         "gate_macs": 0,
         "light_macs": executed(n, cost[0], cost[2]),
         "full_macs": 0,

@@ -13,11 +13,11 @@ EXIT, BEHIND_EXIT = "exit", "behind exit"
 
 
 def add_counts(total: Counts, counts: Mapping[str, Mapping[str, int]]) -> None:
-    """Add one call's counts to a sum."""
+    """Add one call's counts to a sum; of the largest score the larger stays."""
     for site, values in counts.items():
         into = total.setdefault(site, dict.fromkeys(values, 0))
         for key, value in values.items():
-            into[key] += value
+            into[key] = max(into[key], value) if key.startswith("largest_") else into[key] + value
 
 
 def of_sites(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Mapping[str, int]]:

@@ -23,6 +23,7 @@ RECIPE = "dendrofx.recipe"  # what it was made from: `Recipe` or `CascadeRecipe`
 # ---- of nodes
 NOTE = "dendrofx"  # of a routed site: `Note`
 SHAPE = "dendrofx.shape"  # of its value, for the printed graph
+SEEN = "dendrofx.seen"  # of an input, the sizes of the example that its shape was printed from
 SIZE = "dendrofx.size"  # of a number that is a size of the input, its name in the printed graph
 SHAPES = "dendrofx.shapes"  # symbolic, of its values
 DTYPE = "dendrofx.dtype"  # of its value

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from dendrofx.gates import EnergyGate, LearnedGate, OracleGate, RandomGate
 from dendrofx.graph.block import row_macs
@@ -21,14 +22,15 @@ from tests.models import Mlp
 from tests.runtime.routes import Pair, every_pair, force_easy_only, made, median, sample, scores, set_all
 
 
-def hand_counts(module: RoutedModule, rows: int, hard: int, light_rows: int, near: int = 0) -> dict[str, int]:
+def hand_counts(module: RoutedModule, rows: int, hard: int, light_rows: int, score: Tensor) -> dict[str, int]:
     part = module.routed.fc1_fc2
     block, gate, light = 16 * 32 + 32 * 8, row_macs(part.gate), row_macs(part.light.light)
     return {
         "rows": rows,
         "hard_rows": hard,
-        "near_rows": near,
+        "near_rows": 0,
         "light_rows": light_rows,
+        "largest_score_millionths": int(1e6 * min(float(score[score.isfinite()].max()), 999999999999.5)),
         "gate_macs": rows * gate,
         "light_macs": light_rows * light,
         "full_macs": hard * block,
@@ -52,7 +54,7 @@ def test_counts_in_every_arm(pair: Pair) -> None:
         set_all(module, value)
         force_easy_only(module, share)
         output, counts = module.forward_counted(x)
-        expected = hand_counts(module, 50, hard, 50 if reads_light else light_rows)
+        expected = hand_counts(module, 50, hard, 50 if reads_light else light_rows, scores(module, x))
         assert {**counts["fc1..fc2"], "near_rows": 0} == expected
         assert torch.equal(output, module(x))
         counted = model_macs(module, [Inputs.of(x)])

@@ -1,0 +1,101 @@
+"""A file of any format, opened: what is written beside the module, its seal, and what runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dendrofx.artifact.archive import VERSIONS, records, sealed
+from dendrofx.artifact.exported import STRUCTURE, metadata
+from dendrofx.errors import ArtifactError
+
+TORCHSCRIPT = "code/"  # where the records of its code are
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file whose bytes were read.
+
+    Attributes:
+        records: by name; of an ONNX model its metadata alone, named as an archive names them.
+        seal: of all but the record that holds it.
+        runner: makes what is called with tensors by name.
+    """
+
+    records: Mapping[str, bytes]
+    seal: str
+    runner: Callable[[], Callable[..., Any]]
+
+
+def opened_file(data: bytes, path: object) -> Opened:
+    """Open the bytes of a file.
+
+    Raises:
+        ArtifactError: it is damaged, or no saved module.
+    """
+    if data[:2] != b"PK":
+        return _onnx(data, path)
+    found = records(data, str(path))
+    scripted = any(name.startswith(TORCHSCRIPT) for name in found)
+    return Opened(found, sealed(found), lambda: _scripted(data) if scripted else _exported(data))
+
+
+def _scripted(data: bytes) -> torch.jit.ScriptModule:
+    loaded: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(data), map_location="cpu")
+    return loaded.eval()
+
+
+def _exported(data: bytes) -> Callable[..., Any]:
+    from torch.export.pt2_archive._package import load_pt2
+
+    contents = load_pt2(io.BytesIO(data))
+    found: Callable[..., Any] | None = contents.aoti_runners.get("model")
+    return found or contents.exported_programs["model"].module()
+
+
+def _onnx(data: bytes, path: object) -> Opened:
+    try:
+        onnxruntime = import_module("onnxruntime")
+    except ImportError as error:
+        said = "it is damaged, or no saved module; an ONNX model would need onnxruntime, which is not installed"
+        raise ArtifactError(f"cannot read {path}: {said}") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        found = dict(session.get_modelmeta().custom_metadata_map)
+    except Exception as error:
+        raise ArtifactError(f"cannot read {path}: it is damaged, or no saved module") from error
+    tail = metadata(VERSIONS, found.get(VERSIONS, ""))
+    seal = hashlib.sha256(data.removesuffix(tail)).hexdigest()
+    structure = json.loads(found.get(STRUCTURE, "null"))
+    return Opened({f"extra/{k}": v.encode() for k, v in found.items()}, seal, lambda: _session(session, structure))
+
+
+def _session(session: Any, structure: Any) -> Callable[..., Any]:  # noqa: ANN401
+    """Return what runs an ONNX session as the graph is called."""
+
+    def run(**tensors: Tensor) -> Any:  # noqa: ANN401
+        given = {name: x.detach().contiguous().numpy() for name, x in tensors.items()}
+        return _restored(structure, iter([torch.from_numpy(np.array(x)) for x in session.run(None, given)]))
+
+    return run
+
+
+def _restored(structure: Any, left: Iterator[Tensor]) -> Any:  # noqa: ANN401
+    """Return an output of a structure."""
+    if structure is None:
+        return next(left)
+    if isinstance(structure, dict):
+        return {key: _restored(part, left) for key, part in structure.items()}
+    return tuple(_restored(part, left) for part in structure)

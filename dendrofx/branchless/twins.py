@@ -1,0 +1,124 @@
+"""`branchless`: a module with every branch of `runtime/` replaced by its twin, graphs inside it included."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from dendrofx.branchless import cascade, linears, live, repeats, routes
+from dendrofx.rewriting.counted import routed_nodes, site_modules
+from dendrofx.runtime import attention as attention_
+from dendrofx.runtime import branches, fused_int8, int8, kernels, leaves, packed, pairs, require, routing, size_ops
+from dendrofx.runtime import cascade as cascade_
+from dendrofx.runtime import live as live_
+from dendrofx.runtime import repeats as repeats_
+from dendrofx.runtime import split_linear as split_linear_
+
+MODULES: Mapping[type[nn.Module], type[nn.Module]] = {
+    leaves.LightAfterGate: routes.LightAfterGate,
+    leaves.FullOnHardRows: routes.FullOnHardRows,
+    leaves.LightOnly: routes.LightOnly,
+    cascade_.FullOnDoubtful: cascade.FullOnDoubtful,
+    packed.PackedLinear: linears.PackedLinear,
+    branches.PackedChain: linears.PackedChain,
+    kernels.BFloat16Linear: linears.BFloat16Linear,
+    int8.Int8Linear: linears.Int8Linear,
+    fused_int8.FusedInt8Linear: linears.FusedInt8Linear,
+}
+FUNCTIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
+    routing.split_rows: routes.split_rows,
+    require.require: routes.require,
+    live_.live_rows: live.live_rows,
+    live_.unpad_rows: live.unpad_rows,
+    live_.pad_rows: live.pad_rows,
+    attention_.plan_attention: live.plan_attention,
+    attention_.attend_rows: live.attend_rows,
+    repeats_.same_rows: repeats.same_rows,
+    repeats_.row_runs: repeats.row_runs,
+    repeats_.all_rows: repeats.all_rows,
+    repeats_.count_runs: repeats.count_runs,
+    repeats_.match_runs: repeats.match_runs,
+    repeats_.distinct_rows: repeats.distinct_rows,
+    repeats_.expand_runs: repeats.expand_runs,
+    repeats_.broadcast_runs: repeats.expand_runs,
+    repeats_.sample_runs: repeats.sample_runs,
+    split_linear_.split_linear: repeats.split_linear,
+    split_linear_.splits: repeats.splits,
+    pairs.pair_products: repeats.pair_products,
+    pairs.joined_pairs: repeats.joined_pairs,
+    size_ops.choose_size: torch.sym_ite,
+    size_ops.negated: torch.sym_not,
+    size_ops.whole_part: math.trunc,
+    size_ops.nearest_even: round,
+}
+LAID_OUT = "packed"  # the attribute of layouts that no exported program can hold
+
+
+def branchless(module: nn.Module, graph: fx.Graph | None = None) -> nn.Module:
+    """Return a module that computes the same without branches on the values of a call; it shares the weights.
+
+    Args:
+        module: left unchanged.
+        graph: in place of the graph of a graph module.
+
+    Example:
+        >>> torch.export.export(branchless(routed), (x,))
+    """
+    children = {name: child if child is None else branchless(child) for name, child in module._modules.items()}
+    if isinstance(module, fx.GraphModule):
+        root = nn.Module()
+        root.__dict__.update(_parameters=dict(module._parameters), _buffers=dict(module._buffers), _modules=children)
+        return fx.GraphModule(root, _branchless_graph(module.graph if graph is None else graph)).train(module.training)
+    kind = MODULES.get(type(module), type(module))
+    if kind is type(module) and all(child is module._modules[name] for name, child in children.items()):
+        return module
+    made = object.__new__(kind)
+    made.__dict__.update({name: value for name, value in module.__dict__.items() if name != LAID_OUT})
+    made.__dict__["_modules"] = children
+    return made
+
+
+def _branchless_graph(graph: fx.Graph) -> fx.Graph:
+    """Copy a graph, its calls replaced."""
+    made = copy.deepcopy(graph)
+    for node in made.nodes:
+        if node.op == "call_function":
+            node.target = FUNCTIONS.get(node.target, node.target)
+    return made
+
+
+def counted(gm: fx.GraphModule, graph: fx.Graph) -> fx.Graph:
+    """Return a graph whose output is `(output, {site: f64[4]})`, see `routes.count_split`; `model` is a cascade's.
+
+    Args:
+        gm: whose sites are counted.
+        graph: of the same nodes as its own, such as one with guards; changed.
+    """
+    named = {node.name: node for node in graph.nodes}
+    output = next(node for node in graph.nodes if node.op == "output")
+    found: dict[str, fx.Node] = {}
+    with graph.inserting_before(output):
+        for site, split, margin in _splits(gm):
+            own = named[split.name]
+            found[site] = graph.call_function(routes.count_split, (own, *own.args[:2], margin))
+    output.args = ((output.args[0], found),)
+    return graph
+
+
+def _splits(gm: fx.GraphModule) -> list[tuple[str, fx.Node, float]]:
+    """Return the sites of a graph with the node that splits their rows, and the margin of their gate."""
+    found = []
+    for site, full in routed_nodes(gm):
+        split = full.args[2]
+        assert isinstance(split, fx.Node)
+        found.append((site, split, float(getattr(site_modules(gm, full)["gate"], "margin", 0.0))))
+    for node in gm.graph.nodes:
+        if node.op == "call_module" and isinstance(gm.get_submodule(str(node.target)), cascade_.FullOnDoubtful):
+            gate = gm.get_submodule(f"{str(node.target).rpartition('.')[0]}.gate")
+            found.append(("model", node.args[2], float(getattr(gate, "margin", 0.0))))
+    return found
