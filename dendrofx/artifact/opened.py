@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -70,7 +71,7 @@ def _onnx(data: bytes, path: object) -> Opened:
         raise ArtifactError(f"cannot read {path}: {said}") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 4  # an error is raised, not printed too
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         found = dict(session.get_modelmeta().custom_metadata_map)
@@ -87,7 +88,12 @@ def _session(session: Any, structure: Any) -> Callable[..., Any]:  # noqa: ANN40
 
     def run(**tensors: Tensor) -> Any:  # noqa: ANN401
         given = {name: x.detach().contiguous().numpy() for name, x in tensors.items()}
-        return _restored(structure, iter([torch.from_numpy(np.array(x)) for x in session.run(None, given)]))
+        try:
+            found = session.run(None, given)
+        except Exception as error:  # a check of the graph is an index out of range, in a node of its message's name
+            check = re.search(r"running Gather node. Name:'(.*?)' Status Message: indices element out", str(error))
+            raise RuntimeError(str(error) if check is None else check[1]) from error
+        return _restored(structure, iter([torch.from_numpy(np.array(x)) for x in found]))
 
     return run
 

@@ -57,7 +57,8 @@ def _translations() -> dict[Any, Callable[..., Any]]:
 
 
 def _name_checks(model: Any, messages: list[str]) -> None:  # noqa: ANN401  (onnx has no types)
-    """Name the nodes that check after what they say."""
-    checks = [n for n in model.graph.node if n.op_type == "Gather" and "check" in n.name]
-    for node, message in zip(checks, messages, strict=False):
+    """Name the nodes that check after what they say: those that read a tensor of one zero; see `branchless/checked.py`."""
+    zeros = {i.name for i in model.graph.initializer if list(i.dims) == [1] and not any(i.raw_data)}
+    checks = [n for n in model.graph.node if n.op_type == "Gather" and n.input[0] in zeros]
+    for node, message in zip(checks, messages, strict=True):
         node.name = message

@@ -1,7 +1,9 @@
 """Every construct in every format: the same rows take the same way, and get the same numbers, as in the module itself."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -9,18 +11,15 @@ import torch
 from torch import Tensor
 
 import dendrofx
-from dendrofx import RoutedModule
+from dendrofx import ArtifactError, InputError, RoutedModule
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.outputs import flatten
 from tests import repeated
 from tests.made import made
 from tests.search.cascade import test_exits as exits
 
-FORMATS = [
-    "pt2",
-    pytest.param("onnx", marks=pytest.mark.peers),
-    pytest.param("aoti", marks=pytest.mark.slow),
-]
+FORMATS = ["pt2", pytest.param("onnx", marks=pytest.mark.peers)]
+COMPILED = pytest.param("aoti", marks=pytest.mark.slow)  # half a minute each
 SUFFIX = {"pt2": "pt2", "aoti": "pt2", "onnx": "onnx"}
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # another order of float sums, and another library's exp and erf
 
@@ -47,16 +46,41 @@ CONSTRUCTS: dict[str, Callable[[], tuple[RoutedModule, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("construct", CONSTRUCTS)
+@cache
+def constructed(construct: str) -> tuple[RoutedModule, Any]:
+    return CONSTRUCTS[construct]()
+
+
+@cache
+def saved(construct: str, format: str, counts: bool = False) -> bytes:
+    """The file of a construct, written once a process."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"model.{SUFFIX[format]}"
+        dendrofx.save(constructed(construct)[0], path, format=format, counts=counts)  # type: ignore[arg-type]
+        return path.read_bytes()
+
+
+def loaded(folder: Path, data: bytes) -> dendrofx.LoadedModule:
+    path = folder / "model"
+    path.write_bytes(data)
+    return dendrofx.load(path)
+
+
+QUICK = ("mlp", "padded", "cascade", "repeats-dlrm", "exit")
+CASES = [
+    *(pytest.param(c, "pt2", marks=() if c in QUICK else pytest.mark.slow) for c in CONSTRUCTS),
+    *(pytest.param(c, "onnx", marks=pytest.mark.peers) for c in CONSTRUCTS),
+    *(pytest.param(c, "aoti", marks=pytest.mark.slow) for c in ("padded", "cascade")),
+]
+
+
+@pytest.mark.parametrize(("construct", "format"), CASES)
 def test_a_construct_is_the_same_in_a_format(construct: str, format: str, tmp_path: Path) -> None:
-    module, given = CONSTRUCTS[construct]()
-    path = tmp_path / f"model.{SUFFIX[format]}"
-    dendrofx.save(module, path, format=format)  # type: ignore[arg-type]
-    loaded, inputs = dendrofx.load(path), Inputs.of(given)
+    module, given = constructed(construct)
+    made, inputs = loaded(tmp_path, saved(construct, format)), Inputs.of(given)
     for count in (inputs.samples, 1, 2, inputs.samples - 1):
         batch = inputs.take(torch.arange(count))
-        _assert_same(batch.call(loaded), batch.call(module))
+        _assert_same(batch.call(made), batch.call(module))
 
 
 def _assert_same(got: Any, wanted: Any) -> None:
@@ -71,22 +95,46 @@ def _not_finite(rows: Tensor) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [*FORMATS, COMPILED])
 def test_rows_that_are_not_finite_take_the_full_branch(format: str, tmp_path: Path) -> None:
     module, rows = made("mlp").module, _not_finite(made("mlp").rows)
-    path = tmp_path / f"model.{SUFFIX[format]}"
-    dendrofx.save(module, path, format=format)  # type: ignore[arg-type]
-    torch.testing.assert_close(dendrofx.load(path)(rows), module(rows), equal_nan=True, **CLOSE)
+    got = loaded(tmp_path, saved("mlp", format))(rows)
+    torch.testing.assert_close(got, module(rows), equal_nan=True, **CLOSE)
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_counts_are_those_of_the_module(format: str, tmp_path: Path) -> None:
     module, rows = made("mlp").module, made("mlp").rows
-    path = tmp_path / f"model.{SUFFIX[format]}"
-    dendrofx.save(module, path, format=format, counts=True)  # type: ignore[arg-type]
-    output, counts = dendrofx.load(path).forward_counted(rows)
+    output, counts = loaded(tmp_path, saved("mlp", format, counts=True)).forward_counted(rows)
     wanted, own = module.forward_counted(rows)
     _assert_same(output, wanted)
     for site, of_site in own.items():
         assert counts[site]["rows"] == of_site["rows"]
         assert abs(counts[site]["hard_rows"] - of_site["hard_rows"]) <= of_site["near_rows"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_changed_file_is_refused(format: str, tmp_path: Path) -> None:
+    data = saved("mlp", format)
+    for place in (0, len(data) // 3, len(data) // 2, len(data) - 40):
+        changed = bytearray(data)
+        changed[place] ^= 0x55
+        with pytest.raises(ArtifactError):
+            loaded(tmp_path, bytes(changed))
+    with pytest.raises(ArtifactError):
+        loaded(tmp_path, data[: len(data) // 2])
+
+
+def test_a_format_that_is_none_and_an_example_that_does_not_fit(tmp_path: Path) -> None:
+    module = made("mlp").module
+    with pytest.raises(InputError, match="format is one of torchscript, pt2, aoti, onnx, got 'pb'"):
+        dendrofx.save(module, tmp_path / "model", format="pb")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="example has"):
+        dendrofx.save(module, tmp_path / "model.pt2", format="pt2", example={"images": torch.ones(3, 64)})
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_site_without_full_branch_refuses_what_asks_for_one(format: str, tmp_path: Path) -> None:
+    lossy, rows = loaded(tmp_path, saved("no-gate", format)), _not_finite(made("no-gate").rows)
+    with pytest.raises(RuntimeError, match="^a row is not finite, and site '0..2' has no full branch"):
+        lossy(rows)
