@@ -85,7 +85,7 @@ def asking(app: Any, settings: Any, ask: Callable[[Any], Awaitable[None]]) -> No
         ):
             await ask(c)
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 60))  # hangs where a request is never answered
 
 
 def raw(values: Tensor) -> bytes:

@@ -36,7 +36,7 @@ def batched(requests: list[Any], answer: Any, **options: Any) -> tuple[list[Any]
             task.cancel()
         return found, batcher
 
-    return asyncio.run(run())
+    return asyncio.run(asyncio.wait_for(run(), 60))  # hangs where a request is never answered
 
 
 def test_a_batch_closes_when_it_is_full_and_keeps_the_order() -> None:

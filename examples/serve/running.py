@@ -33,15 +33,15 @@ class Running:
     log: IO[str]
 
     def said(self) -> str:
-        """Return what it printed when it was warm, and how large its batches were."""
+        """Return what its workers printed when they were warm, and how large the batches of one of them were."""
         self.log.seek(0)
         warm = [line.strip() for line in self.log if line.startswith("worker ")]
         counters = json.loads(_get(f"{self.url}/counters"))
-        found = f"{counters['samples'] / max(counters['batches'], 1):.1f} samples a batch"
+        found = f"worker {counters['worker']}: {counters['samples'] / max(counters['batches'], 1):.1f} samples a batch"
         macs = {name: n for name, n in (counters["executed"] or {}).items() if name.endswith("_macs")}
         original = sum(n for name, n in macs.items() if name.endswith("original_macs"))
         if original:
-            found += f", {(sum(macs.values()) - original) / original:.0%} of the original's multiply-adds at its sites"
+            found += f", {(sum(macs.values()) - original) / original:.0%} of its sites' multiply-adds"
         return "\n  ".join([*warm, found])
 
 
