@@ -89,6 +89,7 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
         "onnx",
         "parquet",
         "peers",
+        "serve",
     }
     assert set(re.findall(r"^Requires-Python: (.+)$", metadata, re.MULTILINE)) & {">=3.10,<3.14", "<3.14,>=3.10"}
 
