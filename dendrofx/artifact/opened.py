@@ -20,6 +20,7 @@ from dendrofx.artifact.exported import STRUCTURE, metadata
 from dendrofx.errors import ArtifactError
 
 TORCHSCRIPT = "code/"  # where the records of its code are
+PLAIN = ("weight_", "tensor_")  # what records of tensors are called in a program
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,27 @@ def opened_file(data: bytes, path: object) -> Opened:
         return _onnx(data, path)
     found = records(data, str(path))
     scripted = any(name.startswith(TORCHSCRIPT) for name in found)
+    if not scripted:
+        _refuse_pickles(found, path)
     return Opened(found, sealed(found), lambda: _scripted(data) if scripted else _exported(data))
+
+
+def _refuse_pickles(found: Mapping[str, bytes], path: object) -> None:
+    """Raise `ArtifactError` where torch's reader of programs would unpickle more than tensors: a pickle can run anything."""
+    said = f"cannot read {path}: it is damaged, or no saved module"
+    for name, record in found.items():
+        try:
+            if name.endswith("_config.json"):
+                parts = json.loads(record)["config"].values()
+                if any(p["use_pickle"] or not p["path_name"].startswith(PLAIN) for p in parts):
+                    said = (
+                        f"{path} holds pickled objects beside tensors, which dendrofx does not write and does not load"
+                    )
+                    raise ValueError(name)
+            elif name.startswith("data/sample_inputs/"):
+                torch.load(io.BytesIO(record), weights_only=True)
+        except Exception as error:
+            raise ArtifactError(said) from error
 
 
 def _scripted(data: bytes) -> torch.jit.ScriptModule:

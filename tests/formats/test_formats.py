@@ -1,5 +1,8 @@
 """Every construct in every format: the same rows take the same way, and get the same numbers, as in the module itself."""
 
+import io
+import json
+import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,6 +15,8 @@ from torch import Tensor
 
 import dendrofx
 from dendrofx import ArtifactError, InputError, RoutedModule
+from dendrofx.artifact.archive import VERSIONS, records, sealed
+from dendrofx.artifact.description import versions
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.outputs import flatten
 from tests import repeated
@@ -136,5 +141,33 @@ def test_a_format_that_is_none_and_an_example_that_does_not_fit(tmp_path: Path) 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_site_without_full_branch_refuses_what_asks_for_one(format: str, tmp_path: Path) -> None:
     lossy, rows = loaded(tmp_path, saved("no-gate", format)), _not_finite(made("no-gate").rows)
-    with pytest.raises(RuntimeError, match="^a row is not finite, and site '0..2' has no full branch"):
+    with pytest.raises(RuntimeError, match=r"^a row is not finite, and site '0\.\.2' has no full branch"):
         lossy(rows)
+
+
+class _Runs:
+    """What a pickle may do: write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("record", ["data/sample_inputs/model.pt", "data/weights/weight_0"])
+def test_no_pickle_of_a_program_is_run(record: str, tmp_path: Path) -> None:
+    pickled = io.BytesIO()
+    torch.save(_Runs(tmp_path / "ran"), pickled)
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(saved("mlp", "pt2"))) as source, zipfile.ZipFile(made, "w") as target:
+        for name in source.namelist():
+            data = source.read(name).replace(b'"use_pickle": false', b'"use_pickle": true ')
+            if not name.endswith(VERSIONS):
+                target.writestr(name, pickled.getvalue() if name.endswith(record) else data)
+    seal = json.dumps(versions(sealed(records(made.getvalue(), "it"))))
+    with zipfile.ZipFile(made, "a") as target:
+        target.writestr(f"archive/extra/{VERSIONS}", seal)
+    with pytest.raises(ArtifactError, match=r"pickled objects|is damaged"):
+        loaded(tmp_path, made.getvalue())
+    assert not (tmp_path / "ran").exists()
