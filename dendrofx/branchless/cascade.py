@@ -33,4 +33,6 @@ class FullOnDoubtful(cascade.FullOnDoubtful):
         """Return the samples in doubt; of none of them the first sample."""
         doubtful = torch.zeros([split.rows], dtype=torch.bool).index_fill(0, split.hard, True)
         first = torch.arange(split.rows).eq(0).logical_and(doubtful.any().logical_not())
-        return doubtful.logical_or(first).nonzero().squeeze(1)
+        found = doubtful.logical_or(first).nonzero().squeeze(1)
+        torch._check(found.size(0) >= 1, lambda: "a batch without samples")
+        return found

@@ -46,6 +46,9 @@ def live_rows(mask: Tensor, inverted: bool, side: str = "any") -> LiveRows:
         message = f"the mask has padding that is not on the {side}, the side on which the model was found to ignore it"
         alive = checked(alive.to(torch.int64), holds, message).ne(0)
     index = alive.reshape(-1).nonzero().squeeze(1)
+    torch._check(
+        index.size(0) >= 1, lambda: "a batch without samples or tokens"
+    )  # views infer sizes, of nothing they cannot
     sample = torch.div(index, tokens, rounding_mode="floor")
     return LiveRows(index, sample, index - sample * tokens, index.size(0), [], batch, tokens, index[:0])
 

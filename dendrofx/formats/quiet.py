@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 
-LOUD = ("torch.onnx", "torch.export", "torch._export", "onnxscript", "onnx_ir")
+LOUD = ("torch.onnx", "torch.export", "torch._export", "torch.fx", "onnxscript", "onnx_ir")
 
 
 @contextmanager
