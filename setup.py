@@ -54,6 +54,7 @@ setup(
         "bench": ["click>=8.1", "matplotlib>=3.8"],
         "parquet": ["pyarrow>=15"],
         "browser": ["selenium>=4.30"],
+        "fuzz": ["atheris>=3"],
         "models": ["transformers>=5.23", "tokenizers>=0.22", "safetensors>=0.5", "sentence-transformers>=6"],
         "peers": [
             "onnx>=1.18",
