@@ -62,16 +62,15 @@ def near(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
 def _light(target: Target, given: list[Any], full: Tensor, mine: Tensor, x: Tensor) -> Tensor:
     """Which rows are as they may be where they are light."""
     if target.light is None:
-        apart = (mine - full).norm(dim=1)
-        return apart <= MOST_APART * full.norm(dim=1)
+        apart: Tensor = (mine - full).norm(dim=1)
+        return apart.le(MOST_APART * full.norm(dim=1))
     return near(mine, _rows(target.light(*given)), x)
 
 
 def _rows(x: Tensor) -> Tensor:
     """f64[rows, features]."""
-    dense = x.detach().to_dense().double()
-    rows: Tensor = dense.reshape(-1, dense.size(-1))
-    return rows
+    dense: Tensor = x.detach().to_dense().double()
+    return dense.reshape(-1, dense.size(-1))
 
 
 def _dead(mask: Tensor) -> Tensor:
