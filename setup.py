@@ -58,6 +58,7 @@ setup(
         "onnx": ["onnx>=1.18", "onnxruntime>=1.22", "onnxscript>=0.5"],
         "browser": ["selenium>=4.30"],
         "serve": ["fastapi>=0.115", "uvicorn>=0.34", "locust>=2.32"],
+        "fuzz": ["atheris>=3"],
         "models": ["transformers>=5.23", "tokenizers>=0.22", "safetensors>=0.5", "sentence-transformers>=6"],
         "peers": [
             "onnx>=1.18",

@@ -25,6 +25,7 @@ from dendrofx.light import LightForm
 from dendrofx.light.exits import Exit
 from dendrofx.light.routed_blocks import RoutedBlocks
 from dendrofx.machine.memory import unshare
+from dendrofx.machine.stages import stage
 from dendrofx.plan.origin import check_origin
 from dendrofx.plan.plan import Plan
 from dendrofx.replay import replay
@@ -143,13 +144,16 @@ def transform(
         batch_sizes=batch_sizes,
     )
     certified = request.budget is not None if plan is None else bool(plan.budget)
-    subject = Subject.of(model, wrapper, example_inputs, calibration, request, certified)
+    with stage("the model was captured"):
+        subject = Subject.of(model, wrapper, example_inputs, calibration, request, certified)
     if plan is not None:
         check_origin(
             plan.origin, subject.model, None if subject.data is None else subject.data.fingerprint, options.redecide
         )
-    decision = decided(subject, request) if plan is None or options.redecide else replay(subject, plan, request)
-    return unshare(finish(decision, subject.example), model)
+    with stage("settings were searched"):
+        decision = decided(subject, request) if plan is None or options.redecide else replay(subject, plan, request)
+    with stage("the module was put together"):
+        return unshare(finish(decision, subject.example), model)
 
 
 def decided(subject: Subject, request: Request) -> Decision:

@@ -85,6 +85,7 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
         "test",
         "dev",
         "docs",
+        "fuzz",
         "models",
         "onnx",
         "parquet",

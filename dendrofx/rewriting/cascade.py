@@ -10,7 +10,8 @@ graph(x: f32[N, 4096])
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, List, cast  # noqa: UP035
 
 import torch
@@ -19,8 +20,9 @@ from torch import Tensor, fx, nn
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.runtime.cascade import FullOnDoubtful, doubt_not_finite
 from dendrofx.runtime.routing import split_rows
+from dendrofx.values.guards import axes
 from dendrofx.values.inputs import Inputs
-from dendrofx.values.meta import CARRIED, ENTERED, NOTE, Note
+from dendrofx.values.meta import CALL, CARRIED, ENTERED, NOTE, SHAPES, Note
 
 NAME = "model"
 PREFIX = f"routed.{NAME}"
@@ -117,7 +119,29 @@ def build(
     graph.output(fx.node.map_arg(source, lambda _: graph.call_function(operator.getitem, (result, next(place)))))
     made = RoutedModule(root, graph)
     made.meta.update(captured.meta)
+    guard_axes(made, {n: count for n in batched if (count := _axes(captured, n)) is not None})
     return made.eval().requires_grad_(False)
+
+
+def guard_axes(cascade: fx.GraphModule, counts: Mapping[str, int]) -> None:
+    """Refuse calls whose inputs have more or fewer axes than the samples that a budget was tested on.
+
+    With one less, axis 0 counts something else; with one more, a sample has several decisions where those had one.
+
+    Args:
+        cascade: is changed, in every call and in its script.
+        counts: axes by input.
+    """
+    if (form := cascade.meta.get(CALL)) is not None:
+        known = [g for g in form.guards if ".dim()" not in g]
+        cascade.meta[CALL] = replace(form, guards=(*(axes(n, count) for n, count in counts.items()), *known))
+
+
+def _axes(captured: fx.GraphModule, name: str) -> int | None:
+    """Return how many axes an input has; None where the capture does not say so."""
+    node = next(n for n in captured.graph.nodes if n.op == "placeholder" and n.target == name)
+    shapes = node.meta.get(SHAPES)
+    return len(shapes[0]) if isinstance(shapes, list) and shapes else None
 
 
 def finite_inputs(batched: Sequence[str], batches: Sequence[Inputs]) -> tuple[str, ...]:

@@ -13,6 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def is_dense(x: Tensor) -> bool:
+    """Tell whether a tensor is laid out as gates, branches and moves of rows need it: neither sparse nor nested nor mkldnn's."""
+    return x.layout == torch.strided and not x.is_nested
+
+
 def padded_rows(rows: int) -> int:
     """Return how many rows a oneDNN branch runs for `rows` rows.
 

@@ -15,7 +15,7 @@ from typing import List, NamedTuple
 import torch
 from torch import Tensor
 
-from dendrofx.runtime.kernels import padded_rows
+from dendrofx.runtime.kernels import is_dense, padded_rows
 
 
 class LiveRows(NamedTuple):
@@ -46,8 +46,12 @@ def live_rows(mask: Tensor, inverted: bool, side: str = "any") -> LiveRows:
         side: where dead rows may be, "right" or "left" of the live ones, or "any".
 
     Raises:
-        RuntimeError: another shape, or dead rows elsewhere.
+        RuntimeError: another shape, a mask that is not dense or has no values, or dead rows elsewhere.
     """
+    if not is_dense(mask) or mask.is_meta or mask.is_quantized:
+        raise RuntimeError(
+            "the mask of dead rows is a sparse, nested, mkldnn, quantised or meta tensor, it takes a dense one of plain values"
+        )
     if mask.dim() != 2:
         raise RuntimeError(f"the mask of dead rows is shaped {mask.size()}, it takes [batch, tokens]")
     alive = mask.eq(0) if inverted else mask.ne(0)
@@ -106,9 +110,13 @@ def unpad_rows(x: Tensor, rows: LiveRows, b: int, t: int) -> Tensor:
         t: the axis that counts tokens.
 
     Raises:
-        RuntimeError: x has other samples or tokens than the mask.
+        RuntimeError: x has other samples or tokens than the mask, or is not dense.
     """
-    if x.size(t) != rows.tokens or (b >= 0 and x.size(b) != rows.batch):
+    if not is_dense(x):
+        raise RuntimeError(
+            "a value with dead rows is a sparse, nested or mkldnn tensor, it takes a dense one: pass .to_dense()"
+        )
+    if x.dim() <= max(b, t) or x.size(t) != rows.tokens or (b >= 0 and x.size(b) != rows.batch):
         raise RuntimeError(
             f"the mask of dead rows is shaped [{rows.batch}, {rows.tokens}], which does not fit a value of {x.size()}"
         )

@@ -15,7 +15,7 @@ from typing import Dict, List, NamedTuple
 import torch
 from torch import Tensor
 
-from dendrofx.runtime.kernels import padded_rows
+from dendrofx.runtime.kernels import is_dense, padded_rows
 
 # Float32 values that can be gathered and scattered in the time of one multiply-add of a light branch, inverted: moving
 # one value costs about this many multiply-adds (measured, see README, Run time). Decides between light on all rows and
@@ -63,11 +63,16 @@ def as_rows(x: Tensor, width: int, site: str) -> Tensor:
     """Map [..., width] to [N, width], without a copy where the layout allows.
 
     Raises:
-        RuntimeError: another width or dtype, quoting both and the site; or autocast, which would run the branches in another dtype.
+        RuntimeError: another width or dtype, quoting both and the site; rows that are not dense; or autocast, which would run the
+            branches in another dtype.
     """
     # TorchScript crashes where it is asked for autocast (torch 2.13); there `restore_rows` sees what it does
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         refuse_autocast(site)
+    if not is_dense(x):
+        raise RuntimeError(
+            f"rows are a sparse, nested or mkldnn tensor, site '{site}' takes dense ones: pass .to_dense()"
+        )
     if x.dim() == 0 or x.size(-1) != width:
         raise RuntimeError(f"rows are shaped {x.size()}, site '{site}' takes {width} features: pass [..., {width}]")
     if x.dtype != torch.float32:

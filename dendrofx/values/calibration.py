@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dendrofx.errors import InputError
 from dendrofx.machine.progress import progress
+from dendrofx.machine.stages import numbered
 from dendrofx.values.fingerprint import data_fingerprint
 from dendrofx.values.inputs import Inputs
 
@@ -147,7 +148,9 @@ def read_batches(batches: Iterable[Any]) -> list[Inputs]:
         raise InputError(
             f"calibration is an iterable of batches, got {type(batches).__name__}: for a single batch pass [batch]"
         )
-    return [_checked(b, i) for i, b in enumerate(progress(batches, "reading calibration"))]
+    return [
+        _checked(b, i) for i, b in enumerate(numbered(progress(batches, "reading calibration"), "calibration batch"))
+    ]
 
 
 def _checked(batch: Any, number: int) -> Inputs:  # noqa: ANN401

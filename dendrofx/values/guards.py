@@ -5,6 +5,7 @@ expression over the inputs' sizes, and a call for which it does not hold is refu
 
     docs.size(0) == 50
     (q.size(0) % 7) != 0
+    x.dim() == 2
 
 In Python the expressions are evaluated before the graph is called; `add_guards` makes them nodes of a graph that is scripted, so
 that an artifact checks them too.
@@ -72,6 +73,11 @@ def from_export(code: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
 def equal(first: str, second: str) -> str:
     """Return the guard that two sizes are equal, in one order."""
     return " == ".join(sorted([first, second]))
+
+
+def axes(name: str, count: int) -> str:
+    """Return the guard that an input has so many axes."""
+    return f"{name}.dim() == {count}"
 
 
 def is_simple(guard: str) -> bool:
@@ -150,10 +156,10 @@ def _compiled(guard: str) -> CodeType:
 
 def refusal(model: str, guard: str) -> str:
     """Return the message for a call that breaks a guard."""
-    return (
-        f"{model} was captured for {guard} alone, and computes something else for other sizes: transform it again with"
-        " example_inputs= of these sizes"
+    why = (
+        "its budget is about samples of these axes" if ".dim()" in guard else "computes something else for other sizes"
     )
+    return f"{model} was captured for {guard} alone, and {why}: transform it again with example_inputs= of these sizes"
 
 
 def add_guards(graph: fx.Graph, model: str, guards: Sequence[str]) -> None:
@@ -195,6 +201,9 @@ def _nodes(tree: ast.expr, graph: fx.Graph, inputs: dict[str, fx.Node]) -> Any: 
         assert isinstance(axis.value, int)
         node = inputs.get(name) or graph.placeholder(name)
         return graph.call_method("size", (node, axis.value))
+    if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Attribute) and tree.func.attr == "dim":
+        assert isinstance(tree.func.value, ast.Name)
+        return graph.call_method("dim", (inputs[tree.func.value.id],))
     raise CaptureError(f"the graph holds for `{ast.unparse(tree)}` alone, which cannot be checked in each call")
 
 
