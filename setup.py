@@ -31,6 +31,7 @@ ROOMS = (
     "rewriting",
     "rows",
     "runtime",
+    "scale",
     "search",
     "search.cascade",
     "values",
@@ -53,6 +54,7 @@ setup(
         "cli": ["click>=8.1"],
         "bench": ["click>=8.1", "matplotlib>=3.8"],
         "parquet": ["pyarrow>=15"],
+        "ray": ["ray[data]>=2.60", "pyarrow>=15"],
         "browser": ["selenium>=4.30"],
         "models": ["transformers>=5.23", "tokenizers>=0.22", "safetensors>=0.5", "sentence-transformers>=6"],
         "peers": [
