@@ -3,6 +3,7 @@
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,14 @@ def test_a_file_that_says_nothing_of_its_inputs_is_refused(tmp_path: Path) -> No
         InputError, match=r"plain.pt does not say which inputs it takes: save what dendrofx.transform returned"
     ):
         dendrofx.map_batches([], tmp_path / "plain.pt")
+
+
+def test_a_worker_sets_the_threads_of_whoever_calls_it(it: Data) -> None:
+    worker = Worker(it.path, threads=2)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(torch.set_num_threads, 1).result()
+        pool.submit(worker, Given(it.parts()[0], 0)).result()
+        assert pool.submit(torch.get_num_threads).result() == 2
 
 
 def test_another_file_on_a_worker_is_refused(it: Data) -> None:

@@ -15,7 +15,11 @@ from dendrofx import InputError
 from dendrofx.scale import on_ray
 from tests.scale.data import PER_CALL, Data
 
-pytestmark = [pytest.mark.real("ray"), pytest.mark.filterwarnings("ignore")]  # Ray's own, in several of its files
+pytestmark = [
+    pytest.mark.real("ray"),
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),
+]  # Ray's own, in several of its files
 ROOT = Path(__file__).parent.parent.parent
 
 
