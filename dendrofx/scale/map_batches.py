@@ -65,13 +65,13 @@ def map_batches(
     _check(engine, batch_size=batch_size, workers=workers, threads=threads)
     first = Worker(path, threads, batch_size)
     parts = _parts(dataset, engine, first)
-    asked: dict[str, Any] = {"path": str(Path(path).resolve()), "threads": threads, "batch_size": batch_size}
+    asked: dict[str, Any] = {"path": str(Path(path).absolute()), "threads": threads, "batch_size": batch_size}
     asked["sha256"] = digest(path)
     folder = None if output is None else _folder(output)
     total = len(parts) if isinstance(parts, list) else None
     start = time.perf_counter()
     if engine == "ray":
-        asked["output"] = None if folder is None else folder.resolve()
+        asked["output"] = None if folder is None else folder.absolute()
         made = on_ray.run_on_ray(parts, asked, workers, threads)
     else:
         first.output = folder

@@ -77,7 +77,7 @@ def row_groups(path: str | Path) -> tuple[list[RowGroup], list[str]]:
                 f"{file} has the columns {', '.join(other)}, the first file {', '.join(names)}: write the same"
             )
         rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-        found += [RowGroup(str(file), i, n) for i, n in enumerate(rows) if n]
+        found += [RowGroup(str(file.absolute()), i, n) for i, n in enumerate(rows) if n]
     return found, names
 
 
