@@ -1,6 +1,7 @@
 """Parquet in and out: row groups, types, what is refused, the manifest, and each row exactly once."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,12 @@ def test_a_full_disk_ends_the_run(it: Data, out: Path, full_disk: None) -> None:
     with pytest.raises(OSError, match="No space left"):
         dendrofx.map_batches(it.parts(), it.path, output=out)
     assert list(out.iterdir()) == []
+
+
+def test_without_ray_the_extra_is_named(it: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"needs ray, which is not installed: pip install 'dendrofx\[ray\]'"):
+        dendrofx.map_batches(it.parquet(tmp_path / "in.parquet"), it.path, engine="ray")
 
 
 def test_lists_tensors_and_types_of_arrow(it: Data, tmp_path: Path) -> None:
