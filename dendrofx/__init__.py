@@ -27,6 +27,7 @@ __all__ = [
     "RoutedBlocks", "Exit", "Options",
     "GateForm", "ResidualGate", "NoiseGate", "EnergyGate", "LearnedGate", "MarginGate", "UserGate", "AlwaysFull",
     "AlwaysLight", "NoGate", "RandomGate", "OracleGate", "Budget", "Certificate", "certificate", "save", "load", "LoadedModule",
+    "map_batches",
     "Audit", "Shadow", "audit", "report", "Capability", "capability", "DendrofxError", "InputError", "CaptureError",
     "PassError", "PlanError", "ArtifactError", "CertificateError",
 ]  # fmt: skip
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from dendrofx.request import Options
     from dendrofx.rewriting.module import RoutedModule
     from dendrofx.rewriting.tolerances import set_tolerances, tolerances
+    from dendrofx.scale.map_batches import map_batches
     from dendrofx.transform import transform
 else:
     _NAMES = {
@@ -104,6 +106,7 @@ else:
         "request": "Options",
         "rewriting.module": "RoutedModule",
         "rewriting.tolerances": "set_tolerances tolerances",
+        "scale.map_batches": "map_batches",
         "transform": "transform",
     }
     _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}

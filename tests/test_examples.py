@@ -11,7 +11,10 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["digits", "own_gate", pytest.param("minilm", marks=pytest.mark.real())])
+@pytest.mark.parametrize("name", [
+    "digits", "own_gate", pytest.param("minilm", marks=pytest.mark.real()),
+    pytest.param("scale_out", marks=pytest.mark.real("ray")),
+])  # fmt: skip
 def test_the_examples_run_as_they_are(name: str, tmp_path: Path) -> None:
     file = ROOT / "examples" / f"{name}.py"
     assert len(file.read_text(encoding="utf-8").splitlines()) <= 60
@@ -19,6 +22,5 @@ def test_the_examples_run_as_they_are(name: str, tmp_path: Path) -> None:
     command = [sys.executable, str(file)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert {"digits": "wrote digits.pt", "own_gate": "ran the original", "minilm": "live; they differ"}[
-        name
-    ] in done.stdout
+    said = {"digits": "wrote digits.pt", "own_gate": "ran the original", "minilm": "live; they differ"}
+    assert {**said, "scale_out": "ray, workers=2: "}[name] in done.stdout

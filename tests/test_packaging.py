@@ -21,6 +21,7 @@ NAMES = [
     "Precision", "RoutedBlocks", "Exit", "Options",
     "GateForm", "ResidualGate", "NoiseGate", "EnergyGate", "LearnedGate", "MarginGate", "UserGate", "AlwaysFull",
     "AlwaysLight", "NoGate", "RandomGate", "OracleGate", "Budget", "Certificate", "certificate", "save", "load", "LoadedModule",
+    "map_batches",
     "Audit", "Shadow", "audit", "report", "Capability", "capability", "DendrofxError", "InputError", "CaptureError",
     "PassError", "PlanError", "ArtifactError", "CertificateError",
 ]  # fmt: skip
@@ -91,6 +92,7 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
         "parquet",
         "peers",
         "serve",
+        "ray",
     }
     assert set(re.findall(r"^Requires-Python: (.+)$", metadata, re.MULTILINE)) & {">=3.10,<3.14", "<3.14,>=3.10"}
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from dendrofx.command.model import Read
-from dendrofx.command.needed import needed
 from dendrofx.command.parquet import read_parquet
 from dendrofx.errors import InputError
 from dendrofx.graph.show import first_line
 from dendrofx.machine.files import check_target, write_whole
+from dendrofx.machine.needed import needed
 from dendrofx.values.outputs import flatten
 
 WRITTEN = (".npy", ".npz", ".pt", ".safetensors")

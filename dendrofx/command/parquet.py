@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dendrofx.command.needed import needed
 from dendrofx.errors import InputError
+from dendrofx.machine.needed import needed
 
 
 def read_parquet(path: Path) -> Tensor | dict[str, Tensor]:

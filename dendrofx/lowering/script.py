@@ -85,6 +85,12 @@ def frozen_each(
     return made
 
 
+def frozen(loaded: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """Freeze a module that was read from a file, which has a compilation unit of its own; one that is frozen stays so."""
+    with _known_warnings_silenced():
+        return _freeze(loaded)
+
+
 def _fresh(module: nn.Module, marked: bool = False) -> nn.Module:
     """Return a graph module that was never scripted, with the same parts; of other modules themselves."""
     fresh = module

@@ -10,4 +10,5 @@ alone             the same on one thread
 parallel_regions  where the threads of a call wait for each other, counted
 neighbours        busy processes, to measure beside
 progress          bars at a terminal
+needed            packages that only some calls need
 """

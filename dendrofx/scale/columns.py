@@ -1,0 +1,131 @@
+"""Columns of a dataset as the tensors that a module takes, and its answers as columns again.
+
+    x: list<double>[64]   ->   float32[N, 64]     the dtype and sizes that the file says its input has
+    output: float32[N, 5] ->   fixed_size_list<float>[5]
+
+A column is a tensor, a numpy array, or Arrow's; pyarrow itself is imported only to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dendrofx.errors import InputError
+
+Axes = tuple[int | str, ...]
+
+
+def as_tensor(column: Any, dtype: str | None, axes: Axes | None) -> Tensor:  # noqa: ANN401
+    """Return a column as a tensor of its own memory or, where it is one already, as it is.
+
+    Args:
+        column: a tensor, an array, or an Arrow column of numbers or of lists, nested ones too, of one length.
+        dtype: that the input has; None takes the column's own.
+        axes: sizes that the input has, a letter for one that varies; the first, of rows, is not looked at. None takes any.
+
+    Raises:
+        InputError: no tensor can be made of it, or one of another shape, or of a dtype that would lose more than digits. The text
+            says what is wrong with the column, not which it is.
+    """
+    tensor = column if isinstance(column, Tensor) else _from_array(as_array(column, filled=True))
+    wanted = tensor.dtype if dtype is None else getattr(torch, dtype)
+    fits = axes is None or (
+        len(axes) == tensor.dim()
+        and all(isinstance(a, str) or a == s for a, s in zip(axes[1:], tensor.shape[1:], strict=True))
+    )
+    if not fits or not torch.can_cast(tensor.dtype, wanted):
+        sizes = ", ".join(["N", *map(str, tensor.shape[1:])])
+        raise InputError(f"is {str(tensor.dtype).removeprefix('torch.')}[{sizes}]")
+    return tensor.to(wanted)
+
+
+def as_array(column: Any, *, filled: bool = False) -> np.ndarray:  # noqa: ANN401
+    """Return a column as an array [N, ...]; Arrow's lists of one length become axes.
+
+    Args:
+        column: a tensor, an array or an Arrow column.
+        filled: whether every value must be there.
+
+    Raises:
+        InputError: lists of several lengths; or, where `filled`, a missing value.
+    """
+    if isinstance(column, Tensor):
+        return (column.float() if column.dtype == torch.bfloat16 else column).detach().numpy()
+    if not hasattr(column, "null_count"):
+        return np.asarray(column)
+    shape, values = [len(column)], column.combine_chunks() if hasattr(column, "combine_chunks") else column
+    if hasattr(values, "storage"):  # a tensor per row, of Arrow's or Ray's: its storage is lists of all its values
+        shape, values = [*shape, *values.type.shape], _unpacked(values.storage, [], filled=filled)
+    else:
+        values = _unpacked(values, shape, filled=filled)
+    made: np.ndarray = values.to_numpy(zero_copy_only=False).reshape(shape)
+    return made
+
+
+def as_table(columns: Mapping[str, Any]) -> Any:  # noqa: ANN401  (Arrow's)
+    """Return columns as an Arrow table: Arrow's own as they are, arrays of more than one axis as lists of fixed size."""
+    arrow = import_module("pyarrow")
+    return arrow.table(
+        {n: c if hasattr(c, "null_count") else _as_lists(arrow, as_array(c)) for n, c in columns.items()}
+    )
+
+
+def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the columns of parts, one after another.
+
+    Raises:
+        InputError: they have not the same columns, or arrays that cannot be joined.
+    """
+    if not parts:
+        return {}
+    names = list(parts[0])
+    try:
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"the answers of two parts cannot be joined: {error}. Take output=, which keeps them apart"
+        ) from error
+
+
+def _from_array(array: np.ndarray) -> Tensor:
+    try:  # torch warns of memory that it must not write to, as Arrow's and Ray's is
+        return torch.from_numpy(array if array.flags.writeable else array.copy())
+    except TypeError as error:
+        raise InputError(f"holds {array.dtype}, of which no tensor is made") from error
+
+
+def _unpacked(values: Any, shape: list[int], *, filled: bool) -> Any:  # noqa: ANN401  (Arrow's)
+    """Return the values inside lists, and append the length that these have to `shape`."""
+    types = import_module("pyarrow.types")
+    while types.is_list(values.type) or types.is_large_list(values.type) or types.is_fixed_size_list(values.type):
+        _check_filled(values, shape)
+        lengths = import_module("pyarrow.compute").list_value_length(values).to_numpy(zero_copy_only=False)
+        first = int(lengths[0]) if len(lengths) else 0
+        if len(other := lengths[lengths != first]):
+            raise InputError(f"holds lists of {first} and of {other[0]} values: pad them to one length")
+        shape.append(first)
+        values = values.flatten()
+    if filled:
+        _check_filled(values, shape)
+    return values
+
+
+def _check_filled(values: Any, shape: Sequence[int]) -> None:  # noqa: ANN401
+    if values.null_count:
+        first = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
+        raise InputError(
+            f"has no value in row {first // max(int(np.prod(shape[1:])), 1)}: fill it in, or leave the row out"
+        )
+
+
+def _as_lists(arrow: Any, array: np.ndarray) -> Any:  # noqa: ANN401
+    made = arrow.array(array.reshape(-1))
+    for size in reversed(array.shape[1:]):
+        made = arrow.FixedSizeListArray.from_arrays(made, size)
+    return made

@@ -1,0 +1,117 @@
+"""A dataset as parts: what one worker answers in one go, and what is done again where a worker dies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dendrofx.errors import InputError
+from dendrofx.machine.needed import needed
+
+WHAT, EXTRA = "dendrofx.map_batches of Parquet files", "dendrofx[parquet]"
+Columns = Mapping[str, Any]  # a dict of arrays or tensors
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """A row group of a Parquet file, read by whoever answers it.
+
+    Attributes:
+        file: its path.
+        group: which of its row groups.
+        rows: in it.
+    """
+
+    file: str
+    group: int
+    rows: int
+
+    def __str__(self) -> str:
+        return f"row group {self.group} of {self.file}"
+
+    def read(self) -> Columns:
+        """Return its columns, as Arrow's."""
+        table = needed("pyarrow.parquet", WHAT, EXTRA).ParquetFile(self.file).read_row_group(self.group)
+        return dict(zip(table.column_names, table.columns, strict=True))
+
+
+@dataclass(frozen=True)
+class Given:
+    """A part that is in memory: a dict of arrays or tensors, by name."""
+
+    columns: Columns
+    place: int
+
+    def __str__(self) -> str:
+        return f"batch {self.place} of the dataset"
+
+    def read(self) -> Columns:
+        """Return its columns."""
+        return self.columns
+
+
+Part = RowGroup | Given
+
+
+def row_groups(path: str | Path) -> tuple[list[RowGroup], list[str]]:
+    """Return the row groups of a Parquet file, or of all in a folder in the order of their paths, and the names of columns.
+
+    Only the footers are read. Files and folders whose names begin with `_` or `.` are left out.
+
+    Raises:
+        InputError: there are none, one is damaged, or one has not the columns of the first.
+    """
+    parquet = needed("pyarrow.parquet", WHAT, EXTRA)
+    found: list[RowGroup] = []
+    names: list[str] = []
+    for file in _files(Path(path)):
+        try:
+            metadata = parquet.read_metadata(file)
+        except Exception as error:  # Arrow's own, of several kinds
+            raise InputError(f"cannot read {file} as Parquet: {error}") from error
+        names = names or metadata.schema.to_arrow_schema().names
+        if (other := metadata.schema.to_arrow_schema().names) != names:
+            raise InputError(
+                f"{file} has the columns {', '.join(other)}, the first file {', '.join(names)}: write the same"
+            )
+        rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        found += [RowGroup(str(file.absolute()), i, n) for i, n in enumerate(rows) if n]
+    return found, names
+
+
+def given(batches: Iterable[Any]) -> Iterator[Given]:
+    """Return the batches of an iterable as parts; raise `InputError` at one that is no dict of columns."""
+    for i, batch in enumerate(batches):
+        if not isinstance(batch, Mapping):
+            raise InputError(
+                f"batch {i} of the dataset is {type(batch).__name__}: give dicts of arrays or tensors by the names of inputs"
+            )
+        yield Given(batch, i)
+
+
+def check_columns(has: Sequence[str], takes: Sequence[str], where: str, file: str | Path, said: str) -> None:
+    """Raise `InputError` where a dataset lacks the column of an input.
+
+    Args:
+        has: names of its columns.
+        takes: names of the inputs.
+        where: the dataset, for the message.
+        file: the saved module, likewise.
+        said: its inputs in words.
+    """
+    if missing := [name for name in takes if name not in has]:
+        raise InputError(
+            f"{where} has no column {', '.join(missing)}, but {', '.join(has) or 'none'}; {file} takes {said}. Name the columns as"
+            " the inputs"
+        )
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    files = [p for p in sorted(path.rglob("*.parquet")) if not any(q[0] in "_." for q in p.relative_to(path).parts)]
+    if not files:
+        raise InputError(f"cannot read the data {path}: there is no such file, and no folder of .parquet files")
+    return files
