@@ -5,9 +5,8 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -20,8 +19,8 @@ from tests.made import made
 from tests.models import Residual
 from tests.property.snapshot import changes, snapshot
 from tests.recorded import LOW, rows
+from tests.stop import Stop
 
-ROOM = f"{os.sep}dendrofx{os.sep}"
 ASKED: dict[str, Any] = {
     "light": LOW,
     "budget": 0.3,
@@ -54,30 +53,6 @@ def settings() -> tuple[object, ...]:
 def slow(value: Any) -> Any:
     """One that runs in the long form alone."""
     return pytest.param(value, marks=pytest.mark.slow)
-
-
-class Stop:
-    """Raises Ctrl-C at the n-th call of a function of dendrofx's; counts them where n is 0."""
-
-    def __init__(self, at: int = 0) -> None:
-        self.at, self.calls = at, 0
-
-    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
-        if event == "call" and ROOM in frame.f_code.co_filename:
-            self.calls += 1
-            if self.calls == self.at:
-                sys.setprofile(None)
-                raise KeyboardInterrupt
-
-    def during(self, run: Callable[[], Any]) -> Any:
-        """What `run` returns, or the Ctrl-C that it ended with."""
-        sys.setprofile(self)
-        try:
-            return run()
-        except KeyboardInterrupt as error:
-            return error
-        finally:
-            sys.setprofile(None)
 
 
 @pytest.fixture(scope="module")
