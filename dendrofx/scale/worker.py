@@ -72,6 +72,8 @@ class Worker:
         if sha256 and sha256 != digest(path):
             raise InputError(f"{path} is another file on this machine: one file must stand there for all workers")
         loaded = load(path)
+        if not isinstance(loaded.scripted, torch.jit.ScriptModule):
+            raise InputError(f"{path} is no TorchScript file, which workers run: save the module without format=")
         if not loaded.inputs:
             raise InputError(f"{path} does not say which inputs it takes: save what dendrofx.transform returned")
         self.path, self.threads, self.batch_size, self.output = path, threads, batch_size, output

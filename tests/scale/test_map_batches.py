@@ -138,6 +138,14 @@ def test_a_file_that_says_nothing_of_its_inputs_is_refused(tmp_path: Path) -> No
         dendrofx.map_batches([], tmp_path / "plain.pt")
 
 
+def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
+    dendrofx.save(made("mlp").module, tmp_path / "model.pt2", format="pt2", example={"input": made("mlp").rows})
+    with pytest.raises(
+        InputError, match=r"model.pt2 is no TorchScript file, which workers run: save the module without format="
+    ):
+        dendrofx.map_batches([], tmp_path / "model.pt2")
+
+
 def test_a_worker_sets_the_threads_of_whoever_calls_it(it: Data) -> None:
     worker = Worker(it.path, threads=2)
     with ThreadPoolExecutor(1) as pool:
