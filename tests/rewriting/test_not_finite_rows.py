@@ -19,7 +19,8 @@ from dendrofx.values.inputs import Inputs
 from tests.models import compressible
 
 ROWS, WIDTH = 12, 24
-LIGHTS: list[LightForm] = [LowRank(2), LowRank(2, "whitened"), LowRank(2, "input"), Pruned(0.9), Int8(), BFloat16()]
+EIGHT = [Int8(), Int8(weight_bits=7)]  # the second runs without VNNI too
+LIGHTS: list[LightForm] = [LowRank(2), LowRank(2, "whitened"), LowRank(2, "input"), Pruned(0.9), *EIGHT, BFloat16()]
 
 
 class Constant(nn.Module):
@@ -42,8 +43,8 @@ GATES: dict[str, GateForm | nn.Module] = {
 FITS = {
     **dict.fromkeys(GATES, LIGHTS),
     "residual": [LowRank(2), LowRank(2, "input")],
-    "noise": [Int8(), BFloat16()],
-    "scales": [Int8()],
+    "noise": [*EIGHT, BFloat16()],
+    "scales": EIGHT,
 }
 
 
