@@ -42,8 +42,8 @@ MADE: list[tuple[LightForm, type[nn.Module], type[nn.Module], str, tuple[int, in
     (Int8(), ObservedInt8Chain, Int8Layer, "Int8Linear(10 -> 33, int8)", (495, 83 + 42, 0, 0)),
     (SEVEN, ObservedInt8Chain, Int8Layer, "Int8Linear(10 -> 33, int8)", (495, 83 + 42, 0, 0)),
     (BFloat16(), ObservedChain, BFloat16Linear, "BFloat16Linear(10 -> 33, bfloat16)", (495, 248, 495, 248)),
-    (PACKED, ObservedChain, PackedLinear, "PackedLinear(10 -> 33, bfloat16, packed, relu)", (495, 248, 495, 248)),
-    (Prepacked(), PackedChain, PackedLinear, "PackedLinear(10 -> 33, float32, packed, relu)", (495, 495, 495, 495)),
+    (PACKED, ObservedChain, PackedLinear, "PackedLinear(10 -> 33, bfloat16, packed)", (495, 248, 495, 248)),
+    (Prepacked(), PackedChain, PackedLinear, "PackedLinear(10 -> 33, float32, packed)", (495, 495, 495, 495)),
     # the second Linear stays: 5 * 38 is more than 165
     (LowRank(5), ObservedChain, LowRankLinear, "LowRankLinear(10 -> 5 -> 33)", (380, 380, 0, 0)),
     (LowRank(5, "input"), ObservedChain, LowRankLinear, "LowRankLinear(10 -> 5 -> 33)", (380, 380, 0, 0)),

@@ -329,5 +329,5 @@ def test_a_disturbed_race_is_run_again_where_it_could_decide_otherwise(
 def test_a_light_branch_that_is_timed_hands_over_plain_tensors(reads: str) -> None:
     """A named tuple would become a new class in Python on every call, ten times the time of a small branch."""
     block = nn.Sequential(nn.Linear(8, 8))
-    light = block if reads == "plain" else dendrofx.Int8().fit(block)
+    light = block if reads == "plain" else dendrofx.Int8(weight_bits=7).fit(block)
     assert type(_light(light, reads, torch.randn(4, 8))(0)) is tuple
