@@ -97,7 +97,12 @@ def test_as_many_as_libgomp_opens(tmp_path: Path) -> None:
     found = json.loads(run.stdout)
     assert len(found) > 200
     assert sum(opened for opened, _ in found.values()) > 100
-    assert {name: pair for name, pair in found.items() if pair[0] != pair[1]} == {}
+    off = {name: pair for name, pair in found.items() if pair[0] != pair[1]}
+    if "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+        assert off == {}
+    # MKL chooses by the CPU: on others it opens regions for some narrow products that it leaves alone on Intel's
+    assert all(name.startswith(("Linear", "LowRank")) and opened > counted for name, (opened, counted) in off.items())
+    assert len(off) <= 0.05 * len(found)
 
 
 def test_one_thread_opens_none_and_small_work_none() -> None:
