@@ -1,7 +1,7 @@
 """`load`: a saved file as a module that is called as the model was, with its plan, certificate and versions.
 
-The seal is checked first, over the very bytes that torch then reads. Python unpickles nothing: torch's own reader of TorchScript
-takes the tensors and the code, and all else is JSON.
+The seal is checked first, over the very bytes that torch then reads. Python unpickles nothing but tensors: torch's own readers take
+these and the code, pickled objects beside them are refused, and all else is JSON. What AOTInductor compiled is native code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from dendrofx.version import VERSION
 
 
 class LoadedModule(nn.Module):
-    """What `load` returns: the file's TorchScript, called with the names of the model and returning what the model returned.
+    """What `load` returns: what runs the file, called with the names of the model and returning what the model returned.
 
     Attributes:
         scripted: the script module, which `tolerances` and `set_tolerances` take; of another format what runs it, by input names.

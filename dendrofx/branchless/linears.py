@@ -55,7 +55,7 @@ class Int8Linear(int8.Int8Linear):
         return (x * (127.0 / largest)).round().to(torch.int8), largest
 
     def shrunk(self, x: Tensor) -> Tensor:
-        """Return f32[N, in], what is quantised."""
+        """Return f32[N, in], what is quantised; the run time's `x.data` is a constant to `torch.export`."""
         return x if self.shrink is None else x * self.shrink
 
     def product(self, q: Tensor, largest: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class FusedInt8Linear(fused_int8.FusedInt8Linear):
     """By a product of floats that are whole numbers."""
 
     def shrunk(self, x: Tensor) -> Tensor:
-        """Return f32[N, in], what is quantised."""
+        """Return f32[N, in], what is quantised; see `Int8Linear`."""
         return x if self.shrink is None else x * self.shrink
 
     def quantise(self, x: Tensor) -> tuple[Tensor, Tensor]:

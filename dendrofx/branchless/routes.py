@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dendrofx.branchless.checked import checked
 from dendrofx.runtime import leaves
-from dendrofx.runtime.routing import Split, check_dtype
+from dendrofx.runtime.routing import Split, check_dtype, near_rows
 from dendrofx.runtime.scores import LightRows
 
 # Share of hard rows from which light runs on the easy rows alone: below this one it always does, above it never.
@@ -74,7 +74,7 @@ def count_split(split: Split, score: Tensor, tolerance: Tensor, margin: float) -
     That in millionths, see `runtime.routing.millionths`.
     """
     finite = score.nan_to_num(0.0, 0.0, 0.0).clamp(0.0, 1e12).to(torch.float64) * 1e6
-    near = (score - tolerance).abs().lt(margin * tolerance)
+    near = near_rows(score, tolerance, margin)
     counts = [torch.ones_like(finite).sum(), (score < tolerance).logical_not().sum(), near.sum()]
     largest = torch.cat([finite.new_zeros(1), finite]).amax(0)
     return torch.stack([*(c.to(torch.float64) for c in counts), largest])

@@ -5,19 +5,22 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
 
 from dendrofx.branchless import cascade, linears, live, repeats, routes
-from dendrofx.rewriting.counted import routed_nodes, site_modules
+from dendrofx.lowering.isolate import twin
+from dendrofx.rewriting.cascade import cascade_parts
+from dendrofx.rewriting.counted import cascade_call, gated_sites, margin_of
 from dendrofx.runtime import attention as attention_
 from dendrofx.runtime import branches, fused_int8, int8, kernels, leaves, packed, pairs, require, routing, size_ops
 from dendrofx.runtime import cascade as cascade_
 from dendrofx.runtime import live as live_
 from dendrofx.runtime import repeats as repeats_
 from dendrofx.runtime import split_linear as split_linear_
+from dendrofx.values.counts import CASCADE
 
 MODULES: Mapping[type[nn.Module], type[nn.Module]] = {
     leaves.LightAfterGate: routes.LightAfterGate,
@@ -77,8 +80,8 @@ def branchless(module: nn.Module, graph: fx.Graph | None = None) -> nn.Module:
     kind = MODULES.get(type(module), type(module))
     if kind is type(module) and all(child is module._modules[name] for name, child in children.items()):
         return module
-    made = object.__new__(kind)
-    made.__dict__.update({name: value for name, value in module.__dict__.items() if name != LAID_OUT})
+    made = twin(module, kind)
+    made.__dict__.pop(LAID_OUT, None)
     made.__dict__["_modules"] = children
     return made
 
@@ -112,13 +115,7 @@ def counted(gm: fx.GraphModule, graph: fx.Graph) -> fx.Graph:
 
 def _splits(gm: fx.GraphModule) -> list[tuple[str, fx.Node, float]]:
     """Return the sites of a graph with the node that splits their rows, and the margin of their gate."""
-    found = []
-    for site, full in routed_nodes(gm):
-        split = full.args[2]
-        assert isinstance(split, fx.Node)
-        found.append((site, split, float(getattr(site_modules(gm, full)["gate"], "margin", 0.0))))
-    for node in gm.graph.nodes:
-        if node.op == "call_module" and isinstance(gm.get_submodule(str(node.target)), cascade_.FullOnDoubtful):
-            gate = gm.get_submodule(f"{str(node.target).rpartition('.')[0]}.gate")
-            found.append(("model", node.args[2], float(getattr(gate, "margin", 0.0))))
+    found = [(site, split, margin) for site, _, split, margin in gated_sites(gm)]
+    if (call := cascade_call(gm)) is not None and (parts := cascade_parts(gm)) is not None:
+        found.append((CASCADE, cast(fx.Node, call.args[2]), margin_of(parts[1])))
     return found

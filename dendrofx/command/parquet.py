@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dendrofx.errors import InputError
 from dendrofx.machine.needed import needed
+from dendrofx.values.lists import is_list, unpacked
 
 
 def read_parquet(path: Path) -> Tensor | dict[str, Tensor]:
@@ -51,18 +52,18 @@ class _Column:
     def __init__(self, path: Path, name: str, values: Any) -> None:  # noqa: ANN401  (Arrow's)
         self.said, self.values, self.shape = f"{path}: column {name}", values.combine_chunks(), [len(values)]
         self.depth, kind = 0, values.type
-        while _is_list(kind):
+        while is_list(kind):
             self.depth, kind = self.depth + 1, kind.value_type
         self.dtype = self._dtype(kind)
 
     def tensor(self) -> Tensor:
         """Return the values; raise `InputError` where one is missing, or lists differ in length."""
-        for _ in range(self.depth):
-            self._check_nulls()
-            self._unpack()
-        self._check_nulls()
-        array = self.values.to_numpy(zero_copy_only=False).astype(self.dtype)
-        return torch.from_numpy(array).view(self.shape)
+        advice = "pad them to one length, or save padded batches as a list in a .pt file"
+        try:
+            values = unpacked(self.values, self.shape, filled=True, advice=advice)
+        except InputError as error:
+            raise InputError(f"{self.said} {error}") from None
+        return torch.from_numpy(values.to_numpy(zero_copy_only=False).astype(self.dtype)).view(self.shape)
 
     def _dtype(self, kind: Any) -> type[np.generic]:  # noqa: ANN401
         types = import_module("pyarrow.types")
@@ -73,25 +74,3 @@ class _Column:
         if types.is_floating(kind) or types.is_decimal(kind) or types.is_null(kind):  # no value at all: found as a null
             return np.float32
         raise InputError(f"{self.said} holds {kind}, of which no tensor is made: leave it out, or write numbers")
-
-    def _check_nulls(self) -> None:
-        if self.values.null_count:
-            first = int(np.argmax(self.values.is_null().to_numpy(zero_copy_only=False)))
-            row = first // int(np.prod(self.shape[1:]))
-            raise InputError(f"{self.said} has no value in row {row}: fill it in, or leave the row out")
-
-    def _unpack(self) -> None:
-        lengths = import_module("pyarrow.compute").list_value_length(self.values).to_numpy(zero_copy_only=False)
-        first = int(lengths[0]) if len(lengths) else 0
-        if len(other := lengths[lengths != first]):
-            raise InputError(
-                f"{self.said} holds lists of {first} and of {other[0]} values: pad them to one length, or save padded batches as a"
-                " list in a .pt file"
-            )
-        self.shape.append(first)
-        self.values = self.values.flatten()
-
-
-def _is_list(kind: Any) -> bool:  # noqa: ANN401
-    types = import_module("pyarrow.types")
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))

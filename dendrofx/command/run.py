@@ -42,15 +42,15 @@ def _answer(loaded: LoadedModule, batch: Any, file: Path, data: Path) -> Any:  #
     import torch
 
     from dendrofx.errors import InputError
+    from dendrofx.graph.show import last_line
     from dendrofx.values.inputs import Inputs
 
     given = Inputs.of(batch)
     try:
         return given.call(loaded)
-    except (InputError, RuntimeError, torch.jit.Error) as error:  # TorchScript's last line has the reason
-        said = str(error).strip().splitlines()[-1].removeprefix("builtins.").removeprefix("RuntimeError: ")
+    except (InputError, RuntimeError, torch.jit.Error) as error:
         takes = ", ".join(map(str, loaded.inputs))
         raise InputError(
-            f"{data} does not fit {file}, which takes {takes}; a batch of the data is {given}: {said}."
+            f"{data} does not fit {file}, which takes {takes}; a batch of the data is {given}: {last_line(error)}."
             " Save the data in the form that the file takes"
         ) from error

@@ -16,8 +16,13 @@ from dendrofx.graph.show import first_line
 # `freezing` folds the weights in, so that products get layouts of their own (1.4 to 1.5 times as fast).
 OPTIONS: dict[str, Any] = {"aot_inductor.package": True, "freezing": True}
 
-
 aten = torch.ops.aten
+# Activations as bounds: what they cut at below and above.
+_FUSED: dict[Any, Callable[..., tuple[float, float | None]]] = {
+    aten.relu.default: lambda: (0.0, None),
+    aten.hardtanh.default: lambda low=-1.0, high=1.0: (low, high),
+    aten.hardsigmoid.default: lambda: (0.0, 1.0),
+}
 
 
 def keep_nan(graph: fx.Graph) -> None:
@@ -35,13 +40,6 @@ def keep_nan(graph: fx.Graph) -> None:
             x = graph.call_function(aten.clamp_min.default, (x, low))
         node.replace_all_uses_with(x)
         graph.erase_node(node)
-
-
-_FUSED: dict[Any, Callable[..., tuple[float, float | None]]] = {
-    aten.relu.default: lambda: (0.0, None),
-    aten.hardtanh.default: lambda low=-1.0, high=1.0: (low, high),
-    aten.hardsigmoid.default: lambda: (0.0, 1.0),
-}
 
 
 def compiled_files(program: ExportedProgram) -> list[Any]:

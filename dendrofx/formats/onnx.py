@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -12,8 +11,7 @@ from torch.export import ExportedProgram
 from dendrofx.errors import InputError
 from dendrofx.formats.quiet import quietly
 from dendrofx.graph.show import first_line
-
-NEEDED = ("onnx", "onnxscript")
+from dendrofx.machine.needed import needed
 
 
 def onnx_bytes(program: ExportedProgram, messages: list[str], about: Mapping[str, str]) -> bytes:
@@ -27,8 +25,8 @@ def onnx_bytes(program: ExportedProgram, messages: list[str], about: Mapping[str
     Raises:
         InputError: packages are missing, an operator has no form in ONNX, or the file would be larger than ONNX's 2 GB.
     """
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise InputError(f"format='onnx' needs {' and '.join(missing)}: pip install 'dendrofx[onnx]'")
+    for name in ("onnx", "onnxscript"):
+        needed(name, "format='onnx'", "dendrofx[onnx]")
     try:
         with quietly():
             made = torch.onnx.export(program, (), dynamo=True, custom_translation_table=_translations(), verbose=False)

@@ -110,8 +110,6 @@ def _mark_empty(module: torch.nn.Module, given: Mapping[str, Tensor]) -> None:
     cascades = [m for m in module.modules() if isinstance(m, FullOnDoubtful)]
     if not cascades:
         return
-    for leaf in cascades:
-        leaf.takes_none = True
     none = {name: tensor[:0] if tensor.dim() else tensor for name, tensor in given.items()}
     try:
         with torch.no_grad():

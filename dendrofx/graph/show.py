@@ -61,6 +61,11 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
+def last_line(error: BaseException) -> str:
+    """Return the last line of an error's message, which of TorchScript's has the reason, without what kind it was of."""
+    return str(error).strip().splitlines()[-1].removeprefix("builtins.").removeprefix("RuntimeError: ")
+
+
 def graph_lines(gm: fx.GraphModule, width: int) -> list[str]:
     """Return the lines of `graph_text`, of another width."""
     found = list(items(gm.graph))

@@ -38,16 +38,16 @@ _WEIGHTS = {
 def freezable(module: Module) -> Module:
     """Return a module with the same weights and freezable classes: what holds these is new, every other part the same."""
     if (kind := _FREEZABLE.get(type(module))) is not None:
-        return cast(Module, _twin(module, kind))
+        return cast(Module, twin(module, kind))
     children = {name: child if child is None else freezable(child) for name, child in module._modules.items()}
     if all(child is module._modules[name] for name, child in children.items()):
         return module
-    made = cast(Module, _twin(module, type(module)))
+    made = cast(Module, twin(module, type(module)))
     made.__dict__["_modules"] = children
     return made
 
 
-def _twin(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
+def twin(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
     """Return another object with the same attributes."""
     made = object.__new__(kind)  # a graph module's own __new__ would make a class without its forward
     made.__dict__.update(module.__dict__)

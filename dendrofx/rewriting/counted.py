@@ -32,6 +32,25 @@ def routed_nodes(gm: fx.GraphModule) -> Iterator[tuple[str, fx.Node]]:
             yield str(rows.args[2]), node
 
 
+def gated_sites(gm: fx.GraphModule) -> Iterator[tuple[str, fx.Node, fx.Node, float]]:
+    """Return `(site name, its full node, the node that splits its rows, its gate's margin)` of every site whose rows are split."""
+    for site, full in routed_nodes(gm):
+        split = cast(fx.Node, full.args[2])
+        if split.target is split_rows:
+            yield site, full, split, margin_of(site_modules(gm, full)["gate"])
+
+
+def cascade_call(gm: fx.GraphModule) -> fx.Node | None:
+    """Return the node that runs the original on samples in doubt; None of a graph that is no cascade."""
+    calls = (n for n in gm.graph.nodes if n.op == "call_module")
+    return next((n for n in calls if isinstance(gm.get_submodule(str(n.target)), FullOnDoubtful)), None)
+
+
+def margin_of(gate: nn.Module) -> float:
+    """Return a gate's relative rounding margin: scores nearer to the tolerance may fall on its other side in another batch."""
+    return float(getattr(gate, "margin", 0.0))
+
+
 def ungated_nodes(gm: fx.GraphModule) -> Iterator[tuple[str, fx.Node]]:
     """Return `(site name, its light node)` of every site without gate and full branch, in graph order."""
     for node in gm.graph.nodes:
@@ -56,16 +75,12 @@ def counted_graph(gm: fx.GraphModule) -> fx.Graph:
     copied: dict[fx.Node, fx.Node] = {}
     result = graph.graph_copy(gm.graph, copied)
     counts: dict[str, fx.Node] = {}
-    for site, full in routed_nodes(gm):
+    for site, full, split, margin in gated_sites(gm):
         parts = site_modules(gm, full)
-        split = cast(fx.Node, full.args[2])
-        if split.target is not split_rows:
-            continue
         score, tolerance = split.args[:2]
         costs = [list(row_cost(parts[part])) for part in ("gate", "light", "full")]
         original = cast(FullOnHardRows, parts["full"]).original_macs
         reads_light = isinstance(parts["light"], LightBeforeGate | LightWithEvidence | LightWithScales)
-        margin = float(getattr(parts["gate"], "margin", 0.0))
         args = (split, score, tolerance, margin, reads_light, costs, original)
         counts[site] = graph.call_function(count_rows, fx.node.map_arg(args, lambda n: copied[n]))
     for site, light in ungated_nodes(gm):
@@ -82,18 +97,12 @@ def counted_graph(gm: fx.GraphModule) -> fx.Graph:
 
 def _cascade_counts(gm: fx.GraphModule, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> fx.Node | None:
     """Call both models of a cascade for their counts, in the copied graph; return the node that joins them, if there is one."""
-    found = [
-        n
-        for n in gm.graph.nodes
-        if n.op == "call_module" and isinstance(gm.get_submodule(str(n.target)), FullOnDoubtful)
-    ]
-    if not found:
+    if (full := cascade_call(gm)) is None:
         return None
-    full = found[0]
     light, split = cast(fx.Node, full.args[1]), cast(fx.Node, full.args[2])
     gate = cast(fx.Node, split.args[0])
     gate = cast(fx.Node, gate.args[0]) if gate.target is doubt_not_finite else gate
-    margin = float(getattr(gm.get_submodule(str(gate.target)), "margin", 0.0))
+    margin = margin_of(gm.get_submodule(str(gate.target)))
     inner = [_called_counted(graph, copied[n]) for n in (light, full)]
     score, tolerance = (copied[cast(fx.Node, a)] for a in split.args[:2])
     return graph.call_function(count_cascade, (copied[split], score, tolerance, margin, *inner))

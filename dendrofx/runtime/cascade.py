@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from dendrofx.runtime.routing import Split, millionths
+from dendrofx.runtime.routing import Split, millionths, near_rows
 from dendrofx.runtime.scores import hard_where_not_finite
 
 
@@ -88,7 +88,7 @@ def count_cascade(
     Under `model` its samples, those recomputed, and those whose route may differ in another batch; of the sites inside, their
     own counts under `light/NAME` and `full/NAME`.
     """
-    near = int((score - tolerance).abs().lt(margin * tolerance).sum().item())
+    near = int(near_rows(score, tolerance, margin).sum().item())
     found = {
         "model": {
             "rows": split.rows,

@@ -150,9 +150,16 @@ def millionths(score: Tensor) -> int:
     if score.size(0) == 0:
         return 0
     largest = float(score.nan_to_num(0.0, 0.0, 0.0).amax().item())
-    return int(
-        min(max(largest, 0.0), 999999999999.5) * 1e6
-    )  # a whole float is written to a file as an int (torch 2.13)
+    # no whole number: torch 2.13 writes a whole float of that size to a file as an int
+    return int(min(max(largest, 0.0), 999999999999.5) * 1e6)
+
+
+def near_rows(score: Tensor, tolerance: Tensor, margin: float) -> Tensor:
+    """Tell of f32[N] scores which lie so near to the tolerance that their row's route may differ in another batch, bool[N].
+
+    None at tolerance 0 and at infinity.
+    """
+    return (score - tolerance).abs().lt(margin * tolerance)
 
 
 def count_rows(
@@ -176,12 +183,11 @@ def count_rows(
         original_macs: multiply-adds per row of the original block.
 
     Returns:
-        rows, hard_rows, near_rows (their route may differ in another batch), light_rows; largest_score_millionths (see
-        `millionths`); the multiply-adds executed, padding
-        included, by gate_macs, light_macs, full_macs, beside original_macs for the same rows; and gate_work, light_work,
-        full_work, the same weighted by their operands' bits / 32.
+        rows, hard_rows, near_rows, light_rows; largest_score_millionths; the multiply-adds executed, padding included, by
+        gate_macs, light_macs, full_macs, beside original_macs for the same rows; and gate_work, light_work, full_work, the same
+        weighted by their operands' bits / 32.
     """
-    near = int((score - tolerance).abs().lt(margin * tolerance).sum().item())  # none at 0 and at infinity
+    near = int(near_rows(score, tolerance, margin).sum().item())
     light_rows = light_row_count(split, gate_reads_light)
     gate, light, full = costs[0], costs[1], costs[2]
     return {

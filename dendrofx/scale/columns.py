@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dendrofx.errors import InputError
+from dendrofx.values.lists import unpacked
 
 Axes = tuple[int | str, ...]
 
@@ -61,9 +62,9 @@ def as_array(column: Any, *, filled: bool = False) -> np.ndarray:  # noqa: ANN40
         return np.asarray(column)
     shape, values = [len(column)], column.combine_chunks() if hasattr(column, "combine_chunks") else column
     if hasattr(values, "storage"):  # a tensor per row, of Arrow's or Ray's: its storage is lists of all its values
-        shape, values = [*shape, *values.type.shape], _unpacked(values.storage, [], filled=filled)
+        shape, values = [*shape, *values.type.shape], unpacked(values.storage, [], filled=filled)
     else:
-        values = _unpacked(values, shape, filled=filled)
+        values = unpacked(values, shape, filled=filled)
     made: np.ndarray = values.to_numpy(zero_copy_only=False).reshape(shape)
     return made
 
@@ -98,30 +99,6 @@ def _from_array(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array if array.flags.writeable else array.copy())
     except TypeError as error:
         raise InputError(f"holds {array.dtype}, of which no tensor is made") from error
-
-
-def _unpacked(values: Any, shape: list[int], *, filled: bool) -> Any:  # noqa: ANN401  (Arrow's)
-    """Return the values inside lists, and append the length that these have to `shape`."""
-    types = import_module("pyarrow.types")
-    while types.is_list(values.type) or types.is_large_list(values.type) or types.is_fixed_size_list(values.type):
-        _check_filled(values, shape)
-        lengths = import_module("pyarrow.compute").list_value_length(values).to_numpy(zero_copy_only=False)
-        first = int(lengths[0]) if len(lengths) else 0
-        if len(other := lengths[lengths != first]):
-            raise InputError(f"holds lists of {first} and of {other[0]} values: pad them to one length")
-        shape.append(first)
-        values = values.flatten()
-    if filled:
-        _check_filled(values, shape)
-    return values
-
-
-def _check_filled(values: Any, shape: Sequence[int]) -> None:  # noqa: ANN401
-    if values.null_count:
-        first = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
-        raise InputError(
-            f"has no value in row {first // max(int(np.prod(shape[1:])), 1)}: fill it in, or leave the row out"
-        )
 
 
 def _as_lists(arrow: Any, array: np.ndarray) -> Any:  # noqa: ANN401

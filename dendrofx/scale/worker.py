@@ -22,7 +22,7 @@ from torch import Tensor
 from dendrofx.artifact.archive import content
 from dendrofx.artifact.load import load
 from dendrofx.errors import InputError
-from dendrofx.graph.show import first_line
+from dendrofx.graph.show import first_line, last_line
 from dendrofx.lowering.script import frozen
 from dendrofx.machine.files import write_whole
 from dendrofx.scale.columns import as_array, as_table, as_tensor
@@ -136,9 +136,10 @@ class Worker:
         try:
             with torch.no_grad():
                 output, executed = self.module.forward_counted(**batch) if self._counts else (self.module(**batch), {})
-        except (RuntimeError, torch.jit.Error) as error:  # TorchScript's last line has the reason
-            said = str(error).strip().splitlines()[-1].removeprefix("builtins.").removeprefix("RuntimeError: ")
-            raise InputError(f"{part} does not fit {self.path}, which takes {self.takes}: {said}") from error
+        except (RuntimeError, torch.jit.Error) as error:
+            raise InputError(
+                f"{part} does not fit {self.path}, which takes {self.takes}: {last_line(error)}"
+            ) from error
         add_counts(counts, executed)
         tensors, form = flatten(output)
         return dict(zip(form.names, tensors, strict=True))

@@ -1,7 +1,6 @@
 """Files with bytes changed at random, and files made to run something: refused by name, or the module that was saved."""
 
 import io
-import json
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -16,8 +15,7 @@ from torch import Tensor, nn
 
 import dendrofx
 from dendrofx import ArtifactError
-from dendrofx.artifact import archive
-from tests.archives import rewritten
+from tests.archives import Trap, resealed, rewritten
 from tests.made import made
 
 X = torch.ones(3, 64)
@@ -80,26 +78,6 @@ def test_changed_bytes_are_refused_or_change_nothing(
     module = made("nothing-routed").module
     assert torch.equal(loaded(X), module(X))
     assert loaded.plan == module.plan
-
-
-def resealed(path: Path) -> Path:
-    """The file with a seal that fits what is in it: whoever can write a file can write one."""
-    seal = archive.sealed(archive.records(path.read_bytes(), path))
-
-    def change(data: bytes) -> bytes:
-        return json.dumps({**json.loads(data), "seal": seal}).encode()
-
-    return rewritten(path, path.with_name("resealed.pt"), archive.VERSIONS, change)
-
-
-class Trap:
-    """What Python's pickle would run."""
-
-    def __init__(self, sprung: Path) -> None:
-        self.sprung = sprung
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (self.sprung,))
 
 
 def beside(path: Path, data: bytes) -> Path:

@@ -1,8 +1,6 @@
 """Every construct in every format: the same rows take the same way, and get the same numbers, as in the module itself."""
 
 import io
-import json
-import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -15,11 +13,10 @@ from torch import Tensor
 
 import dendrofx
 from dendrofx import ArtifactError, InputError, RoutedModule
-from dendrofx.artifact.archive import VERSIONS, records, sealed
-from dendrofx.artifact.description import versions
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.outputs import flatten
 from tests import repeated
+from tests.archives import Trap, resealed, rewritten
 from tests.made import made
 from tests.search.cascade import test_exits as exits
 
@@ -145,29 +142,18 @@ def test_a_site_without_full_branch_refuses_what_asks_for_one(format: str, tmp_p
         lossy(rows)
 
 
-class _Runs:
-    """What a pickle may do: write a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.path,)
-
-
 @pytest.mark.parametrize("record", ["data/sample_inputs/model.pt", "data/weights/weight_0"])
 def test_no_pickle_of_a_program_is_run(record: str, tmp_path: Path) -> None:
-    pickled = io.BytesIO()
-    torch.save(_Runs(tmp_path / "ran"), pickled)
-    made = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(saved("mlp", "pt2"))) as source, zipfile.ZipFile(made, "w") as target:
-        for name in source.namelist():
-            data = source.read(name).replace(b'"use_pickle": false', b'"use_pickle": true ')
-            if not name.endswith(VERSIONS):
-                target.writestr(name, pickled.getvalue() if name.endswith(record) else data)
-    seal = json.dumps(versions(sealed(records(made.getvalue(), "it"))))
-    with zipfile.ZipFile(made, "a") as target:
-        target.writestr(f"archive/extra/{VERSIONS}", seal)
+    path, trap = tmp_path / "model.pt2", io.BytesIO()
+    path.write_bytes(saved("mlp", "pt2"))
+    torch.save(Trap(tmp_path / "sprung"), trap)
+    trapped = rewritten(path, tmp_path / "trapped.pt2", record, lambda data: trap.getvalue())
+    if "weight_" in record:  # which is read as plain numbers, unless the file says otherwise
+        trapped = rewritten(trapped, tmp_path / "pickled.pt2", "weights_config.json", _all_pickled)
     with pytest.raises(ArtifactError, match=r"pickled objects|is damaged"):
-        loaded(tmp_path, made.getvalue())
-    assert not (tmp_path / "ran").exists()
+        dendrofx.load(resealed(trapped))
+    assert not (tmp_path / "sprung").exists()
+
+
+def _all_pickled(config: bytes) -> bytes:
+    return config.replace(b'"use_pickle": false', b'"use_pickle": true ')

@@ -40,14 +40,14 @@ def call_times(space: ModelSpace, timer: Timer | None, pairs: Sequence[Gated]) -
         later = [chain.then for chain in space.chains]
         works = {full.name: full.work for full, _ in space.fulls}
         return counted_times(list(lights.values()), later, works, space.sizes)
-    nets = _Nets.of(space, pairs)
+    doubtful = {size: sorted({n for n in (1, size // 16, size // 4, size) if n >= 1}) for size in space.sizes}
+    nets = _Nets.of(space, pairs, {n for counts in doubtful.values() for n in counts})
     found = []
-    for size in space.sizes:
-        counts = sorted({n for n in (1, size // 16, size // 4, size) if n >= 1})
+    for size, counts in doubtful.items():
         batches = {n: timing_batches(space.proved.searched, n) for n in counts}
         calls: Calls = {
             ("original", ""): (space.proved.subject.original, batches[size]),
-            **nets.calls(space, counts, batches[size]),
+            **{("net", str(n)): (nets.built[n], batches[size]) for n in (0, *counts)},
             **_gates(space, pairs, size),
             **_lights(lights.values(), batches, size),
             **_fulls(space, batches),
@@ -62,28 +62,24 @@ class _Nets:
 
     Attributes:
         pair: its light and full model.
+        built: by how many are in doubt.
     """
 
     pair: Gated
+    built: Mapping[int, nn.Module]
 
     @staticmethod
-    def of(space: ModelSpace, pairs: Sequence[Gated]) -> _Nets:
+    def of(space: ModelSpace, pairs: Sequence[Gated], counts: Iterable[int]) -> _Nets:
         """Take the cheapest light model in front of the original."""
         whole = [pair for pair in pairs if pair.has_net and pair.light.rest is None] or pairs
-        return _Nets(replace(min(whole, key=lambda pair: pair.light.work), later=None))
+        pair = replace(min(whole, key=lambda pair: pair.light.work), later=None)
+        gated = {n: replace(pair, gate=FirstScore(n)) for n in (0, *counts)}
+        return _Nets(pair, {n: cascade_recipe(space, each).build({CASCADE: LARGEST}) for n, each in gated.items()})
 
     @property
     def full(self) -> str:
         """What its samples in doubt run, as `CallTimes` names it."""
         return self.pair.full if self.pair.light.rest is None else self.pair.light.name
-
-    def calls(self, space: ModelSpace, counts: Sequence[int], batches: Sequence[Inputs]) -> Calls:
-        """Return the calls, by how many are in doubt."""
-        made = {n: replace(self.pair, gate=FirstScore(n)) for n in (0, *counts)}
-        return {
-            ("net", str(n)): (cascade_recipe(space, pair).build({CASCADE: LARGEST}), batches)
-            for n, pair in made.items()
-        }
 
 
 def _gates(space: ModelSpace, pairs: Sequence[Gated], size: int) -> Calls:
