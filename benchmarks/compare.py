@@ -82,6 +82,7 @@ def _add_options(p: Command) -> None:
         "--busy", action="store_true", help="also beside two workers with default threads, and on one thread"
     )
     p.add_argument("--ablation", action="store_true", help="also each light form alone, on every row, as a table")
+    p.add_argument("--exits", action="store_true", help="also what it is saved as: torch.export, AOTInductor, ONNX")
     p.add_argument(
         "--light", type=_form("light"), metavar="FORM",
         help='a light form instead of those known: "Int8()"; with --scope model also "RoutedBlocks(0.05)" or "Exit()"',
@@ -145,6 +146,7 @@ def _contradiction(args: argparse.Namespace) -> str:
             f"the case {args.case[0]} has no plan: leave out --light, --gate, --plan and --save-plan",
         ),
         (planless and args.busy, f"the case {args.case[0]} rewrites nothing: leave out --busy"),
+        (planless and args.exits, f"the case {args.case[0]} rewrites nothing: leave out --exits"),
     ]
     return next((message for is_so, message in wrong if is_so), "")
 

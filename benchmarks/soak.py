@@ -1,6 +1,6 @@
 """Does an artifact stay right, quick and small under load? Random batches on several threads, every row checked.
 
-python -m benchmarks.soak [--case digits] [--minutes 10] [--threads 4] [--seed N] [--json FILE]
+python -m benchmarks.soak [--case digits] [--minutes 10] [--threads 4] [--processes 1] [--seed N] [--json FILE]
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_argument(
         "--threads", type=positive, default=4, metavar="N", help="that call at once, one core each (4)"
     )
+    command.add_argument("--processes", type=positive, default=1, metavar="N", help="each with so many threads (1)")
     command.add_argument("--most", type=positive, default=512, metavar="N", help="samples of the largest batch (512)")
     command.add_argument("--seed", type=seed, default=0, metavar="N")
     command.add_argument("--json", type=Path, metavar="FILE")

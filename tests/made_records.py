@@ -11,7 +11,7 @@ from dendrofx import LearnedGate, LowRank, Plan, SitePlan
 from dendrofx.compare.prepare import Asked, Prepared
 from dendrofx.compare.quality import Quality
 from dendrofx.compare.records import AGAIN, Record, Row
-from dendrofx.compare.variants import Peer, Variant
+from dendrofx.compare.variants import Peer, Saved, Variant
 from dendrofx.gates import GateForm
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.machine.race import Race, Timing
@@ -29,8 +29,9 @@ CERTIFICATE = Certificate(
 def row(
     name: str, ms: float | None, mean: float = 0.0, p99: float = 0.0, worst: float = 0.0, loss: float | None = None
 ) -> Row:
-    """A line of the table; `peer:NAME` is a peer."""
-    module = Peer(lambda batch: batch["x"]) if name.startswith("peer:") else nn.Identity()
+    """A line of the table; `peer:NAME` is a peer, `as NAME` a format that it is saved in."""
+    module: nn.Module = Peer(lambda batch: batch["x"]) if name.startswith("peer:") else nn.Identity()
+    module = Saved(nn.Identity()) if name.startswith("as ") else module
     quality = Quality(None, None, None, None, mean, p99, worst, None, loss)
     return Row(Variant(name, module, False, None, None, 0.0), quality, None if ms is None else Timing((ms,) * 3))
 

@@ -22,6 +22,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"(?:<!-- (needs|not run:) ([^\n]*) -->\n)?```python\n(.*?)```", re.DOTALL)
 OUTPUT = re.compile(r"<!-- output: ([^\n]*) -->\n```text\n(.*?)```", re.DOTALL)
 FIGURE = re.compile(r"\d[\d.,]*(?:e[-+]?\d+)?")
+# Pages whose searches take a minute and more.
+LONG = ("docs/guides/budgets.md", "docs/guides/cascades.md")
 PAGES = [
     "README.md",
     *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts),
@@ -64,7 +66,8 @@ def with_blocks(*, needs: bool) -> list[Any]:
     if needs:
         names = {page: sorted({name for what in lines for name in what.split()}) for page, lines in wanted.items()}
         return [pytest.param(page, marks=pytest.mark.real(*of)) for page, of in names.items() if of]
-    return [page for page in PAGES if any(not mark for mark, _, _ in found(page))]
+    pages = [page for page in PAGES if any(not mark for mark, _, _ in found(page))]
+    return [pytest.param(p, marks=pytest.mark.nightly if p in LONG else pytest.mark.slow) for p in pages]
 
 
 def plain(text: str) -> str:
@@ -85,7 +88,6 @@ def check_output(page: str, printed: str) -> None:
             assert plain(part) in plain(printed), f"{page} shows {part!r}, which was not printed:\n{printed}"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", with_blocks(needs=False))
 def test_the_blocks_of_a_page_run_in_order(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

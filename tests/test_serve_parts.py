@@ -97,6 +97,7 @@ def test_settings_name_what_is_wrong(said: dict[str, str]) -> None:
         importlib.import_module("app").Settings.of(said)
 
 
+@pytest.mark.nightly
 @pytest.mark.real("locust", "psutil")
 def test_the_load_test_runs_and_leaves_no_server(tmp_path: Path) -> None:
     asked = ["--model", "digits", "--seconds", "2", "--rounds", "1", "--users", "4"]

@@ -94,7 +94,7 @@ def run_case(name: str, args: argparse.Namespace, machine: dict[str, str]) -> li
     sizes = args.batch or (case.quick_sizes if args.quick else case.batch_sizes)
     sweeps = args.sweep or not (args.no_sweep or args.quick)
     counts = args.verbose or not (args.quick or math.isfinite(case.most_seconds))  # a call more of each row
-    effort = Effort(QUICK_SECONDS if args.quick else SECONDS, sweeps, args.seed, counts)
+    effort = Effort(QUICK_SECONDS if args.quick else SECONDS, sweeps, args.seed, counts, args.exits)
     peers_found = peer_variants(peers, case)
     records = []
     for bench, variants, record in compare_case(case, asked, sizes, effort, peers_found, missing):

@@ -15,7 +15,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +156,8 @@ def soaked(module: torch.jit.ScriptModule, truth: Truth, minutes: float, threads
     return found
 
 
-def artifact(case: Case, seed: int) -> torch.jit.ScriptModule:
-    """Transform a case's model, save it, and load the file with torch alone."""
+def artifact(case: Case, seed: int, path: Path) -> None:
+    """Transform a case's model and save it."""
     routed = dendrofx.transform(
         case.model,
         calibration=case.calibration,
@@ -166,26 +168,57 @@ def artifact(case: Case, seed: int) -> torch.jit.ScriptModule:
     )
     if not routed.plan.rewrites:
         raise DendrofxError(f"nothing of {case.name} was routed: {routed.plan.refusal}")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.pt"
-        dendrofx.save(routed, path)
-        module: torch.jit.ScriptModule = torch.jit.load(path)
+    dendrofx.save(routed, path)
+
+
+def loaded(path: Path) -> torch.jit.ScriptModule:
+    """Load a saved file with torch alone; one thread computes each call."""
+    torch.set_num_threads(1)
+    module: torch.jit.ScriptModule = torch.jit.load(path)
     return module.eval()
+
+
+def soaked_process(path: Path, truth: Truth, minutes: float, threads: int, most: int, seed: int) -> Soak:
+    """Load a file in this process, make the first calls, and soak it."""
+    module, samples = loaded(path), truth.samples
+    with torch.inference_mode():
+        for _ in range(WARM_CALLS):
+            samples.take(torch.randint(samples.samples, (random.randint(1, most),))).call(module)
+    return soaked(module, truth, minutes, threads, most, seed)
+
+
+def soaked_processes(
+    path: Path, truth: Truth, processes: int, minutes: float, threads: int, most: int, seed: int
+) -> Soak:
+    """Soak a file in several processes at once, each with seeds of its own; memory is that of the largest."""
+    asked = (path, truth, minutes, threads, most)
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        runs = [pool.submit(soaked_process, *asked, seed + 100 * n) for n in range(processes)]
+        found = [run.result() for run in runs]
+    slices = [
+        Slice([ms for s in parts for ms in s.ms], max(s.resident_mb for s in parts))
+        for parts in zip(*(f.slices for f in found), strict=True)
+    ]
+    calls, rows, wrong, near = (sum(getattr(f, name) for f in found) for name in ("calls", "rows", "wrong", "near"))
+    return Soak(calls, rows, wrong, near, slices, [error for f in found for error in f.errors])
 
 
 def run(args: argparse.Namespace) -> None:
     """Print what was seen; exit code 1 where it does not hold."""
     writable_file(args.json)
     case = CASES[args.case[0]](CaseOptions(seed=args.seed))
-    module = artifact(case, args.seed)
-    torch.set_num_threads(1)
-    whole = case.test.batches(len(case.test))[0]
-    with torch.inference_mode():
-        truth = Truth.of(module, whole)
-        for _ in range(WARM_CALLS):
-            truth.samples.take(torch.randint(whole.samples, (random.randint(1, args.most),))).call(module)
-    found = soaked(module, truth, args.minutes, args.threads, args.most, args.seed)
-    print(f"{case.title}; {args.threads} threads, {args.minutes:g} minutes\n\n{table(found)}\n\n{said(found)}")
+    asked = (args.minutes, args.threads, args.most, args.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.pt"
+        artifact(case, args.seed, path)
+        with torch.inference_mode():
+            truth = Truth.of(loaded(path), case.test.batches(len(case.test))[0])
+        if args.processes == 1:
+            found = soaked_process(path, truth, *asked)
+        else:
+            found = soaked_processes(path, truth, args.processes, *asked)
+    by = f"{args.processes} x {args.threads}" if args.processes > 1 else f"{args.threads}"
+    print(f"{case.title}; {by} threads, {args.minutes:g} minutes\n\n{table(found)}\n\n{said(found)}")
     print(f"\n{machine_line(torch.get_num_threads(), describe_machine())}")
     if args.json is not None:
         write_json(args.json, asdict(found))

@@ -26,6 +26,7 @@ from dendrofx.branchless.checked import checks_by_index
 from dendrofx.formats.compiled import compiled_files
 from dendrofx.formats.onnx import onnx_bytes
 from dendrofx.formats.program import export_program
+from dendrofx.formats.quiet import quietly
 
 Format = Literal["torchscript", "pt2", "aoti", "onnx"]
 STRUCTURE = "dendrofx_structure.json"  # of an ONNX model's outputs
@@ -57,7 +58,8 @@ def _sealed_zip(parts: Mapping[str, Any], extra: Mapping[str, str]) -> bytes:
     from torch.export.pt2_archive._package import package_pt2
 
     buffer = io.BytesIO()
-    package_pt2(buffer, **parts, extra_files=dict(extra))
+    with quietly():  # of weights that are views it says how it stores them
+        package_pt2(buffer, **parts, extra_files=dict(extra))
     found = records(buffer.getvalue(), "the file")
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
         folder = archive.namelist()[0].partition("/")[0]

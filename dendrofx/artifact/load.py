@@ -7,6 +7,7 @@ these and the code, pickled objects beside them are refused, and all else is JSO
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -87,6 +88,29 @@ class LoadedModule(nn.Module):
             raise InputError("this file does not count: dendrofx.save(..., counts=True) writes one that does")
         output, counts = self._called(self.scripted.forward_counted, args, kwargs)
         return self._restored(output), counts
+
+    def warm(self, *args: Any, **kwargs: Any) -> list[float]:  # noqa: ANN401
+        """Make the slow first calls: TorchScript profiles in the first call and compiles in the second.
+
+        What is compiled serves batches of any size. It is compiled anew for another thread only where gradients are on there
+        and were not here: warm under the same `torch.no_grad()` or `torch.inference_mode()`.
+
+        Args:
+            *args: of one call.
+            **kwargs: of one call.
+
+        Returns:
+            Milliseconds of three calls; the last is what a call takes from now on.
+
+        Example:
+            >>> first, second, now = dendrofx.load("model.pt").warm(batch)
+        """
+        spent = []
+        for _ in range(3):
+            start = time.perf_counter()
+            self(*args, **kwargs)
+            spent.append(1e3 * (time.perf_counter() - start))
+        return spent
 
     def _called(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
         """Call what takes the graph's tensors by name."""

@@ -41,7 +41,14 @@ from dendrofx.command.several import Several
 @click.option(
     "--tune-seconds", type=click.FloatRange(0), default=60.0, show_default=True, help="For timing; 0: by arithmetic."
 )
-@output("FILE", "TorchScript, for torch alone.")
+@output("FILE", "The file.")
+@click.option(
+    "--format",
+    type=click.Choice(["torchscript", "pt2", "aoti", "onnx"]),
+    default="torchscript",
+    show_default=True,
+    help="Of the file: for torch alone, or torch.export, AOTInductor, ONNX Runtime.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def transform(model: str, calibration: Path, budget: str, output: Path, as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Rewrite MODEL so that easy rows take a cheap way, and write it to one file.
@@ -77,5 +84,6 @@ def transform(model: str, calibration: Path, budget: str, output: Path, as_json:
     if not isinstance(limit, float) and made.plan.certificate is None:
         click.echo(f"Wrote nothing: the budget {budget} could not be shown.", err=True)
         raise SystemExit(1)
-    save(made, output)
-    click.echo(f"Wrote {output}: torch.jit.load runs it; dendrofx inspect {output} shows it.", err=as_json)
+    save(made, output, format=options["format"])
+    runs = {"torchscript": "torch.jit.load", "onnx": "ONNX Runtime"}.get(options["format"], "dendrofx.load")
+    click.echo(f"Wrote {output}: {runs} runs it; dendrofx inspect {output} shows it.", err=as_json)

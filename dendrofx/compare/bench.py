@@ -14,7 +14,7 @@ from dendrofx.compare.quality import Quality, quality_of, run
 from dendrofx.compare.records import AGAIN, Record, Row
 from dendrofx.compare.samples import Order, timed_batches
 from dendrofx.compare.turns import time_in_doubt, time_in_turns
-from dendrofx.compare.variants import UNTIMED, Peer, Variant
+from dendrofx.compare.variants import UNTIMED, Outside, Variant
 from dendrofx.guarantee.losses import losses_of
 from dendrofx.machine.pace import noisy
 from dendrofx.machine.parallel_regions import count_regions
@@ -52,7 +52,7 @@ class Bench:
         output, counts = (self.reference, None) if same else run(module, self.batches, self.covered, counted)
         found = quality_of(self.reference, output, self.covered.covered, counts, self.macs)
         found = replace(found, agreement=self.agreement(output), loss=self.loss(module))
-        return replace(found, effective_compute=None, plain_macs=None) if isinstance(module, Peer) else found
+        return replace(found, effective_compute=None, plain_macs=None) if isinstance(module, Outside) else found
 
     @torch.no_grad()
     def agreement(self, outputs: Sequence[Tensor]) -> float | None:
@@ -89,8 +89,8 @@ class Bench:
         )
 
     def regions(self, module: nn.Module) -> int | None:
-        """Return the parallel regions that a call opens; None of a peer."""
-        return None if isinstance(module, Peer) else count_regions(lambda: self.timed[0].call(module))
+        """Return the parallel regions that a call opens; None of what runs outside TorchScript."""
+        return None if isinstance(module, Outside) else count_regions(lambda: self.timed[0].call(module))
 
     @torch.no_grad()
     def loss(self, module: nn.Module) -> float | None:

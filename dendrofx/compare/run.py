@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dendrofx.compare.bench import Bench
 from dendrofx.compare.case import Case
+from dendrofx.compare.formats import format_variants
 from dendrofx.compare.prepare import Asked, prepare
 from dendrofx.compare.records import Record
 from dendrofx.compare.sweep import run_sweep
@@ -24,12 +25,14 @@ class Effort:
         sweep: whether the tolerances of what is routed are swept.
         seed: of every order and random choice.
         regions: whether the parallel regions that each row opens are counted, which takes a call of each.
+        formats: whether the main row is also measured in the other formats that it can be saved in.
     """
 
     seconds: float
     sweep: bool
     seed: int = 0
     regions: bool = True
+    formats: bool = False
 
 
 def compare_case(
@@ -58,11 +61,12 @@ def compare_case(
         with within(f"{case.name}, batch {batch} ({number} of {len(sizes)})"):
             with remembering(known):
                 prepared = prepare(case, batch, asked)
-            variants = {**build_variants(prepared, effort.seed), **(peers or {})}
+            saved, unsaved = format_variants(prepared) if effort.formats else ({}, {})
+            variants = {**build_variants(prepared, effort.seed), **saved, **(peers or {})}
             tables = []
             for order in progress(case.orders, "measuring", "order"):
                 bench = Bench(prepared, batch, effort.seconds, effort.seed, order)
-                record = bench.measure(variants, missing or {}, effort.regions)
+                record = bench.measure(variants, {**unsaved, **(missing or {})}, effort.regions)
                 if effort.sweep and prepared.routed.plan.routed and not prepared.refused:
                     record.sweep.extend(run_sweep(bench, variants))
                 tables.append((bench, variants, record))

@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from dendrofx.compare.judgement import Judgement, judge
 from dendrofx.compare.prepare import STATIC
 from dendrofx.compare.records import Record, Row
 from dendrofx.compare.tail import tail_asked, tail_figure, tail_head
 from dendrofx.compare.text import deviation, machine_line, number, short
+from dendrofx.compare.variants import Saved
 from dendrofx.gates import NoGate
 from dendrofx.plan.entries import SitePlan
 from dendrofx.plan.plan import Plan
@@ -26,6 +28,8 @@ BAR = 19  # of the fastest row
 SITES = 6  # lines about sites
 BUSY_ROWS = 3  # that fit a line at two thread counts
 _WHERE, _BATCH, _NAME, _BUSY = 18, 11, 13, 22
+_ROOM = WIDTH - _BATCH - _NAME - 10  # for what a row says in words
+_cut = partial(textwrap.shorten, placeholder=" ...")
 
 
 def summary(records: Sequence[Record], machine: Mapping[str, str]) -> str:
@@ -82,7 +86,10 @@ def _block(record: Record, judged: Judgement) -> list[Line]:
     rows = [r for r in (record.row("scripted"), *map(record.row, names), record.row(STATIC)) if r is not None]
     peer = record.row(judged.peer) if judged.peer else None
     order = "" if len(record.prepared.case.orders) == 1 else f" {record.order}"
-    lines = [_line(record, row) for row in [*rows, *([] if peer is None else [peer])]]
+    formats = [r for r in record.rows if isinstance(r.variant.module, Saved)]
+    lines = [_line(record, row) for row in [*rows, *formats, *([] if peer is None else [peer])]]
+    unsaved = {name: why for name, why in record.missing.items() if name.startswith("as ")}
+    lines += [(f"{name:{_NAME}}{'-':>7}   {_cut(why, _ROOM)}", None, "") for name, why in unsaved.items()]
     lines += [] if record.limit is None else [_limit(record, record.limit)]
     head = f"batch {record.batch}{order}"
     split = [head] if len(head) < _BATCH else [f"batch {record.batch}", *textwrap.wrap(order.strip(), _BATCH - 1)]
@@ -144,14 +151,13 @@ def _full(row: Row) -> str:
 
 def reason(plan: Plan) -> str:
     """Say on what is left of a line why nothing was rewritten."""
-    room = WIDTH - _BATCH - _NAME - 10
     timed = [s for s in plan.sites if s.block_ms is not None and s.predicted_ms is not None]
     if plan.refusal or not timed or plan.models:
         text = plan.refusal or plan.no_sites or (plan.sites[0].reason if plan.sites else "nothing to route")
     else:
         largest = max(timed, key=lambda s: s.block_ms or 0.0)
         text = f"block {largest.block_ms:.2g} ms, cheapest light + gate {largest.predicted_ms:.2g} ms"
-    return f"refused: {textwrap.shorten(text, room - 9, placeholder=' ...')}"
+    return f"refused: {_cut(text, _ROOM - 9)}"
 
 
 def _outcome(record: Record, judged: Judgement) -> list[str]:
@@ -235,7 +241,7 @@ def _site_lines(sites: Sequence[SitePlan]) -> list[str]:
         form = form if len(form) <= 46 else f"{form[:45]}~"
         return [f"{head}{form:<46}{ms:>24}"]
     text = f"cheapest light form does not pay{'':14}" if known else first.reason
-    return [f"{head}{textwrap.shorten(text, WIDTH - len(head), placeholder=' ...'):<46}{ms:>24}".rstrip()]
+    return [f"{head}{_cut(text, WIDTH - len(head)):<46}{ms:>24}".rstrip()]
 
 
 def _range(values: Sequence[float]) -> str:

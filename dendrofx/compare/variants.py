@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class Variant:
     Attributes:
         module: what is timed: the eager model, or a frozen script module.
         counted: whether `module` has `forward_counted`.
-        weight_bytes: parameters and buffers, shared storage once; None for a peer.
+        weight_bytes: parameters and buffers, shared storage once; None for a peer and for a loaded file.
         file_bytes: the saved artifact, None for the eager model, for a peer, and for a control, which nobody saves.
         first_call_ms: the first call of a freshly frozen module, on one sample.
     """
@@ -43,7 +44,23 @@ class Variant:
     first_call_ms: float
 
 
-class Peer(nn.Module):
+class Outside(nn.Module):
+    """What does not run in TorchScript: nobody sees what it executes."""
+
+
+class Saved(Outside):
+    """A file in another format, loaded, and called as the model is."""
+
+    def __init__(self, loaded: Callable[..., Any]) -> None:
+        super().__init__()
+        self.loaded = loaded
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (the model's own)
+        """Return what the model returns."""
+        return self.loaded(*args, **kwargs)
+
+
+class Peer(Outside):
     """What a user could pick instead, called as the model is."""
 
     def __init__(self, run: Callable[[Mapping[str, Tensor]], Tensor]) -> None:
@@ -59,7 +76,7 @@ class Peer(nn.Module):
 def peer_variants(peers: Mapping[str, Peer], case: Case) -> dict[str, Variant]:
     """Peers as rows; what they hold in memory is not known."""
     sample = case.test.batches(1)[0]
-    return {name: Variant(name, peer, False, None, None, _first_call(peer, sample)) for name, peer in peers.items()}
+    return {name: Variant(name, peer, False, None, None, first_call(peer, sample)) for name, peer in peers.items()}
 
 
 def whole(case: Case) -> Inputs:
@@ -87,7 +104,7 @@ def build_variants(prepared: Prepared, seed: int) -> dict[str, Variant]:
             "random": controls.at_random(routed, counts, seed),
             "oracle": controls.by_oracle(routed, counts, whole(case)),
         }
-    eager = Variant("eager", case.model, False, _weight_bytes(case.model), None, _first_call(case.model, sample))
+    eager = Variant("eager", case.model, False, _weight_bytes(case.model), None, first_call(case.model, sample))
     return {"eager": eager, **{n: scripted_variant(n, m, sample, n in saved) for n, m in modules.items()}}
 
 
@@ -103,15 +120,16 @@ def scripted_variant(name: str, module: nn.Module, sample: Inputs, saved: bool =
     """Return a module scripted and frozen, with what that costs; `saved` or not."""
     size = artifact_bytes(script(module)) if saved else None
     frozen = script(module, freeze=True)
-    counted, first = isinstance(module, RoutedModule), _first_call(frozen, sample)
-    _first_call(
+    counted, first = isinstance(module, RoutedModule), first_call(frozen, sample)
+    first_call(
         frozen, sample
     )  # on the second TorchScript optimises, and a race of calls of seconds has no call to spare for it
     return Variant(name, frozen, counted, _weight_bytes(module), size, first)
 
 
 @torch.no_grad()
-def _first_call(module: nn.Module, sample: Inputs) -> float:
+def first_call(module: nn.Module, sample: Inputs) -> float:
+    """Return the milliseconds of a call."""
     start = time.perf_counter()
     sample.call(module)
     return (time.perf_counter() - start) * 1e3

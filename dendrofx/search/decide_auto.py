@@ -138,11 +138,8 @@ def _raced(family: Family, own: Sequence[Setting], timer: Timer | None) -> Rival
     setting = min(own, key=lambda s: s.cost)
     if timer is None:
         return Rival(family, setting, 1 / setting.cost)
-    times: Times = ()
-    lost: str | None = decide_blocks.INTERRUPTED
-    with interruptible(timer):
-        setting = family.fastest(own, timer)
-        times, lost = family.race(setting, timer)
+    setting = family.fastest(own, timer)
+    times, lost = family.race(setting, timer)
     return Rival(family, setting, min((t.speedup for t in times), default=1 / setting.cost), times, lost)
 
 

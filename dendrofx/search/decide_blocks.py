@@ -38,7 +38,7 @@ from dendrofx.search.choice import Choice
 from dendrofx.search.decision import Decision
 from dendrofx.search.entries import site_entries
 from dendrofx.search.explore import MANY_SITES
-from dendrofx.search.raced import raced_blocks
+from dendrofx.search.raced import INTERRUPTED, raced_blocks, verdict
 from dendrofx.search.settle import Calibrated, best_choice, calibrated, settled, tail_of
 from dendrofx.search.timer import Part, Timer, interruptible
 from dendrofx.search.verify import lost, site_alone, unreliable
@@ -47,8 +47,6 @@ from dendrofx.values.covered import Covered
 from dendrofx.values.fingerprint import data_fingerprint
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.meta import CAPTURE
-
-INTERRUPTED = "tuning was interrupted before the rewritten model was timed against the original"
 
 
 @dataclass(frozen=True)
@@ -199,8 +197,9 @@ def _certified(space: BlockSpace, raced: Raced, budget: Budget, timer: Timer | N
 
 def race_of(space: BlockSpace, setting: Setting, timer: Timer) -> tuple[tuple[ModelTimes, ...], str | None]:
     """Time a setting's module against the original; return the times, and why it lost, if it did."""
-    times = raced_blocks(space, in_force(setting).module, timer)
-    return times, lost(times, space.request.min_speedup, "within the budget the rewritten model")
+    module = in_force(setting).module
+    what = "within the budget the rewritten model"
+    return verdict(lambda: raced_blocks(space, module, timer), timer, space.request.min_speedup, what)
 
 
 def concluded(

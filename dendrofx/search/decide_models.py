@@ -31,9 +31,8 @@ from dendrofx.search.cascade.search import Gated, tested
 from dendrofx.search.cascade.timed import fastest_of
 from dendrofx.search.certify import certified, warn_of_duplicates
 from dendrofx.search.decision import Decision
-from dendrofx.search.raced import raced
+from dendrofx.search.raced import INTERRUPTED, raced, verdict
 from dendrofx.search.timer import Timer, interruptible
-from dendrofx.search.verify import lost
 from dendrofx.subject import Subject
 from dendrofx.values.counts import CASCADE
 from dendrofx.values.fingerprint import data_fingerprint
@@ -59,7 +58,7 @@ def decide_models(subject: Subject, request: Request, timer: Timer | None) -> De
         times, reason = race_of(space, found, timer)
         found = found if reason is None else reason
     if isinstance(found, str):
-        full_times, why = _full_alone(space, timer)
+        full_times, why = ((), found) if found == INTERRUPTED else _full_alone(space, timer)
         decision = _refused(space, found, why, plan_of(space, full_times or times, timer))
         plan = replace(decision.plan, dead_rows=subject.dead, repeated_rows=subject.repeats)
     else:
@@ -107,8 +106,8 @@ def _raced(
     space: ModelSpace, module: fx.GraphModule, timer: Timer, what: str
 ) -> tuple[tuple[ModelTimes, ...], str | None]:
     """Time a module against the original; why it (`what`) lost, if it did."""
-    times = raced(space.proved.subject.original, module, space.proved.data.test, space.sizes, timer)
-    return times, lost(times, space.request.min_speedup, what)
+    original, samples = space.proved.subject.original, space.proved.data.test
+    return verdict(lambda: raced(original, module, samples, space.sizes, timer), timer, space.request.min_speedup, what)
 
 
 def _full_alone(space: ModelSpace, timer: Timer | None) -> tuple[tuple[ModelTimes, ...], str | None]:

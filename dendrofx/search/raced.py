@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import fx
 
@@ -11,8 +11,10 @@ from dendrofx.plan.times import ModelTimes
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.search.blocks import BlockSpace
 from dendrofx.search.timer import Timer
-from dendrofx.search.verify import judge, timing_batches
+from dendrofx.search.verify import judge, lost, timing_batches
 from dendrofx.values.inputs import Inputs
+
+INTERRUPTED = "tuning was interrupted before the rewritten model was timed against the original"
 
 
 def raced(
@@ -39,3 +41,15 @@ def raced_blocks(space: BlockSpace, module: RoutedModule, timer: Timer) -> tuple
     if not given and example is not None:
         given = [example]
     return raced(space.subject.original, module, given, space.tuning.sizes if given else (), timer)
+
+
+def verdict(
+    race: Callable[[], tuple[ModelTimes, ...]], timer: Timer, min_speedup: float, what: str
+) -> tuple[tuple[ModelTimes, ...], str | None]:
+    """Return the times of a race, and why the module (`what`) lost, if it did; after Ctrl-C none, and that it was interrupted."""
+    times: tuple[ModelTimes, ...] = ()
+    reason: str | None = INTERRUPTED
+    with timer.interruptible():
+        times = race()
+        reason = lost(times, min_speedup, what)
+    return times, reason

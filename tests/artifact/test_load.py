@@ -49,6 +49,13 @@ def test_it_comes_back_with_its_plan_certificate_versions_and_inputs(saved: Path
         loaded(input=None)
 
 
+def test_it_is_warm_after_three_calls(saved: Path) -> None:
+    loaded, calls, x = dendrofx.load(saved), [], made("cascade").rows
+    loaded.register_forward_hook(lambda module, given, out: calls.append(given))
+    assert len(loaded.warm(x[:2])) == 3
+    assert [len(given) for (given,) in calls] == [2, 2, 2]
+
+
 def test_axes_that_vary_are_said(tmp_path: Path) -> None:
     dendrofx.save(made("padded").module, tmp_path / "m.pt")
     loaded = dendrofx.load(tmp_path / "m.pt")

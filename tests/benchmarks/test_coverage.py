@@ -55,7 +55,7 @@ def test_the_command_names_the_cases_of_the_study() -> None:
     assert tuple(study.POOLS) == POOLS
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(study, "TRIPLES", [t for t in study.TRIPLES if t[:2] in (("flip", 0.02), ("deviation", 0.05))])
     assert main(["--case", "digits", "--draws", "5", "--json", str(tmp_path / "c.json")]) == 0

@@ -21,7 +21,7 @@ def test_the_ratio_is_the_median_of_the_seeds_ratios_and_what_is_refused_counts_
     assert all(len(line) <= 100 for line in summary(cell).splitlines())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "s.json"
     assert main(["--seeds", "1", "--tune-seconds", "0", "--json", str(file)]) == 0

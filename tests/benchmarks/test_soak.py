@@ -1,12 +1,13 @@
 """The soak: it sees rows that are wrong, and none where there are none."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import dendrofx
-from benchmarks.studies.soak import Soak, Truth, said, soaked, table
+from benchmarks.studies.soak import Soak, Truth, loaded, said, soaked, soaked_processes, table
 from dendrofx.values.inputs import Inputs
 from tests.made import made
 
@@ -23,6 +24,14 @@ def test_every_row_is_right_on_several_threads() -> None:
     assert (found.wrong, found.errors) == (0, [])
     assert "0 wrong" in said(found)
     assert len(table(found).splitlines()) == 12
+
+
+def test_processes_answer_alike(tmp_path: Path) -> None:
+    dendrofx.save(made("mlp").module, tmp_path / "m.pt")
+    truth = Truth.of(loaded(tmp_path / "m.pt"), Inputs.of(made("mlp").rows))
+    found = soaked_processes(tmp_path / "m.pt", truth, 2, 0.02, 2, 64, 0)
+    assert (found.wrong, found.errors, len(found.slices)) == (0, [], 10)
+    assert found.calls == sum(len(s.ms) for s in found.slices)
 
 
 def test_a_wrong_row_and_a_thread_that_fails_are_seen() -> None:

@@ -71,6 +71,17 @@ def test_from_a_model_to_answers(rows: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(torch.from_numpy(np.load(answers)), expected)
 
 
+def test_another_format(rows: Path, tmp_path: Path) -> None:
+    out, answers = tmp_path / "m.pt2", tmp_path / "a.npy"
+    asked = ["--calibration", rows, "--budget", "0.05", "--tune-seconds", 0, "--format", "pt2", "-o", out]
+    ran = call("transform", MODEL, *asked)
+    assert ran.exit_code == 0, ran.output
+    assert f"Wrote {out}: dendrofx.load runs it" in ran.output
+    assert call("inspect", out).exit_code == 0
+    ran = call("run", out, rows, "-o", answers, "--batch", 100)
+    assert (ran.exit_code, ran.output) == (0, f"Wrote {answers}: output {list(np.load(answers).shape)}\n")
+
+
 def test_inspect_and_verify(routed: Path) -> None:
     shown = call("inspect", routed)
     assert shown.exit_code == 0

@@ -21,7 +21,7 @@ from tests.made import made
 from tests.search.cascade import test_exits as exits
 
 FORMATS = ["pt2", pytest.param("onnx", marks=pytest.mark.peers)]
-COMPILED = pytest.param("aoti", marks=pytest.mark.slow)  # half a minute each
+COMPILED = pytest.param("aoti", marks=pytest.mark.nightly)  # half a minute each
 SUFFIX = {"pt2": "pt2", "aoti": "pt2", "onnx": "onnx"}
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # another order of float sums, and another library's exp and erf
 
@@ -72,7 +72,7 @@ QUICK = ("mlp", "padded", "cascade", "repeats-dlrm", "exit")
 CASES = [
     *(pytest.param(c, "pt2", marks=() if c in QUICK else pytest.mark.slow) for c in CONSTRUCTS),
     *(pytest.param(c, "onnx", marks=pytest.mark.peers) for c in CONSTRUCTS),
-    *(pytest.param(c, "aoti", marks=pytest.mark.slow) for c in ("padded", "cascade")),
+    *(pytest.param(c, "aoti", marks=pytest.mark.slow if c == "padded" else pytest.mark.nightly) for c in CONSTRUCTS),
 ]
 
 

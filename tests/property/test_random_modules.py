@@ -26,7 +26,7 @@ SHORT, LONG = range(128, 136), range(88, 128)
 DRAWN = 2000
 
 
-@pytest.fixture(scope="module", params=[SHORT, pytest.param(LONG, marks=pytest.mark.slow)], ids=["short", "long"])
+@pytest.fixture(scope="module", params=[SHORT, pytest.param(LONG, marks=pytest.mark.nightly)], ids=["short", "long"])
 def outcomes(request: pytest.FixtureRequest) -> Iterator[Sequence[Outcome]]:
     logging.disable(logging.WARNING)  # torch traces every export for whoever listens, and pytest does
     try:

@@ -73,6 +73,7 @@ def test_answers_are_as_here(it: Data, tmp_path: Path) -> None:
         np.testing.assert_array_equal(there.answers[name], column)
 
 
+@pytest.mark.nightly
 def test_a_dataset_of_tensors_keeps_its_order_and_its_settings(it: Data, cluster: Any) -> None:
     dataset = cluster.data.from_numpy([p["input"] for p in it.parts()]).rename_columns({"data": "input"})
     dataset = dataset.map_batches(lambda batch: batch, batch_size=None)  # tasks of its own, which take a core
@@ -83,6 +84,7 @@ def test_a_dataset_of_tensors_keeps_its_order_and_its_settings(it: Data, cluster
     assert dataset.context.enable_progress_bars
 
 
+@pytest.mark.nightly
 def test_what_does_not_fit_is_refused_as_here(it: Data, cluster: Any, tmp_path: Path) -> None:
     wrong = cluster.data.from_items([{"x": 1.0}])
     with pytest.raises(InputError, match=r"has no column input, but x; .*model.pt takes input: float32\[N, 64\]"):

@@ -149,12 +149,14 @@ def fastest_of(space: ModelSpace, accepted: Sequence[Setting], timer: Timer) -> 
     few = list(found.values())[:MOST_TIMED]
     if len(few) == 1 or timer.expired:
         return few[0]
-    modules = [cascade_recipe(space, s.source).build(s.tolerances) for s in few]
-    taken = [0.0] * len(few)
-    for size in space.sizes:
-        batches = timing_batches(space.proved.data.test, size)
-        calls: Calls = {("original",): (space.proved.subject.original, batches)}
-        calls.update({("cascade", str(i)): (module, batches) for i, module in enumerate(modules)})
-        ms = timer.calls(calls)
-        taken = [t + ms["cascade", str(i)] / ms["original",] for i, t in enumerate(taken)]
-    return few[taken.index(min(taken))]
+    with timer.interruptible():
+        modules = [cascade_recipe(space, s.source).build(s.tolerances) for s in few]
+        taken = [0.0] * len(few)
+        for size in space.sizes:
+            batches = timing_batches(space.proved.data.test, size)
+            calls: Calls = {("original",): (space.proved.subject.original, batches)}
+            calls.update({("cascade", str(i)): (module, batches) for i, module in enumerate(modules)})
+            ms = timer.calls(calls)
+            taken = [t + ms["cascade", str(i)] / ms["original",] for i, t in enumerate(taken)]
+        return few[taken.index(min(taken))]
+    return few[0]

@@ -10,6 +10,7 @@ from torch import nn
 import dendrofx
 from dendrofx import Budget, InputError, LearnedGate, LowRank, MarginGate, Prepacked, Pruned
 from dendrofx.search.cascade import search
+from dendrofx.search.verify import judge
 from tests.asked import asked
 from tests.check import OTHER_GEMM
 from tests.search.cascade.models import Binary, Mixing, Named, Pooled, batches, classifier, named, padded, rows
@@ -250,3 +251,23 @@ def test_ctrl_c_keeps_what_was_verified_so_far(monkeypatch: pytest.MonkeyPatch) 
     )
     assert len(made.settings) == 1
     assert made.plan.certificate.steps == 1
+
+
+def test_ctrl_c_during_the_last_race_does_not_end_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    accepted: list[bool] = []
+    monkeypatch.setattr(
+        "dendrofx.search.decide_models.tested", lambda s, b: accepted.append(True) or search.tested(s, b)
+    )
+
+    def interrupted(*args: Any) -> Any:
+        if accepted:
+            raise KeyboardInterrupt
+        return judge(*args)
+
+    monkeypatch.setattr("dendrofx.search.raced.judge", interrupted)
+    torch.manual_seed(1)
+    options = {**OPTIONS, "tune_seconds": 5, "min_speedup": 0.01}
+    model = classifier(0.01)
+    made = dendrofx.transform(model, calibration=batches(), budget=Budget("flip", 0.05, 0.9), **asked(**options))
+    assert "interrupted (Ctrl-C)" in made.plan.timing
+    assert made.plan.refusal.startswith("tuning was interrupted before the rewritten model was timed")
