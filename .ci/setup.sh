@@ -19,7 +19,7 @@ source "$venv/bin/activate"
 # The README's test command, as it stands there.
 command=$(sed -n '/<!-- test command -->/,/^```$/p' README.md | sed '1,2d;$d')
 [ -n "$command" ] || { echo "the README has no test command" >&2; exit 1; }
-step eval "$command"
+step bash -euo pipefail -c "$command"
 
 step pip install -q -c constraints.txt -e ".[dev,docs,models,peers,parquet,browser,ray,serve${EXTRAS:-}]"
 command -v cmake >/dev/null && command -v g++ >/dev/null || { apt-get update -q && apt-get install -y -q cmake g++; }

@@ -137,7 +137,9 @@ def test_setup_commands_use_the_constraints_file() -> None:
 
 def test_ci_finds_the_test_command() -> None:
     script = r"sed -n '/<!-- test command -->/,/^```$/p' README.md | sed '1,2d;$d'"
-    assert script in (ROOT / ".ci" / "run").read_text(encoding="utf-8").replace("$(", "").replace(")\n", "\n")
+    setup = (ROOT / ".ci" / "setup.sh").read_text(encoding="utf-8")
+    assert script in setup.replace("$(", "").replace(")\n", "\n")
+    assert all("source .ci/setup.sh" in (ROOT / ".ci" / by).read_text(encoding="utf-8") for by in ("run", "nightly"))
     found = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "python -m pytest" in found
     assert found.strip() == blocks("bash")[1].strip()

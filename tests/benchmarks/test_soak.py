@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -26,6 +27,7 @@ def test_every_row_is_right_on_several_threads() -> None:
     assert len(table(found).splitlines()) == 12
 
 
+@pytest.mark.slow
 def test_processes_answer_alike(tmp_path: Path) -> None:
     dendrofx.save(made("mlp").module, tmp_path / "m.pt")
     truth = Truth.of(loaded(tmp_path / "m.pt"), Inputs.of(made("mlp").rows))
