@@ -55,6 +55,9 @@ def live_rows(mask: Tensor, inverted: bool, side: str = "any") -> LiveRows:
 
 def unpad_rows(x: Tensor, rows: LiveRows, b: int, t: int) -> Tensor:
     """Unpad a value: from the padded layout to live rows; see `runtime.live.unpad_rows`."""
+    torch._check(x.size(t) == rows.tokens, lambda: "the mask of dead rows has other tokens than the values")
+    if b >= 0:
+        torch._check(x.size(b) == rows.batch, lambda: "the mask of dead rows has other samples than the values")
     if b < 0:
         return x.index_select(t, rows.token)
     return x.movedim([b, t], [0, 1]).flatten(0, 1).index_select(0, rows.index).unsqueeze(0).movedim([0, 1], [b, t])
