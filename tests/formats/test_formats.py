@@ -159,11 +159,14 @@ def _all_pickled(config: bytes) -> bytes:
     return config.replace(b'"use_pickle": false', b'"use_pickle": true ')
 
 
-SHORT = pytest.mark.xfail(strict=True, reason="ONNX answers for a mask with fewer tokens than the values: a fault, open")
+SHORT = pytest.mark.xfail(
+    strict=True, reason="ONNX answers for a mask with fewer tokens than the values: a fault, open"
+)
 
 
 @pytest.mark.parametrize(("format", "tokens"), [
-    ("pt2", -1), ("pt2", 1), pytest.param("onnx", -1, marks=[pytest.mark.peers, SHORT]), pytest.param("onnx", 1, marks=pytest.mark.peers),
+    ("pt2", -1), ("pt2", 1),
+    pytest.param("onnx", -1, marks=[pytest.mark.peers, SHORT]), pytest.param("onnx", 1, marks=pytest.mark.peers),
 ])  # fmt: skip
 def test_a_mask_of_other_tokens_is_refused(format: str, tokens: int, tmp_path: Path) -> None:
     x, mask = made("padded").rows.values()
