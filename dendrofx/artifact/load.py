@@ -92,8 +92,7 @@ class LoadedModule(nn.Module):
     def warm(self, *args: Any, **kwargs: Any) -> list[float]:  # noqa: ANN401
         """Make the slow first calls: TorchScript profiles in the first call and compiles in the second.
 
-        What is compiled serves batches of any size. It is compiled anew for another thread only where gradients are on there
-        and were not here: warm under the same `torch.no_grad()` or `torch.inference_mode()`.
+        What is compiled serves batches of any size. Warm in the mode that later calls run in, such as `torch.inference_mode()`.
 
         Args:
             *args: of one call.

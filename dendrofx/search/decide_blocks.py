@@ -197,9 +197,8 @@ def _certified(space: BlockSpace, raced: Raced, budget: Budget, timer: Timer | N
 
 def race_of(space: BlockSpace, setting: Setting, timer: Timer) -> tuple[tuple[ModelTimes, ...], str | None]:
     """Time a setting's module against the original; return the times, and why it lost, if it did."""
-    module = in_force(setting).module
     what = "within the budget the rewritten model"
-    return verdict(lambda: raced_blocks(space, module, timer), timer, space.request.min_speedup, what)
+    return verdict(lambda: raced_blocks(space, in_force(setting).module, timer), timer, space.request.min_speedup, what)
 
 
 def concluded(

@@ -5,7 +5,7 @@ Settings are searched on samples that fitted nothing, tested on others, and the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -75,7 +75,8 @@ def cascade_settings(space: ModelSpace, plan: Plan, walked: Sequence[Setting]) -
 
 def race_of(space: ModelSpace, setting: Setting, timer: Timer) -> tuple[tuple[ModelTimes, ...], str | None]:
     """Time a setting's cascade against the original; return the times, and why it lost, if it did."""
-    return _raced(space, cascade_recipe(space, setting.source).build(setting.tolerances), timer, "the cascade")
+    recipe = cascade_recipe(space, setting.source)
+    return _raced(space, lambda: recipe.build(setting.tolerances), timer, "the cascade")
 
 
 def _tested(space: ModelSpace, timer: Timer | None) -> tuple[list[Setting], Setting | str]:
@@ -103,11 +104,13 @@ def most_cost(request: Request) -> float:
 
 
 def _raced(
-    space: ModelSpace, module: fx.GraphModule, timer: Timer, what: str
+    space: ModelSpace, build: Callable[[], fx.GraphModule], timer: Timer, what: str
 ) -> tuple[tuple[ModelTimes, ...], str | None]:
-    """Time a module against the original; why it (`what`) lost, if it did."""
+    """Build a module and time it against the original; why it (`what`) lost, if it did."""
     original, samples = space.proved.subject.original, space.proved.data.test
-    return verdict(lambda: raced(original, module, samples, space.sizes, timer), timer, space.request.min_speedup, what)
+    return verdict(
+        lambda: raced(original, build(), samples, space.sizes, timer), timer, space.request.min_speedup, what
+    )
 
 
 def _full_alone(space: ModelSpace, timer: Timer | None) -> tuple[tuple[ModelTimes, ...], str | None]:
@@ -118,7 +121,7 @@ def _full_alone(space: ModelSpace, timer: Timer | None) -> tuple[tuple[ModelTime
         return (), "not tried without the cascade, for full= was named"
     if timer is None or not request.decide:
         return (), None
-    return _raced(space, space.full.module, timer, space.proved.subject.alone)
+    return _raced(space, lambda: space.full.module, timer, space.proved.subject.alone)
 
 
 def plan_of(space: ModelSpace, times: Sequence[ModelTimes], timer: Timer | None) -> Plan:
