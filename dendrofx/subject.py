@@ -19,7 +19,7 @@ from dendrofx.request import Request
 from dendrofx.rewriting.dead_rows import drop_dead_rows
 from dendrofx.rewriting.repeated_rows import drop_repeated_rows
 from dendrofx.rewriting.repeated_samples import drop_repeated_samples
-from dendrofx.values.calibration import Calibration
+from dendrofx.values.calibration import Calibration, Dealt
 from dendrofx.values.fingerprint import model_fingerprint
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.meta import RUNS
@@ -76,7 +76,11 @@ class Subject:
             CaptureError: the model cannot be captured.
         """
         given = Given.read(model, example_inputs, calibration)
-        data = None if given.batches is None else Calibration.cut(given.batches, request.seed, certified)
+        data = None
+        if given.batches is not None and isinstance(calibration, Dealt):
+            data = Calibration.dealt(given.batches, calibration)
+        elif given.batches is not None:
+            data = Calibration.cut(given.batches, request.seed, certified)
         if request.leaves_out_rows and given.example is None:
             asked = "repeated_rows" if request.dead_rows is None else f"dead_rows={request.dead_rows!r}"
             raise InputError(f"{asked} is verified on inputs: pass example_inputs= or calibration=")

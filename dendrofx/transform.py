@@ -10,7 +10,7 @@ finish     the rewritten module, with its plan (`finish.py`)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import nn
@@ -32,6 +32,7 @@ from dendrofx.replay import replay
 from dendrofx.request import Options, Request
 from dendrofx.request.old_spelling import accepts_old_spelling
 from dendrofx.rewriting.module import RoutedModule
+from dendrofx.scale.calibration import dealt_dataset, is_dataset
 from dendrofx.search.decide_auto import decide_auto
 from dendrofx.search.decide_blocks import decide_blocks
 from dendrofx.search.decide_models import decide_models
@@ -47,7 +48,7 @@ def transform(
     model: nn.Module,
     example_inputs: Any = None,  # noqa: ANN401  (a tensor, tuple or dict: checked by Inputs.of)
     *,
-    calibration: Iterable[Any] | None = None,
+    calibration: Any = None,  # noqa: ANN401  (an iterable of batches, a path or a Ray Dataset: checked when it is read)
     budget: float | Budget | str | None = None,
     max_sample_deviation: float | None = None,
     output: str | int | Sequence[str | int] | None = None,
@@ -69,7 +70,8 @@ def transform(
             calibration batch.
         calibration: any iterable of batches, read once. With it, light branches and gates are fitted, chosen and
             calibrated on four disjoint parts of it. Without it, only light branches and gates that need no data are
-            used, and each site's tolerance is `budget`, a number, a bound on the site's own output.
+            used, and each site's tolerance is `budget`, a number, a bound on the site's own output. A Ray Dataset, or the path of
+            Parquet files, may be larger than memory: see the guide to scaling out.
         budget: how far the output may be from the original's. A number is a mean over samples of the relative L2 distance, 0.01
             by default; of several outputs, for each; 0 approximates nothing: what remains are dead rows and exact forms of the
             Linears. A `Budget`, or its text such as "flip:0.01:0.95", is in other terms and certified: kept on unseen
@@ -144,6 +146,8 @@ def transform(
         batch_sizes=batch_sizes,
     )
     certified = request.budget is not None if plan is None else bool(plan.budget)
+    if is_dataset(calibration):
+        calibration = dealt_dataset(calibration, model, request.seed, certified)
     with stage("the model was captured"):
         subject = Subject.of(model, wrapper, example_inputs, calibration, request, certified)
     if plan is not None:

@@ -7,7 +7,7 @@ The Linears are the model's own modules, not copies: two sites that call one mod
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, cast
 
@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 
 from dendrofx.errors import InputError
 from dendrofx.graph.activations import LIPSCHITZ, activation_of
+from dendrofx.statistics.moments import Moments
 
 
 def block_of(gm: fx.GraphModule, nodes: tuple[str, ...]) -> nn.Sequential:
@@ -65,13 +66,16 @@ class BlockData:
     Args:
         block: the chain.
         rows: f32[N, in], or None without data.
+        moments: by Linear, of what it takes in, over more rows than these: those of a whole dataset. None takes them of `rows`.
 
     Attributes:
         kept: what a form computed and another form can use again, by a key of its own.
     """
 
-    def __init__(self, block: nn.Sequential, rows: Tensor | None = None) -> None:
-        self.block, self.rows = block, rows
+    def __init__(
+        self, block: nn.Sequential, rows: Tensor | None = None, moments: Sequence[Moments] | None = None
+    ) -> None:
+        self.block, self.rows, self.moments = block, rows, moments
         self.linears = [m for m in block if isinstance(m, nn.Linear)]
         self.activations = [m for m in block if not isinstance(m, nn.Linear)]
         self._directions: dict[tuple[int, str], Tensor] = {}
@@ -103,10 +107,28 @@ class BlockData:
             if basis == "weight":
                 matrix = weight
             else:
-                rows = self.inputs[index]
-                matrix = rows if basis == "input" else F.linear(rows, weight)
-            self._directions[key] = principal_directions(matrix)
+                rows = self.spread(index)
+                matrix = rows if basis == "input" else F.linear(rows, weight.to(rows.dtype))
+            self._directions[key] = principal_directions(matrix).to(weight.dtype)
         return self._directions[key]
+
+    def spread(self, index: int) -> Tensor:
+        """Return rows [k, n] with the second moment of what the index-th Linear takes in: the recorded ones, or f64 of moments."""
+        return self.inputs[index] if self.moments is None else self.moments[index].rows()
+
+    def mean_square(self, index: int) -> Tensor:
+        """Return f64[n], the mean square of each number that the index-th Linear takes in."""
+        if self.moments is not None:
+            return self.moments[index].mean_square
+        found: Tensor = self.inputs[index].double().square().mean(0)
+        return found
+
+
+def finite_rows(block: nn.Sequential, rows: Tensor, moments: Sequence[Moments] | None = None) -> BlockData:
+    """Return the rows on which the block and all its hidden values are finite; `moments` are of such rows alone."""
+    data = BlockData(block, rows, moments)
+    finite = torch.stack([v.isfinite().all(1) for v in [*data.inputs, data.outputs]]).all(0)
+    return data if bool(finite.all()) else BlockData(block, rows[finite], moments)
 
 
 def principal_directions(matrix: Tensor, most: int | None = None) -> Tensor:

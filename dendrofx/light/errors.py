@@ -145,7 +145,7 @@ class FormErrors:
     @cached_property
     def _energy(self) -> dict[int, Tensor]:
         """By Linear but the first, the energies of the units that it reads."""
-        return {i: unit_energy(self.fit.inputs[i], w) for i, w in enumerate(self.weights) if i > 0}
+        return {i: unit_energy(self.fit.mean_square(i), w) for i, w in enumerate(self.weights) if i > 0}
 
     @cached_property
     def _order(self) -> dict[int, Tensor]:
@@ -201,31 +201,40 @@ class FormErrors:
 
     def _directions(self, index: int, basis: str) -> Tensor:
         """Return those of `BlockData.directions` that a rank which saves anything can have."""
-        weight, rows = self.weights[index], self.fit.inputs[index]
+        weight, rows = self.weights[index], self.fit.spread(index)
         if basis == "whitened":
             few = rows.size(1) < min(len(rows), len(weight))  # R has the second moment of the rows, in fewer of them
-            matrix = (torch.linalg.qr(rows, mode="r").R if few else rows) @ weight.t()
+            matrix = (torch.linalg.qr(rows, mode="r").R if few else rows) @ weight.t().to(rows.dtype)
         else:
             matrix = weight if basis == "weight" else rows
-        return principal_directions(matrix, weight.numel() // sum(weight.shape) + 1)
+        return principal_directions(matrix, weight.numel() // sum(weight.shape) + 1).to(weight.dtype)
+
+    def _units(self, index: int, order: Tensor, with_scatter: bool) -> tuple[Tensor, Tensor | None]:
+        """Return the mean f32[n] of the units that a Linear reads, on the fitting rows, and f64[n, n], their scatter."""
+        if (moments := self.fit.moments) is not None:
+            mean = moments[index].mean[order].to(self.weights[index].dtype)
+            return mean, moments[index].scatter[order][:, order] if with_scatter else None
+        hidden = self.fit.inputs[index][:, order]
+        mean = hidden.mean(0)
+        centred = (hidden - mean).double()
+        return mean, centred.t() @ centred if with_scatter else None
 
     def _pruned(self, index: int, ridge: float) -> Family:
         key = (index, "pruned", ridge)
         if key not in self._families:
             order = self._order[index]
-            hidden, outer = self.fit.inputs[index][:, order], self.weights[index][:, order]
-            codes = self.seen.inputs[index][:, order] - hidden.mean(0)
-            if not math.isinf(ridge):
-                lower = _penalised(hidden - hidden.mean(0), ridge)
+            mean, scatter = self._units(index, order, with_scatter=not math.isinf(ridge))
+            outer, codes = self.weights[index][:, order], self.seen.inputs[index][:, order] - mean
+            if scatter is not None:
+                lower = _penalised(scatter, ridge)
                 outer = (outer.double() @ lower).to(outer.dtype)
                 codes = torch.linalg.solve_triangular(lower, codes.double().t(), upper=False).t().to(outer.dtype)
             self._families[key] = self._family(index, outer[:0], outer, codes)
         return self._families[key]
 
 
-def _penalised(centred: Tensor, ridge: float) -> Tensor:
-    """Return f64[n, n], the Cholesky factor of the units' covariance plus each one's penalty: that of the set that it completes."""
-    gram = centred.double().t() @ centred.double()
+def _penalised(gram: Tensor, ridge: float) -> Tensor:
+    """Return f64[n, n], the Cholesky factor of the units' scatter plus each one's penalty: that of the set that it completes."""
     counts = torch.arange(1, len(gram) + 1, dtype=gram.dtype)
     penalty = ridge * gram.diagonal().cumsum(0) / counts
     gram.diagonal().add_(penalty.clamp_min(1e-30) + 1e-12 * float(gram.diagonal().max()))

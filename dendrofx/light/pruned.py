@@ -16,7 +16,9 @@ A unit that never fires on the calibration rows has energy 0, so `energy=1.0` dr
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ from dendrofx.errors import InputError
 from dendrofx.graph.block import BlockData
 from dendrofx.light.form import LightForm, Precision, cast_linear, check_precision
 from dendrofx.runtime.branches import DenseLinear, light_chain
+from dendrofx.statistics.moments import Moments
 
 # Kept units are rounded up to whole vector registers: 16 float32 in AVX-512.
 VECTOR = 16
@@ -74,14 +77,18 @@ class Pruned(LightForm):
     def _dense(self, data: BlockData) -> list[tuple[DenseLinear, Tensor]]:
         """Return the smaller Linears in float32, and what each takes in."""
         linears, inputs = data.linears, data.inputs
-        kept = [self._units(h, nxt.weight) for h, nxt in zip(inputs[1:], linears[1:], strict=True)]
+        kept = [self._units(data.mean_square(i), linears[i].weight) for i in range(1, len(linears))]
         layers = [(_first(linears[0], kept[0]), inputs[0])]
         for i, linear in enumerate(linears[1:]):
             before, taken = layers[-1]
             rows, wanted = data.activations[i](before(taken)), linear(inputs[i + 1])
             columns = linear.weight.detach()[:, kept[i]]
             outs = kept[i + 1] if i + 1 < len(kept) else torch.arange(linear.out_features)
-            layers.append((DenseLinear(*self._compensate(rows, wanted[:, outs], columns[outs])), rows))
+            if i == 0 and data.moments is not None:  # what reaches later ones depends on what was left out before
+                made = self._compensate(_left_by_moments(data.moments[1], linear, kept[0], outs), columns[outs])
+            else:
+                made = self._compensate(_left_by_rows(rows, wanted[:, outs], columns[outs]), columns[outs])
+            layers.append((DenseLinear(*made), rows))
         return layers
 
     def count(self, energy: Tensor) -> int:
@@ -92,33 +99,69 @@ class Pruned(LightForm):
         count = alive if self.energy == 1 else min(alive, int((share < self.energy).sum()) + 1)
         return min(len(energy), -(-max(count, 1) // VECTOR) * VECTOR)
 
-    def _units(self, hidden: Tensor, following: Tensor) -> Tensor:
+    def _units(self, mean_square: Tensor, following: Tensor) -> Tensor:
         """Return the indices of the kept units, ascending."""
-        energy = unit_energy(hidden, following)
+        energy = unit_energy(mean_square, following)
         return energy.topk(self.count(energy)).indices.sort().values
 
-    def _compensate(self, rows: Tensor, wanted: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return weight and bias that map the kept units `rows` to `wanted`, starting from `weight`."""
-        h, left = rows.double(), wanted.double() - rows.double() @ weight.double().t()
-        mean, offset = h.mean(0), left.mean(0)
+    def _compensate(self, left: Left, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return weight and bias that map the kept units to all that is wanted, starting from `weight`."""
         if math.isinf(self.ridge):
-            return weight.clone(), offset.to(weight.dtype)
-        centred = h.sub_(mean)
-        gram = centred.t() @ centred
+            return weight.clone(), left.offset.to(weight.dtype)
+        mean, gram, cross = left.kept()
         penalty = self.ridge * gram.diagonal().mean().clamp_min(1e-30)
         gram.diagonal().add_(penalty)
-        step = torch.linalg.solve(gram, centred.t() @ (left - offset)).t()
-        return (weight.double() + step).to(weight.dtype), (offset - step @ mean).to(weight.dtype)
+        step = torch.linalg.solve(gram, cross).t()
+        return (weight.double() + step).to(weight.dtype), (left.offset - step @ mean).to(weight.dtype)
 
 
-def unit_energy(hidden: Tensor, following: Tensor) -> Tensor:
+class Left(NamedTuple):
+    """What the kept units leave of what is wanted: `wanted - W h`.
+
+    Attributes:
+        offset: f64[out], its mean.
+        kept: returns the kept units' mean f64[k], the products of what they differ from it by f64[k, k], and of that with what
+            is left f64[k, out]; to one scale.
+    """
+
+    offset: Tensor
+    kept: Callable[[], tuple[Tensor, Tensor, Tensor]]
+
+
+def _left_by_rows(rows: Tensor, wanted: Tensor, weight: Tensor) -> Left:
+    """Return what kept units, f32[N, k], leave of what is wanted, f32[N, out]."""
+    h, left = rows.double(), wanted.double() - rows.double() @ weight.double().t()
+    offset = left.mean(0)
+
+    def kept() -> tuple[Tensor, Tensor, Tensor]:
+        mean = h.mean(0)
+        centred = h.sub_(mean)
+        return mean, centred.t() @ centred, centred.t() @ (left - offset)
+
+    return Left(offset, kept)
+
+
+def _left_by_moments(moments: Moments, linear: nn.Linear, units: Tensor, outs: Tensor) -> Left:
+    """Return the same of the moments of all units: what is left is what the others give, and the bias."""
+    others = torch.ones(len(moments.mean), dtype=torch.bool).index_fill(0, units, False)
+    weight = linear.weight.detach().double()[outs][:, others]
+    bias = 0.0 if linear.bias is None else linear.bias.detach().double()[outs]
+
+    def kept() -> tuple[Tensor, Tensor, Tensor]:
+        scatter = moments.scatter[units]
+        return moments.mean[units], scatter[:, units], scatter[:, others] @ weight.t()
+
+    return Left(weight @ moments.mean[others] + bias, kept)
+
+
+def unit_energy(mean_square: Tensor, following: Tensor) -> Tensor:
     """Return f64[n], the energy of hidden units; see the module's docstring.
 
     Args:
-        hidden: f32[N, n], their values.
+        mean_square: f64[n], of their values.
         following: f32[out, n], the weights of the next Linear.
     """
-    energy: Tensor = hidden.double().square().mean(0) * following.detach().double().square().sum(0)
+    energy: Tensor = mean_square * following.detach().double().square().sum(0)
     return energy
 
 

@@ -8,29 +8,32 @@ through Ray; the blocks of a Ray Dataset come from wherever they are.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from dendrofx.errors import DendrofxError, InputError
 from dendrofx.machine.needed import needed
-from dendrofx.scale.parts import Given, RowGroup
-from dendrofx.scale.worker import Row, Worker
+from dendrofx.scale.parts import Given, Part, RowGroup
+from dendrofx.scale.worker import Worker
 
-WHAT, EXTRA = 'dendrofx.map_batches(engine="ray")', "dendrofx[ray]"
+WHAT, EXTRA = "a run on Ray", "dendrofx[ray]"
 Asked = Mapping[str, Any]  # what a worker is made with
+Make = Callable[..., Callable[[Part, "int | None"], Any]]
 
 
 class Actor:
-    """A worker inside an actor. It loads the module at its first part: an error in an actor's constructor is tried without end.
+    """A worker inside an actor. It is made at its first part: an error in an actor's constructor is tried without end.
 
     Args:
         asked: what its worker is made with.
+        make: its class, which answers parts; what is large among `asked` lies in the cluster's object store.
     """
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
-        self.worker: Worker | None = None
+    def __init__(self, asked: Asked, make: Make = Worker) -> None:
+        self.asked, self.make = asked, make
+        self.worker: Callable[[Part, int | None], Any] | None = None
 
     def __call__(self, table: Any) -> dict[str, list[bytes]]:  # noqa: ANN401  (Arrow's)
         """Return a row for each part of a table, or instead the error that ends the run: Ray would pass on its text alone."""
@@ -40,28 +43,34 @@ class Actor:
             return {"row": [pickle.dumps(error)]}
         return {"row": [pickle.dumps(row) for row in made]}
 
-    def _answer(self, place: int | None, part: RowGroup | Given) -> Row:
+    def _answer(self, place: int | None, part: Part) -> Any:  # noqa: ANN401
         if self.worker is None:
-            self.worker = Worker(**self.asked)
+            ray = import_module("ray")
+            asked = {n: ray.get(v) if isinstance(v, ray.ObjectRef) else v for n, v in self.asked.items()}
+            self.worker = self.make(**asked)
         return self.worker(part, place)
 
 
-def run_on_ray(dataset: Any, asked: Asked, workers: int, threads: int) -> Iterator[Row]:  # noqa: ANN401
-    """Yield a row for each part, as they come; for those of a Dataset whose answers are kept, in its order.
+def run_on_ray(
+    dataset: Any,  # noqa: ANN401
+    asked: Asked,
+    workers: int,
+    threads: int,
+    make: Make = Worker,
+) -> Iterator[Any]:
+    """Yield what a worker makes of each part, as they come; for those of a Dataset whose answers are kept, in its order.
 
     Args:
         dataset: row groups, or a Ray Dataset, of which each block is a part.
         asked: what a worker is made with.
         workers: actors, each with `threads` CPUs of the cluster.
         threads: for a call.
+        make: the workers' class.
 
     Raises:
         InputError: Ray is not installed, the cluster has too few cores, or as a worker does.
     """
-    ray = needed("ray", WHAT, EXTRA)
-    data = needed("ray.data", WHAT, EXTRA)
-    if not ray.is_initialized():
-        ray.init()
+    ray, data = _ray(), needed("ray.data", WHAT, EXTRA)
     groups = isinstance(dataset, Sequence)
     _check_cores(ray.cluster_resources().get("CPU", 0), workers * threads, reads=not groups)
     if groups and not dataset:
@@ -69,18 +78,31 @@ def run_on_ray(dataset: Any, asked: Asked, workers: int, threads: int) -> Iterat
     blocks = _as_blocks(data, dataset) if groups else dataset
     answered = blocks.map_batches(
         Actor,
-        fn_constructor_args=(dict(asked),),
+        fn_constructor_args=({n: ray.put(v) if isinstance(v, bytes) else v for n, v in asked.items()}, make),
         compute=data.ActorPoolStrategy(size=workers),
         num_cpus=threads,
         batch_size=None,
         batch_format="pyarrow",
     )
-    with _context(answered, in_order=not groups and asked["output"] is None):
+    with _context(answered, in_order=not groups and asked.get("output", "") is None):
         for found in answered.iter_rows():
             row = pickle.loads(found["row"])
             if isinstance(row, DendrofxError):
                 raise row
             yield row
+
+
+def free_cores() -> int:
+    """Return the cores of the cluster, but one for a Dataset's own tasks; 1 at least."""
+    return max(int(_ray().cluster_resources().get("CPU", 0)) - 1, 1)
+
+
+def _ray() -> Any:  # noqa: ANN401
+    """Return the package, connected to a cluster."""
+    ray = needed("ray", WHAT, EXTRA)
+    if not ray.is_initialized():
+        ray.init()
+    return ray
 
 
 def known_columns(dataset: Any) -> list[str] | None:  # noqa: ANN401

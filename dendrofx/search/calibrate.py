@@ -36,6 +36,7 @@ from dendrofx.machine.progress import progress
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.tolerances import set_tolerances
 from dendrofx.runtime.scores import UNJUDGED
+from dendrofx.statistics.quantiles import ScoreCounts
 from dendrofx.values.counts import Counts
 from dendrofx.values.measure import largest_mean
 
@@ -88,11 +89,11 @@ def apply_multiplier(gm: RoutedModule, weights: Mapping[str, float], multiplier:
     set_tolerances(gm, {name: min(multiplier * weight, largest) for name, weight in weights.items()})
 
 
-def multiplier_grid(scores: Sequence[Tensor], macs: Sequence[int], steps: int = STEPS) -> list[float]:
+def multiplier_grid(scores: Sequence[Tensor | ScoreCounts], macs: Sequence[int], steps: int = STEPS) -> list[float]:
     """Return ascending multipliers at which activity falls from 1 to 0 in even steps, on the rows behind `scores`.
 
     Args:
-        scores: per site f32[N], its rows' scores in units of the multiplier (divided by the site's weight).
+        scores: per site f32[N], its rows' scores in units of the multiplier (divided by the site's weight), or counts of them.
         macs: per site, multiply-adds per row of the full block.
         steps: how many.
 
@@ -100,10 +101,10 @@ def multiplier_grid(scores: Sequence[Tensor], macs: Sequence[int], steps: int = 
         At most `steps` multipliers, without repeats, each just above a row's score, so that this row is easy. Rows that
         cannot be judged are never made easy.
     """
-    score = torch.cat([s.double() for s in scores])
-    share = torch.cat(
-        [torch.full([len(s)], m / len(s), dtype=torch.float64) for s, m in zip(scores, macs, strict=True)]
-    )
+    values = [s.largest if isinstance(s, ScoreCounts) else s for s in scores]
+    counts = [s.counts if isinstance(s, ScoreCounts) else torch.ones_like(s) for s in scores]
+    score = torch.cat([v.double() for v in values])
+    share = torch.cat([c.double() * (m / float(c.sum())) for c, m in zip(counts, macs, strict=True)])
     order = score.argsort(stable=True)
     score, easy = score[order], share[order].cumsum(0) / share.sum()
     judged = score < UNJUDGED / 1e6

@@ -234,13 +234,6 @@ def _with_gates(
     return tried
 
 
-def finite_rows(block: nn.Sequential, rows: Tensor) -> BlockData:
-    """Return the rows on which the block and all its hidden values are finite."""
-    data = BlockData(block, rows)
-    finite = torch.stack([v.isfinite().all(1) for v in [*data.inputs, data.outputs]]).all(0)
-    return data if bool(finite.all()) else BlockData(block, rows[finite])
-
-
 def _tail_sums(values: Tensor) -> Tensor:
     """Return f64[N] -> f64[N + 1], the sum of what is left after the first k, k = 0 .. N."""
     return torch.cat([values.flip(0).cumsum(0).flip(0), values.new_zeros(1)])

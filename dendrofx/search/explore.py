@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dendrofx.errors import InputError
-from dendrofx.graph.block import block_of
+from dendrofx.graph.block import block_of, finite_rows
 from dendrofx.graph.record import Recorded, record_in_turn, record_rows
+from dendrofx.graph.site_moments import fit_moments
 from dendrofx.graph.sites import Refusal, Site
 from dendrofx.light import LightForm
 from dendrofx.machine.memory import return_free_memory
 from dendrofx.machine.progress import progress
 from dendrofx.request import Request
-from dendrofx.search.choose import Candidate, FullFormError, SiteData, candidates, finite_rows
+from dendrofx.search.choose import Candidate, FullFormError, SiteData, candidates
 from dendrofx.search.explored import Explored
 from dendrofx.search.shortlist import FEW_SAMPLES, shortlist
 from dendrofx.search.slopes import error_weights, first_samples, probe_of
+from dendrofx.statistics.moments import Moments
 from dendrofx.subject import Subject
 from dendrofx.values.calibration import Calibration
 from dendrofx.values.covered import Covered
@@ -62,9 +64,11 @@ def explore(
     with interruptible or nullcontext():
         if many and shortlisted and data is not None and request.lights is None:
             lights, weights = shortlist(subject, request, data, covered)
+        moments = fit_moments(data, subject.graph, sites)
         recorded = record_in_turn(subject.graph, sites, sets, request.seed)
         for site, rows in progress(recorded, "fitting lights and gates", "site", len(sites)):
-            made = _explore(subject, site, rows, request, lights.get(site.name, request.lights), many)
+            forms = lights.get(site.name, request.lights)
+            made = _explore(subject, site, rows, moments.get(site.name), request, forms, many)
             del refused[site.name]
             if isinstance(made, SiteExplored):
                 found[site.name] = made
@@ -105,6 +109,7 @@ def _explore(
     subject: Subject,
     site: Site,
     recorded: Sequence[Recorded],
+    moments: Sequence[Moments] | None,
     request: Request,
     lights: Sequence[LightForm] | None,
     many: bool,
@@ -115,7 +120,8 @@ def _explore(
     if not recorded:
         rows = SiteData.without_rows(block, site.widths[0], request.seed)
     else:
-        parts = [finite_rows(block, r.rows[site.name]) for r in recorded]
+        fit, *others = [r.rows[site.name] for r in recorded]
+        parts = [finite_rows(block, fit, moments), *(finite_rows(block, rows) for rows in others)]
         if min(len(p.outputs) for p in parts) < 2:
             return "fewer than two of its calibration rows are finite"
         rows = SiteData(*parts)

@@ -8,15 +8,16 @@ from torch import fx, nn
 from dendrofx.errors import PlanError
 from dendrofx.gates import GateForm, UserGate
 from dendrofx.gates.user import NotKept
-from dendrofx.graph.block import block_of
+from dendrofx.graph.block import block_of, finite_rows
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.graph.record import record_in_turn
+from dendrofx.graph.site_moments import fit_moments
 from dendrofx.graph.sites import Site, Sites
 from dendrofx.plan.entries import SitePlan
 from dendrofx.plan.plan import Plan
 from dendrofx.rewriting.recipe import Recipe
 from dendrofx.rewriting.rewrite import use_exact
-from dendrofx.search.choose import Candidate, SiteData, candidates, finite_rows
+from dendrofx.search.choose import Candidate, SiteData, candidates
 from dendrofx.search.decision import Decision
 from dendrofx.values.calibration import Calibration
 
@@ -50,11 +51,13 @@ def replay_blocks(
     # of all sites that were explored: how many rows are kept depends on how many sites there are
     explored = [by_name[s.name] for s in plan.sites if s.name in by_name] if routed else []
     entries, fitted = {s.name: s for s in plan.routed}, {}
+    moments = fit_moments(data, live, explored)
     for site, recorded in record_in_turn(live, explored, sets, seed):
         if site.name not in entries:
             continue
         block = block_of(live, site.nodes)
-        parts = [finite_rows(block, r.rows[site.name]) for r in recorded]
+        own = [moments.get(site.name), None, None]
+        parts = [finite_rows(block, r.rows[site.name], of) for r, of in zip(recorded, own, strict=False)]
         rows = SiteData(*parts) if parts else SiteData.without_rows(block, site.widths[0], seed)
         fitted[site.name] = _fitted(site, entries[site.name], rows, seed, gate)
     weights = {s.name: 1.0 if s.weight is None else s.weight for s in plan.routed}

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from torch import Tensor
+
 from dendrofx.gates.controls import NoGate
 from dendrofx.graph.sites import Site
 from dendrofx.guarantee.losses import Seen, reference_picks, seen
@@ -25,6 +27,8 @@ from dendrofx.search.blocks import BUDGET_SHARES, BlockSpace
 from dendrofx.search.calibrate import STEPS, Outcome, Step, apply_multiplier, multiplier_grid, start_of, walk
 from dendrofx.search.choice import Choice
 from dendrofx.search.explore import MANY_SITES
+from dendrofx.statistics.quantiles import ScoreCounts
+from dendrofx.values.calibration import Statistics
 from dendrofx.values.counts import site_activity
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import counted_outputs, deviations, outputs
@@ -108,7 +112,14 @@ def _least(tried: Mapping[Trial, tuple[float, float]]) -> Trial:
     return min(tried, key=lambda trial: tried[trial][0])
 
 
-def walked(space: BlockSpace, choice: Choice, batches: list[Inputs], steps: int, reached: float = 0.0) -> Calibrated:
+def walked(
+    space: BlockSpace,
+    choice: Choice,
+    batches: list[Inputs],
+    steps: int,
+    reached: float = 0.0,
+    statistics: Statistics | None = None,
+) -> Calibrated:
     """Walk the multiplier of a choice over a grid fixed by the choosing rows.
 
     Args:
@@ -117,10 +128,15 @@ def walked(space: BlockSpace, choice: Choice, batches: list[Inputs], steps: int,
         batches: what to walk on.
         steps: of the grid.
         reached: a multiplier to start near; not one that these batches reached.
+        statistics: of the whole dataset, whose choosing rows fix the grid; None for those that were kept.
     """
     recipe = space.recipe(choice)
     module = recipe.build()
-    grid = multiplier_grid(list(recipe.scores.values()), [c.full_macs for c in choice.chosen.values()], steps)
+    scores: list[Tensor | ScoreCounts] = list(recipe.scores.values())
+    if statistics is not None and scores:
+        counted = statistics.scores(module)
+        scores = [counted[name].over(recipe.weights[name]) for name in recipe.scores]
+    grid = multiplier_grid(scores, [c.full_macs for c in choice.chosen.values()], steps)
     budget = space.request.budget
     limit = space.request.max_deviation if budget is None else budget.limit
     start = start_of(grid, reached)
@@ -151,7 +167,7 @@ def calibrated(space: BlockSpace, choice: Choice, reached: float) -> Calibrated:
     """Return a choice with its tolerances."""
     data = space.subject.data
     if data is not None and choice.chosen:
-        return walked(space, choice, data.tune, space.steps(STEPS), reached)
+        return walked(space, choice, data.tune, space.steps(STEPS), reached, data.statistics)
     recipe = space.recipe(choice)
     module = recipe.build()
     apply_multiplier(module, recipe.weights, space.request.max_deviation)

@@ -14,7 +14,7 @@ from torch import nn
 
 from dendrofx.errors import InputError
 from dendrofx.gates import AlwaysLight
-from dendrofx.graph.block import BlockData, block_of, row_macs
+from dendrofx.graph.block import BlockData, block_of, finite_rows, row_macs
 from dendrofx.graph.record import Recorded, record_in_turn
 from dendrofx.graph.sites import Site
 from dendrofx.light import LightForm, Precision
@@ -23,7 +23,7 @@ from dendrofx.machine.memory import return_free_memory
 from dendrofx.machine.progress import progress
 from dendrofx.request import Request
 from dendrofx.rewriting.rewrite import Branches
-from dendrofx.search.choose import MACS_PER_CONVERTED_VALUE, finite_rows, relative_error
+from dendrofx.search.choose import MACS_PER_CONVERTED_VALUE, relative_error
 from dendrofx.search.search_space import default_lights, default_precisions
 from dendrofx.search.slopes import Probe, error_weights, first_samples
 from dendrofx.search.split import Option, split

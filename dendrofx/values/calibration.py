@@ -7,6 +7,8 @@
 
     fit 1/5, gate, choose and tune 1/10 each, test 1/2      with a test set, which nothing is fitted, chosen or searched on
 
+Of a dataset that is too large for this process (`Dealt`) the sets come chosen, and statistics of all its samples with them.
+
 A batch is never cut when there are at least eight batches (ten with a test set), so inputs of one source (fragments of a
 sequence, sentences of a document) stay together when the caller puts them in one batch. With fewer batches the samples of each
 batch are dealt out.
@@ -14,16 +16,19 @@ batch are dealt out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from itertools import chain
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from dendrofx.errors import InputError
 from dendrofx.machine.progress import progress
 from dendrofx.machine.stages import numbered
+from dendrofx.statistics.moments import Moments
+from dendrofx.statistics.quantiles import ScoreCounts
 from dendrofx.values.fingerprint import data_fingerprint
 from dendrofx.values.inputs import Inputs
 
@@ -32,6 +37,34 @@ LEAST_SAMPLES = 8
 SHARES = (0.4, 0.2, 0.2)  # fit, gate, choose; the rest tunes
 TEST_SHARES = (0.2, 0.1, 0.1, 0.1)  # fit, gate, choose, tune; the rest tests
 LEAST_WITH_TEST = 10  # batches, or samples
+
+
+class Statistics(Protocol):
+    """What is asked of all samples of a dataset; each answer is one pass over it."""
+
+    def moments(self, gm: fx.GraphModule, sites: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[Moments, ...]]:
+        """Return the moments of what the Linears of each site take in, on the fitting samples; sites by name, with their nodes."""
+
+    def scores(self, gm: fx.GraphModule) -> Mapping[str, ScoreCounts]:
+        """Return the counts of each routed site's scores, on the choosing samples."""
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """Samples of a dataset, dealt to the sets already.
+
+    Attributes:
+        sets: of batches: fit, gate, choose, tune and, with a budget to certify, test.
+        fingerprint: of the whole dataset.
+        statistics: of the whole dataset.
+    """
+
+    sets: tuple[list[Inputs], ...]
+    fingerprint: str
+    statistics: Statistics
+
+    def __iter__(self) -> Iterator[Inputs]:
+        return chain.from_iterable(self.sets)
 
 
 @dataclass(frozen=True)
@@ -43,6 +76,7 @@ class Calibration:
         fingerprint: of all of them.
         test: what a certificate is for; empty without a budget to certify.
         last: the batch that came last, where batches are whole.
+        statistics: of the dataset that these are samples of; None where they are all there are.
     """
 
     fit: list[Inputs]
@@ -53,6 +87,7 @@ class Calibration:
     fingerprint: str
     test: list[Inputs] = field(default_factory=list)
     last: Inputs | None = None
+    statistics: Statistics | None = None
 
     @property
     def samples(self) -> tuple[int, ...]:
@@ -72,7 +107,7 @@ class Calibration:
                 seen.remove(last.samples)
                 seen.append(last.samples)
             sizes = _sizes(seen)
-        return Calibration(fit, gate, choose, tune, sizes, self.fingerprint, test, last)
+        return Calibration(fit, gate, choose, tune, sizes, self.fingerprint, test, last, self.statistics)
 
     def with_shared(self, shared: frozenset[str]) -> Calibration:
         """Return the sets with the names of the inputs that all samples share."""
@@ -84,6 +119,21 @@ class Calibration:
         masks: list[Tensor] = [dict(b.kwargs)[mask.removeprefix("~")] for b in batches]
         live = sum(int((m == 0).sum() if mask.startswith("~") else (m != 0).sum()) for m in masks)
         return live / max(sum(m.numel() for m in masks), 1)
+
+    @staticmethod
+    def dealt(read: list[Inputs], dealt: Dealt) -> Calibration:
+        """Return the sets of a dataset.
+
+        Args:
+            read: the batches of all its sets, with the inputs marked that all samples share.
+            dealt: how they were dealt.
+        """
+        left = iter(read)
+        fit, gate, choose, tune, *test = ([next(left) for _ in part] for part in dealt.sets)
+        size = max(b.samples for b in read)
+        return Calibration(
+            fit, gate, choose, tune, (size,), dealt.fingerprint, test[0] if test else [], statistics=dealt.statistics
+        )
 
     @staticmethod
     def read(batches: Iterable[Any], seed: int, test: bool = False) -> Calibration:

@@ -26,7 +26,7 @@ from dendrofx.graph.block import BlockData
 from dendrofx.rewriting.rewrite import Branches
 from dendrofx.runtime.scores import UNJUDGED
 from dendrofx.search.calibrate import ONE_SIDED_95
-from dendrofx.search.choose import Candidate, SiteData, candidates, finite_rows
+from dendrofx.search.choose import Candidate, SiteData, candidates
 from dendrofx.search.search_space import default_gates, default_lights
 from tests.asked import asked
 from tests.models import compressible

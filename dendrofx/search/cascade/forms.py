@@ -8,8 +8,9 @@ from torch import fx
 
 from dendrofx.errors import InputError
 from dendrofx.gates import AlwaysLight
-from dendrofx.graph.block import block_of
+from dendrofx.graph.block import block_of, finite_rows
 from dendrofx.graph.record import record_rows
+from dendrofx.graph.site_moments import fit_moments
 from dendrofx.graph.sites import Site
 from dendrofx.light import LightForm
 from dendrofx.rewriting.counted import graph_names
@@ -17,7 +18,6 @@ from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.rewrite import Branches, rewrite, without_gates
 from dendrofx.rewriting.tolerances import set_tolerances
 from dendrofx.runtime.control_scores import ConstantScore
-from dendrofx.search.choose import finite_rows
 from dendrofx.values.calibration import Calibration
 
 
@@ -31,13 +31,13 @@ def with_forms(
     Raises:
         InputError: none fits.
     """
-    rows = record_rows(base, sites, data.fit, seed).rows
+    rows, moments = record_rows(base, sites, data.fit, seed).rows, fit_moments(data, base, sites)
     branches: dict[str, Branches] = {}
     reasons: list[str] = []
     for site in [s for s in sites if s.name in forms]:
         form = forms[site.name]
         try:
-            made = form.fit_data(finite_rows(block_of(base, site.nodes), rows[site.name]))
+            made = form.fit_data(finite_rows(block_of(base, site.nodes), rows[site.name], moments.get(site.name)))
             branches[site.name] = Branches(form, made, AlwaysLight(), ConstantScore(0.0))
         except InputError as error:
             reasons.append(str(error))
