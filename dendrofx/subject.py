@@ -19,7 +19,8 @@ from dendrofx.request import Request
 from dendrofx.rewriting.dead_rows import drop_dead_rows
 from dendrofx.rewriting.repeated_rows import drop_repeated_rows
 from dendrofx.rewriting.repeated_samples import drop_repeated_samples
-from dendrofx.values.calibration import Calibration, Dealt
+from dendrofx.values.calibration import Calibration
+from dendrofx.values.dealt import Dealt
 from dendrofx.values.fingerprint import model_fingerprint
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.meta import RUNS

@@ -1,9 +1,13 @@
-"""A saved module on a dataset that is too large for one call, or for one machine.
+"""Datasets that are too large for one call, or for one machine: a saved module on all of one, or a calibration by all of one.
 
     dataset --> parts --> Worker --> one file per part, and one small row about it
                                        the driver adds the rows up; a manifest names the files that count
 
-map_batches  the call
+    dataset --> parts --> Drawing, Measuring --> samples, and sums over all samples, which the driver adds up
+
+map_batches  the call that answers a dataset
+calibration  what `transform` fits to: some samples of a dataset, and statistics of all
+tally        what is kept of a part, and what is added up
 parts        a dataset as parts: row groups of Parquet files, dicts of arrays
 columns      columns as the tensors that a module takes, and its answers as columns
 worker       a part's answers, written whole or not at all

@@ -28,7 +28,8 @@ from dendrofx.scale.tally import Drawing, Measuring, Reading, packed
 from dendrofx.statistics.moments import Moments
 from dendrofx.statistics.quantiles import ScoreCounts
 from dendrofx.statistics.sample import Sample
-from dendrofx.values.calibration import LEAST_WITH_TEST, SHARES, TEST_SHARES, Dealt
+from dendrofx.values.calibration import LEAST_WITH_TEST, SHARES, TEST_SHARES
+from dendrofx.values.dealt import Dealt
 from dendrofx.values.fingerprint import LENGTH
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.signature import signature_of
@@ -42,7 +43,7 @@ def is_dataset(calibration: object) -> bool:
     return isinstance(calibration, str | Path) or type(calibration).__module__.startswith("ray.data.")
 
 
-def dealt_dataset(dataset: Any, model: nn.Module, seed: int, certified: bool, kept: int = KEPT) -> Dealt:  # noqa: ANN401
+def dealt_dataset(dataset: Any, model: nn.Module, seed: int, certified: bool, kept: int | None = None) -> Dealt:  # noqa: ANN401
     """Draw a dataset's samples; the columns that are read have the names of the model's parameters.
 
     Args:
@@ -51,17 +52,18 @@ def dealt_dataset(dataset: Any, model: nn.Module, seed: int, certified: bool, ke
         model: that takes them.
         seed: of the deal.
         certified: whether a set to test on is wanted.
-        kept: most samples of all sets together.
+        kept: most samples of all sets together; `KEPT` by default.
 
     Raises:
         InputError: a column is missing, or is no tensor; or too few samples.
     """
     here = isinstance(dataset, str | Path)
-    parts, names = row_groups(dataset) if here else (dataset, list(dataset.schema().names))
+    schema = None if here else dataset.schema()
+    parts, names = row_groups(dataset) if here else (dataset, [] if schema is None else list(schema.names))
     reading = Reading(_taken(model, names, dataset), _floats(model), TEST_SHARES if certified else SHARES, seed)
     source = Source(parts, reading, here)
     last = 1.0 - sum(reading.shares)
-    most = [round(share * kept) for share in (*reading.shares, last)]
+    most = [round(share * (kept or KEPT)) for share in (*reading.shares, last)]
     draw = source.added("drawing samples", Drawing, {"most": most})
     if draw is None or sum(s.seen for s in draw.sets) < LEAST_WITH_TEST or not all(len(s.keys) for s in draw.sets):
         raise InputError(

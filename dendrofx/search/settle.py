@@ -28,8 +28,8 @@ from dendrofx.search.calibrate import STEPS, Outcome, Step, apply_multiplier, mu
 from dendrofx.search.choice import Choice
 from dendrofx.search.explore import MANY_SITES
 from dendrofx.statistics.quantiles import ScoreCounts
-from dendrofx.values.calibration import Statistics
 from dendrofx.values.counts import site_activity
+from dendrofx.values.dealt import Statistics
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import counted_outputs, deviations, outputs
 

@@ -1,7 +1,7 @@
 """A seeded choice of a dataset's samples, that is the same however the dataset is cut into parts.
 
-A sample's key is a hash of the sample itself. So it does not matter which part it is in, and equal samples are dealt to one set: none
-that something is tested on was fitted on.
+A sample's key is a hash of the sample itself. So it does not matter which part it is in, and equal samples are dealt to one set:
+none that something is tested on was fitted on.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def sample_keys(columns: Columns, seed: int) -> Tensor:
     rows = []
     for name, column in sorted(columns.items()):
         head.update(f"{name}:{column.dtype}{list(column.shape[1:])};".encode())
-        flat = column.detach().contiguous().reshape(len(column), -1)
-        rows.append(flat.view(torch.uint8).numpy() if flat.numel() else flat.new_zeros([len(column), 0]).numpy())
+        flat = column.detach().contiguous().reshape(len(column), column[:1].numel() if len(column) else 0)
+        rows.append(flat.view(torch.uint8).numpy() if flat.numel() else flat.numpy())
     keys = []
     for parts in zip(*rows, strict=True):
         digest = head.copy()

@@ -16,19 +16,17 @@ batch are dealt out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from dendrofx.errors import InputError
 from dendrofx.machine.progress import progress
 from dendrofx.machine.stages import numbered
-from dendrofx.statistics.moments import Moments
-from dendrofx.statistics.quantiles import ScoreCounts
+from dendrofx.values.dealt import Dealt, Statistics
 from dendrofx.values.fingerprint import data_fingerprint
 from dendrofx.values.inputs import Inputs
 
@@ -37,34 +35,6 @@ LEAST_SAMPLES = 8
 SHARES = (0.4, 0.2, 0.2)  # fit, gate, choose; the rest tunes
 TEST_SHARES = (0.2, 0.1, 0.1, 0.1)  # fit, gate, choose, tune; the rest tests
 LEAST_WITH_TEST = 10  # batches, or samples
-
-
-class Statistics(Protocol):
-    """What is asked of all samples of a dataset; each answer is one pass over it."""
-
-    def moments(self, gm: fx.GraphModule, sites: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[Moments, ...]]:
-        """Return the moments of what the Linears of each site take in, on the fitting samples; sites by name, with their nodes."""
-
-    def scores(self, gm: fx.GraphModule) -> Mapping[str, ScoreCounts]:
-        """Return the counts of each routed site's scores, on the choosing samples."""
-
-
-@dataclass(frozen=True)
-class Dealt:
-    """Samples of a dataset, dealt to the sets already.
-
-    Attributes:
-        sets: of batches: fit, gate, choose, tune and, with a budget to certify, test.
-        fingerprint: of the whole dataset.
-        statistics: of the whole dataset.
-    """
-
-    sets: tuple[list[Inputs], ...]
-    fingerprint: str
-    statistics: Statistics
-
-    def __iter__(self) -> Iterator[Inputs]:
-        return chain.from_iterable(self.sets)
 
 
 @dataclass(frozen=True)

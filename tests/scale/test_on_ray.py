@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import dendrofx
 from dendrofx import InputError
+from dendrofx.graph.find_sites import find_sites
 from dendrofx.scale import on_ray
+from dendrofx.scale.calibration import dealt_dataset
+from tests.made import made
 from tests.scale.data import PER_CALL, Data
 
 pytestmark = [
@@ -101,3 +105,34 @@ def test_what_does_not_fit_is_refused_as_here(it: Data, cluster: Any, tmp_path: 
     file = it.parquet(tmp_path / "in.parquet")
     with pytest.raises(InputError, match=r"the workers take 4 cores; .* has 3\. .*ray.init\(num_cpus=4\)"):
         dendrofx.map_batches(file, it.path, workers=2, threads=2, engine="ray")
+
+
+def test_sums_over_a_dataset_are_those_here(it: Data, cluster: Any, tmp_path: Path) -> None:
+    model, file = made("mlp").model, it.parquet(tmp_path / "in.parquet")
+    dataset = cluster.data.read_parquet(str(file)).repartition(3)
+    here, there = (dealt_dataset(given, model, 0, certified=False, kept=40) for given in (file, dataset))
+    assert there.fingerprint == here.fingerprint
+    for one, other in zip(there, here, strict=True):
+        assert torch.equal(one.tensors[0], other.tensors[0])
+    captured = torch.fx.symbolic_trace(model)
+    sites = {site.name: site.nodes for site in find_sites(captured)}
+    found, wanted = (of.statistics.moments(captured, sites) for of in (there, here))
+    assert set(found) == set(wanted) == set(sites)
+    for site in sites:
+        for moments, own in zip(found[site], wanted[site], strict=True):
+            assert moments.count == own.count
+            torch.testing.assert_close(moments.scatter, own.scatter, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.nightly
+def test_a_calibration_by_a_dataset_is_as_here(it: Data, cluster: Any, tmp_path: Path) -> None:
+    model, options = made("mlp").model, dendrofx.Options(tune_seconds=0)
+    file = it.parquet(tmp_path / "in.parquet")
+    dataset = cluster.data.read_parquet(str(file)).repartition(3)
+    here = dendrofx.transform(model, calibration=file, budget=0.05, options=options)
+    there = dendrofx.transform(model, calibration=dataset, budget=0.05, options=options)
+    assert here.plan.routed
+    assert there.plan.origin == here.plan.origin
+    x = torch.from_numpy(it.columns["input"])
+    torch.testing.assert_close(there(x), here(x), rtol=1e-4, atol=1e-5)
+    assert there.forward_counted(x)[1] == here.forward_counted(x)[1]

@@ -22,7 +22,7 @@ from dendrofx import (
     ResidualGate,
 )
 from dendrofx.gates.form import LightRuns
-from dendrofx.graph.block import BlockData
+from dendrofx.graph.block import BlockData, finite_rows
 from dendrofx.rewriting.rewrite import Branches
 from dendrofx.runtime.scores import UNJUDGED
 from dendrofx.search.calibrate import ONE_SIDED_95
