@@ -72,7 +72,7 @@ def dealt_dataset(dataset: Any, model: nn.Module, seed: int, certified: bool, ke
         )
     seen = sum(s.seen for s in draw.sets)
     fingerprint = hashlib.sha256(f"{seen}:{draw.checksum}".encode()).hexdigest()[:LENGTH]
-    return Dealt(tuple(_batches(s) for s in draw.sets), fingerprint, source)
+    return Dealt(tuple(_batches(s) for s in draw.sets), draw.sets[0].seen, fingerprint, source)
 
 
 @dataclass(frozen=True)

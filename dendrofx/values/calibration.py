@@ -47,6 +47,7 @@ class Calibration:
         test: what a certificate is for; empty without a budget to certify.
         last: the batch that came last, where batches are whole.
         statistics: of the dataset that these are samples of; None where they are all there are.
+        fitted: how many fitting samples that has.
     """
 
     fit: list[Inputs]
@@ -58,12 +59,14 @@ class Calibration:
     test: list[Inputs] = field(default_factory=list)
     last: Inputs | None = None
     statistics: Statistics | None = None
+    fitted: int | None = None
 
     @property
     def samples(self) -> tuple[int, ...]:
-        """Samples in fit, gate, choose and tune, and in test where there is one."""
+        """Samples in fit, gate, choose and tune, and in test where there is one; in fit of a dataset all that it has."""
         sets = [self.fit, self.gate, self.choose, self.tune, *([self.test] if self.test else [])]
-        return tuple(sum(b.samples for b in part) for part in sets)
+        fit, *others = (sum(b.samples for b in part) for part in sets)
+        return (fit if self.fitted is None else self.fitted, *others)
 
     def map(self, change: Callable[[Inputs], Inputs]) -> Calibration:
         """Return the sets with every batch changed; the fingerprint stays that of what was given."""
@@ -77,7 +80,7 @@ class Calibration:
                 seen.remove(last.samples)
                 seen.append(last.samples)
             sizes = _sizes(seen)
-        return Calibration(fit, gate, choose, tune, sizes, self.fingerprint, test, last, self.statistics)
+        return Calibration(fit, gate, choose, tune, sizes, self.fingerprint, test, last, self.statistics, self.fitted)
 
     def with_shared(self, shared: frozenset[str]) -> Calibration:
         """Return the sets with the names of the inputs that all samples share."""
@@ -101,9 +104,8 @@ class Calibration:
         left = iter(read)
         fit, gate, choose, tune, *test = ([next(left) for _ in part] for part in dealt.sets)
         size = max(b.samples for b in read)
-        return Calibration(
-            fit, gate, choose, tune, (size,), dealt.fingerprint, test[0] if test else [], statistics=dealt.statistics
-        )
+        made = Calibration(fit, gate, choose, tune, (size,), dealt.fingerprint, test[0] if test else [])
+        return replace(made, statistics=dealt.statistics, fitted=dealt.fitted)
 
     @staticmethod
     def read(batches: Iterable[Any], seed: int, test: bool = False) -> Calibration:

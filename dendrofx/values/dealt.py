@@ -30,11 +30,13 @@ class Dealt:
 
     Attributes:
         sets: of batches: fit, gate, choose, tune and, with a budget to certify, test.
+        fitted: how many fitting samples the dataset has, which statistics are of.
         fingerprint: of the whole dataset.
         statistics: of the whole dataset.
     """
 
     sets: tuple[list[Inputs], ...]
+    fitted: int
     fingerprint: str
     statistics: Statistics
 

@@ -16,7 +16,7 @@ from dendrofx.scale import calibration
 from dendrofx.scale.calibration import dealt_dataset
 from dendrofx.statistics.moments import Moments
 from dendrofx.statistics.sample import dealt, sample_keys
-from dendrofx.values.calibration import SHARES
+from dendrofx.values.calibration import SHARES, Calibration
 from tests.made import made
 from tests.scale.data import Data
 
@@ -50,6 +50,7 @@ def test_a_dataset_gives_the_same_module_however_it_is_cut(it: Data, model: nn.M
     for a, b in zip(parameters(one), parameters(two), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     assert one.plan.origin == two.plan.origin
+    assert one.plan.samples == two.plan.samples
     again = dendrofx.transform(model, calibration=tmp_path / "2", plan=one.plan, options=OPTIONS)
     for a, b in zip(parameters(one), parameters(again), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
@@ -59,7 +60,9 @@ def test_statistics_are_of_all_samples_of_their_set(it: Data, model: nn.Module, 
     rows = torch.from_numpy(it.columns["input"])
     drawn = dealt_dataset(files(it, tmp_path, 100), model, 3, certified=False, kept=40)
     assert [sum(b.samples for b in part) for part in drawn.sets] == [16, 8, 8, 8]
+    data = Calibration.dealt(list(drawn), drawn)
     own = dealt(sample_keys({"input": rows}, 3)[:, 0], SHARES)
+    assert data.samples == (int((own == 0).sum()), 8, 8, 8)
     for i, part in enumerate(drawn.sets):
         assert all(bool((rows[own == i] == row).all(1).any()) for b in part for row in b.tensors[0])
     captured = torch.fx.symbolic_trace(model)
