@@ -157,7 +157,7 @@ class Measuring:
         for batch in self._batches(part):
             try:
                 found = BySite(self.measure(batch))
-            except RuntimeError as error:
+            except Exception as error:  # torch's, of many kinds
                 raise InputError(f"{part} does not fit the model: {first_line(error)}") from error
             total = found if total is None else total + found
         return total
