@@ -1,10 +1,7 @@
 """Every construct in every format: the same rows take the same way, and get the same numbers, as in the module itself."""
 
 import io
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -12,61 +9,12 @@ import torch
 from torch import Tensor
 
 import dendrofx
-from dendrofx import ArtifactError, InputError, RoutedModule
+from dendrofx import ArtifactError
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.outputs import flatten
-from tests import repeated
 from tests.archives import Trap, resealed, rewritten
+from tests.formats.files import CLOSE, COMPILED, CONSTRUCTS, FORMATS, constructed, loaded, saved
 from tests.made import made
-from tests.search.cascade import test_exits as exits
-
-FORMATS = ["pt2", pytest.param("onnx", marks=pytest.mark.peers)]
-COMPILED = pytest.param("aoti", marks=pytest.mark.nightly)  # half a minute each
-SUFFIX = {"pt2": "pt2", "aoti": "pt2", "onnx": "onnx"}
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # another order of float sums, and another library's exp and erf
-
-
-def _of(kind: str) -> Callable[[], tuple[RoutedModule, Any]]:
-    return lambda: (made(kind).module, made(kind).rows)
-
-
-def _repeats(kind: str) -> Callable[[], tuple[RoutedModule, Any]]:
-    return lambda: (repeated.once(repeated.MODELS[kind]()), repeated.runs([3, 1, 9, 2, 1]))
-
-
-def _exit() -> tuple[RoutedModule, Any]:
-    return exits.left(exits.deep()), exits.rows(40, 3)
-
-
-CONSTRUCTS: dict[str, Callable[[], tuple[RoutedModule, Any]]] = {
-    **{
-        kind: _of(kind)
-        for kind in ("mlp", "residual", "gate-reads-light", "no-gate", "full-prepacked", "cascade", "padded")
-    },
-    **{f"repeats-{kind}": _repeats(kind) for kind in repeated.MODELS},
-    "exit": _exit,
-}
-
-
-@cache
-def constructed(construct: str) -> tuple[RoutedModule, Any]:
-    return CONSTRUCTS[construct]()
-
-
-@cache
-def saved(construct: str, format: str, counts: bool = False) -> bytes:
-    """The file of a construct, written once a process."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / f"model.{SUFFIX[format]}"
-        dendrofx.save(constructed(construct)[0], path, format=format, counts=counts)  # type: ignore[arg-type]
-        return path.read_bytes()
-
-
-def loaded(folder: Path, data: bytes) -> dendrofx.LoadedModule:
-    path = folder / "model"
-    path.write_bytes(data)
-    return dendrofx.load(path)
-
 
 QUICK = ("mlp", "padded", "cascade", "repeats-dlrm", "exit")
 CASES = [
@@ -127,14 +75,6 @@ def test_a_changed_file_is_refused(format: str, tmp_path: Path) -> None:
         loaded(tmp_path, data[: len(data) // 2])
 
 
-def test_a_format_that_is_none_and_an_example_that_does_not_fit(tmp_path: Path) -> None:
-    module = made("mlp").module
-    with pytest.raises(InputError, match="format is one of torchscript, pt2, aoti, onnx, got 'pb'"):
-        dendrofx.save(module, tmp_path / "model", format="pb")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="example has"):
-        dendrofx.save(module, tmp_path / "model.pt2", format="pt2", example={"images": torch.ones(3, 64)})
-
-
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_site_without_full_branch_refuses_what_asks_for_one(format: str, tmp_path: Path) -> None:
     lossy, rows = loaded(tmp_path, saved("no-gate", format)), _not_finite(made("no-gate").rows)
@@ -157,19 +97,3 @@ def test_no_pickle_of_a_program_is_run(record: str, tmp_path: Path) -> None:
 
 def _all_pickled(config: bytes) -> bytes:
     return config.replace(b'"use_pickle": false', b'"use_pickle": true ')
-
-
-SHORT = pytest.mark.xfail(
-    strict=True, reason="ONNX answers for a mask with fewer tokens than the values: a fault, open"
-)
-
-
-@pytest.mark.parametrize(("format", "tokens"), [
-    ("pt2", -1), ("pt2", 1),
-    pytest.param("onnx", -1, marks=[pytest.mark.peers, SHORT]), pytest.param("onnx", 1, marks=pytest.mark.peers),
-])  # fmt: skip
-def test_a_mask_of_other_tokens_is_refused(format: str, tokens: int, tmp_path: Path) -> None:
-    x, mask = made("padded").rows.values()
-    wrong = mask[:, :tokens] if tokens < 0 else torch.cat([mask, mask[:, :1]], 1)
-    with pytest.raises((RuntimeError, AssertionError)):
-        loaded(tmp_path, saved("padded", format))(x, wrong)
