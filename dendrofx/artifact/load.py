@@ -70,7 +70,7 @@ def _checked(opened: Opened, path: str | Path) -> dict[str, str]:
     if text is None:
         raise ArtifactError(
             f"{path} was not written by dendrofx.save of version {VERSION}: by an older one, or by something else."
-            " torch.jit.load runs it if it is TorchScript; to have its plan here, transform and save again"
+            " torch.jit.load, torch.export.load or ONNX Runtime may run it; to have its plan here, transform and save again"
         )
     try:
         value = json.loads(text)

@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dendrofx.artifact.archive import VERSIONS, records, sealed
+from dendrofx.artifact.archive import TORCHSCRIPT, VERSIONS, ZIP, records, sealed
 from dendrofx.artifact.exported import STRUCTURE, metadata
 from dendrofx.errors import ArtifactError
 from dendrofx.formats.onnx_checks import PREFIX
 
-TORCHSCRIPT = "code/"  # where the records of its code are
 PLAIN = ("weight_", "tensor_")  # what records of tensors are called in a program
 
 
@@ -46,11 +45,11 @@ def opened_file(data: bytes, path: object) -> Opened:
     Raises:
         ArtifactError: it is damaged, or no saved module.
     """
-    if data[:2] != b"PK":
+    if not data.startswith(ZIP):
         return _onnx(data, path)
     found = records(data, str(path))
     scripted = any(name.startswith(TORCHSCRIPT) for name in found)
-    if not scripted:
+    if not scripted and f"extra/{VERSIONS}" in found:  # of others nothing is read
         _refuse_pickles(found, path)
     return Opened(found, sealed(found), lambda: _scripted(data) if scripted else _exported(data))
 
@@ -95,7 +94,7 @@ def _onnx(data: bytes, path: object) -> Opened:
     try:
         onnxruntime = import_module("onnxruntime")
     except ImportError as error:
-        said = "it is damaged, or no saved module; an ONNX model would need onnxruntime, which is not installed"
+        said = "it is damaged, or was not written by dendrofx.save; an ONNX model would need onnxruntime, which is not installed"
         raise ArtifactError(f"cannot read {path}: {said}") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -104,7 +103,8 @@ def _onnx(data: bytes, path: object) -> Opened:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         found = dict(session.get_modelmeta().custom_metadata_map)
     except Exception as error:
-        raise ArtifactError(f"cannot read {path}: it is damaged, or no saved module") from error
+        ours = "damaged" if VERSIONS.encode() in data else "damaged, or was not written by dendrofx.save"
+        raise ArtifactError(f"cannot read {path}: it is {ours}") from error
     tail = metadata(VERSIONS, found.get(VERSIONS, ""))
     seal = hashlib.sha256(data.removesuffix(tail)).hexdigest()
     structure = json.loads(found.get(STRUCTURE, "null"))

@@ -117,10 +117,18 @@ def attend_rows(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: flo
         )
     padded = [pad_rows(x, rows, 0, 2) for x in (q, k, v)]
     mask = plan.mask if plan.mask.dtype == torch.bool else plan.mask.to(q.dtype)
-    out = F.scaled_dot_product_attention(padded[0], padded[1], padded[2], mask, 0.0, False, scale=scale)
-    if by_index() and mask.dtype == torch.bool:  # a row that sees none is zero here, and the mean of all in ONNX
-        out = out.masked_fill(mask.any(-1, True).logical_not(), 0.0)
+    out = _attend(padded[0], padded[1], padded[2], mask, scale)
     return unpad_rows(out, rows, 0, 2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """Attend; spelled out for ONNX, whose form of it takes no sample without tokens, and no row that sees none for zero."""
+    if not by_index():
+        return F.scaled_dot_product_attention(q, k, v, mask, 0.0, False, scale=scale)
+    scores = (q * scale) @ k.transpose(-1, -2)
+    hidden = mask.logical_not() if mask.dtype == torch.bool else mask.eq(-float("inf"))
+    scores = scores.masked_fill(hidden, -float("inf")) if mask.dtype == torch.bool else scores + mask
+    return (scores.softmax(-1) @ v).masked_fill(hidden.all(-1, True), 0.0)
 
 
 def _hides(q: Tensor, k: Tensor, scale: float, floor: Tensor) -> Tensor:

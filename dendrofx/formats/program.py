@@ -11,14 +11,15 @@ from torch import Tensor, fx
 from torch.export import Dim, ExportedProgram
 
 from dendrofx.branchless.cascade import FullOnDoubtful
+from dendrofx.branchless.counted import counted
 from dendrofx.branchless.live import live_rows, some_live
-from dendrofx.branchless.twins import branchless, counted
+from dendrofx.branchless.twins import branchless
 from dendrofx.errors import InputError
+from dendrofx.formats.cause import cause
 from dendrofx.formats.example import GIVE_EXAMPLE, from_caller, made_up, varying
 from dendrofx.formats.quiet import quietly
 from dendrofx.formats.sizes import shapes, size_guards, warn_of_small
 from dendrofx.graph.inputs import inputs_of
-from dendrofx.graph.show import first_line
 from dendrofx.lowering.operators import check_graphs
 from dendrofx.values.guards import add_guards
 from dendrofx.values.meta import CALL
@@ -47,7 +48,8 @@ def export_program(
     check_graphs(gm)
     inputs = inputs_of(gm)
     given = made_up(gm) if example is None else from_caller(gm, example)
-    module = branchless(gm, _graph(gm, counts))
+    graph = _guarded(gm)
+    module = counted(gm, graph)[0] if counts else branchless(gm, graph)
     _mark_empty(module, given)
     axes = {i.name: varying(i, tensor) for i, tensor in zip(inputs, given.values(), strict=True)}
     dynamic = {name: dict.fromkeys(own, Dim.AUTO) for name, own in axes.items()}
@@ -76,7 +78,7 @@ def _traced(
                 return trace()
     except Exception as error:
         raise InputError(
-            f"torch.export cannot trace the transformed module: {first_line(error)}. TorchScript can; or {GIVE_EXAMPLE} of"
+            f"torch.export cannot trace the transformed module: {cause(error)}. TorchScript can; or {GIVE_EXAMPLE} of"
             " other sizes"
         ) from error
 
@@ -87,11 +89,9 @@ def _drops_rows(module: torch.nn.Module) -> bool:
     return any(node.target is live_rows for graph in graphs for node in graph.nodes)
 
 
-def _graph(gm: fx.GraphModule, counts: bool) -> fx.Graph:
-    """Return a copy of a module's graph with checks of the sizes it was captured for, and with counts."""
+def _guarded(gm: fx.GraphModule) -> fx.Graph:
+    """Return a copy of a module's graph with checks of the sizes it was captured for."""
     graph, form = copy.deepcopy(gm.graph), gm.meta.get(CALL)
-    if counts:
-        graph = counted(gm, graph)
     if form is not None and form.guards:
         add_guards(graph, form.model, form.guards)
     return graph

@@ -54,12 +54,23 @@ def test_whole_numbers_of_another_type_are_converted(format: str, dtype: torch.d
     torch.testing.assert_close(made_file(x, mask.to(dtype)), made_file(x, mask), rtol=0.0, atol=0.0)
 
 
-@pytest.mark.parametrize("shape", [(0, 9), (3, 0), (3, 1), (1, 2)])
+FEW = [
+    (construct, shape)
+    for construct in ("padded", "first", "attends-added", "attends-filled")
+    for shape in ((0, 9), (3, 0), (3, 1), (1, 2))
+    if (construct, shape) != ("first", (3, 0))  # of no tokens there is no first
+]
+
+
+@pytest.mark.parametrize(("construct", "shape"), FEW)
 @pytest.mark.parametrize("format", [*FORMATS, COMPILED])
-def test_few_samples_and_tokens_are_computed(format: str, shape: tuple[int, int], tmp_path: Path) -> None:
-    x, mask = torch.ones(*shape, 64), torch.ones(shape, dtype=torch.int64)
-    got, wanted = loaded(tmp_path, saved("padded", format))(x, mask), constructed("padded")[0](x, mask)
-    torch.testing.assert_close(got, wanted, **CLOSE)
+def test_few_samples_and_tokens_are_computed(
+    format: str, construct: str, shape: tuple[int, int], tmp_path: Path
+) -> None:
+    module, given = constructed(construct)
+    made_file, width = loaded(tmp_path, saved(construct, format)), given["x"].size(-1)
+    x, mask = torch.ones(*shape, width), torch.ones(shape, dtype=torch.int64)
+    torch.testing.assert_close(made_file(x, mask), module(x, mask), **CLOSE)
 
 
 def test_a_program_is_refused_under_autocast(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_a_construct_is_the_same_in_a_format(construct: str, format: str, tmp_pa
 def _assert_same(got: Any, wanted: Any) -> None:
     assert type(got) is type(wanted)
     for one, other in zip(flatten(got)[0], flatten(wanted)[0], strict=True):
-        torch.testing.assert_close(one, other, **CLOSE)
+        torch.testing.assert_close(one, other, equal_nan=True, **CLOSE)
 
 
 def _not_finite(rows: Tensor) -> Tensor:
@@ -52,15 +52,23 @@ def test_rows_that_are_not_finite_take_the_full_branch(format: str, tmp_path: Pa
     torch.testing.assert_close(got, module(rows), equal_nan=True, **CLOSE)
 
 
+@pytest.mark.parametrize("construct", ["mlp", "no-gate", "routed-cascade", "exit"])
 @pytest.mark.parametrize("format", FORMATS)
-def test_counts_are_those_of_the_module(format: str, tmp_path: Path) -> None:
-    module, rows = made("mlp").module, made("mlp").rows
-    output, counts = loaded(tmp_path, saved("mlp", format, counts=True)).forward_counted(rows)
-    wanted, own = module.forward_counted(rows)
-    _assert_same(output, wanted)
-    for site, of_site in own.items():
-        assert counts[site]["rows"] == of_site["rows"]
-        assert abs(counts[site]["hard_rows"] - of_site["hard_rows"]) <= of_site["near_rows"]
+def test_counts_are_those_of_the_module(format: str, construct: str, tmp_path: Path) -> None:
+    module, rows = constructed(construct)
+    file = loaded(tmp_path, saved(construct, format, counts=True))
+    for batch in (rows, rows[:1], torch.full_like(rows[:2], torch.inf)) if construct != "no-gate" else (rows,):
+        output, counts = file.forward_counted(batch)
+        wanted, own = module.forward_counted(batch)
+        torch.testing.assert_close(output, wanted, equal_nan=True, **CLOSE)
+        gates = {site: of_site for site, of_site in own.items() if "largest_score_millionths" in of_site}
+        assert set(gates) <= set(counts)
+        for site, of_site in gates.items():
+            assert counts[site]["rows"] == of_site["rows"]
+            assert abs(counts[site]["hard_rows"] - of_site["hard_rows"]) <= of_site["near_rows"]
+        for site in set(counts) - set(gates):  # the original is not run on no samples
+            assert site.startswith("full/")
+            assert counts[site]["rows"] == 0
 
 
 @pytest.mark.parametrize("format", FORMATS)
