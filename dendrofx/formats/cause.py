@@ -11,8 +11,6 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 def cause(error: BaseException) -> str:
     """Return the first line of the first error of a chain, which torch's exporters wrap in others, without colours."""
-    seen = {id(error)}
-    while (before := error.__cause__ or error.__context__) is not None and id(before) not in seen:
-        seen.add(id(before))
-        error = before
+    while error.__cause__ is not None:
+        error = error.__cause__
     return _COLOURS.sub("", first_line(error)).strip().rstrip(".")

@@ -93,8 +93,10 @@ def _run_by(module: nn.Module) -> nn.Module:
     Raises:
         InputError: its file is of another format, in which they are constants.
     """
+    if isinstance(module, torch.jit.ScriptModule) or "routed" in module._modules:
+        return module
     run = vars(module).get("scripted", module._modules.get("scripted"))
-    if run is None or "routed" in module._modules:  # no such module
+    if run is None:
         return module
     if isinstance(run, torch.jit.ScriptModule):
         return run

@@ -10,6 +10,8 @@ from torch import Tensor
 
 import dendrofx
 from dendrofx import ArtifactError
+from dendrofx.branchless.routes import count_split, split_rows
+from dendrofx.runtime.routing import millionths
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.outputs import flatten
 from tests.archives import Trap, resealed, rewritten
@@ -105,3 +107,10 @@ def test_no_pickle_of_a_program_is_run(record: str, tmp_path: Path) -> None:
 
 def _all_pickled(config: bytes) -> bytes:
     return config.replace(b'"use_pickle": false', b'"use_pickle": true ')
+
+
+@pytest.mark.parametrize("largest", [2.5, 1e30, torch.inf, torch.nan, -1.0])
+def test_the_largest_score_is_counted_as_in_torchscript(largest: float) -> None:
+    score, tolerance = torch.tensor([0.25, largest]), torch.tensor(0.5)
+    counts = count_split(split_rows(score, tolerance, 1.0), score, tolerance, 0.1)
+    assert int(counts[3]) == millionths(score)
