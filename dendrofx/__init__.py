@@ -35,7 +35,8 @@ __all__ = [
 # Where each name is defined. What type checkers see, and what is imported at run time: a test holds them equal.
 if TYPE_CHECKING:
     from dendrofx.artifact.certificate import certificate
-    from dendrofx.artifact.load import LoadedModule, load
+    from dendrofx.artifact.load import load
+    from dendrofx.artifact.loaded import LoadedModule
     from dendrofx.artifact.save import save
     from dendrofx.compare.explain import explain
     from dendrofx.compare.shadow import Shadow
@@ -83,7 +84,8 @@ if TYPE_CHECKING:
 else:
     _NAMES = {
         "artifact.certificate": "certificate",
-        "artifact.load": "LoadedModule load",
+        "artifact.load": "load",
+        "artifact.loaded": "LoadedModule",
         "artifact.save": "save",
         "compare.explain": "explain",
         "compare.shadow": "Shadow",

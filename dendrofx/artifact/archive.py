@@ -18,6 +18,8 @@ CERTIFICATE = "dendrofx_certificate.json"
 PLAN = "dendrofx_plan.json"
 INPUTS = "dendrofx_inputs.json"
 VERSIONS = "dendrofx_versions.json"  # the seal of all the others is in it
+TORCHSCRIPT = "code/"  # where the records of its code are
+ZIP = b"PK"  # what a file of any format but ONNX begins with
 # Records that say nothing about the module, or differ from write to write.
 NOT_THE_MODULE = (".debug_pkl", ".data/serialization_id", "extra/")
 

@@ -14,10 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dendrofx.artifact.archive import CERTIFICATE, add_records, certified, content, records
+from dendrofx.artifact.archive import CERTIFICATE, TORCHSCRIPT, VERSIONS, ZIP, add_records, certified, content, records
 from dendrofx.errors import CertificateError
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.version import VERSION
+
+NONE_HERE = (
+    "holds no certificate, as no file of a format other than TorchScript does: it is about the module as TorchScript computes it,"
+    " and rows within a gate's margin of the tolerance may take another way here. dendrofx.save(routed, path) writes it"
+)
 
 
 def certificate(path: str | Path) -> Certificate:
@@ -30,7 +35,10 @@ def certificate(path: str | Path) -> Certificate:
         >>> dendrofx.save(certain, "certain.pt")
         >>> dendrofx.certificate("certain.pt")
     """
-    return verified(records(content(path, CertificateError), path, CertificateError), path)
+    data = content(path, CertificateError)
+    if not data.startswith(ZIP) and VERSIONS.encode() in data:
+        raise CertificateError(f"{path} {NONE_HERE}")
+    return verified(records(data, path, CertificateError), path)
 
 
 def archive_digest(path: Path, shown: Certificate) -> str:
@@ -45,6 +53,8 @@ def verified(found: Mapping[str, bytes], path: str | Path) -> Certificate:
         CertificateError: there is none, or it is of other records, or does not follow from its figures.
     """
     if (text := found.get(f"extra/{CERTIFICATE}")) is None:
+        if not any(name.startswith(TORCHSCRIPT) for name in found):
+            raise CertificateError(f"{path} {NONE_HERE}")
         raise CertificateError(
             f"{path} holds no certificate: transform with a budget that is certified, flip:0.01:0.95 say, and save again"
         )

@@ -16,6 +16,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 from torch import Tensor, fx
@@ -27,8 +28,11 @@ from dendrofx.formats.compiled import compiled_files
 from dendrofx.formats.onnx import onnx_bytes
 from dendrofx.formats.program import export_program
 from dendrofx.formats.quiet import quietly
+from dendrofx.formats.sizes import size_guards
+from dendrofx.graph.inputs import inputs_of
 
 Format = Literal["torchscript", "pt2", "aoti", "onnx"]
+GUARDS = "dendrofx_guards.json"  # what is assumed about the sizes of the inputs
 STRUCTURE = "dendrofx_structure.json"  # of an ONNX model's outputs
 _ONNX_METADATA = 14  # the number of `ModelProto.metadata_props`
 
@@ -41,16 +45,19 @@ def exported_bytes(
     counts: bool,
 ) -> bytes:
     """Return the file of a transformed module in another format; see `save`."""
+    names = [one.name for one in inputs_of(gm)]
+    checks: AbstractContextManager[list[str]] = checks_by_index() if format == "onnx" else nullcontext([])
+    with checks as messages:
+        program = export_program(gm, example, counts=counts)
+    guards = size_guards(program, names)
+    about = {**extra, GUARDS: json.dumps(guards)}
     if format == "onnx":
-        with checks_by_index() as messages:
-            program = export_program(gm, example, counts=counts)
-        structure = json.dumps(_structure(program.call_spec.out_spec))
-        return _sealed_onnx(onnx_bytes(program, messages, {**extra, STRUCTURE: structure}))
-    program = export_program(gm, example, counts=counts)
+        about[STRUCTURE] = json.dumps(_structure(program.call_spec.out_spec))
+        return _sealed_onnx(onnx_bytes(program, names, messages, guards, about))
     parts: dict[str, Any] = {"exported_programs": {"model": program}}
     if format == "aoti":
         parts = {"aoti_files": {"model": compiled_files(program)}}
-    return _sealed_zip(parts, extra)
+    return _sealed_zip(parts, about)
 
 
 def _sealed_zip(parts: Mapping[str, Any], extra: Mapping[str, str]) -> bytes:
@@ -91,9 +98,10 @@ def _varint(number: int) -> bytes:
 
 
 def _structure(spec: Any) -> Any:  # noqa: ANN401
-    """Return the structure of an output as plain JSON: None for a tensor, a list, or a dict."""
+    """Return the structure of an output as plain JSON: None for a tensor, a dict, or a list whose first part says its kind."""
     if spec.is_leaf():
         return None
     parts = [_structure(child) for child in spec.children()]
-    is_dict = issubclass(spec.type, Mapping)  # graphs have mappings of their own
-    return dict(zip(spec.context, parts, strict=True)) if is_dict else parts
+    if issubclass(spec.type, Mapping):  # graphs have mappings of their own
+        return dict(zip(spec.context, parts, strict=True))
+    return ["list" if issubclass(spec.type, list) else "tuple", *parts]

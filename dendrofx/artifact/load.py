@@ -7,126 +7,23 @@ these and the code, pickled objects beside them are refused, and all else is JSO
 from __future__ import annotations
 
 import json
-import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from dendrofx.artifact.archive import CERTIFICATE, INPUTS, PLAN, VERSIONS, content
-from dendrofx.artifact.call_json import decode_form, missing_classes
+from dendrofx.artifact.call_json import missing_classes
 from dendrofx.artifact.certificate import verified
 from dendrofx.artifact.description import FORMAT
+from dendrofx.artifact.exported import GUARDS
+from dendrofx.artifact.loaded import LoadedModule
 from dendrofx.artifact.opened import Opened, opened_file
-from dendrofx.errors import ArtifactError, InputError
-from dendrofx.graph.inputs import Input
+from dendrofx.errors import ArtifactError
 from dendrofx.graph.show import first_line
-from dendrofx.guarantee.certificate import Certificate
 from dendrofx.plan import file
 from dendrofx.plan.plan import Plan
-from dendrofx.values.calling import CallForm
-from dendrofx.values.inputs import Inputs
 from dendrofx.version import VERSION
-
-
-class LoadedModule(nn.Module):
-    """What `load` returns: what runs the file, called with the names of the model and returning what the model returned.
-
-    Attributes:
-        scripted: the script module, which `tolerances` and `set_tolerances` take; of another format what runs it, by input names.
-        model: class name of the original.
-        plan: every candidate site; None of a module that was written without.
-        certificate: None without one.
-        inputs: the tensors that it takes, with dtypes and sizes.
-        counted: whether the file is of another format than TorchScript and was saved with `counts=True`.
-        output_class: of what it returns, as `module:qualname`; None of a tensor.
-        graph_text: of the module that was saved, see `graph_text`; empty where it had no graph.
-        versions: of dendrofx, torch and Python that wrote it, by name.
-
-    Example:
-        >>> module = dendrofx.load("model.pt")
-        >>> print(module.inputs[0])
-        x: float32[N, 64]
-    """
-
-    def __init__(
-        self,
-        scripted: Callable[..., Any],
-        plan: Plan | None,
-        certificate: Certificate | None,
-        described: Mapping[str, Any],
-        versions: Mapping[str, str],
-    ) -> None:
-        super().__init__()
-        self.scripted: Any = scripted
-        self.plan, self.certificate, self.versions = plan, certificate, dict(versions)
-        self.model: str = described["model"]
-        self.inputs = tuple(Input(i["name"], i["dtype"], _axes(i["axes"])) for i in described["inputs"])
-        self.output_class: str | None = described["output"]
-        self.graph_text: str = described["graph"]
-        self.counted: bool = described["counted"]
-        self._form: CallForm | None = None if described["call"] is None else decode_form(described["call"])
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (the model's own)
-        """Return what the model returned; raise `InputError` for inputs that it was not captured for."""
-        found = self._called(self.scripted, args, kwargs)
-        return self._restored(found[0] if self.counted else found)
-
-    def forward_counted(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Return the output, and what was executed for it; see `RoutedModule`, and `save` for formats other than TorchScript.
-
-        Raises:
-            InputError: the file is of another format, and was saved without `counts=True`.
-        """
-        if self.counted:
-            output, counts = self._called(self.scripted, args, kwargs)
-            return self._restored(output), {site: _count(values) for site, values in counts.items()}
-        if not hasattr(self.scripted, "forward_counted"):
-            raise InputError("this file does not count: dendrofx.save(..., counts=True) writes one that does")
-        output, counts = self._called(self.scripted.forward_counted, args, kwargs)
-        return self._restored(output), counts
-
-    def warm(self, *args: Any, **kwargs: Any) -> list[float]:  # noqa: ANN401
-        """Make the slow first calls: TorchScript profiles in the first call and compiles in the second.
-
-        What is compiled serves batches of any size. Warm in the mode that later calls run in, such as `torch.inference_mode()`.
-
-        Args:
-            *args: of one call.
-            **kwargs: of one call.
-
-        Returns:
-            Milliseconds of three calls; the last is what a call takes from now on.
-
-        Example:
-            >>> first, second, now = dendrofx.load("model.pt").warm(batch)
-        """
-        spent = []
-        for _ in range(3):
-            start = time.perf_counter()
-            self(*args, **kwargs)
-            spent.append(1e3 * (time.perf_counter() - start))
-        return spent
-
-    def _called(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
-        """Call what takes the graph's tensors by name."""
-        given = Inputs(args, tuple(kwargs.items()))
-        if self._form is not None:
-            given = self._form.plain(given)
-        elif args and not isinstance(self.scripted, torch.jit.ScriptModule):
-            names = [one.name for one in self.inputs]
-            given = Inputs((), (*zip(names, args, strict=False), *kwargs.items()))
-        return given.call(run)
-
-    def _restored(self, output: Any) -> Any:  # noqa: ANN401
-        return output if self._form is None else self._form.restore(output)
-
-    def __repr__(self) -> str:
-        said = "no plan" if self.plan is None else self.plan.summary()
-        return f"<{self.model} from a file ({', '.join(map(str, self.inputs))}): {said}>"
 
 
 def load(path: str | Path) -> LoadedModule:
@@ -157,7 +54,8 @@ def load(path: str | Path) -> LoadedModule:
         text = found.get(f"extra/{PLAN}")
         plan = None if text is None else file.from_json(Plan, json.loads(text))
         certificate = verified(found, path) if f"extra/{CERTIFICATE}" in found else None
-        made = LoadedModule(opened.runner(), plan, certificate, described, wrote)
+        guards = json.loads(found.get(f"extra/{GUARDS}", b"[]"))
+        made = LoadedModule(opened.runner(), plan, certificate, described, wrote, guards)
     except ArtifactError:
         raise
     except Exception as error:
@@ -172,7 +70,7 @@ def _checked(opened: Opened, path: str | Path) -> dict[str, str]:
     if text is None:
         raise ArtifactError(
             f"{path} was not written by dendrofx.save of version {VERSION}: by an older one, or by something else."
-            " torch.jit.load runs it if it is TorchScript; to have its plan here, transform and save again"
+            " torch.jit.load, torch.export.load or ONNX Runtime may run it; to have its plan here, transform and save again"
         )
     try:
         value = json.loads(text)
@@ -189,16 +87,6 @@ def _checked(opened: Opened, path: str | Path) -> dict[str, str]:
             f"{path} was changed since it was written: its records do not have its seal, but {opened.seal}"
         )
     return wrote
-
-
-def _count(values: Tensor) -> dict[str, int]:
-    """Return the counts of a site by name; see `branchless.routes.count_split`."""
-    names = ("rows", "hard_rows", "near_rows", "largest_score_millionths")
-    return {name: int(value) for name, value in zip(names, values.tolist(), strict=True)}
-
-
-def _axes(value: list[int | str] | None) -> tuple[int | str, ...] | None:
-    return None if value is None else tuple(value)
 
 
 def _warn(described: Mapping[str, Any], path: str | Path) -> None:

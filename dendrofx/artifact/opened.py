@@ -9,17 +9,18 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from types import MethodType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dendrofx.artifact.archive import VERSIONS, records, sealed
+from dendrofx.artifact.archive import TORCHSCRIPT, VERSIONS, ZIP, records, sealed
 from dendrofx.artifact.exported import STRUCTURE, metadata
 from dendrofx.errors import ArtifactError
+from dendrofx.formats.onnx_checks import PREFIX
 
-TORCHSCRIPT = "code/"  # where the records of its code are
 PLAIN = ("weight_", "tensor_")  # what records of tensors are called in a program
 
 
@@ -44,11 +45,11 @@ def opened_file(data: bytes, path: object) -> Opened:
     Raises:
         ArtifactError: it is damaged, or no saved module.
     """
-    if data[:2] != b"PK":
+    if not data.startswith(ZIP):
         return _onnx(data, path)
     found = records(data, str(path))
     scripted = any(name.startswith(TORCHSCRIPT) for name in found)
-    if not scripted:
+    if not scripted and f"extra/{VERSIONS}" in found:  # of others nothing is read
         _refuse_pickles(found, path)
     return Opened(found, sealed(found), lambda: _scripted(data) if scripted else _exported(data))
 
@@ -81,14 +82,19 @@ def _exported(data: bytes) -> Callable[..., Any]:
 
     contents = load_pt2(io.BytesIO(data))
     found: Callable[..., Any] | None = contents.aoti_runners.get("model")
-    return found or contents.exported_programs["model"].module()
+    if found is not None:
+        return found
+    module: torch.nn.Module = contents.exported_programs["model"].module()
+    for name in ("train", "eval"):  # which raise: a program has no modes
+        setattr(module, name, MethodType(lambda self, mode=True: self, module))
+    return module
 
 
 def _onnx(data: bytes, path: object) -> Opened:
     try:
         onnxruntime = import_module("onnxruntime")
     except ImportError as error:
-        said = "it is damaged, or no saved module; an ONNX model would need onnxruntime, which is not installed"
+        said = "it is damaged, or was not written by dendrofx.save; an ONNX model would need onnxruntime, which is not installed"
         raise ArtifactError(f"cannot read {path}: {said}") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -97,7 +103,8 @@ def _onnx(data: bytes, path: object) -> Opened:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         found = dict(session.get_modelmeta().custom_metadata_map)
     except Exception as error:
-        raise ArtifactError(f"cannot read {path}: it is damaged, or no saved module") from error
+        ours = "damaged" if VERSIONS.encode() in data else "damaged, or was not written by dendrofx.save"
+        raise ArtifactError(f"cannot read {path}: it is {ours}") from error
     tail = metadata(VERSIONS, found.get(VERSIONS, ""))
     seal = hashlib.sha256(data.removesuffix(tail)).hexdigest()
     structure = json.loads(found.get(STRUCTURE, "null"))
@@ -111,12 +118,22 @@ def _session(session: Any, structure: Any) -> Callable[..., Any]:  # noqa: ANN40
         given = {name: x.detach().contiguous().numpy() for name, x in tensors.items()}
         try:
             found = session.run(None, given)
-        except Exception as error:  # a check of the graph is an index out of range, in a node of its message's name
-            check = re.search(r"running Gather node. Name:'(.*?)' Status Message: indices element out", str(error))
-            raise RuntimeError(str(error) if check is None else check[1]) from error
+        except Exception as error:
+            raise RuntimeError(_said(str(error))) from error
         return _restored(structure, iter([torch.from_numpy(np.array(x)) for x in found]))
 
     return run
+
+
+def _said(text: str) -> str:
+    """Return what an error of ONNX Runtime says: of a check of ours, which is an index out of range, its message alone."""
+    found = re.search(r"running (\w+) node\. Name:'(.*?)' Status Message: (?:/\S*:\d+ )?(.*)", text, re.DOTALL)
+    if found is None:
+        return f"ONNX Runtime refuses the call: {text}"
+    kind, name, why = found.groups()
+    if name.startswith(PREFIX):
+        return name.removeprefix(PREFIX)
+    return f"ONNX Runtime refuses the call in a {kind}, {name}: {why}"
 
 
 def _restored(structure: Any, left: Iterator[Tensor]) -> Any:  # noqa: ANN401
@@ -125,4 +142,6 @@ def _restored(structure: Any, left: Iterator[Tensor]) -> Any:  # noqa: ANN401
         return next(left)
     if isinstance(structure, dict):
         return {key: _restored(part, left) for key, part in structure.items()}
-    return tuple(_restored(part, left) for part in structure)
+    kind, *parts = structure
+    found = [_restored(part, left) for part in parts]
+    return found if kind == "list" else tuple(found)

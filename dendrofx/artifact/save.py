@@ -14,6 +14,7 @@ from dendrofx.artifact.archive import CERTIFICATE, INPUTS, PLAN, VERSIONS, recor
 from dendrofx.artifact.certificate import digest, verified
 from dendrofx.artifact.description import described, versions
 from dendrofx.artifact.exported import Format, exported_bytes
+from dendrofx.artifact.loaded import LoadedModule
 from dendrofx.errors import CertificateError, InputError
 from dendrofx.guarantee.certificate import Certificate
 from dendrofx.lowering.script import script, script_bytes
@@ -59,13 +60,15 @@ def save(
     check_target(path, CertificateError)
     if format not in get_args(Format):
         raise InputError(f"format is one of {', '.join(get_args(Format))}, got {format!r}")
+    _check_options(module, format, freeze, example)
     plan: Plan | None = getattr(module, "plan", None)
     made: Certificate | None = getattr(plan, "certificate", None)
     if made is not None:
         made.verify(module)
     extra = {INPUTS: json.dumps(described(module, counts and format != "torchscript"), allow_nan=False)}
     if isinstance(plan, Plan):
-        extra[PLAN] = json.dumps(plan.to_json(), allow_nan=False)
+        told = plan if format == "torchscript" else replace(plan, certificate=None)
+        extra[PLAN] = json.dumps(told.to_json(), allow_nan=False)
     if format == "torchscript":
         data = _script_file(module, path, extra, made, freeze)
     elif isinstance(module, fx.GraphModule):
@@ -73,6 +76,16 @@ def save(
     else:
         raise InputError(f"format={format!r} takes what transform returned, got {type(module).__name__}")
     write_whole(path, data, CertificateError)
+
+
+def _check_options(module: nn.Module, format: Format, freeze: bool, example: Mapping[str, Tensor] | None) -> None:
+    """Raise `InputError` for what a format has no use for, and for a module that is a file already."""
+    if isinstance(module, LoadedModule):
+        raise InputError("the module is from a file: copy the file, or save what transform returned in another format")
+    if format == "torchscript" and example is not None:
+        raise InputError("example= is for the other formats: TorchScript is compiled without one")
+    if format != "torchscript" and freeze:
+        raise InputError(f"freeze= is for TorchScript: format={format!r} holds its weights as constants anyway")
 
 
 def _script_file(

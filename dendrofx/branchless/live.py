@@ -7,16 +7,33 @@ matter of the call, and so no shape of a graph.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dendrofx.branchless.checked import checked
+from dendrofx.branchless.checked import by_index, checked
 from dendrofx.runtime.live import LiveRows
 
+NOTHING = "a batch without samples or tokens, of which a view of the model cannot infer a size"
 HIDDEN = -9000.0  # what is added to the score of a dead row is less; see `runtime.attention.allows`
+
+
+_SOME: ContextVar[bool] = ContextVar("some", default=False)
+
+
+@contextmanager
+def some_live() -> Iterator[None]:
+    """Trace for calls with a live row at least, and refuse others: of nothing a view cannot infer a size."""
+    token = _SOME.set(True)
+    try:
+        yield
+    finally:
+        _SOME.reset(token)
 
 
 class AttentionPlan(NamedTuple):
@@ -41,16 +58,23 @@ def live_rows(mask: Tensor, inverted: bool, side: str = "any") -> LiveRows:
     alive = mask.eq(0) if inverted else mask.ne(0)
     alive = alive.logical_or(alive.any(1, True).logical_not())
     if side != "any":
-        first, second = (alive[:, :-1], alive[:, 1:]) if side == "right" else (alive[:, 1:], alive[:, :-1])
-        holds = second.logical_and(first.logical_not()).any().logical_not()
         message = f"the mask has padding that is not on the {side}, the side on which the model was found to ignore it"
+        holds = _on_side(alive, side).eq(alive).logical_not().sum().eq(0)
         alive = checked(alive.to(torch.int64), holds, message).ne(0)
+    if _SOME.get():
+        alive = checked(alive.to(torch.int64), alive.sum().gt(0), NOTHING).ne(0)
     index = alive.reshape(-1).nonzero().squeeze(1)
-    torch._check(
-        index.size(0) >= 1, lambda: "a batch without samples or tokens"
-    )  # views infer sizes, of nothing they cannot
+    if _SOME.get():
+        torch._check(index.size(0) >= 1, lambda: NOTHING)
     sample = torch.div(index, tokens, rounding_mode="floor")
     return LiveRows(index, sample, index - sample * tokens, index.size(0), [], batch, tokens, index[:0])
+
+
+def _on_side(alive: Tensor, side: str) -> Tensor:
+    """Return as many live rows a sample, all behind its dead ones or before them, bool[batch, tokens]; cut slices bound sizes."""
+    tokens, live = alive.size(1), alive.sum(1, True)
+    every = torch.arange(tokens)
+    return every < live if side == "right" else every >= tokens - live
 
 
 def unpad_rows(x: Tensor, rows: LiveRows, b: int, t: int) -> Tensor:
@@ -93,13 +117,23 @@ def attend_rows(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: flo
         )
     padded = [pad_rows(x, rows, 0, 2) for x in (q, k, v)]
     mask = plan.mask if plan.mask.dtype == torch.bool else plan.mask.to(q.dtype)
-    out = F.scaled_dot_product_attention(padded[0], padded[1], padded[2], mask, 0.0, False, scale=scale)
+    out = _attend(padded[0], padded[1], padded[2], mask, scale)
     return unpad_rows(out, rows, 0, 2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """Attend; spelled out for ONNX, whose form of it takes no sample without tokens, and no row that sees none for zero."""
+    if not by_index():
+        return F.scaled_dot_product_attention(q, k, v, mask, 0.0, False, scale=scale)
+    scores = (q * scale) @ k.transpose(-1, -2)
+    hidden = mask.logical_not() if mask.dtype == torch.bool else mask.eq(-float("inf"))
+    scores = scores.masked_fill(hidden, -float("inf")) if mask.dtype == torch.bool else scores + mask
+    return (scores.softmax(-1) @ v).masked_fill(hidden.all(-1, True), 0.0)
 
 
 def _hides(q: Tensor, k: Tensor, scale: float, floor: Tensor) -> Tensor:
     """Tell whether what is added to the scores of dead rows hides them, bool[]; see `runtime.attention.check_scores`."""
     norms = [torch.linalg.vector_norm(x, 2, -1).nan_to_num(0.0, 0.0, 0.0) for x in (q, k)]
     longest = [F.pad(n, [0, 1]).amax(-1) for n in norms]  # of no rows: 0
-    reach = (longest[0] * longest[1]).amax() * abs(scale)
+    reach = (longest[0] * longest[1]).flatten().amax(0) * abs(scale)
     return (floor + 750.0 + 5.0 * reach <= 0.0).logical_or(floor <= -1e30)

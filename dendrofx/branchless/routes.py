@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dendrofx.branchless.checked import checked
@@ -73,8 +74,13 @@ def count_split(split: Split, score: Tensor, tolerance: Tensor, margin: float) -
 
     That in millionths, see `runtime.routing.millionths`.
     """
-    finite = score.nan_to_num(0.0, 0.0, 0.0).clamp(0.0, 1e12).to(torch.float64) * 1e6
+    finite = score.nan_to_num(0.0, 0.0, 0.0).to(torch.float64).clamp(0.0, 999999999999.5) * 1e6
     near = near_rows(score, tolerance, margin)
     counts = [torch.ones_like(finite).sum(), (score < tolerance).logical_not().sum(), near.sum()]
     largest = torch.cat([finite.new_zeros(1), finite]).amax(0)
     return torch.stack([*(c.to(torch.float64) for c in counts), largest])
+
+
+def count_ungated(x: Tensor) -> Tensor:
+    """Count the rows of a site without gate, f64[4]; see `count_split`."""
+    return F.pad(torch.ones(x.size(0), dtype=torch.float64).sum().reshape(1), [0, 3])

@@ -5,22 +5,20 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import fx, nn
 
 from dendrofx.branchless import cascade, linears, live, repeats, routes
 from dendrofx.lowering.isolate import twin
-from dendrofx.rewriting.cascade import cascade_parts
-from dendrofx.rewriting.counted import cascade_call, gated_sites, margin_of
 from dendrofx.runtime import attention as attention_
 from dendrofx.runtime import branches, fused_int8, int8, kernels, leaves, packed, pairs, require, routing, size_ops
 from dendrofx.runtime import cascade as cascade_
 from dendrofx.runtime import live as live_
 from dendrofx.runtime import repeats as repeats_
 from dendrofx.runtime import split_linear as split_linear_
-from dendrofx.values.counts import CASCADE
 
 MODULES: Mapping[type[nn.Module], type[nn.Module]] = {
     leaves.LightAfterGate: routes.LightAfterGate,
@@ -62,17 +60,23 @@ FUNCTIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
 LAID_OUT = "packed"  # the attribute of layouts that no exported program can hold
 
 
-def branchless(module: nn.Module, graph: fx.Graph | None = None) -> nn.Module:
+def branchless(
+    module: nn.Module, graph: fx.Graph | None = None, instead: Mapping[nn.Module, nn.Module] = MappingProxyType({})
+) -> nn.Module:
     """Return a module that computes the same without branches on the values of a call; it shares the weights.
 
     Args:
         module: left unchanged.
         graph: in place of the graph of a graph module.
+        instead: modules inside, and what stands in their place without branches.
 
     Example:
         >>> torch.export.export(branchless(routed), (x,))
     """
-    children = {name: child if child is None else branchless(child) for name, child in module._modules.items()}
+    children = {
+        name: child if child is None else instead[child] if child in instead else branchless(child, None, instead)
+        for name, child in module._modules.items()
+    }
     if isinstance(module, fx.GraphModule):
         root = nn.Module()
         root.__dict__.update(_parameters=dict(module._parameters), _buffers=dict(module._buffers), _modules=children)
@@ -93,29 +97,3 @@ def _branchless_graph(graph: fx.Graph) -> fx.Graph:
         if node.op == "call_function":
             node.target = FUNCTIONS.get(node.target, node.target)
     return made
-
-
-def counted(gm: fx.GraphModule, graph: fx.Graph) -> fx.Graph:
-    """Return a graph whose output is `(output, {site: f64[4]})`, see `routes.count_split`; `model` is a cascade's.
-
-    Args:
-        gm: whose sites are counted.
-        graph: of the same nodes as its own, such as one with guards; changed.
-    """
-    named = {node.name: node for node in graph.nodes}
-    output = next(node for node in graph.nodes if node.op == "output")
-    found: dict[str, fx.Node] = {}
-    with graph.inserting_before(output):
-        for site, split, margin in _splits(gm):
-            own = named[split.name]
-            found[site] = graph.call_function(routes.count_split, (own, *own.args[:2], margin))
-    output.args = ((output.args[0], found),)
-    return graph
-
-
-def _splits(gm: fx.GraphModule) -> list[tuple[str, fx.Node, float]]:
-    """Return the sites of a graph with the node that splits their rows, and the margin of their gate."""
-    found = [(site, split, margin) for site, _, split, margin in gated_sites(gm)]
-    if (call := cascade_call(gm)) is not None and (parts := cascade_parts(gm)) is not None:
-        found.append((CASCADE, cast(fx.Node, call.args[2]), margin_of(parts[1])))
-    return found

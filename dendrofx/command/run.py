@@ -11,7 +11,7 @@ from dendrofx.command.arguments import DATA, FILE, output
 from dendrofx.command.ending import ending
 
 if TYPE_CHECKING:
-    from dendrofx.artifact.load import LoadedModule
+    from dendrofx.artifact.loaded import LoadedModule
 
 
 @click.command(short_help="Run a file on data.", epilog=ending("run routed.pt new.npy -o answers.npy", terms=[DATA]))

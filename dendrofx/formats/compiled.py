@@ -10,8 +10,8 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from dendrofx.errors import InputError
+from dendrofx.formats.cause import cause
 from dendrofx.formats.quiet import quietly
-from dendrofx.graph.show import first_line
 
 # `freezing` folds the weights in, so that products get layouts of their own (1.4 to 1.5 times as fast).
 OPTIONS: dict[str, Any] = {"aot_inductor.package": True, "freezing": True}
@@ -57,7 +57,7 @@ def compiled_files(program: ExportedProgram) -> list[Any]:
             files: Any = torch._inductor.aot_compile(module, args, kwargs, options=dict(OPTIONS))
     except Exception as error:
         raise InputError(
-            f"AOTInductor cannot compile the transformed module: {first_line(error)}. It needs a C++ compiler, g++ say;"
+            f"AOTInductor cannot compile the transformed module: {cause(error)}. It needs a C++ compiler, g++ say;"
             ' format="pt2" needs none'
         ) from error
     return [files] if isinstance(files, str) else list(files)

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 
 from dendrofx.errors import InputError
+from dendrofx.formats.cause import cause
+from dendrofx.formats.onnx_checks import add_size_checks, name_checks, name_inputs
 from dendrofx.formats.quiet import quietly
-from dendrofx.graph.show import first_line
 from dendrofx.machine.needed import needed
 
 
-def onnx_bytes(program: ExportedProgram, messages: list[str], about: Mapping[str, str]) -> bytes:
+def onnx_bytes(
+    program: ExportedProgram,
+    names: Sequence[str],
+    messages: Sequence[str],
+    guards: Sequence[str],
+    about: Mapping[str, str],
+) -> bytes:
     """Return a program as a serialised ONNX model, its weights inside.
 
     Args:
         program: traced within `checks_by_index`.
+        names: of its inputs, in order.
         messages: of its checks, in order; the nodes that check bear them as names, which ONNX Runtime quotes.
+        guards: over the sizes of its inputs.
         about: what is written beside the graph, by name.
 
     Raises:
@@ -27,21 +36,37 @@ def onnx_bytes(program: ExportedProgram, messages: list[str], about: Mapping[str
     """
     for name in ("onnx", "onnxscript"):
         needed(name, "format='onnx'", "dendrofx[onnx]")
+    _refuse_types(program)
     try:
         with quietly():
             made = torch.onnx.export(program, (), dynamo=True, custom_translation_table=_translations(), verbose=False)
     except Exception as error:
         raise InputError(
-            f"the transformed module has no form in ONNX: {first_line(error)}. Write it as format='torchscript' or 'pt2'"
+            f"the transformed module has no form in ONNX: {cause(error)}. Write it as format='torchscript' or 'pt2'"
         ) from error
     assert made is not None
     model = made.model_proto
-    _name_checks(model, messages)
+    name_inputs(model.graph, names)
+    name_checks(model.graph, messages)
+    add_size_checks(model.graph, guards)
     for name, text in about.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = name, text
     data: bytes = model.SerializeToString()
     return data
+
+
+def _refuse_types(program: ExportedProgram) -> None:
+    """Raise where a tensor that goes in or comes out is of a type that ONNX Runtime's Python interface does not have."""
+    signature = program.graph_signature
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        outer = node.name in (*signature.user_inputs, *signature.user_outputs)
+        if outer and isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:
+            raise InputError(
+                f"%{node.name} is bfloat16, which ONNX Runtime neither takes from Python nor returns: convert it in the model,"
+                " or write format='pt2'"
+            )
 
 
 def _translations() -> dict[Any, Callable[..., Any]]:
@@ -52,11 +77,3 @@ def _translations() -> dict[Any, Callable[..., Any]]:
         return op.MatMulInteger(rows, weight)
 
     return {torch.ops.aten._int_mm.default: int_mm}
-
-
-def _name_checks(model: Any, messages: list[str]) -> None:  # noqa: ANN401  (onnx has no types)
-    """Name the nodes that check after what they say: those that read a tensor of one zero; see `branchless/checked.py`."""
-    zeros = {i.name for i in model.graph.initializer if list(i.dims) == [1] and not any(i.raw_data)}
-    checks = [n for n in model.graph.node if n.op_type == "Gather" and n.input[0] in zeros]
-    for node, message in zip(checks, messages, strict=True):
-        node.name = message

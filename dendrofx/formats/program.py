@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.export import Dim, ExportedProgram
 
 from dendrofx.branchless.cascade import FullOnDoubtful
-from dendrofx.branchless.twins import branchless, counted
+from dendrofx.branchless.counted import counted
+from dendrofx.branchless.live import live_rows, some_live
+from dendrofx.branchless.twins import branchless
 from dendrofx.errors import InputError
+from dendrofx.formats.cause import cause
+from dendrofx.formats.example import GIVE_EXAMPLE, from_caller, made_up, varying
 from dendrofx.formats.quiet import quietly
-from dendrofx.graph.inputs import Input, inputs_of
-from dendrofx.graph.show import first_line
+from dendrofx.formats.sizes import shapes, size_guards, warn_of_small
+from dendrofx.graph.inputs import inputs_of
 from dendrofx.lowering.operators import check_graphs
 from dendrofx.values.guards import add_guards
-from dendrofx.values.meta import CALL, SEEN
-
-MANY = 3  # least size of an axis that varies in an example: `torch.export` takes 0 and 1 for special
-GIVE_EXAMPLE = "pass example=, tensors by name that the model takes"
+from dendrofx.values.meta import CALL
 
 
 def export_program(
@@ -45,64 +47,54 @@ def export_program(
     """
     check_graphs(gm)
     inputs = inputs_of(gm)
-    given = made_up(gm) if example is None else _in_order(inputs, example)
-    module = branchless(gm, _graph(gm, counts))
+    given = made_up(gm) if example is None else from_caller(gm, example)
+    graph = _guarded(gm)
+    module = counted(gm, graph)[0] if counts else branchless(gm, graph)
     _mark_empty(module, given)
-    axes = {i.name: _varying(i, tensor) for i, tensor in zip(inputs, given.values(), strict=True)}
+    axes = {i.name: varying(i, tensor) for i, tensor in zip(inputs, given.values(), strict=True)}
     dynamic = {name: dict.fromkeys(own, Dim.AUTO) for name, own in axes.items()}
-    try:
-        with torch.no_grad(), quietly():
-            program = torch.export.export(module, (), dict(given), dynamic_shapes=dynamic, strict=False)
-    except Exception as error:
-        raise InputError(
-            f"torch.export cannot trace the transformed module: {first_line(error)}. TorchScript can; or {GIVE_EXAMPLE} of"
-            " other sizes"
-        ) from error
+    program = _traced(module, given, dynamic)
     _check_varies(program, axes)
+    warn_of_small(size_guards(program, list(axes)), module, inputs, given)
     return program
 
 
-def _graph(gm: fx.GraphModule, counts: bool) -> fx.Graph:
-    """Return a copy of a module's graph with checks of the sizes it was captured for, and with counts."""
+def _traced(
+    module: torch.nn.Module, given: Mapping[str, Tensor], dynamic: Mapping[str, Mapping[int, Any]]
+) -> ExportedProgram:
+    """Return a program; where it cannot be one for calls without a live row, one that refuses these."""
+
+    def trace() -> ExportedProgram:
+        with torch.no_grad(), quietly():
+            return torch.export.export(module, (), dict(given), dynamic_shapes=dict(dynamic), strict=False)
+
+    try:
+        try:
+            return trace()
+        except Exception:
+            if not _drops_rows(module):
+                raise
+            with some_live():
+                return trace()
+    except Exception as error:
+        raise InputError(
+            f"torch.export cannot trace the transformed module: {cause(error)}. TorchScript can; or {GIVE_EXAMPLE} of"
+            " other sizes"
+        ) from error
+
+
+def _drops_rows(module: torch.nn.Module) -> bool:
+    """Return whether a module leaves out dead rows anywhere."""
+    graphs = (m.graph for m in module.modules() if isinstance(m, fx.GraphModule))
+    return any(node.target is live_rows for graph in graphs for node in graph.nodes)
+
+
+def _guarded(gm: fx.GraphModule) -> fx.Graph:
+    """Return a copy of a module's graph with checks of the sizes it was captured for."""
     graph, form = copy.deepcopy(gm.graph), gm.meta.get(CALL)
-    if counts:
-        graph = counted(gm, graph)
     if form is not None and form.guards:
         add_guards(graph, form.model, form.guards)
     return graph
-
-
-def made_up(gm: fx.GraphModule) -> dict[str, Tensor]:
-    """Return tensors of ones that a graph takes, by name: of the sizes of the example that it was transformed with.
-
-    Raises:
-        InputError: an input of unknown shape or type.
-    """
-    found = {}
-    for node, one in zip((n for n in gm.graph.nodes if n.op == "placeholder"), inputs_of(gm), strict=True):
-        if one.axes is None or one.dtype is None or SEEN not in node.meta:
-            raise InputError(f"the shape of '{one.name}' is not known here: {GIVE_EXAMPLE}")
-        shape = [
-            MANY if size < MANY and isinstance(axis, str) else size
-            for axis, size in zip(one.axes, node.meta[SEEN], strict=True)
-        ]
-        found[one.name] = torch.ones(shape, dtype=getattr(torch, one.dtype))
-    return found
-
-
-def _in_order(inputs: Sequence[Input], example: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return an example in the order of a graph's inputs."""
-    names = [one.name for one in inputs]
-    if set(names) != set(example):
-        raise InputError(f"example has {sorted(example)}, the module takes {names}: {GIVE_EXAMPLE}")
-    return {name: example[name] for name in names}
-
-
-def _varying(one: Input, tensor: Tensor) -> list[int]:
-    """Return the axes of an input that vary: those with a letter; of an input without known shape its first."""
-    if one.axes is None:
-        return [0] if tensor.dim() else []
-    return [axis for axis, size in enumerate(one.axes) if isinstance(size, str)]
 
 
 def _mark_empty(module: torch.nn.Module, given: Mapping[str, Tensor]) -> None:
@@ -121,10 +113,9 @@ def _mark_empty(module: torch.nn.Module, given: Mapping[str, Tensor]) -> None:
 
 def _check_varies(program: ExportedProgram, axes: Mapping[str, Sequence[int]]) -> None:
     """Raise where an axis that varies was fixed."""
-    values = {n.name: n.meta["val"] for n in program.graph.nodes if n.op == "placeholder"}
-    for name, own in axes.items():
-        for axis in own:
-            if isinstance(size := values[name].shape[axis], int):
+    for name, shape in shapes(program, list(axes)).items():
+        for axis in axes[name]:
+            if isinstance(size := shape[axis], int):
                 raise InputError(
                     f"axis {axis} of '{name}' varies, but torch.export can trace the module for {size} alone: {GIVE_EXAMPLE} of"
                     " other sizes, or write TorchScript"

@@ -16,10 +16,10 @@ def tolerances(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return the tolerance buffers of a routed module by site, as the plan names it; write to them with `.fill_(value)`.
 
     Args:
-        module: eager, scripted, or loaded from a file. A frozen module has none: set them before freezing.
+        module: eager, scripted, or loaded from a file of TorchScript. A frozen module has none: set them before freezing.
 
     Raises:
-        InputError: it is no module.
+        InputError: it is no module, or from a file of another format.
 
     Example:
         >>> dendrofx.tolerances(torch.jit.load("model.pt"))
@@ -77,6 +77,7 @@ def _tolerances(module: nn.Module) -> list[tuple[str, str, torch.Tensor]]:
     if not isinstance(module, nn.Module):
         raise InputError(f"tolerances are those of a module that transform returned, or of its script, got {module!r}")
     found = []
+    module = _run_by(module)
     for name, buffer in module.named_buffers():
         parts = name.split(".")
         if parts[0] == "routed" and parts[2:] == ["tolerance"]:
@@ -84,3 +85,22 @@ def _tolerances(module: nn.Module) -> list[tuple[str, str, torch.Tensor]]:
             leaf = getattr(site, "full", None) or getattr(site, "light", None)  # which keeps the name, scripted too
             found.append((parts[1], str(getattr(leaf, "site", "") or parts[1]), buffer))
     return found
+
+
+def _run_by(module: nn.Module) -> nn.Module:
+    """Return what holds the tolerances: of a module that `dendrofx.load` returned its script.
+
+    Raises:
+        InputError: its file is of another format, in which they are constants.
+    """
+    if isinstance(module, torch.jit.ScriptModule) or "routed" in module._modules:
+        return module
+    run = vars(module).get("scripted", module._modules.get("scripted"))
+    if run is None:
+        return module
+    if isinstance(run, torch.jit.ScriptModule):
+        return run
+    raise InputError(
+        "the module is from a file of another format than TorchScript, in which tolerances are constants: set them on what"
+        " transform returned, and save again"
+    )

@@ -1,10 +1,7 @@
 """Every construct in every format: the same rows take the same way, and get the same numbers, as in the module itself."""
 
 import io
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -12,61 +9,14 @@ import torch
 from torch import Tensor
 
 import dendrofx
-from dendrofx import ArtifactError, InputError, RoutedModule
+from dendrofx import ArtifactError
+from dendrofx.branchless.routes import count_split, split_rows
+from dendrofx.runtime.routing import millionths
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.outputs import flatten
-from tests import repeated
 from tests.archives import Trap, resealed, rewritten
+from tests.formats.files import CLOSE, COMPILED, CONSTRUCTS, FORMATS, constructed, loaded, saved
 from tests.made import made
-from tests.search.cascade import test_exits as exits
-
-FORMATS = ["pt2", pytest.param("onnx", marks=pytest.mark.peers)]
-COMPILED = pytest.param("aoti", marks=pytest.mark.nightly)  # half a minute each
-SUFFIX = {"pt2": "pt2", "aoti": "pt2", "onnx": "onnx"}
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # another order of float sums, and another library's exp and erf
-
-
-def _of(kind: str) -> Callable[[], tuple[RoutedModule, Any]]:
-    return lambda: (made(kind).module, made(kind).rows)
-
-
-def _repeats(kind: str) -> Callable[[], tuple[RoutedModule, Any]]:
-    return lambda: (repeated.once(repeated.MODELS[kind]()), repeated.runs([3, 1, 9, 2, 1]))
-
-
-def _exit() -> tuple[RoutedModule, Any]:
-    return exits.left(exits.deep()), exits.rows(40, 3)
-
-
-CONSTRUCTS: dict[str, Callable[[], tuple[RoutedModule, Any]]] = {
-    **{
-        kind: _of(kind)
-        for kind in ("mlp", "residual", "gate-reads-light", "no-gate", "full-prepacked", "cascade", "padded")
-    },
-    **{f"repeats-{kind}": _repeats(kind) for kind in repeated.MODELS},
-    "exit": _exit,
-}
-
-
-@cache
-def constructed(construct: str) -> tuple[RoutedModule, Any]:
-    return CONSTRUCTS[construct]()
-
-
-@cache
-def saved(construct: str, format: str, counts: bool = False) -> bytes:
-    """The file of a construct, written once a process."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / f"model.{SUFFIX[format]}"
-        dendrofx.save(constructed(construct)[0], path, format=format, counts=counts)  # type: ignore[arg-type]
-        return path.read_bytes()
-
-
-def loaded(folder: Path, data: bytes) -> dendrofx.LoadedModule:
-    path = folder / "model"
-    path.write_bytes(data)
-    return dendrofx.load(path)
-
 
 QUICK = ("mlp", "padded", "cascade", "repeats-dlrm", "exit")
 CASES = [
@@ -88,7 +38,7 @@ def test_a_construct_is_the_same_in_a_format(construct: str, format: str, tmp_pa
 def _assert_same(got: Any, wanted: Any) -> None:
     assert type(got) is type(wanted)
     for one, other in zip(flatten(got)[0], flatten(wanted)[0], strict=True):
-        torch.testing.assert_close(one, other, **CLOSE)
+        torch.testing.assert_close(one, other, equal_nan=True, **CLOSE)
 
 
 def _not_finite(rows: Tensor) -> Tensor:
@@ -104,15 +54,23 @@ def test_rows_that_are_not_finite_take_the_full_branch(format: str, tmp_path: Pa
     torch.testing.assert_close(got, module(rows), equal_nan=True, **CLOSE)
 
 
+@pytest.mark.parametrize("construct", ["mlp", "no-gate", "routed-cascade", "exit"])
 @pytest.mark.parametrize("format", FORMATS)
-def test_counts_are_those_of_the_module(format: str, tmp_path: Path) -> None:
-    module, rows = made("mlp").module, made("mlp").rows
-    output, counts = loaded(tmp_path, saved("mlp", format, counts=True)).forward_counted(rows)
-    wanted, own = module.forward_counted(rows)
-    _assert_same(output, wanted)
-    for site, of_site in own.items():
-        assert counts[site]["rows"] == of_site["rows"]
-        assert abs(counts[site]["hard_rows"] - of_site["hard_rows"]) <= of_site["near_rows"]
+def test_counts_are_those_of_the_module(format: str, construct: str, tmp_path: Path) -> None:
+    module, rows = constructed(construct)
+    file = loaded(tmp_path, saved(construct, format, counts=True))
+    for batch in (rows, rows[:1], torch.full_like(rows[:2], torch.inf)) if construct != "no-gate" else (rows,):
+        output, counts = file.forward_counted(batch)
+        wanted, own = module.forward_counted(batch)
+        torch.testing.assert_close(output, wanted, equal_nan=True, **CLOSE)
+        gates = {site: of_site for site, of_site in own.items() if "largest_score_millionths" in of_site}
+        assert set(gates) <= set(counts)
+        for site, of_site in gates.items():
+            assert counts[site]["rows"] == of_site["rows"]
+            assert abs(counts[site]["hard_rows"] - of_site["hard_rows"]) <= of_site["near_rows"]
+        for site in set(counts) - set(gates):  # the original is not run on no samples
+            assert site.startswith("full/")
+            assert counts[site]["rows"] == 0
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -125,14 +83,6 @@ def test_a_changed_file_is_refused(format: str, tmp_path: Path) -> None:
             loaded(tmp_path, bytes(changed))
     with pytest.raises(ArtifactError):
         loaded(tmp_path, data[: len(data) // 2])
-
-
-def test_a_format_that_is_none_and_an_example_that_does_not_fit(tmp_path: Path) -> None:
-    module = made("mlp").module
-    with pytest.raises(InputError, match="format is one of torchscript, pt2, aoti, onnx, got 'pb'"):
-        dendrofx.save(module, tmp_path / "model", format="pb")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="example has"):
-        dendrofx.save(module, tmp_path / "model.pt2", format="pt2", example={"images": torch.ones(3, 64)})
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -159,17 +109,8 @@ def _all_pickled(config: bytes) -> bytes:
     return config.replace(b'"use_pickle": false', b'"use_pickle": true ')
 
 
-SHORT = pytest.mark.xfail(
-    strict=True, reason="ONNX answers for a mask with fewer tokens than the values: a fault, open"
-)
-
-
-@pytest.mark.parametrize(("format", "tokens"), [
-    ("pt2", -1), ("pt2", 1),
-    pytest.param("onnx", -1, marks=[pytest.mark.peers, SHORT]), pytest.param("onnx", 1, marks=pytest.mark.peers),
-])  # fmt: skip
-def test_a_mask_of_other_tokens_is_refused(format: str, tokens: int, tmp_path: Path) -> None:
-    x, mask = made("padded").rows.values()
-    wrong = mask[:, :tokens] if tokens < 0 else torch.cat([mask, mask[:, :1]], 1)
-    with pytest.raises((RuntimeError, AssertionError)):
-        loaded(tmp_path, saved("padded", format))(x, wrong)
+@pytest.mark.parametrize("largest", [2.5, 1e30, torch.inf, torch.nan, -1.0])
+def test_the_largest_score_is_counted_as_in_torchscript(largest: float) -> None:
+    score, tolerance = torch.tensor([0.25, largest]), torch.tensor(0.5)
+    counts = count_split(split_rows(score, tolerance, 1.0), score, tolerance, 0.1)
+    assert int(counts[3]) == millionths(score)
