@@ -3,6 +3,7 @@
 import errno
 import os
 import zlib
+from collections import Counter
 from importlib.util import find_spec
 
 import pytest
@@ -15,6 +16,12 @@ from dendrofx.machine.memory import keep_loaded
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that tests start run beside another worker too
 
+# Files of tens of seconds: one that starts last keeps one worker busy while the others have nothing left.
+LONGEST = [
+    "test_readme.py", "test_formats.py", "test_peers.py", "test_examples.py", "test_families.py", "test_compare.py",
+    "test_random_repeats.py", "test_dead_rows.py", "test_repeated_rows.py", "test_ways.py", "test_exits.py",
+    "test_mask_check.py", "test_routed_models.py", "test_cascade.py", "test_transform.py",
+]  # fmt: skip
 PEERS = ["onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "torchao"]
 
 
@@ -58,8 +65,12 @@ def missing(mark: pytest.Mark) -> list[str]:
     return [name for name in (PEERS if mark.name == "peers" else mark.args) if find_spec(name) is None]
 
 
+@pytest.hookimpl(trylast=True)  # of what the markers leave
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a missing package, with that reason, but never in CI."""
+    """Start with the files that take longest, then those of most tests; skip what needs a missing package, but never in CI."""
+    tests = Counter(item.path for item in items)
+    first = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (first.get(item.path.name, len(LONGEST)), -tests[item.path], item.path))
     if os.environ.get("CI"):
         return
     for item in items:

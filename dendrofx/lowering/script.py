@@ -97,11 +97,27 @@ def _fresh(module: nn.Module, marked: bool = False) -> nn.Module:
     if isinstance(module, fx.GraphModule):
         kind = type(module).__bases__[0]  # FX makes every graph module a class of its own
         fresh = kind(module, _guarded(module))
+        _hide_graph(type(fresh))
         fresh.training = module.training
         if marked:
             fresh.register_buffer(MARK, mark(module))
     spell_out(fresh)
     return fresh
+
+
+def _hide_graph(kind: type[nn.Module]) -> None:
+    """Keep TorchScript from what it does in vain, more than half of what scripting a small module takes (torch 2.13).
+
+    It would compile the class of an attribute, `fx.Graph`, and fail; and parse the constructor of `fx.GraphModule`.
+
+    Args:
+        kind: a class that one graph module has to itself.
+    """
+    kind.__jit_ignored_attributes__ = ["_graph"]  # type: ignore[attr-defined]
+    kind.__init__ = _nothing  # type: ignore[method-assign]
+
+
+def _nothing(self: nn.Module) -> None: ...
 
 
 def _freeze(isolated: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
@@ -139,7 +155,7 @@ class _known_warnings_silenced(warnings.catch_warnings):
     """Two warnings that no user can act on.
 
     TorchScript's deprecation: users of `dendrofx.script` chose it, and it has no replacement here yet. And a remark on an
-    annotation in the constructor of torch's own `fx.GraphModule`, which scripting does not run.
+    annotation in the constructor of torch's own `fx.GraphModule`, which scripting does not run: that of a part of a module.
     """
 
     def __enter__(self) -> None:

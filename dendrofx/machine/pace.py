@@ -14,8 +14,9 @@ is decided.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dendrofx.machine.race import AA_NOISE, SWITCHES_PER_SECOND, Race, Timing, nearest_rank
 
@@ -103,11 +104,7 @@ def pace(race: Race, base: str, again: str, other: str) -> Pace:
 
 def touched(race: Race, names: Iterable[str]) -> str:
     """Say why medians are doubtful: the callable that was interrupted most, in words; empty where none was."""
-    found = [
-        (share, words)
-        for name in names
-        for share, words in _interruptions(name.removesuffix(" again"), race.timings[name])
-    ]
+    found = [found for name in names for found in _interruptions(name.removesuffix(" again"), race.timings[name])]
     return max(found)[1] if found else ""
 
 
@@ -147,8 +144,13 @@ def figures(race: Race) -> dict[str, float]:
     return (cpu_times(race) if touched(race, race.timings) else {}) or {n: t.p50 for n, t in race.timings.items()}
 
 
-def _interruptions(name: str, timing: Timing) -> Iterable[tuple[float, str]]:
-    """Yield the share of the median call that interruptions took, and what shows it."""
+@lru_cache(maxsize=256)  # most sentences about a race ask again
+def _interruptions(name: str, timing: Timing) -> tuple[tuple[float, str], ...]:
+    """Return the share of the median call that interruptions took, and what shows it."""
+    return tuple(_shown(name, timing))
+
+
+def _shown(name: str, timing: Timing) -> Iterator[tuple[float, str]]:
     p50, quick = timing.p50, quickest(timing)
     if timing.cpu_ms:
         off = statistics.median(ms - cpu for ms, cpu in zip(timing.ms, timing.cpu_ms, strict=True))

@@ -118,7 +118,9 @@ def test_compiles_nothing_again(name: str) -> None:
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("name", FLOAT_PEERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.nightly) if n == "aoti" else n for n in FLOAT_PEERS]
+)
 def test_a_model_of_features_runs_too(name: str) -> None:
     """Features of fixed widths, some of them looked up, in batches whose number of rows is one of these widths."""
     sizes = Sizes(user=16, item=8, user_ids=3, item_ids=2, width=16, depth=1)

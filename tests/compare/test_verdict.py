@@ -205,7 +205,14 @@ STATICS = {
 
 
 @pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("race", [None, "quiet", "one busy process", "two busy processes", "two, on one thread"])
+@pytest.mark.parametrize(
+    "race",
+    [
+        None,
+        "two busy processes",
+        *(pytest.param(r, marks=pytest.mark.slow) for r in ("quiet", "one busy process", "two, on one thread")),
+    ],
+)
 def test_no_verdict_contradicts_itself(plan: str, race: str | None) -> None:
     decided = PLANS[plan]
     for static, ms, mean, peers, live, shows in product(

@@ -34,7 +34,9 @@ def transformed(options: Any) -> tuple[Any, dict[str, Any]]:
     return made, {"input": rows(50, 9)}
 
 
-@pytest.mark.parametrize("kind", MADE)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=pytest.mark.slow) if k == "cascade on live rows" else k for k in MADE]
+)
 def test_it_is_the_same_module(kind: str) -> None:
     made, inputs = transformed(MADE[kind])
     again = pickle.loads(pickle.dumps(made))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import dendrofx
 from dendrofx.light import LowRank
 from dendrofx.lowering.operators import PLAIN
+from dendrofx.lowering.script import lowered
 from tests.made import SAME_KERNELS, loaded
 from tests.models import compressible
 
@@ -54,6 +55,14 @@ def test_operators_that_plain_torch_does_not_have_are_refused(overload: bool, fr
     if not overload:  # a baseline, whose graph only TorchScript sees
         with pytest.raises(dendrofx.InputError, match="dendrofx_tests::twice at %"):
             dendrofx.script(nn.Sequential(made, nn.ReLU()), freeze=freeze)
+
+
+def test_nothing_is_compiled_that_no_call_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TorchScript compiles the classes of attributes: that of graphs, of no use to it, takes longer than a small model."""
+    compiled: list[Any] = []
+    monkeypatch.setattr("torch.jit._script._recursive_compile_class", lambda kind, where: compiled.append(kind))
+    lowered(torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU())))
+    assert compiled == []
 
 
 def test_plain_namespaces_are_those_of_torch_alone() -> None:

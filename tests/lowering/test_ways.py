@@ -41,6 +41,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], Pair]] = {
     "several sites": (Residual, (LowRank(6), EnergyGate())),
     "gelu": (Mlp, (LowRank(6), EnergyGate())),
 }
+COMMON = ("residual gate", "learned gate", "several sites")  # each on every way by default
 EXACT: dict[str, Any] = {"rtol": 0.0, "atol": 0.0}
 TOLERANCES = (0.0, 0.03, 0.3, math.inf)
 
@@ -87,7 +88,9 @@ def assert_same(got: nn.Module, wanted: nn.Module, x: Tensor, tolerance: dict[st
 
 
 @pytest.mark.parametrize("way", ROUND_TRIPS)
-@pytest.mark.parametrize("kind", MODULES)
+@pytest.mark.parametrize(
+    "kind", [*COMMON, *(pytest.param(k, marks=pytest.mark.slow) for k in MODULES if k not in COMMON)]
+)
 def test_every_way_does_what_eager_does(kind: str, way: str) -> None:
     module, x = routed(kind)
     assert not any(p.requires_grad for p in module.parameters())

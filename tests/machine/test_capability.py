@@ -180,6 +180,7 @@ def test_without_native_bfloat16_it_is_refused(name: str) -> None:
 
 
 @x86
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LESSER)
 def test_seven_bits_are_exact_and_close_on_every_cpu(name: str) -> None:
     found = probed(name)

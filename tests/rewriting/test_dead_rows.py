@@ -94,7 +94,11 @@ VALUES: dict[str, Callable[[Tensor], Tensor]] = {
     "every second": lambda alive: alive.long().repeat_interleave(2, 1)[:, ::2],
 }
 INVERTED = ["bool", "int32", "int64", "float32", "minus infinity", "every second"]
-MASKS = [(v, False) for v in VALUES if v not in ("int32", "float32")] + [(v, True) for v in INVERTED]
+TWICE = ("int64", "minus infinity", "every second")  # inverted too, which is slow
+MASKS = [
+    *((v, False) for v in VALUES if v not in ("int32", "float32")),
+    *(pytest.param(v, True, marks=pytest.mark.slow if v in TWICE else ()) for v in INVERTED),
+]
 WHOLE = [("bool", True), ("int64", False), ("float32", True), ("transposed", False)]  # by transform itself
 
 

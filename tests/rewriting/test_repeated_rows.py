@@ -38,7 +38,7 @@ def assert_same(model: nn.Module, new: Any, given: Given, tolerance: dict[str, A
         torch.testing.assert_close(b / scale, a / scale, **tolerance, equal_nan=True)
 
 
-@pytest.mark.parametrize("named", NAMED)
+@pytest.mark.parametrize("named", ["every input", pytest.param("the user", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", MODELS)
 def test_every_row_keeps_its_result(kind: str, named: str) -> None:
     model, new = made(kind, named)

@@ -141,6 +141,7 @@ quick = settings(
 )
 
 
+@pytest.mark.slow
 @quick
 @given(kept, st.integers(1, 4), st.integers(1, 7))
 def test_equal_on_live_rows(steps: list[str], batch: int, tokens: int) -> None:

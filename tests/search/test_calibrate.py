@@ -259,7 +259,7 @@ def population(rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return score, 0.45 * score * torch.rand(rows, generator=generator).mul(1.8)
 
 
-@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("told", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_budget_is_kept_on_fresh_rows_about_19_times_in_20(told: bool) -> None:
     """Walked from the bottom, and from near where other rows ended."""
     budget, missed, used = 0.1, 0, []

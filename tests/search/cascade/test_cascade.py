@@ -253,6 +253,7 @@ def test_ctrl_c_keeps_what_was_verified_so_far(monkeypatch: pytest.MonkeyPatch) 
     assert made.plan.certificate.steps == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_the_last_race_does_not_end_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     accepted: list[bool] = []
     monkeypatch.setattr(

@@ -136,7 +136,9 @@ def test_a_head_gives_all_outputs_and_those_that_it_cannot_give_are_refused() ->
     assert "output 'choice'" in refused.plan.refusal
 
 
-@pytest.mark.parametrize("interrupt", ["site 1", "calls", "models 1", "models 2"])
+@pytest.mark.parametrize(
+    "interrupt", [*(pytest.param(t, marks=pytest.mark.slow) for t in ("site 1", "calls", "models 1")), "models 2"]
+)
 def test_ctrl_c_keeps_what_was_searched(interrupt: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the timing of sites, of models' calls, in the race of blocks, and in that of what was certified."""
     model, x = deep(), rows(64, 7)
@@ -183,6 +185,7 @@ def test_what_a_head_gives_a_sample_without_it_is_known_in_closed_form(n: int, f
     assert min(errors) < 1e-4
 
 
+@pytest.mark.slow
 def test_with_a_budget_alone_blocks_and_models_compete() -> None:
     model, x = deep(), rows(400, 7)
     given = {"budget": FLIP, "light": [LowRank(8), LowRank(24)], "tune_seconds": 0}
@@ -200,6 +203,7 @@ def test_with_a_budget_alone_blocks_and_models_compete() -> None:
     assert executed[0] <= 1.05 * min(executed[1:])
 
 
+@pytest.mark.slow
 def test_of_the_cheapest_accepted_settings_the_fastest_as_it_runs_is_raced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Predictions add what parts take alone; here the setting that is predicted to be second runs fastest."""
 
