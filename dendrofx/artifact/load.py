@@ -1,7 +1,8 @@
 """`load`: a saved file as a module that is called as the model was, with its plan, certificate and versions.
 
-The seal is checked first, over the very bytes that torch then reads. Python unpickles nothing but tensors: torch's own readers take
-these and the code, pickled objects beside them are refused, and all else is JSON. What AOTInductor compiled is native code.
+The seal is checked first, over the very file that torch then reads; one that is written to in between is refused. Python unpickles
+nothing but tensors: torch's own readers take these and the code, pickled objects beside them are refused, and all else is JSON. What
+AOTInductor compiled is native code.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dendrofx.artifact.archive import CERTIFICATE, INPUTS, PLAN, VERSIONS, content
+from dendrofx.artifact.archive import CERTIFICATE, INPUTS, PLAN, VERSIONS
 from dendrofx.artifact.call_json import missing_classes
 from dendrofx.artifact.certificate import verified
 from dendrofx.artifact.description import FORMAT
 from dendrofx.artifact.exported import GUARDS
 from dendrofx.artifact.loaded import LoadedModule
 from dendrofx.artifact.opened import Opened, opened_file
+from dendrofx.artifact.source import opened_source
 from dendrofx.errors import ArtifactError
 from dendrofx.graph.show import first_line
 from dendrofx.plan import file
@@ -46,8 +48,14 @@ def load(path: str | Path) -> LoadedModule:
         >>> dendrofx.load("model.pt").plan.routed[0].name
         'fc1..fc2'
     """
-    data = content(path)
-    opened = opened_file(data, path)
+    with opened_source(path) as source:
+        made, described = _loaded(opened_file(source), path)
+    _warn(described, path)
+    return made
+
+
+def _loaded(opened: Opened, path: str | Path) -> tuple[LoadedModule, Mapping[str, Any]]:
+    """Return a file's module, and what the file says of its call."""
     found, wrote = opened.records, _checked(opened, path)
     try:
         described = json.loads(found[f"extra/{INPUTS}"])
@@ -60,8 +68,7 @@ def load(path: str | Path) -> LoadedModule:
         raise
     except Exception as error:
         raise ArtifactError(f"cannot read {path}: {first_line(error)}") from error
-    _warn(described, path)
-    return made
+    return made, described
 
 
 def _checked(opened: Opened, path: str | Path) -> dict[str, str]:

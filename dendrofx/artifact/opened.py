@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dendrofx.artifact.archive import TORCHSCRIPT, VERSIONS, ZIP, records, sealed
 from dendrofx.artifact.exported import STRUCTURE, metadata
+from dendrofx.artifact.source import Source
 from dendrofx.errors import ArtifactError
 from dendrofx.formats.onnx_checks import PREFIX
 
@@ -39,19 +40,20 @@ class Opened:
     runner: Callable[[], Callable[..., Any]]
 
 
-def opened_file(data: bytes, path: object) -> Opened:
-    """Open the bytes of a file.
+def opened_file(source: Source) -> Opened:
+    """Open a file; its runner is made while it is open.
 
     Raises:
         ArtifactError: it is damaged, or no saved module.
     """
+    data, path = source.data, source.path
     if not data.startswith(ZIP):
         return _onnx(data, path)
     found = records(data, str(path))
     scripted = any(name.startswith(TORCHSCRIPT) for name in found)
     if not scripted and f"extra/{VERSIONS}" in found:  # of others nothing is read
         _refuse_pickles(found, path)
-    return Opened(found, sealed(found), lambda: _scripted(data) if scripted else _exported(data))
+    return Opened(found, sealed(found), lambda: _scripted(source) if scripted else _exported(data))
 
 
 def _refuse_pickles(found: Mapping[str, bytes], path: object) -> None:
@@ -72,8 +74,9 @@ def _refuse_pickles(found: Mapping[str, bytes], path: object) -> None:
             raise ArtifactError(said) from error
 
 
-def _scripted(data: bytes) -> torch.jit.ScriptModule:
-    loaded: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(data), map_location="cpu")
+def _scripted(source: Source) -> torch.jit.ScriptModule:
+    loaded: torch.jit.ScriptModule = torch.jit.load(source.for_torch(), map_location="cpu")
+    source.check_unchanged()
     return loaded.eval()
 
 

@@ -1,6 +1,7 @@
 """Saved files read back: called as the model was, with its plan, certificate, versions and inputs."""
 
 import dataclasses
+import io
 import platform
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx import InputError
+from dendrofx import ArtifactError, InputError
+from dendrofx.artifact import source
 from dendrofx.values.inputs import Inputs
 from dendrofx.version import VERSION
 from tests.made import made
@@ -117,3 +119,30 @@ def test_torch_alone_runs_it(saved: Path) -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=saved.parent)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("(3, ")
+
+
+@pytest.mark.parametrize("how", ["written to", "replaced", "no names of open files"])
+def test_a_file_that_changes_while_it_is_read(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, rows = made("mlp").module, made("mlp").rows
+    path, other = tmp_path / "model.pt", tmp_path / "other.pt"
+    dendrofx.save(module, path)
+    other.write_bytes(b"another file")
+    load, read = torch.jit.load, []
+
+    def changing(given: Any, **options: Any) -> Any:
+        read.append(given)
+        if how == "replaced":
+            other.replace(path)
+        if how == "written to":
+            path.touch()
+        return load(given, **options)
+
+    monkeypatch.setattr(torch.jit, "load", changing)
+    if how == "no names of open files":
+        monkeypatch.setattr(source, "OPEN_FILES", tmp_path)
+    if how == "written to":
+        with pytest.raises(ArtifactError, match="was written to while it was read: load it again"):
+            dendrofx.load(path)
+    else:
+        torch.testing.assert_close(dendrofx.load(path)(rows), module(rows))
+    assert isinstance(read[0], io.BytesIO) == (how == "no names of open files" or sys.platform != "linux")
