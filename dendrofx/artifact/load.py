@@ -1,8 +1,8 @@
 """`load`: a saved file as a module that is called as the model was, with its plan, certificate and versions.
 
 The seal is checked first, over the very file that torch then reads; one that is written to in between is refused. Python unpickles
-nothing but tensors: torch's own readers take these and the code, pickled objects beside them are refused, and all else is JSON. What
-AOTInductor compiled is native code.
+nothing but tensors: torch's own readers take these and the code, pickled objects beside them are refused, and all else is JSON.
+What AOTInductor compiled is native code.
 """
 
 from __future__ import annotations
