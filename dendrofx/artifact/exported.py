@@ -48,7 +48,7 @@ def exported_bytes(
     names = [one.name for one in inputs_of(gm)]
     checks: AbstractContextManager[list[str]] = checks_by_index() if format == "onnx" else nullcontext([])
     with checks as messages:
-        program = export_program(gm, example, counts=counts)
+        program = export_program(gm, example, counts=counts, some=format == "aoti")
     guards = size_guards(program, names)
     about = {**extra, GUARDS: json.dumps(guards)}
     if format == "onnx":

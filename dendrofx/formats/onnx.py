@@ -14,6 +14,8 @@ from dendrofx.formats.onnx_checks import add_size_checks, name_checks, name_inpu
 from dendrofx.formats.quiet import quietly
 from dendrofx.machine.needed import needed
 
+NO_PLACE = 2**31 - 1  # in no table
+
 
 def onnx_bytes(
     program: ExportedProgram,
@@ -70,10 +72,14 @@ def _refuse_types(program: ExportedProgram) -> None:
 
 
 def _translations() -> dict[Any, Callable[..., Any]]:
-    """Return the operators that torch's exporter does not know, and what they are in ONNX."""
+    """Return the operators that torch's exporter does not know, or takes for others, and what they are in ONNX."""
     from onnxscript import opset18 as op
 
     def int_mm(rows: Any, weight: Any) -> Any:  # noqa: ANN401
         return op.MatMulInteger(rows, weight)
 
-    return {torch.ops.aten._int_mm.default: int_mm}
+    def embedding(weight: Any, ids: Any, *_: object, **__: object) -> Any:  # noqa: ANN401
+        """A place below 0 is none in torch; ONNX would count from the end."""
+        return op.Gather(weight, op.Where(op.Less(ids, op.CastLike(0, ids)), op.CastLike(NO_PLACE, ids), ids))
+
+    return {torch.ops.aten._int_mm.default: int_mm, torch.ops.aten.embedding.default: embedding}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from dendrofx.values.meta import CALL
 
 
 def export_program(
-    gm: fx.GraphModule, example: Mapping[str, Tensor] | None = None, *, counts: bool = False
+    gm: fx.GraphModule, example: Mapping[str, Tensor] | None = None, *, counts: bool = False, some: bool = False
 ) -> ExportedProgram:
     """Return a transformed module as an exported program.
 
@@ -34,6 +35,7 @@ def export_program(
         gm: what `transform` returned; left unchanged.
         example: a tensor by input name; by default one is made up from the shapes that the graph was annotated with.
         counts: return `(output, {site: f64[4]})`, with rows, hard rows, those near the tolerance and the largest score.
+        some: refuse calls without a live row, even where they could be computed: native code divides by their number.
 
     Returns:
         A program with the inputs of the graph by name. Axes that vary for the module vary for the program.
@@ -53,34 +55,27 @@ def export_program(
     _mark_empty(module, given)
     axes = {i.name: varying(i, tensor) for i, tensor in zip(inputs, given.values(), strict=True)}
     dynamic = {name: dict.fromkeys(own, Dim.AUTO) for name, own in axes.items()}
-    program = _traced(module, given, dynamic)
+    program = _traced(module, given, dynamic, some)
     _check_varies(program, axes)
     warn_of_small(size_guards(program, list(axes)), module, inputs, given)
     return program
 
 
 def _traced(
-    module: torch.nn.Module, given: Mapping[str, Tensor], dynamic: Mapping[str, Mapping[int, Any]]
+    module: torch.nn.Module, given: Mapping[str, Tensor], dynamic: Mapping[str, Mapping[int, Any]], some: bool
 ) -> ExportedProgram:
     """Return a program; where it cannot be one for calls without a live row, one that refuses these."""
-
-    def trace() -> ExportedProgram:
-        with torch.no_grad(), quietly():
-            return torch.export.export(module, (), dict(given), dynamic_shapes=dict(dynamic), strict=False)
-
-    try:
+    ways: list[Callable[[], AbstractContextManager[None]]]
+    ways = [some_live] if some else [nullcontext, some_live] if _drops_rows(module) else [nullcontext]
+    for way in ways:
         try:
-            return trace()
-        except Exception:
-            if not _drops_rows(module):
-                raise
-            with some_live():
-                return trace()
-    except Exception as error:
-        raise InputError(
-            f"torch.export cannot trace the transformed module: {cause(error)}. TorchScript can; or {GIVE_EXAMPLE} of"
-            " other sizes"
-        ) from error
+            with way(), torch.no_grad(), quietly():
+                return torch.export.export(module, (), dict(given), dynamic_shapes=dict(dynamic), strict=False)
+        except Exception as error:
+            failed = error
+    raise InputError(
+        f"torch.export cannot trace the transformed module: {cause(failed)}. TorchScript can; or {GIVE_EXAMPLE} of other sizes"
+    ) from failed
 
 
 def _drops_rows(module: torch.nn.Module) -> bool:
