@@ -135,7 +135,7 @@ def _said(text: str) -> str:
         return f"ONNX Runtime refuses the call: {text}"
     kind, name, why = found.groups()
     if name.startswith(PREFIX):
-        return name.removeprefix(PREFIX)
+        return name.partition(": ")[2]
     return f"ONNX Runtime refuses the call in a {kind}, {name}: {why}"
 
 

@@ -73,13 +73,16 @@ def _refuse_types(program: ExportedProgram) -> None:
 
 def _translations() -> dict[Any, Callable[..., Any]]:
     """Return the operators that torch's exporter does not know, or takes for others, and what they are in ONNX."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18
 
     def int_mm(rows: Any, weight: Any) -> Any:  # noqa: ANN401
         return op.MatMulInteger(rows, weight)
 
     def embedding(weight: Any, ids: Any, *_: object, **__: object) -> Any:  # noqa: ANN401
         """A place below 0 is none in torch; ONNX would count from the end."""
-        return op.Gather(weight, op.Where(op.Less(ids, op.CastLike(0, ids)), op.CastLike(NO_PLACE, ids), ids))
+        zero, none = (op.CastLike(op.Constant(value_int=number), ids) for number in (0, NO_PLACE))
+        return op.Gather(weight, op.Where(op.Less(ids, zero), none, ids))
 
     return {torch.ops.aten._int_mm.default: int_mm, torch.ops.aten.embedding.default: embedding}

@@ -14,7 +14,7 @@ import numpy as np
 from dendrofx.branchless.checked import MARK
 from dendrofx.formats.onnx_guards import GuardNodes
 
-PREFIX = "dendrofx refuses: "  # of the names of nodes that check
+PREFIX = "dendrofx check "  # of the names of nodes that check; a number follows, and what they say
 _INT64 = 7  # `TensorProto.INT64`
 
 
@@ -42,7 +42,7 @@ def name_checks(graph: Any, messages: Sequence[str]) -> None:  # noqa: ANN401
     for node in graph.node:
         number = marks.get(node.input[0], -1) if node.op_type == "Gather" else -1
         if 0 <= number < len(messages):
-            node.name = PREFIX + messages[number]
+            node.name = f"{PREFIX}{number}: {messages[number]}"
 
 
 def add_size_checks(graph: Any, guards: Sequence[str]) -> None:  # noqa: ANN401
@@ -51,9 +51,9 @@ def add_size_checks(graph: Any, guards: Sequence[str]) -> None:  # noqa: ANN401
         return
     nodes = GuardNodes(graph)
     zero = nodes.constant(np.zeros(1, np.int64))
-    for guard in guards:
+    for number, guard in enumerate(guards):
         place = nodes.add("Cast", nodes.add("Not", nodes.value(guard)), to=_INT64)
-        read = nodes.add("Gather", zero, place, name=f"{PREFIX}a call is to have {guard}")
+        read = nodes.add("Gather", zero, place, name=f"{PREFIX}{number}: a call is to have {guard}")
         zero = nodes.add("Add", read, zero)
     own = list(graph.node)
     for given in graph.input:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import dendrofx
 from dendrofx import RoutedModule
@@ -40,10 +41,21 @@ def _routed_cascade() -> tuple[RoutedModule, Any]:
     return routed.cascade(classifier(), light=routed.LIGHT, full=routed.FULL), classified(64, 4)
 
 
+class Twice(nn.Module):
+    """Two attentions, with checks of the same words."""
+
+    def __init__(self, fills: bool) -> None:
+        super().__init__()
+        self.first, self.second = padded.Attends(fills), padded.Attends(fills)
+
+    def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.second(self.first(x, attention_mask), attention_mask)  # type: ignore[no-any-return]
+
+
 def _attends(fills: bool) -> tuple[RoutedModule, Any]:
     with torch.random.fork_rng():
         torch.manual_seed(2)
-        model = padded.Attends(fills).eval().requires_grad_(False)
+        model = Twice(fills).eval().requires_grad_(False)
         mask = padded.ends(padded.HARD).long()
         given = {"x": torch.randn(*mask.shape, 32), "attention_mask": mask}
         return padded.live(model, given, "attention_mask"), given

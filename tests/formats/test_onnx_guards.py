@@ -43,5 +43,5 @@ def test_a_guard_holds_in_onnx_where_it_holds_in_python(guard: str) -> None:
             found, said = None, str(error)
         held = broken([guard], {"x": x, "y": y}) is None
         assert (found is not None) == held
-        assert held or f"Name:'{PREFIX}a call is to have {guard}'" in said
+        assert held or f"Name:'{PREFIX}0: a call is to have {guard}'" in said
         assert found is None or found.shape == (rows, 2)
