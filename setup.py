@@ -73,7 +73,7 @@ setup(
         "test": [
             "click>=8.1",
             "pytest>=8",
-            "pytest-xdist>=3.5",
+            "pytest-xdist>=3.8",
             "hypothesis>=6",
             "build>=1",
             "setuptools>=77",

@@ -186,6 +186,8 @@ def test_random_graphs(seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [s for s in range(27) if s not in SOME])
+@pytest.mark.parametrize(
+    "seed", [pytest.param(s, marks=pytest.mark.nightly if s > 12 else ()) for s in range(27) if s not in SOME]
+)
 def test_more_random_graphs(seed: int) -> None:
     agree(seed)
