@@ -74,7 +74,9 @@ def count_split(split: Split, score: Tensor, tolerance: Tensor, margin: float) -
 
     That in millionths, see `runtime.routing.millionths`.
     """
-    finite = score.nan_to_num(0.0, 0.0, 0.0).to(torch.float64).clamp(0.0, 999999999999.5) * 1e6
+    finite = score.nan_to_num(0.0, 0.0, 0.0).to(torch.float64).clamp_min(0.0)
+    most = finite.new_full([1], 1e6) * 1e6 - 0.5  # as one number ONNX would round it to a float32
+    finite = finite.minimum(most) * 1e6
     near = near_rows(score, tolerance, margin)
     counts = [torch.ones_like(finite).sum(), (score < tolerance).logical_not().sum(), near.sum()]
     largest = torch.cat([finite.new_zeros(1), finite]).amax(0)
