@@ -36,6 +36,7 @@ ROOMS = (
     "scale",
     "search",
     "search.cascade",
+    "statistics",
     "values",
 )
 
