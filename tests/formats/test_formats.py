@@ -19,7 +19,9 @@ from tests.formats.files import CLOSE, COMPILED, CONSTRUCTS, FORMATS, constructe
 from tests.made import made
 
 QUICK = ("mlp", "padded", "cascade", "repeats-dlrm", "exit")
-IN_ONNX = tuple(c for c in CONSTRUCTS if not c.startswith("repeats-") or c in QUICK)  # the others every night: seconds each
+IN_ONNX = tuple(
+    c for c in CONSTRUCTS if not c.startswith("repeats-") or c in QUICK
+)  # the others every night: seconds each
 CASES = [
     *(pytest.param(c, "pt2", marks=() if c in QUICK else pytest.mark.slow) for c in CONSTRUCTS),
     *(pytest.param(c, "onnx", marks=pytest.mark.peers if c in IN_ONNX else pytest.mark.nightly) for c in CONSTRUCTS),
