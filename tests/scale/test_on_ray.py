@@ -15,7 +15,10 @@ import dendrofx
 from dendrofx import InputError
 from dendrofx.graph.find_sites import find_sites
 from dendrofx.scale import on_ray
-from dendrofx.scale.calibration import dealt_dataset
+from dendrofx.scale.calibration import Source
+from dendrofx.scale.parts import row_groups
+from dendrofx.scale.tally import Reading
+from dendrofx.values.calibration import SHARES
 from tests.made import made
 from tests.scale.data import PER_CALL, Data
 
@@ -108,15 +111,12 @@ def test_what_does_not_fit_is_refused_as_here(it: Data, cluster: Any, tmp_path: 
 
 
 def test_sums_over_a_dataset_are_those_here(it: Data, cluster: Any, tmp_path: Path) -> None:
-    model, file = made("mlp").model, it.parquet(tmp_path / "in.parquet")
-    dataset = cluster.data.read_parquet(str(file)).repartition(3)
-    here, there = (dealt_dataset(given, model, 0, certified=False, kept=40) for given in (file, dataset))
-    assert there.fingerprint == here.fingerprint
-    for one, other in zip(there, here, strict=True):
-        assert torch.equal(one.tensors[0], other.tensors[0])
-    captured = torch.fx.symbolic_trace(model)
+    file = it.parquet(tmp_path / "in.parquet")
+    dataset, reading = cluster.data.read_parquet(str(file)).repartition(3), Reading(("input",), "float32", SHARES, 0)
+    captured = torch.fx.symbolic_trace(made("mlp").model)
     sites = {site.name: site.nodes for site in find_sites(captured)}
-    found, wanted = (of.statistics.moments(captured, sites) for of in (there, here))
+    sources = Source(row_groups(file)[0], reading, here=True), Source(dataset, reading, here=False)
+    wanted, found = (source.moments(captured, sites) for source in sources)
     assert set(found) == set(wanted) == set(sites)
     for site in sites:
         for moments, own in zip(found[site], wanted[site], strict=True):
