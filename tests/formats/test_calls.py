@@ -55,7 +55,7 @@ def test_whole_numbers_of_another_type_are_converted(format: str, dtype: torch.d
 
 
 FEW = [
-    (construct, shape)
+    pytest.param(construct, shape, marks=pytest.mark.slow if construct.startswith("attends") else ())
     for construct in ("padded", "first", "attends-added", "attends-filled")
     for shape in ((0, 9), (3, 0), (3, 1), (1, 2))
     if (construct, shape) != ("first", (3, 0))  # of no tokens there is no first

@@ -57,7 +57,9 @@ def test_rows_that_are_not_finite_take_the_full_branch(format: str, tmp_path: Pa
     torch.testing.assert_close(got, module(rows), equal_nan=True, **CLOSE)
 
 
-@pytest.mark.parametrize("construct", ["mlp", "no-gate", "routed-cascade", "exit"])
+@pytest.mark.parametrize(
+    "construct", ["mlp", "no-gate", pytest.param("routed-cascade", marks=pytest.mark.slow), "exit"]
+)
 @pytest.mark.parametrize("format", FORMATS)
 def test_counts_are_those_of_the_module(format: str, construct: str, tmp_path: Path) -> None:
     module, rows = constructed(construct)

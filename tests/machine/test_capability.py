@@ -195,7 +195,7 @@ def test_seven_bits_are_exact_and_close_on_every_cpu(name: str) -> None:
 
 
 @x86
-@pytest.mark.parametrize("name", LESSER)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "AVX2" else pytest.mark.slow) for n in LESSER])
 def test_float32_forms_run_on_every_cpu(name: str) -> None:
     found = probed(name)
     for form in ("Prepacked()", "LowRank(rank=192, basis='weight')", "Pruned(energy=1.0)"):
