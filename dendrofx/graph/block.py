@@ -79,6 +79,7 @@ class BlockData:
         self.linears = [m for m in block if isinstance(m, nn.Linear)]
         self.activations = [m for m in block if not isinstance(m, nn.Linear)]
         self._directions: dict[tuple[int, str], Tensor] = {}
+        self._spread: dict[int, Tensor] = {}
         self.kept: dict[Hashable, Any] = {}
 
     @cached_property
@@ -114,7 +115,11 @@ class BlockData:
 
     def spread(self, index: int) -> Tensor:
         """Return rows [k, n] with the second moment of what the index-th Linear takes in: the recorded ones, or f64 of moments."""
-        return self.inputs[index] if self.moments is None else self.moments[index].rows()
+        if self.moments is None:
+            return self.inputs[index]
+        if index not in self._spread:  # an eigendecomposition
+            self._spread[index] = self.moments[index].rows()
+        return self._spread[index]
 
     def mean_square(self, index: int) -> Tensor:
         """Return f64[n], the mean square of each number that the index-th Linear takes in."""

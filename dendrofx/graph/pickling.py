@@ -80,14 +80,24 @@ class PackedModule:
         return module.eval()
 
 
+def packed(value: Any) -> Any:  # noqa: ANN401
+    """Return a plain graph module packed; anything else as it is."""
+    return PackedModule.of(value) if _is_plain(value) else value
+
+
+def unpacked(value: Any) -> Any:  # noqa: ANN401
+    """Return what was packed."""
+    return value.unpack(fx.GraphModule) if isinstance(value, PackedModule) else value
+
+
 def _pack_fields(record: Any) -> Any:  # noqa: ANN401
     """Return a dataclass whose plain graph modules are packed; those with a reduction of their own look after themselves."""
-    return _changed(record, lambda v: PackedModule.of(v) if _is_plain(v) else v)
+    return _changed(record, packed)
 
 
 def _unpack_fields(record: Any) -> Any:  # noqa: ANN401
     """Return the dataclass again."""
-    return _changed(record, lambda v: v.unpack(fx.GraphModule) if isinstance(v, PackedModule) else v)
+    return _changed(record, unpacked)
 
 
 def _changed(record: Any, change: Any) -> Any:  # noqa: ANN401

@@ -11,6 +11,7 @@ samples of 1. What is added up does not depend on how the dataset is cut, or on 
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,12 @@ import torch
 from torch import fx, nn
 
 from dendrofx.errors import DendrofxError, InputError
+from dendrofx.graph.pickling import packed
 from dendrofx.machine.progress import progress
 from dendrofx.scale import on_ray
 from dendrofx.scale.local import run_here
 from dendrofx.scale.parts import check_columns, row_groups
-from dendrofx.scale.tally import Drawing, Measuring, Reading, packed
+from dendrofx.scale.tally import Drawing, Measuring, Reading
 from dendrofx.statistics.moments import Moments
 from dendrofx.statistics.quantiles import ScoreCounts
 from dendrofx.statistics.sample import Sample
@@ -40,7 +42,7 @@ BATCH = 256  # samples of a batch, as `map_batches` runs them
 
 def is_dataset(calibration: object) -> bool:
     """Tell a Ray Dataset, or a path of Parquet files, from an iterable of batches."""
-    return isinstance(calibration, str | Path) or type(calibration).__module__.startswith("ray.data.")
+    return isinstance(calibration, str | Path) or on_ray.is_dataset(calibration)
 
 
 def dealt_dataset(dataset: Any, model: nn.Module, seed: int, certified: bool, kept: int | None = None) -> Dealt:  # noqa: ANN401
@@ -91,12 +93,12 @@ class Source:
 
     def moments(self, gm: fx.GraphModule, sites: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[Moments, ...]]:
         """Return the moments of what each site's Linears take in, on all fitting samples."""
-        asked = {"module": packed(gm), "asked": "moments", "sites": dict(sites)}
+        asked = {"module": pickle.dumps(packed(gm)), "asked": "moments", "sites": dict(sites)}
         return self._measured("adding up moments", asked)
 
     def scores(self, gm: fx.GraphModule) -> dict[str, ScoreCounts]:
         """Return the counts of each routed site's scores, on all choosing samples."""
-        found = self._measured("counting scores", {"module": packed(gm), "asked": "scores", "sites": {}})
+        found = self._measured("counting scores", {"module": pickle.dumps(packed(gm)), "asked": "scores", "sites": {}})
         return {site: counts for site, (counts,) in found.items()}
 
     def _measured(self, label: str, asked: dict[str, Any]) -> dict[str, tuple[Any, ...]]:

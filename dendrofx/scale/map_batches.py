@@ -100,7 +100,7 @@ def _parts(dataset: Any, engine: Engine, worker: Worker) -> Any:  # noqa: ANN401
         groups, columns = row_groups(dataset)
         check_columns(columns, names, str(dataset), worker.path, worker.takes)
         return groups
-    if type(dataset).__module__.startswith("ray.data."):
+    if on_ray.is_dataset(dataset):
         if engine != "ray":
             raise InputError('a Ray Dataset runs on Ray: take engine="ray"')
         if (known := on_ray.known_columns(dataset)) is not None:

@@ -92,6 +92,11 @@ def run_on_ray(
             yield row
 
 
+def is_dataset(value: object) -> bool:
+    """Tell a Ray Dataset from other values; Ray is not imported for it."""
+    return type(value).__module__.startswith("ray.data.")
+
+
 def free_cores() -> int:
     """Return the cores of the cluster, but one for a Dataset's own tasks; 1 at least."""
     return max(int(_ray().cluster_resources().get("CPU", 0)) - 1, 1)

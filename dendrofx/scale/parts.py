@@ -108,6 +108,14 @@ def check_columns(has: Sequence[str], takes: Sequence[str], where: str, file: st
         )
 
 
+def row_count(columns: Columns, part: Part) -> int:
+    """Return how many rows a part's columns have; raise `InputError` where they have not the same number."""
+    sizes = {name: len(column) for name, column in columns.items()}
+    if len(set(sizes.values())) > 1:
+        raise InputError(f"{part} has columns of several lengths: {', '.join(f'{n} {s}' for n, s in sizes.items())}")
+    return next(iter(sizes.values()))
+
+
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]

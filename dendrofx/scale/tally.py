@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, fx
 
 from dendrofx.errors import InputError
-from dendrofx.graph.pickling import PackedModule
+from dendrofx.graph.pickling import unpacked
 from dendrofx.graph.show import first_line
 from dendrofx.graph.site_moments import site_moments
 from dendrofx.rewriting.score_counts import score_counts
 from dendrofx.scale.columns import as_tensor
-from dendrofx.scale.parts import Part, check_columns
+from dendrofx.scale.parts import Part, check_columns, row_count
 from dendrofx.statistics.sample import Sample, dealt, sample_keys
 from dendrofx.values.drop_in import call_form
 from dendrofx.values.inputs import Inputs
@@ -55,8 +55,7 @@ class Reading:
             except InputError as error:
                 raise InputError(f"{part}: column {name} {error}") from error
             made[name] = tensor.to(getattr(torch, self.floats)) if tensor.is_floating_point() else tensor
-        if len({len(tensor) for tensor in made.values()}) > 1:
-            raise InputError(f"{part} has columns of several lengths")
+        row_count(made, part)
         return made
 
 
@@ -123,7 +122,7 @@ class Measuring:
 
     Args:
         reading: of the columns.
-        module: see `packed`.
+        module: pickled, as `graph.pickling.packed` returns it.
         asked: "moments" of the Linears' inputs of `sites`, of the fitting samples; or "scores" of all routed sites, of the choosing
             ones.
         sites: by name, the names of their nodes.
@@ -139,7 +138,7 @@ class Measuring:
         threads: int,
     ) -> None:
         self.reading, self.threads = reading, threads
-        self.module = _unpacked(module)
+        self.module: fx.GraphModule = unpacked(pickle.loads(module))
         self.form = call_form(self.module)
         self.set = FIT if asked == "moments" else CHOOSE
         self.measure: Callable[[Inputs], Mapping[str, Any]] = lambda batch: (
@@ -170,13 +169,3 @@ class Measuring:
             if len(index):
                 batch = Inputs((), tuple((name, column[index]) for name, column in columns.items()))
                 yield batch if self.form is None else self.form.plain(batch)
-
-
-def packed(gm: fx.GraphModule) -> bytes:
-    """Return a graph module as bytes that a worker reads."""
-    return pickle.dumps(gm if type(gm).__reduce__ is not fx.GraphModule.__reduce__ else PackedModule.of(gm))
-
-
-def _unpacked(data: bytes) -> fx.GraphModule:
-    found = pickle.loads(data)
-    return found.unpack(fx.GraphModule) if isinstance(found, PackedModule) else found

@@ -26,7 +26,7 @@ from dendrofx.graph.show import first_line, last_line
 from dendrofx.lowering.script import frozen
 from dendrofx.machine.files import write_whole
 from dendrofx.scale.columns import as_array, as_table, as_tensor
-from dendrofx.scale.parts import Columns, Part, check_columns
+from dendrofx.scale.parts import Columns, Part, check_columns, row_count
 from dendrofx.values.counts import Counts, add_counts
 from dendrofx.values.outputs import flatten
 
@@ -88,7 +88,7 @@ class Worker:
         columns, attempt, counts = part.read(), uuid.uuid4().hex, Counts()
         check_columns(list(columns), [i.name for i in self.inputs], str(part), self.path, self.takes)
         inputs = {i.name: self._input(columns[i.name], i, part) for i in self.inputs}
-        rows = self._rows(columns, part)
+        rows = row_count(columns, part)
         if not rows:
             return Row(place, attempt, 0, counts)
         answers = self._answers(inputs, rows, counts, part)
@@ -106,14 +106,6 @@ class Worker:
             return as_tensor(column, one.dtype, one.axes)
         except InputError as error:
             raise InputError(f"{part}: column {one.name} {error}; {self.path} takes {self.takes}") from error
-
-    def _rows(self, columns: Columns, part: Part) -> int:
-        sizes = {name: len(column) for name, column in columns.items()}
-        if len(set(sizes.values())) > 1:
-            raise InputError(
-                f"{part} has columns of several lengths: {', '.join(f'{n} {s}' for n, s in sizes.items())}"
-            )
-        return next(iter(sizes.values()))
 
     def _answers(self, inputs: Mapping[str, Tensor], rows: int, counts: Counts, part: Part) -> dict[str, Any]:
         """Return the outputs by name, batch by batch, and add up what was executed."""
