@@ -183,15 +183,21 @@ def test_a_request_that_cannot_be_answered_is_refused_alone_and_with_the_reason(
     asking(app, app.Settings(served.path, served.inputs, max_batch=8, max_tokens=20), ask)
 
 
-def test_counting_can_be_switched_off(app: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("every", "counted"), [(0, 0), (1, 5), (2, 3)])
+def test_one_batch_in_so_many_is_counted(app: Any, tmp_path: Path, every: int, counted: int) -> None:
     module, path = made("residual").module, tmp_path / "model.pt"
     dendrofx.save(module, path)
     served = Served(path, module, sequences=False)
-    settings = app.Settings.of({"SERVE_MODEL": str(path), "SERVE_COUNT": "0", "HOME": "/"})
+    settings = app.Settings.of({"SERVE_MODEL": str(path), "SERVE_COUNT": str(every), "HOME": "/"})
 
     async def ask(client: Any) -> None:
-        for header, body, samples in drawn(served, 3):
+        sizes = []
+        for header, body, samples in drawn(served, 5):
             assert_own(served, await client.post("/predict", headers=header, content=body), samples)
-        assert (await client.get("/counters")).json()["executed"] is None
+            sizes.append(len(samples))
+        found = (await client.get("/counters")).json()
+        assert (found["batches"], found["counted"]) == (5, counted)
+        rows = {n for name, n in (found["executed"] or {}).items() if name.endswith(" rows")}
+        assert rows == ({sum(sizes[::every])} if every else set())
 
     asking(app, settings, ask)

@@ -51,7 +51,7 @@ def test_a_batch_closes_when_it_is_full_and_keeps_the_order() -> None:
     found, batcher = batched(requests, answer, max_batch=8)
     assert sizes == [[3, 4], [2], [8], [1, 1]]
     assert all(torch.equal(got, r.values) for got, r in zip(found, requests, strict=True))
-    assert batcher.counters == {"requests": 6, "samples": 19, "batches": 4, "refused": 0}
+    assert batcher.counters == {"requests": 6, "samples": 19, "batches": 4, "counted": 4, "refused": 0}
     assert batcher.executed == {"fc rows": 19, "fc largest_score_millionths": 7}
 
 
@@ -65,7 +65,7 @@ def test_one_that_the_model_refuses_does_not_fail_the_others_of_its_batch() -> N
 
     found, batcher = batched([asked(1, torch.tensor([v])) for v in (1.0, -1.0, 2.0)], answer)
     assert [str(f) for f in found] == ["tensor([1.])", "the model refused this: index out of range", "tensor([2.])"]
-    assert batcher.counters == {"requests": 2, "samples": 2, "batches": 2, "refused": 1}
+    assert batcher.counters == {"requests": 2, "samples": 2, "batches": 2, "counted": 0, "refused": 1}
 
 
 def test_more_requests_than_may_wait_are_refused() -> None:

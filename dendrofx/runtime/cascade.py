@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from dendrofx.runtime.routing import Split, millionths, near_rows
+from dendrofx.runtime.routing import Split, largest_and_near, millionths
 from dendrofx.runtime.scores import hard_where_not_finite
 
 
@@ -88,14 +88,14 @@ def count_cascade(
     Under `model` its samples, those recomputed, and those whose route may differ in another batch; of the sites inside, their
     own counts under `light/NAME` and `full/NAME`.
     """
-    near = int(near_rows(score, tolerance, margin).sum().item())
+    largest, near = largest_and_near(score, tolerance, margin)
     found = {
         "model": {
             "rows": split.rows,
             "hard_rows": split.hard_rows,
             "near_rows": near,
             "light_rows": split.rows,
-            "largest_score_millionths": millionths(score),
+            "largest_score_millionths": millionths(largest),
         }
     }
     for name, counts in light.items():

@@ -10,7 +10,7 @@ A routed site is six nodes of the graph (`passes/route_rows.py` draws them):
     y     = restore_rows(full, x)           [N, out] -> [..., out]
 """
 
-from typing import Dict, List, NamedTuple
+from typing import Dict, List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor
@@ -145,13 +145,10 @@ def executed(rows: int, macs: int, padded_macs: int) -> int:
     return rows * macs + (padded_rows(rows) - rows) * padded_macs
 
 
-def millionths(score: Tensor) -> int:
-    """Return the largest of f32[N] scores in millionths, as counts are whole numbers: at most 1e18; NaN and infinity left out."""
-    if score.size(0) == 0:
-        return 0
-    largest = float(score.nan_to_num(0.0, 0.0, 0.0).amax().item())
+def millionths(score: float) -> int:
+    """Return a score in millionths, as counts are whole numbers: at most 1e18."""
     # no whole number: torch 2.13 writes a whole float of that size to a file as an int
-    return int(min(max(largest, 0.0), 999999999999.5) * 1e6)
+    return int(min(max(score, 0.0), 999999999999.5) * 1e6)
 
 
 def near_rows(score: Tensor, tolerance: Tensor, margin: float) -> Tensor:
@@ -160,6 +157,23 @@ def near_rows(score: Tensor, tolerance: Tensor, margin: float) -> Tensor:
     None at tolerance 0 and at infinity.
     """
     return (score - tolerance).abs().lt(margin * tolerance)
+
+
+def largest_and_near(score: Tensor, tolerance: Tensor, margin: float) -> Tuple[float, int]:
+    """Return the largest of f32[N] scores, NaN and infinity left out, and how many are `near_rows`."""
+    if score.size(0) == 0:
+        return 0.0, 0
+    largest, limit = float(score.max().item()), float(tolerance.item())
+    # each operator takes 2 us, and a whole call perhaps 300: mostly one reduction tells that no row is near, or two do
+    apart = 1.001 * margin * limit
+    if limit - largest > apart:
+        return largest, 0
+    near = 0
+    if not float(torch.dist(score, tolerance, float("-inf")).item()) > apart:
+        near = int(near_rows(score, tolerance, margin).sum().item())
+    if not largest < float("inf"):  # NaN and infinity
+        largest = float(score.nan_to_num(0.0, 0.0, 0.0).max().item())
+    return largest, near
 
 
 def count_rows(
@@ -187,7 +201,7 @@ def count_rows(
         gate_macs, light_macs, full_macs, beside original_macs for the same rows; and gate_work, light_work, full_work, the same
         weighted by their operands' bits / 32.
     """
-    near = int(near_rows(score, tolerance, margin).sum().item())
+    largest, near = largest_and_near(score, tolerance, margin)
     light_rows = light_row_count(split, gate_reads_light)
     gate, light, full = costs[0], costs[1], costs[2]
     return {
@@ -195,7 +209,7 @@ def count_rows(
         "hard_rows": split.hard_rows,
         "near_rows": near,
         "light_rows": light_rows,
-        "largest_score_millionths": millionths(score),
+        "largest_score_millionths": millionths(largest),
         "gate_macs": executed(split.rows, gate[0], gate[2]),
         "light_macs": executed(light_rows, light[0], light[2]),
         "full_macs": executed(split.hard_rows, full[0], full[2]),

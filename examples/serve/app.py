@@ -37,7 +37,7 @@ class Settings:
     max_waiting: int = 1024
     max_tokens: int = 512
     wait_ms: float = 0.0
-    count: bool = True
+    count: int = 1
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Settings:
@@ -47,9 +47,9 @@ class Settings:
             raise ValueError(f"no such setting: {', '.join(f'SERVE_{n.upper()}' for n in unknown)}")
         if "model" not in said:
             raise ValueError("SERVE_MODEL must name a TorchScript file")
-        numbers = {n: int(said[n]) for n in ("max_batch", "max_waiting", "max_tokens") if n in said}
-        wait, count = float(said.get("wait_ms", 0)), said.get("count", "1") != "0"
-        return cls(Path(said["model"]), said.get("inputs", ""), **numbers, wait_ms=wait, count=count)
+        numbers = {n: int(said[n]) for n in ("max_batch", "max_waiting", "max_tokens", "count") if n in said}
+        wait = float(said.get("wait_ms", 0))
+        return cls(Path(said["model"]), said.get("inputs", ""), **numbers, wait_ms=wait)
 
 
 class Server:
@@ -99,7 +99,7 @@ class Server:
 
     def counters(self) -> dict[str, Any]:
         """Say what this worker answered, and what the file executed for it; each worker counts for itself."""
-        counted = dict(sorted(self.batcher.executed.items())) if self.artifact.counted else None
+        counted = dict(sorted(self.batcher.executed.items())) if self.artifact.count else None
         return {"worker": os.getpid(), **self.batcher.counters, "executed": counted}
 
 

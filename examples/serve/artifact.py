@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import time
 from collections import Counter
@@ -24,7 +25,7 @@ class Artifact:
     Args:
         path: of the file.
         inputs: what it takes, as `f32[N, 64]`; empty where the file says it.
-        counted: call `forward_counted`, where the file has it.
+        count: call `forward_counted`, where the file has it, for one batch in so many; 0: for none.
         longest: tokens of a sequence at most.
 
     Attributes:
@@ -35,7 +36,7 @@ class Artifact:
         ValueError: it is no TorchScript file, or of a model that this server cannot ask.
     """
 
-    def __init__(self, path: Path, inputs: str = "", counted: bool = True, longest: int = 512) -> None:
+    def __init__(self, path: Path, inputs: str = "", count: int = 1, longest: int = 512) -> None:
         extra: dict[str, Any] = {DESCRIBED: ""}
         try:
             module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra).eval()
@@ -45,15 +46,18 @@ class Artifact:
         self.kind = kind_of(inputs or _spelled(extra[DESCRIBED]), names, longest)
         has_counts = hasattr(module, "forward_counted")
         self.module = torch.jit.freeze(module, preserved_attrs=["forward_counted"] if has_counts else [])
-        self.counted, self.per_token = counted and has_counts, False
+        self.count, self.per_token = max(count, 0) if has_counts else 0, False
+        self._batches = itertools.count()  # safe on several threads
 
     def answer(self, parts: Sequence[Asked]) -> tuple[list[Tensor], Counter[str]]:
         """Run one batch of several requests.
 
         Returns:
-            f32[samples, ...] for each request, and what was executed, as "site name" to a number.
+            f32[samples, ...] for each request, and what was executed, as "site name" to a number; nothing of a
+            batch that is not counted.
         """
-        output, counts = self._run(self.kind.join(parts))
+        counted = self.count > 0 and next(self._batches) % self.count == 0
+        output, counts = self._run(self.kind.join(parts), counted)
         answers = list(output.split([p.samples for p in parts]))
         if self.per_token:
             answers = [a[:, : max(p.lengths)] for a, p in zip(answers, parts, strict=True)]
@@ -66,22 +70,23 @@ class Artifact:
             A line with the times of the first calls and of one after them.
         """
         begin = time.perf_counter()
-        calls = [self._timed(n) for n in sizes for _ in range(2)]
+        kinds = [False] if self.count == 0 else [True] if self.count == 1 else [True, False]  # each is code of its own
+        calls = [self._timed(n, counted) for counted in kinds for n in sizes for _ in range(2)]
         if isinstance(self.kind, Sequences):
-            outputs = [self._run(self.kind.join([self.kind.examples(2, tokens)]))[0] for tokens in (16, 17)]
+            outputs = [self._run(self.kind.join([self.kind.examples(2, tokens)]), kinds[0])[0] for tokens in (16, 17)]
             self.per_token = [o.shape[1:2] for o in outputs] == [(16,), (17,)]
         took = time.perf_counter() - begin
-        first, second, now = (f"{t * 1e3:.1f}" for t in (*calls[:2], self._timed(sizes[0])))
+        first, second, now = (f"{t * 1e3:.1f}" for t in (*calls[:2], self._timed(sizes[0], kinds[-1])))
         return f"{len(calls)} calls in {took:.1f} s; of {sizes[0]}: first {first} ms, second {second}, now {now}"
 
-    def _timed(self, samples: int) -> float:
+    def _timed(self, samples: int, counted: bool) -> float:
         begin = time.perf_counter()
-        self._run(self.kind.join([self.kind.examples(samples)]))
+        self._run(self.kind.join([self.kind.examples(samples)]), counted)
         return time.perf_counter() - begin
 
-    def _run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Counter[str]]:
+    def _run(self, inputs: Sequence[Tensor], counted: bool) -> tuple[Tensor, Counter[str]]:
         with torch.inference_mode():
-            if not self.counted:
+            if not counted:
                 return _first(self.module(*inputs)), Counter()
             output, counts = self.module.forward_counted(*inputs)
         return _first(output), Counter({f"{site} {name}": n for site, of in counts.items() for name, n in of.items()})

@@ -39,8 +39,8 @@ class Batcher:
         wait: seconds that a batch stays open although nothing more waits.
 
     Attributes:
-        counters: requests and samples that were answered, batches, and requests refused by the model.
-        executed: what `answer` counted, over all batches.
+        counters: requests and samples that were answered, batches, those that `answer` counted, and requests refused by the model.
+        executed: the sum of what it counted.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Batcher:
         self._answer, self._pool, self.max_batch, self._wait = answer, pool, max_batch, wait
         self._queue: asyncio.Queue[Waiting] = asyncio.Queue(max_waiting)
         self._next: Waiting | None = None  # it did not fit into the batch before
-        self.counters: Counter[str] = Counter(requests=0, samples=0, batches=0, refused=0)
+        self.counters: Counter[str] = Counter(requests=0, samples=0, batches=0, counted=0, refused=0)
         self.executed: Counter[str] = Counter()
 
     async def ask(self, asked: Asked) -> Tensor:
@@ -99,7 +99,8 @@ class Batcher:
             )
             return
         add(self.executed, executed)
-        self.counters.update(requests=len(batch), samples=sum(p.samples for p in parts), batches=1)
+        samples, counted = sum(p.samples for p in parts), int(bool(executed))
+        self.counters.update(requests=len(batch), samples=samples, batches=1, counted=counted)
         for one, answer in zip(batch, answers, strict=True):
             _settle(one.answer, answer)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 import dendrofx
 from dendrofx import ArtifactError
 from dendrofx.branchless.routes import count_split, split_rows
-from dendrofx.runtime.routing import millionths
+from dendrofx.runtime.routing import largest_and_near, millionths
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.outputs import flatten
 from tests.archives import Trap, resealed, rewritten
@@ -118,4 +118,4 @@ def _all_pickled(config: bytes) -> bytes:
 def test_the_largest_score_is_counted_as_in_torchscript(largest: float) -> None:
     score, tolerance = torch.tensor([0.25, largest]), torch.tensor(0.5)
     counts = count_split(split_rows(score, tolerance, 1.0), score, tolerance, 0.1)
-    assert int(counts[3]) == millionths(score)
+    assert int(counts[3]) == millionths(largest_and_near(score, tolerance, 0.1)[0])

@@ -77,12 +77,14 @@ def test_near_rows_lie_within_the_margin() -> None:
     module, x = made((LowRank(3), EnergyGate())), sample(50)
     score = scores(module, x)
     margin = module.routed.fc1_fc2.gate.margin
-    for tolerance in (0.0, math.inf, *score.tolist()):
+    for tolerance in (0.0, math.inf, 2 * float(score.max()), *score.tolist()):
         set_all(module, tolerance)
         finite = 0 < tolerance < math.inf
         near = int(((score - tolerance).abs() < margin * tolerance).sum()) if finite else 0
-        assert module.forward_counted(x)[1]["fc1..fc2"]["near_rows"] == near
-        assert (near > 0) == finite
+        counts = module.forward_counted(x)[1]["fc1..fc2"]
+        assert counts["near_rows"] == near
+        assert counts["largest_score_millionths"] == int(float(score.max()) * 1e6)
+        assert (near > 0) == (finite and tolerance <= float(score.max()))
 
 
 FREE = [[0] * 4] * 3  # gate, light and full cost nothing
