@@ -18,9 +18,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that tests start run 
 
 # Files of tens of seconds: one that starts last keeps one worker busy while the others have nothing left.
 LONGEST = [
-    "test_readme.py", "test_formats.py", "test_peers.py", "test_examples.py", "test_families.py", "test_compare.py",
-    "test_random_repeats.py", "test_dead_rows.py", "test_repeated_rows.py", "test_ways.py", "test_exits.py",
-    "test_mask_check.py", "test_routed_models.py", "test_cascade.py", "test_transform.py",
+    "test_readme.py", "test_on_ray.py", "test_formats.py", "test_peers.py", "test_cpp.py", "test_examples.py",
+    "test_families.py", "test_compare.py", "test_random_repeats.py", "test_dead_rows.py", "test_repeated_rows.py",
+    "test_ways.py", "test_exits.py", "test_mask_check.py", "test_routed_models.py", "test_cascade.py", "test_transform.py",
+    "test_memory.py", "test_footprint.py",
 ]  # fmt: skip
 PEERS = ["onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "torchao"]
 

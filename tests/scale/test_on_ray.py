@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_refused_as_here(it: Data, cluster: Any, tmp_path: 
 
 def test_sums_over_a_dataset_are_those_here(it: Data, cluster: Any, tmp_path: Path) -> None:
     file = it.parquet(tmp_path / "in.parquet")
-    dataset, reading = cluster.data.read_parquet(str(file)).repartition(3), Reading(("input",), "float32", SHARES, 0)
+    dataset, reading = cluster.data.read_parquet(str(file)).repartition(2), Reading(("input",), "float32", SHARES, 0)
     captured = torch.fx.symbolic_trace(made("mlp").model)
     sites = {site.name: site.nodes for site in find_sites(captured)}
     sources = Source(row_groups(file)[0], reading, here=True), Source(dataset, reading, here=False)
