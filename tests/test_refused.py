@@ -113,6 +113,16 @@ def test_inputs_that_the_model_rejects(options: dict[str, Any], inputs: str) -> 
     assert message.endswith(REJECTS)
 
 
+@pytest.mark.parametrize("bad", [-1, 9])
+def test_ids_that_the_model_has_no_row_for(bad: int) -> None:
+    batches = [torch.arange(24).remainder(9).view(8, 3) for _ in range(4)]
+    batches[2] = batches[2].clone()
+    batches[2][5, 1] = bad
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 4)).eval()
+    message = "calibration batch 2 (input=int64[8, 3]) is rejected: index out of range in self"
+    assert refusal(model, calibration=batches) == message
+
+
 # ---------------------------------------------------------------------------------------------------- the model
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dendrofx.gates import AlwaysLight, GateForm, OracleGate, RandomGate, SiteRows
 from dendrofx.graph.block import BlockData, block_of
-from dendrofx.graph.record import Recorder, positional, record_rows
+from dendrofx.graph.record import node_values, record_rows
 from dendrofx.rewriting.cascade import NAME, cascade_parts
 from dendrofx.rewriting.counted import graph_names
 from dendrofx.rewriting.module import RoutedModule
@@ -91,9 +91,8 @@ def by_oracle(module: RoutedModule, counts: Counts, batch: Inputs) -> RoutedModu
         return _cascade_by_oracle(module, site_activity(counts[NAME]), batch)
     made = with_gates(module, {s.name: OracleGate() for s in recipe(module).sites})
     for site, name in graph_names(made).items():
-        run = Recorder(made, {f"{name}_gate"})
-        run.run(*positional(made, batch))
-        errors = run.values[f"{name}_gate"].double()
+        gate = f"{name}_gate"
+        errors = node_values(made, [gate], batch)[gate].double()
         share = site_activity(counts[site])
         cut = float(torch.quantile(errors, 1 - share, interpolation="lower")) * (1 + 1e-6) if share < 1 else 0.0
         set_tolerances(made, {name: cut})

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from dendrofx.compare.explanation import Explanation, SiteRoutes
 from dendrofx.errors import InputError
 from dendrofx.graph.block import BlockData, block_of
-from dendrofx.graph.record import Recorder, positional
+from dendrofx.graph.record import node_values
 from dendrofx.rewriting.cascade import NAME, cascade_parts
 from dendrofx.rewriting.counted import routed_nodes, ungated_nodes
 from dendrofx.rewriting.module import RoutedModule
@@ -70,19 +70,18 @@ def _sites(module: RoutedModule, inputs: Inputs) -> list[SiteRoutes]:
     found |= {site: (light.args[0], None, light) for site, light in ungated_nodes(module)}
     live = next((n for n in module.graph.nodes if n.target is live_rows), None)
     wanted = [n for rows, score, _ in found.values() for n in (rows, score)] + ([] if live is None else [live.args[0]])
-    run = Recorder(module, {n.name for n in wanted if isinstance(n, fx.Node)})
-    run.run(*positional(module, inputs))
+    values = node_values(module, [n.name for n in wanted if isinstance(n, fx.Node)], inputs)
     limits, made = tolerances(module), []
     for site in recipe.sites:
         rows, score, full = found[site.name]
-        reached = run.values[cast(fx.Node, rows).name]
-        scores = None if score is None else run.values[cast(fx.Node, score).name]
+        reached = values[cast(fx.Node, rows).name]
+        scores = None if score is None else values[cast(fx.Node, score).name]
         data = BlockData(block_of(recipe.captured, site.nodes), reached)
         error = relative_error(data, recipe.branches[site.name].light)
         on_live = live is not None and any(LIVE in n.meta for n in full.users)
         index, count = None, len(reached)
         if live is not None and on_live:
-            where = live_rows(run.values[cast(fx.Node, live.args[0]).name], *live.args[1:])
+            where = live_rows(values[cast(fx.Node, live.args[0]).name], *live.args[1:])
             index, count = where.index[: where.live], where.batch * where.tokens
         made.append(_routes(site.name, float(limits[site.name]), scores, error, count, inputs.samples, index))
     return made
@@ -112,9 +111,7 @@ def _cascade(module: RoutedModule, inputs: Inputs) -> SiteRoutes:
     """Return what samples do in a cascade."""
     recipe: CascadeRecipe = module.meta[RECIPE]
     split = next(n for n in module.graph.nodes if n.name == "cascade_split")
-    run = Recorder(module, {split.args[0].name})
-    run.run(*positional(module, inputs))
-    score = run.values[split.args[0].name]
+    score = node_values(module, [split.args[0].name], inputs)[split.args[0].name]
     light, full = (
         flat_rows(flatten(inputs.call(graph_level(m)))[0][recipe.decision])
         for m in (recipe.light, recipe.whole or recipe.full)

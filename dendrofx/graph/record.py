@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from dendrofx.errors import InputError
 from dendrofx.graph.block import linear_input
+from dendrofx.graph.show import first_line
 from dendrofx.graph.sites import Site
 from dendrofx.values.inputs import Inputs
 
@@ -23,7 +25,7 @@ FEWEST_ROWS = 256
 GROUP_BYTES = 2**25
 
 
-class Recorder(fx.Interpreter):
+class _Recorder(fx.Interpreter):
     """Runs a graph as far as the last of the nodes it is asked for, and keeps their tensors in `values`."""
 
     def __init__(self, gm: fx.GraphModule, wanted: set[str]) -> None:
@@ -39,6 +41,20 @@ class Recorder(fx.Interpreter):
         if n.name in self.wanted and isinstance(value, Tensor):
             self.values[n.name] = value
         return value
+
+
+def node_values(gm: fx.GraphModule, names: Iterable[str], batch: Inputs) -> dict[str, Tensor]:
+    """Run a graph on a batch, as far as it needs, and return the tensors of the nodes of these names.
+
+    Raises:
+        InputError: the graph refuses the batch, as an embedding does ids beyond its rows.
+    """
+    recorder = _Recorder(gm, set(names))
+    try:
+        recorder.run(*positional(gm, batch))
+    except (IndexError, RuntimeError) as error:
+        raise InputError(f"the model rejects {batch}, though it took others alike: {first_line(error)}") from error
+    return recorder.values
 
 
 @dataclass(frozen=True)
@@ -100,10 +116,9 @@ def record_rows(
     parts: dict[str, list[Tensor]] = {s.name: [] for s in sites}
     seen = dict.fromkeys(parts, 0)
     for batch in batches:
-        recorder = Recorder(gm, set(inputs.values()))
-        recorder.run(*positional(gm, batch))
+        values = node_values(gm, inputs.values(), batch)
         for site, node in inputs.items():
-            value = recorder.values[node]
+            value = values[node]
             rows = value.reshape(-1, value.size(-1))
             seen[site] += len(rows)
             if len(rows) > most:

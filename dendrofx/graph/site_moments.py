@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from dendrofx.graph.block import block_of, finite_rows, linear_input
-from dendrofx.graph.record import Recorder, positional
+from dendrofx.graph.record import node_values
 from dendrofx.graph.sites import Site
 from dendrofx.statistics.moments import Moments
 from dendrofx.values.calibration import Calibration
@@ -33,11 +33,9 @@ def site_moments(
     """
     by_name = {n.name: n for n in gm.graph.nodes}
     inputs = {site: linear_input(by_name[nodes[0]]).name for site, nodes in sites.items()}
-    recorder = Recorder(gm, set(inputs.values()))
-    recorder.run(*positional(gm, batch))
-    found = {}
+    values, found = node_values(gm, inputs.values(), batch), {}
     for site, node in inputs.items():
-        block, value = block_of(gm, sites[site]), recorder.values[node]
+        block, value = block_of(gm, sites[site]), values[node]
         parts = [finite_rows(block, rows).inputs for rows in value.reshape(-1, value.size(-1)).split(ROWS)]
         by_linear = [[Moments.of(rows) for rows in of] for of in zip(*parts, strict=True)]
         found[site] = tuple(sum(of[1:], of[0]) for of in by_linear)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from dendrofx.graph.block import BlockData, block_of
-from dendrofx.graph.record import Recorder, positional
+from dendrofx.graph.record import node_values
 from dendrofx.report.given import Given
 from dendrofx.report.replay import FARTHEST, Replay
 from dendrofx.rewriting.cascade import cascade_parts
@@ -78,15 +78,14 @@ def _rows(given: Given, batch: Inputs, source: Recipe | CascadeRecipe) -> Iterat
     """Yield score, error and sample of each row of a batch, site by site."""
     nodes = score_nodes(given.module)
     inputs = {site: cast(fx.Node, full.args[0]) for site, full in routed_nodes(given.module)}
-    recorder = Recorder(given.module, {n.name for n in (*nodes.values(), *inputs.values())})
-    recorder.run(*positional(given.module, batch))
+    values = node_values(given.module, [n.name for n in (*nodes.values(), *inputs.values())], batch)
     for site, node in nodes.items():
-        score = recorder.values[node.name].reshape(-1)
+        score = values[node.name].reshape(-1)
         sample, again = _sample_of(given, batch, len(score))
         error = torch.ones_like(score)
         if isinstance(source, Recipe):
             found = next(s for s in source.sites if s.name == site)
-            data = BlockData(block_of(source.captured, found.nodes), recorder.values[inputs[site].name])
+            data = BlockData(block_of(source.captured, found.nodes), values[inputs[site].name])
             error = relative_error(data, source.branches[site].light) * data.outputs.norm(dim=1)
             error = error / max(float(source.weights.get(site) or 1.0), 1e-12) / data.outputs.norm(dim=1).mean()
         yield score, torch.where(again, 0.0, error.clamp_min(1e-12)), sample

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+import dendrofx
 from dendrofx.graph.capture import capture
 from dendrofx.graph.find_sites import find_sites
-from dendrofx.graph.record import Recorder, record_in_turn, record_rows
+from dendrofx.graph.record import node_values, record_in_turn, record_rows
 from dendrofx.values.inputs import Inputs
 from tests.models import Residual
 from tests.recorded import rows
@@ -33,7 +34,7 @@ def test_a_few_sites_at_a_time_get_the_rows_that_all_at_once_get(
     assert max(len(r[0].rows) for _, r in turns) == held
 
 
-def test_a_recorder_runs_no_further_than_its_last_node() -> None:
+def test_a_graph_runs_no_further_than_the_last_node_that_is_asked_for() -> None:
     called: list[str] = []
 
     class Noted(nn.Module):
@@ -47,7 +48,8 @@ def test_a_recorder_runs_no_further_than_its_last_node() -> None:
     gm = capture(Noted().eval())
     for name in ("first", "second"):
         gm.get_submodule(name).register_forward_hook(lambda *_, name=name: called.append(name))
-    recorder = Recorder(gm, {"first"})
-    recorder.run(torch.ones(2, 4))
+    values = node_values(gm, ["first"], Inputs.of(torch.ones(2, 4)))
     assert called == ["first"]
-    assert recorder.values["first"].shape == (2, 4)
+    assert values["first"].shape == (2, 4)
+    with pytest.raises(dendrofx.InputError, match=r"^the model rejects .*float32\[2, 3\].*: mat1 and mat2 shapes"):
+        node_values(gm, ["first"], Inputs.of(torch.ones(2, 3)))
