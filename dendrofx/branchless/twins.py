@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from dendrofx.branchless import cascade, linears, live, repeats, routes
+from dendrofx.branchless import cascade, linears, live, picks, repeats, routes
 from dendrofx.lowering.isolate import twin
 from dendrofx.runtime import attention as attention_
 from dendrofx.runtime import branches, fused_int8, int8, kernels, leaves, packed, pairs, require, routing, size_ops
@@ -56,7 +56,12 @@ FUNCTIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
     size_ops.negated: torch.sym_not,
     size_ops.whole_part: math.trunc,
     size_ops.nearest_even: round,
+    torch.index_select: picks.index_select,
+    torch.gather: picks.gather,
+    torch.ops.aten.index_select.default: picks.index_select,
+    torch.ops.aten.gather.default: picks.gather,
 }
+METHODS: Mapping[str, Callable[..., Any]] = {"index_select": picks.index_select, "gather": picks.gather}
 LAID_OUT = "packed"  # the attribute of layouts that no exported program can hold
 
 
@@ -96,4 +101,6 @@ def _branchless_graph(graph: fx.Graph) -> fx.Graph:
     for node in made.nodes:
         if node.op == "call_function":
             node.target = FUNCTIONS.get(node.target, node.target)
+        elif node.op == "call_method" and node.target in METHODS:
+            node.op, node.target = "call_function", METHODS[node.target]
     return made

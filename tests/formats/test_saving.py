@@ -87,6 +87,7 @@ ODD: dict[str, Callable[[Any, Tensor, Tensor], Any]] = {
     "an input comes back": lambda m, y, ids: (y, ids),
     "a list": lambda m, y, ids: [y, y + 1],
     "a table of one zero": lambda m, y, ids: y + m.zero.index_select(0, ids).unsqueeze(1),
+    "a gather": lambda m, y, ids: y + torch.gather(m.zero.expand(5), 0, ids).unsqueeze(1),
     "an embedding": lambda m, y, ids: y + F.embedding(ids, m.zero.unsqueeze(1)),
 }
 
@@ -106,6 +107,16 @@ def test_what_exporters_change_is_as_it_was(format: str, kind: str, tmp_path: Pa
     got, wanted = dendrofx.load(path)(x, ids), module(x, ids)
     assert type(got) is type(wanted)
     torch.testing.assert_close(got, wanted, **CLOSE)
+
+
+@pytest.mark.parametrize("kind", list(ODD)[2:])
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_place_below_0_is_refused(format: str, kind: str, tmp_path: Path) -> None:
+    module, path = odd(kind), tmp_path / f"model.{SUFFIX[format]}"
+    dendrofx.save(module, path, format=format)  # type: ignore[arg-type]
+    for model in (module, dendrofx.load(path)):
+        with pytest.raises((IndexError, RuntimeError)):
+            model(torch.randn(5, 64), torch.full([5], -1))
 
 
 @pytest.mark.peers
