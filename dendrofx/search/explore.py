@@ -62,9 +62,9 @@ def explore(
     weights: dict[str, float] = {}
     lights: dict[str, list[LightForm]] = {}
     with interruptible or nullcontext():
-        if many and shortlisted and data is not None and request.lights is None:
-            lights, weights = shortlist(subject, request, data, covered)
         moments = fit_moments(data, subject.graph, sites)
+        if many and shortlisted and data is not None and request.lights is None:
+            lights, weights = shortlist(subject, request, data, covered, moments)
         recorded = record_in_turn(subject.graph, sites, sets, request.seed)
         for site, rows in progress(recorded, "fitting lights and gates", "site", len(sites)):
             forms = lights.get(site.name, request.lights)

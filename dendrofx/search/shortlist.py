@@ -27,6 +27,7 @@ from dendrofx.search.choose import MACS_PER_CONVERTED_VALUE, relative_error
 from dendrofx.search.search_space import default_lights, default_precisions
 from dendrofx.search.slopes import Probe, error_weights, first_samples
 from dendrofx.search.split import Option, split
+from dendrofx.statistics.moments import Moments
 from dendrofx.subject import Subject
 from dendrofx.values.calibration import Calibration
 from dendrofx.values.covered import Covered
@@ -53,14 +54,21 @@ class SitePrices:
 
 
 def shortlist(
-    subject: Subject, request: Request, data: Calibration, covered: Covered | None
+    subject: Subject,
+    request: Request,
+    data: Calibration,
+    covered: Covered | None,
+    moments: Mapping[str, Sequence[Moments]],
 ) -> tuple[dict[str, list[LightForm]], dict[str, float]]:
-    """Return by site the forms to fit, and the error that moves the model's output by one unit of deviation."""
+    """Return by site the forms to fit, and the error that moves the model's output by one unit of deviation.
+
+    `moments` are of all fitting samples of a dataset, by site, and empty where the calibration is none.
+    """
     prices: dict[str, SitePrices] = {}
     sets = [first_samples(of, FEW_SAMPLES) for of in (data.fit, data.gate)]
     recorded = record_in_turn(subject.graph, subject.sites, sets, request.seed)
     for site, rows in progress(recorded, "pricing lights", "site", len(subject.sites)):
-        if (found := _prices(subject, site, rows, request.start)) is not None:
+        if (found := _prices(subject, site, rows, moments.get(site.name), request.start)) is not None:
             prices[site.name] = found
         return_free_memory()
     probes = {name: of.probe for name, of in prices.items()}
@@ -83,10 +91,13 @@ def chosen_forms(prices: Mapping[str, SitePrices], weights: Mapping[str, float],
     return {name: forms[name][i] for name, i in taken.items() if i < len(forms[name])}
 
 
-def _prices(subject: Subject, site: Site, recorded: Sequence[Recorded], start: float) -> SitePrices | None:
+def _prices(
+    subject: Subject, site: Site, recorded: Sequence[Recorded], moments: Sequence[Moments] | None, start: float
+) -> SitePrices | None:
     """Price every form of a site; None where there is none, or too few rows."""
     block = block_of(subject.graph, site.nodes)
-    fit, seen = (finite_rows(block, of.rows[site.name]) for of in recorded)
+    fit = finite_rows(block, recorded[0].rows[site.name], moments)
+    seen = finite_rows(block, recorded[1].rows[site.name])
     if min(len(fit.outputs), len(seen.outputs)) < 2:
         return None
     errors, full = FormErrors(fit, seen), row_macs(block)
