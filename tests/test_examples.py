@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [
-    "digits", "own_gate", pytest.param("minilm", marks=[pytest.mark.real(), pytest.mark.nightly]),
+    "digits", pytest.param("own_gate", marks=pytest.mark.nightly),
+    pytest.param("minilm", marks=[pytest.mark.real(), pytest.mark.nightly]),
     pytest.param("scale_out", marks=[pytest.mark.real("ray"), pytest.mark.nightly]),
 ])  # fmt: skip
 def test_the_examples_run_as_they_are(name: str, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"(?:<!-- (needs|not run:) ([^\n]*) -->\n)?```python\n(.*?)```", re.DOTALL)
 OUTPUT = re.compile(r"<!-- output: ([^\n]*) -->\n```text\n(.*?)```", re.DOTALL)
 FIGURE = re.compile(r"\d[\d.,]*(?:e[-+]?\d+)?")
-# Pages whose searches take a minute and more.
-LONG = ("docs/guides/budgets.md", "docs/guides/cascades.md")
+# Pages whose searches take half a minute and more.
+LONG = ("docs/guides/budgets.md", "docs/guides/cascades.md", "docs/guides/command-line.md")
 PAGES = [
     "README.md",
     *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts),

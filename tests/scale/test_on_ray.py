@@ -110,6 +110,7 @@ def test_what_does_not_fit_is_refused_as_here(it: Data, cluster: Any, tmp_path: 
         dendrofx.map_batches(file, it.path, workers=2, threads=2, engine="ray")
 
 
+@pytest.mark.nightly
 def test_sums_over_a_dataset_are_those_here(it: Data, cluster: Any, tmp_path: Path) -> None:
     file = it.parquet(tmp_path / "in.parquet")
     dataset, reading = cluster.data.read_parquet(str(file)).repartition(2), Reading(("input",), "float32", SHARES, 0)
