@@ -3,13 +3,15 @@
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 import dendrofx
+from dendrofx.graph.capture.tracing import tracing
 from tests.graph.capture.deciding import Checks
 from tests.graph.capture.models import WIDTH
 from tests.models import Mlp, Residual
@@ -100,6 +102,20 @@ def _threads(seen: Seen, ways: tuple[str, ...]) -> list[threading.Thread]:
         args = (seen, way, model, example, model(X))
         threads.append(threading.Thread(target=_transform, args=args))
     return threads
+
+
+def test_a_call_that_outlasts_a_trace_is_left_alone() -> None:
+    class Tracer(fx.Tracer):
+        pass
+
+    tracer, model, other = Tracer(), Mlp(WIDTH).eval(), nn.Linear(WIDTH, 3)
+    with tracing(model, Tracer):
+        tracer.trace(model)
+    with ThreadPoolExecutor(1) as pool:  # torch's patch of the modules had begun to ask the tracer
+        called = pool.submit(tracer.call_module, other, other.forward, (X,), {}).result()
+        got = pool.submit(tracer.getattr, "weight", model.fc1.weight, {}).result()
+    assert torch.equal(called, other(X))
+    assert isinstance(got, Tensor)
 
 
 @pytest.mark.slow

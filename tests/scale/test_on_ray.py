@@ -36,6 +36,7 @@ def cluster(it: Data) -> Iterator[Any]:
     import ray
 
     environment = {"env_vars": {"PYTHONPATH": str(ROOT)}}
+    os.environ["RAY_worker_niceness"] = "0"  # Ray's own is 15: beside other tests its workers would hardly run
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     yield ray
     ray.shutdown()
@@ -110,7 +111,6 @@ def test_what_does_not_fit_is_refused_as_here(it: Data, cluster: Any, tmp_path: 
         dendrofx.map_batches(file, it.path, workers=2, threads=2, engine="ray")
 
 
-@pytest.mark.nightly
 def test_sums_over_a_dataset_are_those_here(it: Data, cluster: Any, tmp_path: Path) -> None:
     file = it.parquet(tmp_path / "in.parquet")
     dataset, reading = cluster.data.read_parquet(str(file)).repartition(2), Reading(("input",), "float32", SHARES, 0)

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import MethodType
 from typing import Any
 
 import torch
@@ -131,10 +132,17 @@ def _of_this_thread(kind: type[fx.Tracer]) -> Iterator[None]:
     owner, was = threading.get_ident(), {k: vars(kind).get(k, _MISSING) for k in ("call_module", "getattr")}
     call, get = kind.call_module, kind.getattr
 
+    def keep(self: fx.Tracer) -> None:
+        """A call that another thread began looks these up when it has its turn again, and all may be over by then."""
+        vars(self).setdefault("call_module", MethodType(call_module, self))
+        vars(self).setdefault("getattr", MethodType(getattr_, self))
+
     def call_module(self: fx.Tracer, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+        keep(self)
         return call(self, m, forward, args, kwargs) if threading.get_ident() == owner else forward(*args, **kwargs)
 
     def getattr_(self: fx.Tracer, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:  # noqa: ANN401
+        keep(self)
         return get(self, attr, attr_val, parameter_proxy_cache) if threading.get_ident() == owner else attr_val
 
     kind.call_module, kind.getattr = call_module, getattr_  # type: ignore[method-assign]
