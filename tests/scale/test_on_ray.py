@@ -36,7 +36,7 @@ def cluster(it: Data) -> Iterator[Any]:
     import ray
 
     environment = {"env_vars": {"PYTHONPATH": str(ROOT)}}
-    os.environ["RAY_worker_niceness"] = "0"  # Ray's own is 15: beside other tests its workers would hardly run
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (15 is Ray's: beside other tests its workers would hardly run)
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     yield ray
     ray.shutdown()
