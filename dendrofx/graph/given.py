@@ -85,6 +85,7 @@ def _tried(model: nn.Module, form: CallForm, example: Inputs | None, batches: li
         if batches is not None:
             raise
         shared = frozenset()
+    _check_ids(run, batches or [], kinds)
     _check_batches(run, batches or [], shared)
     marked = None if batches is None else [replace(b, shared=shared) for b in batches]
     first = example if example is not None else kinds[0]
@@ -121,15 +122,26 @@ def one_of_each_kind(batches: Sequence[Inputs]) -> list[Inputs]:
     return list(kinds.values())
 
 
+def _check_ids(run: Callable[[Inputs], Any], batches: list[Inputs], tried: Sequence[Inputs]) -> None:
+    """Raise `InputError` for ids that the model has no row for; what was tried is not run again."""
+    for number in _of_extreme_ids(batches):
+        batch = batches[number]
+        if any(batch is one for one in tried):
+            continue
+        try:
+            run(batch)
+        except Exception as error:
+            raise InputError(f"calibration batch {number} {batch} is rejected: {first_line(error)}") from error
+
+
 def _of_extreme_ids(batches: Sequence[Inputs]) -> list[int]:
     """Return the numbers of the batches with the lowest and the highest id of an input: an embedding may have no row for it."""
     extremes: dict[tuple[int, int], tuple[int, int]] = {}
     for number, batch in enumerate(batches):
         for place, t in enumerate(batch.tensors):
             if t.dtype in (torch.int32, torch.int64) and t.numel() > 0:
-                for sign, value in ((-1, int(t.min())), (1, int(t.max()))):
-                    found = extremes.setdefault((place, sign), (value, number))
-                    if sign * value > sign * found[0]:
+                for sign, value in ((-1, -int(t.min())), (1, int(t.max()))):
+                    if value > extremes.setdefault((place, sign), (value, number))[0]:
                         extremes[place, sign] = value, number
     return sorted({number for _, number in extremes.values()})
 
@@ -140,14 +152,7 @@ def _kind(t: Tensor) -> tuple[object, ...]:
 
 
 def _check_batches(run: Callable[[Inputs], Any], batches: list[Inputs], shared: frozenset[str]) -> None:
-    """Raise `InputError` for samples without an axis, ids that the model has no row for, and infinite values that spoil it."""
-    for number in _of_extreme_ids(batches):
-        try:
-            run(batches[number])
-        except Exception as error:
-            raise InputError(
-                f"calibration batch {number} {batches[number]} is rejected: {first_line(error)}"
-            ) from error
+    """Raise `InputError` for samples without an axis of samples, and for infinite values that spoil the outputs."""
     for number, batch in enumerate(batches):
         floats = [t for t in batch.tensors if t.is_floating_point()]
         if len(shared) == len(batch.kwargs) and floats and all(t.dim() == 1 for t in batch.tensors):

@@ -70,7 +70,7 @@ class Artifact:
             A line with the times of the first calls and of one after them.
         """
         begin = time.perf_counter()
-        kinds = [False] if self.count == 0 else [True] if self.count == 1 else [True, False]  # each is code of its own
+        kinds = {0: [False], 1: [True]}.get(self.count, [True, False])  # counted or not: each is code of its own
         calls = [self._timed(n, counted) for counted in kinds for n in sizes for _ in range(2)]
         if isinstance(self.kind, Sequences):
             outputs = [self._run(self.kind.join([self.kind.examples(2, tokens)]), kinds[0])[0] for tokens in (16, 17)]
