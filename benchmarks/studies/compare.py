@@ -72,7 +72,7 @@ def run_planless(name: str, args: argparse.Namespace, machine: Mapping[str, str]
     else:
         records = seen = families.run_families(args.quick)
         title, text = families.TITLE, families.family_table(seen)
-    print(f"\n=== {name}: {title}\n\n{text}\n{machine_line(args.threads, machine)}\n")
+    print(f"\n=== {name}: {title}\n\n{text}\n\n{machine_line(args.threads, machine)}")
     return records
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ import dendrofx
 from benchmarks.models import hf
 from benchmarks.models.packages import require
 from dendrofx.errors import DendrofxError
+from dendrofx.plan.text import wrapped
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.outputs import flatten
 
@@ -99,9 +101,11 @@ def _difference(model: nn.Module, scripted: nn.Module, batch: dict[str, torch.Te
 
 def family_table(records: Sequence[FamilyRecord]) -> str:
     """A line per model and side, and below it how they were captured and what runs on live rows."""
-    rows = [[r.name, r.side, r.sites, f"{r.difference:.1e}"] for r in records]
-    table = tabulate(rows, headers=["model", "padding", "sites", "scripted differs by"], tablefmt="simple")
+    rows = [[r.name, r.side, r.sites, f"{r.difference:.1e}" if r.difference else "0"] for r in records]
+    headers = ["model", "padding", "sites", "scripted differs by"]
+    table = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
     words: dict[str, list[str]] = {}
     for r in records:
         words.setdefault(f"{r.captured}; {r.live}", []).append(f"{r.name} ({r.side})")
-    return "\n".join([table, "", *[f"{', '.join(names)}: {text}" for text, names in words.items()]])
+    notes = [wrapped(f"{', '.join(names)}: {text}") for text, names in words.items()]
+    return "\n".join([table, "", *chain.from_iterable(notes)])

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from dendrofx.branchless.checked import checked
 from dendrofx.runtime import leaves
-from dendrofx.runtime.routing import Split, check_dtype, near_rows
+from dendrofx.runtime.route_counts import near_rows
+from dendrofx.runtime.routing import Split, check_dtype
 from dendrofx.runtime.scores import LightRows
 
 # Share of hard rows from which light runs on the easy rows alone: below this one it always does, above it never.
@@ -72,7 +73,7 @@ class LightOnly(leaves.LightOnly):
 def count_split(split: Split, score: Tensor, tolerance: Tensor, margin: float) -> Tensor:
     """Count what a site did in one call, f64[4]: rows, hard rows, those whose route may differ elsewhere, and the largest score.
 
-    That in millionths, see `runtime.routing.millionths`.
+    That in millionths, see `runtime.route_counts.millionths`.
     """
     finite = score.nan_to_num(0.0, 0.0, 0.0).to(torch.float64).clamp_min(0.0)
     most = finite.new_full([1], 1e6) * 1e6 - 0.5  # as one number ONNX would round it to a float32

@@ -18,7 +18,8 @@ from dendrofx.runtime.live import live_rows
 from dendrofx.runtime.live_counts import count_live_linears, count_live_macs, count_repeats
 from dendrofx.runtime.pairs import count_pairs, joined_pairs
 from dendrofx.runtime.repeats import row_runs, sample_runs
-from dendrofx.runtime.routing import count_light, count_rows, no_counts, split_rows
+from dendrofx.runtime.route_counts import count_light, count_rows, no_counts
+from dendrofx.runtime.routing import split_rows
 from dendrofx.runtime.split_linear import count_split, split_linear
 from dendrofx.values.counts import BEHIND_EXIT, DEAD_ROWS, EXIT, REPEATED_ROWS
 from dendrofx.values.meta import ENTERED, MACS, RUNS, SPLIT

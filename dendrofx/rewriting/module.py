@@ -27,8 +27,8 @@ class RoutedModule(fx.GraphModule):
     """A graph module with a plan and, beside `forward`, a `forward_counted`.
 
     `forward_counted(...)` takes what `forward` takes and returns `(output, counts)`, where `counts` maps each routed site
-    to rows and multiply-adds per branch (see `routed.count_rows`). It is generated from the same graph whenever that is
-    recompiled, runs the same nodes, keeps no state, and is exported by `script`.
+    to rows and multiply-adds per branch (see `runtime.route_counts.count_rows`). It is generated from the same graph whenever
+    that is recompiled, runs the same nodes, keeps no state, and is exported by `script`.
 
     It can be copied and pickled, plan included. `torch.load` takes it with `weights_only=False` alone: it is code, not weights.
     `save` writes a file that needs torch alone.

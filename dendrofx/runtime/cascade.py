@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from dendrofx.runtime.routing import Split, largest_and_near, millionths
+from dendrofx.runtime.route_counts import largest_and_near, millionths
+from dendrofx.runtime.routing import Split
 from dendrofx.runtime.scores import hard_where_not_finite
 
 

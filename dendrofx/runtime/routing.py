@@ -1,4 +1,6 @@
-"""The run time of a routed site: plain functions that TorchScript compiles. The leaf modules are in `runtime/leaves.py`.
+"""The run time of a routed site: plain functions that TorchScript compiles.
+
+The leaf modules are in `runtime/leaves.py`, what a call counts is in `runtime/route_counts.py`.
 
 A routed site is six nodes of the graph (`passes/route_rows.py` draws them):
 
@@ -10,12 +12,12 @@ A routed site is six nodes of the graph (`passes/route_rows.py` draws them):
     y     = restore_rows(full, x)           [N, out] -> [..., out]
 """
 
-from typing import Dict, List, NamedTuple, Tuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from dendrofx.runtime.kernels import is_dense, padded_rows
+from dendrofx.runtime.kernels import is_dense
 
 # Float32 values that can be gathered and scattered in the time of one multiply-add of a light branch, inverted: moving
 # one value costs about this many multiply-adds (measured, see README, Run time). Decides between light on all rows and
@@ -103,15 +105,6 @@ def split_rows(score: Tensor, tolerance: Tensor, easy_only_from: float) -> Split
     return Split(hard, easy.nonzero().squeeze(1), rows, hard_rows, True)
 
 
-def light_row_count(split: Split, gate_reads_light: bool) -> int:
-    """Count the rows that the light branch ran on."""
-    if gate_reads_light:
-        return split.rows
-    if split.hard_rows == split.rows:
-        return 0
-    return split.rows - split.hard_rows if split.easy_only else split.rows
-
-
 def restore_rows(rows: Tensor, x: Tensor) -> Tensor:
     """Give rows [N, out] the leading dimensions of x, [..., out]; raises as `check_dtype`."""
     check_dtype(rows, x)
@@ -138,117 +131,6 @@ def require_finite(rows: Tensor, site: str) -> None:
             f"row {row} is not finite, and site '{site}' has no full branch to run it on: transform without gate='optional' to"
             " keep one"
         )
-
-
-def executed(rows: int, macs: int, padded_macs: int) -> int:
-    """Return the multiply-adds that a branch runs for `rows` rows, padding rows included."""
-    return rows * macs + (padded_rows(rows) - rows) * padded_macs
-
-
-def millionths(score: float) -> int:
-    """Return a score in millionths, as counts are whole numbers: at most 1e18."""
-    # no whole number: torch 2.13 writes a whole float of that size to a file as an int
-    return int(min(max(score, 0.0), 999999999999.5) * 1e6)
-
-
-def near_rows(score: Tensor, tolerance: Tensor, margin: float) -> Tensor:
-    """Tell of f32[N] scores which lie so near to the tolerance that their row's route may differ in another batch, bool[N].
-
-    None at tolerance 0 and at infinity.
-    """
-    return (score - tolerance).abs().lt(margin * tolerance)
-
-
-def largest_and_near(score: Tensor, tolerance: Tensor, margin: float) -> Tuple[float, int]:
-    """Return the largest of f32[N] scores, NaN and infinity left out, and how many are `near_rows`."""
-    if score.size(0) == 0:
-        return 0.0, 0
-    largest, limit = float(score.max().item()), float(tolerance.item())
-    # each operator takes 2 us, and a whole call perhaps 300: mostly one reduction tells that no row is near, or two do
-    apart = 1.001 * margin * limit
-    if limit - largest > apart:
-        return largest, 0
-    near = 0
-    if not float(torch.dist(score, tolerance, float("-inf")).item()) > apart:
-        near = int(near_rows(score, tolerance, margin).sum().item())
-    if not largest < float("inf"):  # NaN and infinity
-        largest = float(score.nan_to_num(0.0, 0.0, 0.0).max().item())
-    return largest, near
-
-
-def count_rows(
-    split: Split,
-    score: Tensor,
-    tolerance: Tensor,
-    margin: float,
-    gate_reads_light: bool,
-    costs: List[List[int]],
-    original_macs: int,
-) -> Dict[str, int]:
-    """Count what one call of a site did.
-
-    Args:
-        split: the site's split in this call.
-        score: f32[N] of this call.
-        tolerance: f32[].
-        margin: the gate's relative rounding margin.
-        gate_reads_light: the light branch runs on every row, before the gate.
-        costs: a `RowCost` each of gate, light and full.
-        original_macs: multiply-adds per row of the original block.
-
-    Returns:
-        rows, hard_rows, near_rows, light_rows; largest_score_millionths; the multiply-adds executed, padding included, by
-        gate_macs, light_macs, full_macs, beside original_macs for the same rows; and gate_work, light_work, full_work, the same
-        weighted by their operands' bits / 32.
-    """
-    largest, near = largest_and_near(score, tolerance, margin)
-    light_rows = light_row_count(split, gate_reads_light)
-    gate, light, full = costs[0], costs[1], costs[2]
-    return {
-        "rows": split.rows,
-        "hard_rows": split.hard_rows,
-        "near_rows": near,
-        "light_rows": light_rows,
-        "largest_score_millionths": millionths(largest),
-        "gate_macs": executed(split.rows, gate[0], gate[2]),
-        "light_macs": executed(light_rows, light[0], light[2]),
-        "full_macs": executed(split.hard_rows, full[0], full[2]),
-        "original_macs": split.rows * original_macs,
-        "gate_work": executed(split.rows, gate[1], gate[3]),
-        "light_work": executed(light_rows, light[1], light[3]),
-        "full_work": executed(split.hard_rows, full[1], full[3]),
-    }
-
-
-def count_light(rows: Tensor, cost: List[int], original_macs: int) -> Dict[str, int]:
-    """Count what one call of a site without gate and full branch did; see `count_rows`.
-
-    Args:
-        rows: f32[N, in] of this call.
-        cost: a `RowCost` of the light branch.
-        original_macs: multiply-adds per row of the original block.
-    """
-    n = rows.size(0)
-    return {
-        "rows": n,
-        "hard_rows": 0,
-        "near_rows": 0,
-        "light_rows": n,
-        "largest_score_millionths": 0,
-        "gate_macs": 0,
-        "light_macs": executed(n, cost[0], cost[2]),
-        "full_macs": 0,
-        "original_macs": n * original_macs,
-        "gate_work": 0,
-        "light_work": executed(n, cost[1], cost[3]),
-        "full_work": 0,
-    }
-
-
-def no_counts() -> Dict[str, Dict[str, int]]:
-    """Return the counts of a module without routed sites."""
-    empty: Dict[str, Dict[str, int]] = {}
-    return empty
 
 
 def easy_only_from(light_macs: int, in_width: int, out_width: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# By site; see `runtime/routing.py`.
+# By site; see `runtime/route_counts.py`.
 Counts = dict[str, dict[str, int]]
 # Among the counts, those of a cascade's samples, and what dead and repeated rows spared (`runtime/live_counts.py`).
 CASCADE, DEAD_ROWS, REPEATED_ROWS = "model", "dead rows", "repeated rows"

@@ -1,4 +1,4 @@
-"""The case `kernels` of `python -m benchmarks.compare`: its table and its JSON."""
+"""The cases `kernels` and `hf` of `python -m benchmarks.compare`: their tables, and the JSON of the first."""
 
 import math
 from functools import partial
@@ -10,6 +10,7 @@ import pytest
 
 import dendrofx
 from benchmarks.studies import compare
+from benchmarks.studies.families import FamilyRecord, family_table
 from dendrofx.machine.race import race
 
 
@@ -58,3 +59,18 @@ def test_kernels_beside_a_case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     args: Any = SimpleNamespace(case=names, out=tmp_path, plots=None, json=None, save_plan=None, threads=1)
     compare.run(args)
     assert ran == names
+
+
+def test_table_of_families() -> None:
+    long = "captured by export, equal to the model to 3.1e-07 (torch's fused encoder layers sum in another order)"
+    sides = [
+        FamilyRecord("bert-sdpa", side, long, long, 11, difference)
+        for side, difference in (("left", 0), ("right", 2e-7))
+    ]
+    lines = family_table(sides).splitlines()
+    assert [line.split() for line in lines[2:4]] == [
+        ["bert-sdpa", "left", "11", "0"],
+        ["bert-sdpa", "right", "11", "2.0e-07"],
+    ]
+    assert " ".join(map(str.strip, lines[5:])) == f"bert-sdpa (left), bert-sdpa (right): {long}; {long}"
+    assert max(map(len, lines)) <= 100

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import dendrofx
 from dendrofx import ArtifactError, InputError
 from dendrofx.branchless.routes import count_split, split_rows
-from dendrofx.runtime.routing import largest_and_near, millionths
+from dendrofx.runtime.route_counts import largest_and_near, millionths
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.outputs import flatten
 from tests.archives import Trap, resealed, rewritten

@@ -14,7 +14,8 @@ from dendrofx.graph.capture import capture
 from dendrofx.light import LowRank
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.rewrite import rewrite
-from dendrofx.runtime.routing import MACS_PER_MOVED_VALUE, count_rows, easy_only_from, split_rows
+from dendrofx.runtime.route_counts import count_rows
+from dendrofx.runtime.routing import MACS_PER_MOVED_VALUE, easy_only_from, split_rows
 from dendrofx.values.counts import executed_macs
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import model_macs
