@@ -37,9 +37,7 @@ def _collected() -> None:
 
     Among the objects of all of torch and of some thousand tests, a collection takes 0.2 to 0.5 s; half of a test's time.
     """
-    if find_spec(
-        "trio"
-    ):  # selenium's: it registers with hypothesis, which does not find the references of frozen objects
+    if find_spec("trio"):  # selenium's: it registers with hypothesis, which finds no references of frozen objects
         import hypothesis  # noqa: F401
     keep_loaded()
 
