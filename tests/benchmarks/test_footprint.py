@@ -34,7 +34,7 @@ def made(**options: object) -> Case:
     return Case("made", "made up", model, [rows(100, i) for i in range(8)], Rows(rows(10)), False, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_row_per_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(footprint.CASES, "digits", lambda options: made(budgets=(0.5, 0.1)))
     file = tmp_path / "f.json"

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -31,6 +32,14 @@ SHAPES = [(1, 2), (1, 9), (2, 5), (5, 16), (16, 16), (7, 33)]
 # What torch's compiler counts where it lays out the weights of Linear layers for oneDNN, which it does when they are frozen.
 LAID_OUT = ("mkldnn_linear_weight_pack_matcher_count", "qlinear_weight_prepack_matcher_count")
 NO_BF16 = r"^no native bf16 on this CPU \(it has .*FP32.*\); OpenVINO chose (float32|bfloat16) instead$"
+
+# Half a minute each, in compilers that are not ours; `compile` goes the same way, and runs for every change.
+COMPILED = ("aoti", "torchao-int8")
+
+
+def some(names: Iterable[str]) -> list[Any]:
+    """Leave what compiles for long to the night."""
+    return [pytest.param(n, marks=pytest.mark.nightly) if n in COMPILED else n for n in names]
 
 
 def real(test: Any) -> Any:
@@ -83,7 +92,7 @@ def deviation(peer: Peer, batch: int, tokens: int) -> float:
 
 
 @real
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", some(PEERS))
 def test_runs_and_is_right_or_says_why_not(name: str) -> None:
     before = state(tiny_bert())
     counters.clear()
@@ -105,7 +114,7 @@ def test_runs_and_is_right_or_says_why_not(name: str) -> None:
 
 
 @real
-@pytest.mark.parametrize("name", ["compile", "torchao-int8"])
+@pytest.mark.parametrize("name", some(["compile", "torchao-int8"]))
 def test_compiles_nothing_again(name: str) -> None:
     peer = built(name)
     before = counters["stats"]["unique_graphs"]
@@ -118,9 +127,7 @@ def test_compiles_nothing_again(name: str) -> None:
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.nightly) if n == "aoti" else n for n in FLOAT_PEERS]
-)
+@pytest.mark.parametrize("name", some(FLOAT_PEERS))
 def test_a_model_of_features_runs_too(name: str) -> None:
     """Features of fixed widths, some of them looked up, in batches whose number of rows is one of these widths."""
     sizes = Sizes(user=16, item=8, user_ids=3, item_ids=2, width=16, depth=1)
