@@ -24,7 +24,7 @@ BLOCK = re.compile(r"(?:<!-- (needs|not run:) ([^\n]*) -->\n)?```python\n(.*?)``
 OUTPUT = re.compile(r"<!-- output: ([^\n]*) -->\n```text\n(.*?)```", re.DOTALL)
 FIGURE = re.compile(r"\d[\d.,]*(?:e[-+]?\d+)?")
 # Pages whose searches take half a minute and more.
-LONG = ("docs/guides/budgets.md", "docs/guides/cascades.md", "docs/guides/command-line.md")
+LONG = [f"docs/guides/{name}.md" for name in ("budgets", "cascades", "command-line", "scale-out")]
 PAGES = [
     "README.md",
     *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts),
@@ -66,9 +66,10 @@ def with_blocks(*, needs: bool) -> list[Any]:
     wanted = {page: [what for mark, what, _ in found(page) if mark == "needs"] for page in PAGES}
     if needs:
         names = {page: sorted({name for what in lines for name in what.split()}) for page, lines in wanted.items()}
-        return [pytest.param(page, marks=pytest.mark.real(*of)) for page, of in names.items() if of]
-    pages = [page for page in PAGES if any(not mark for mark, _, _ in found(page))]
-    return [pytest.param(p, marks=pytest.mark.nightly if p in LONG else pytest.mark.slow) for p in pages]
+        kept = {page: pytest.mark.real(*of) for page, of in names.items() if of}
+    else:
+        kept = {page: pytest.mark.slow for page in PAGES if any(not mark for mark, _, _ in found(page))}
+    return [pytest.param(p, marks=[mark, pytest.mark.nightly] if p in LONG else mark) for p, mark in kept.items()]
 
 
 def plain(text: str) -> str:
