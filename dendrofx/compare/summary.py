@@ -240,8 +240,9 @@ def _site_lines(sites: Sequence[SitePlan]) -> list[str]:
         form = short(first.light or first.full)
         form = form if len(form) <= 46 else f"{form[:45]}~"
         return [f"{head}{form:<46}{ms:>24}"]
-    text = f"cheapest light form does not pay{'':14}" if known else first.reason
-    return [f"{head}{_cut(text, WIDTH - len(head)):<46}{ms:>24}".rstrip()]
+    unpaid = bool(known) and first.reason.startswith("no light form pays")  # what the figures beside it say
+    text = "cheapest light form does not pay" if unpaid else first.reason
+    return [f"{head}{_cut(text, 46 if ms else WIDTH - len(head)):<46}{ms:>24}".rstrip()]
 
 
 def _range(values: Sequence[float]) -> str:

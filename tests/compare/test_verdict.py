@@ -71,6 +71,18 @@ def test_a_budget_that_was_not_certified_says_why_and_what_the_test_samples_say(
     )
 
 
+def test_a_site_that_was_timed_has_its_own_reason() -> None:
+    timed = {"block_ms": 3.0, "predicted_ms": 1.0}
+    wild = "not certified: the timings are UNRELIABLE at batch 256, so nothing is decided on them"
+    sites = [
+        SitePlan("fc", "refused", f"{REFUSED.reason}: the cheapest, ...", **timed),
+        SitePlan("head", "refused", wild, **timed),
+    ]
+    text = summary([record(plan=Plan(sites, BUDGET), refused=True)], MACHINE)
+    assert re.search(r"^  fc +refused +cheapest light form does not pay +3 -> 1$", text, re.MULTILINE)
+    assert re.search(r"^  head +refused +not certified: the timings are UNRELIABLE \.\.\. +3 -> 1$", text, re.MULTILINE)
+
+
 def test_where_all_sites_are_refused_the_reasons_come_first() -> None:
     made = record(plan=Plan([REFUSED, SitePlan("head", "refused", "too small")], BUDGET), refused=True,
                   shown=Plan([ROUTED], BUDGET))  # fmt: skip
