@@ -18,7 +18,7 @@ from dendrofx.errors import InputError
 from dendrofx.graph.block import BlockData, block_of
 from dendrofx.graph.record import node_values
 from dendrofx.rewriting.cascade import NAME, cascade_parts
-from dendrofx.rewriting.counted import routed_nodes, ungated_nodes
+from dendrofx.rewriting.counted import on_live_rows, routed_nodes, ungated_nodes
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.recipe import CascadeRecipe, Recipe
 from dendrofx.rewriting.tolerances import tolerances
@@ -28,7 +28,7 @@ from dendrofx.search.choose import relative_error
 from dendrofx.values.drop_in import call_form, graph_level
 from dendrofx.values.inputs import Inputs
 from dendrofx.values.measure import deviation
-from dendrofx.values.meta import LIVE, RECIPE
+from dendrofx.values.meta import RECIPE
 from dendrofx.values.outputs import flatten
 
 
@@ -78,9 +78,8 @@ def _sites(module: RoutedModule, inputs: Inputs) -> list[SiteRoutes]:
         scores = None if score is None else values[cast(fx.Node, score).name]
         data = BlockData(block_of(recipe.captured, site.nodes), reached)
         error = relative_error(data, recipe.branches[site.name].light)
-        on_live = live is not None and any(LIVE in n.meta for n in full.users)
         index, count = None, len(reached)
-        if live is not None and on_live:
+        if live is not None and on_live_rows(full):
             where = live_rows(values[cast(fx.Node, live.args[0]).name], *live.args[1:])
             index, count = where.index[: where.live], where.batch * where.tokens
         made.append(_routes(site.name, float(limits[site.name]), scores, error, count, inputs.samples, index))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dendrofx.runtime.kernels import padded_rows
+from dendrofx.runtime.live import LiveRows
 from dendrofx.runtime.routing import Split
 
 
@@ -124,6 +125,46 @@ def count_light(rows: Tensor, cost: List[int], original_macs: int) -> Dict[str, 
         "light_work": executed(n, cost[1], cost[3]),
         "full_work": 0,
     }
+
+
+def rows_again(live: LiveRows, rows: int) -> int:
+    """Count the rows at the end that are the last live one once more, for a kernel's sake, where a site takes a row per token."""
+    return rows - live.live if rows == live.index.size(0) else 0
+
+
+def count_live_rows(
+    live: LiveRows,
+    split: Split,
+    score: Tensor,
+    tolerance: Tensor,
+    margin: float,
+    gate_reads_light: bool,
+    costs: List[List[int]],
+    original_macs: int,
+) -> Dict[str, int]:
+    """Count what one call of a site on live rows did; see `count_rows`.
+
+    Rows that are there again count in the multiply-adds, the original's too, and not among the rows.
+    """
+    counts = count_rows(split, score, tolerance, margin, gate_reads_light, costs, original_macs)
+    again = rows_again(live, split.rows)
+    if again > 0:
+        scores = score[split.rows - again :]
+        hard = again - int((scores < tolerance).sum().item())
+        kept = Split(split.hard, split.easy, split.rows - again, split.hard_rows - hard, split.easy_only)
+        counts["rows"], counts["hard_rows"] = kept.rows, kept.hard_rows
+        counts["near_rows"] -= int(near_rows(scores, tolerance, margin).sum().item())
+        counts["light_rows"] = light_row_count(kept, gate_reads_light)
+    return counts
+
+
+def count_live_light(live: LiveRows, rows: Tensor, cost: List[int], original_macs: int) -> Dict[str, int]:
+    """Count what one call of a site on live rows without gate and full branch did; see `count_live_rows` and `count_light`."""
+    counts = count_light(rows, cost, original_macs)
+    again = rows_again(live, rows.size(0))
+    counts["rows"] -= again
+    counts["light_rows"] -= again
+    return counts
 
 
 def no_counts() -> Dict[str, Dict[str, int]]:

@@ -14,7 +14,8 @@ from dendrofx.graph.capture import capture
 from dendrofx.light import LowRank
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.rewrite import rewrite
-from dendrofx.runtime.route_counts import count_rows
+from dendrofx.runtime.live import LiveRows
+from dendrofx.runtime.route_counts import count_live_rows, count_rows
 from dendrofx.runtime.routing import MACS_PER_MOVED_VALUE, easy_only_from, split_rows
 from dendrofx.values.counts import executed_macs
 from dendrofx.values.inputs import Inputs
@@ -101,6 +102,30 @@ def test_the_margin_is_relative_to_the_tolerance(margin: float) -> None:
     score[0], score[1] = math.nan, math.inf
     counts = count_rows(split_rows(score, tolerance, 2.0), score, tolerance, margin, True, FREE, 0)
     assert counts["near_rows"] == {0.0: 0, 1e-3: 0, 1e-2: 3}[margin]
+
+
+@given(
+    values=st.lists(st.sampled_from([0.0, 0.1, 0.2499, 0.5, math.inf, math.nan]), min_size=1, max_size=12),
+    again=st.integers(0, 3),
+    share=st.sampled_from([0.0, 2.0]),
+    heads=st.booleans(),
+)
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_a_row_that_is_there_again_for_a_kernel_is_none(
+    values: list[float], again: int, share: float, heads: bool
+) -> None:
+    alone = torch.tensor(values)
+    score, tolerance = torch.cat([alone, alone[-1:].expand(again)]), torch.tensor(0.25)
+    none = torch.empty(0, dtype=torch.int64)
+    count = len(score) // 2 if heads else len(score)  # two rows per token: which ones are there again is not known
+    live = LiveRows(none.new_zeros(count), none, none, len(alone), [], 1, 99, none)
+    costs = [[10] * 4] * 3
+    wanted, found = (
+        count_rows(split_rows(s, tolerance, share), s, tolerance, 1e-2, False, costs, 7) for s in (alone, score)
+    )
+    got = count_live_rows(live, split_rows(score, tolerance, share), score, tolerance, 1e-2, False, costs, 7)
+    rows = {} if heads else {name: wanted[name] for name in ("rows", "hard_rows", "near_rows", "light_rows")}
+    assert got == {**found, **rows}
 
 
 def test_a_routed_module_without_sites_counts_nothing() -> None:
