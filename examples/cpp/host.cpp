@@ -2,8 +2,8 @@
 //
 //   host model.pt 'f32[N, 64]' ['i64[N, 16]' ...] [--threads 4] [--calls 200]
 //
-// Inputs are written as `dendrofx inspect` prints them; N is drawn anew for every call. Every answer is compared with that of the
-// same batch on one thread. Nothing of Python is needed to run it.
+// Inputs are written in the file's order: 'f32[N, 64]' is what `dendrofx inspect` prints as `x: float32[N, 64]`; N is drawn anew for
+// every call. Every answer is compared with that of the same batch on one thread. Nothing of Python is needed to run it.
 
 #include <ATen/Parallel.h>
 #include <torch/script.h>
