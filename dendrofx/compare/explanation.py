@@ -14,7 +14,7 @@ from dendrofx.errors import InputError
 
 MOST_ROWS = 16  # that are all printed
 FEW = 5  # of many rows, the nearest to the tolerance, and the worst
-NAME_WIDTH = 36
+NAME_WIDTH = 24  # what is left of 100 columns
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def graph_lines(gm: fx.GraphModule, width: int) -> list[str]:
     inside = [line for item in found if _is_cascade(item) for line in _inside(gm, item, width)]
     return [
         *_wrapped(f"graph({inputs})", width),
-        *_unfenced(_aligned(body, width)),
+        *_unfenced(_aligned(body, width), width),
         *_wrapped(f"  return {result}", width),
         *inside,
     ]
@@ -160,12 +160,10 @@ def _header(site: str, said: str, width: int) -> list[str]:
             lines[-1] += f"   {part}"
         else:
             lines.append(f"#   {part}")
-    return [
-        cut for line in lines for cut in textwrap.wrap(line, width, subsequent_indent="#   ", break_on_hyphens=False)
-    ]
+    return [cut for line in lines for cut in _cut(line, width)]
 
 
-def _unfenced(lines: Sequence[str]) -> list[str]:
+def _unfenced(lines: Sequence[str], width: int) -> list[str]:
     """Join fences of one site that meet."""
     kept: list[str] = []
     for line in lines:
@@ -173,7 +171,11 @@ def _unfenced(lines: Sequence[str]) -> list[str]:
             kept.pop()
         else:
             kept.append(line)
-    return kept
+    return [cut for line in kept for cut in (_cut(line, width) if line.startswith("# end ") else [line])]
+
+
+def _cut(comment: str, width: int) -> list[str]:
+    return textwrap.wrap(comment, width, subsequent_indent="#   ", break_on_hyphens=False)
 
 
 def _aligned(body: Sequence[Line | str], width: int) -> list[str]:

@@ -118,7 +118,7 @@ def outputs(covered: Mapping[str, float | None], others: Sequence[str]) -> list[
     figures = [name if limit is None else f"{name} at most {limit:.3g}" for name, limit in reached]
     head = "covered: " if None in covered.values() else "deviation of each output: "
     lines = [(head, figures), ("not covered: ", others)]
-    return [_fitting(head, items) for head, items in lines if items]
+    return [part for head, items in lines if items for part in wrapped(_fitting(head, items))]
 
 
 def _fitting(head: str, items: Sequence[str]) -> str:
