@@ -14,9 +14,10 @@ from dendrofx.graph.record import node_values
 from dendrofx.report.given import Given
 from dendrofx.report.replay import FARTHEST, Replay
 from dendrofx.rewriting.cascade import cascade_parts
-from dendrofx.rewriting.counted import routed_nodes
+from dendrofx.rewriting.counted import on_live_rows, routed_nodes
 from dendrofx.rewriting.recipe import CascadeRecipe, Recipe
 from dendrofx.rewriting.tolerances import tolerances
+from dendrofx.runtime.live import live_rows
 from dendrofx.runtime.routing import split_rows
 from dendrofx.runtime.scores import UNJUDGED
 from dendrofx.search.choose import relative_error
@@ -77,33 +78,34 @@ def record(given: Given, light: Tensor, full: Tensor) -> Replay:
 def _rows(given: Given, batch: Inputs, source: Recipe | CascadeRecipe) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield score, error and sample of each row of a batch, site by site."""
     nodes = score_nodes(given.module)
-    inputs = {site: cast(fx.Node, full.args[0]) for site, full in routed_nodes(given.module)}
+    full = dict(routed_nodes(given.module))
+    inputs = {site: cast(fx.Node, node.args[0]) for site, node in full.items()}
     values = node_values(given.module, [n.name for n in (*nodes.values(), *inputs.values())], batch)
     for site, node in nodes.items():
         score = values[node.name].reshape(-1)
-        sample, again = _sample_of(given, batch, len(score))
+        sample = _sample_of(given, batch, len(score), site in full and on_live_rows(full[site]))
         error = torch.ones_like(score)
         if isinstance(source, Recipe):
             found = next(s for s in source.sites if s.name == site)
             data = BlockData(block_of(source.captured, found.nodes), values[inputs[site].name])
             error = relative_error(data, source.branches[site].light) * data.outputs.norm(dim=1)
             error = error / max(float(source.weights.get(site) or 1.0), 1e-12) / data.outputs.norm(dim=1).mean()
-        yield score, torch.where(again, 0.0, error.clamp_min(1e-12)), sample
+        kept = slice(len(sample))  # behind them are rows that are there again for a kernel's sake
+        yield score[kept], error[kept].clamp_min(1e-12), sample
 
 
-def _sample_of(given: Given, batch: Inputs, rows: int) -> tuple[Tensor, Tensor]:
-    """Return i64[rows], the sample that each row belongs to, and bool[rows], rows that are there again for a kernel's sake."""
+def _sample_of(given: Given, batch: Inputs, rows: int, on_live: bool) -> Tensor:
+    """Return the sample that each row belongs to, i64[rows], or of live rows i64[live rows]."""
     alive = given.alive(batch)
-    again = torch.zeros(rows, dtype=torch.bool)
-    if alive is not None and rows != alive.numel() and rows >= int(alive.sum()):
-        sample = alive.nonzero()[:, 0]
-        again[len(sample) :] = True
-        return torch.cat([sample, sample[-1:].expand(rows - len(sample))]), again
-    return torch.arange(rows) * batch.samples // max(rows, 1), again
+    if alive is not None and on_live:
+        where = live_rows(alive, False)
+        if rows == where.index.size(0):
+            return where.sample[: where.live]
+    return torch.arange(rows) * batch.samples // max(rows, 1)
 
 
 def _shares(score: Tensor, error: Tensor, sample: Tensor, samples: int) -> Tensor:
-    """Return each row's share of its sample's squared error; 0 for rows that never go light, and for those there again."""
+    """Return each row's share of its sample's squared error; 0 for rows that never go light."""
     power = torch.where(score.isfinite(), error.double().square(), 0.0).nan_to_num(0.0, 0.0)
     total = torch.zeros(samples, dtype=torch.float64).index_add_(0, sample, power)
     return power / total[sample].clamp_min(1e-300)
