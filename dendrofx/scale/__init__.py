@@ -13,5 +13,6 @@ columns      columns as the tensors that a module takes, and its answers as colu
 worker       a part's answers, written whole or not at all
 local        parts by the threads of this process
 on_ray       parts by Ray's actors, on many machines
+folder       that a run's files are written to, one run's alone
 result       what a run returns, and the manifest that it ends with
 """

@@ -45,32 +45,56 @@ def test_the_manifest_says_which_files_count_and_what_made_them(it: Data, out: P
     assert {path.name for path in out.iterdir()} == {"_dendrofx.json", *(f["name"] for f in said["files"])}
 
 
-def test_what_no_row_names_is_deleted_before_the_manifest_is_there(
+def test_what_no_row_names_is_deleted_before_the_manifest_is_there_and_nothing_else(
     it: Data, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = results.write_whole
+    written, foreign = results.write_whole, {"part-0.parquet", "notes.txt"}
 
     def last(path: Path, text: str) -> None:
-        assert len(list(out.iterdir())) == 12
+        assert len(list(out.glob("part-*-*"))) == 12
+        assert not list(out.glob(".*.part"))
         written(path, text)
 
     def strays() -> Any:
         for i, part in enumerate(it.parts()):
             if i == 6:
-                (out / "part-000002-f00.parquet").write_bytes(b"of an attempt that died")
-                (out / ".f00.part").write_bytes(b"in the middle of writing")
+                (out / f"part-000002-{'f' * 32}.parquet").write_bytes(b"of an attempt that died")
+                (out / f".{'f' * 32}.part").write_bytes(b"in the middle of writing")
+                for name in foreign:
+                    (out / name).write_bytes(b"of somebody else")
+                (out / "folder").mkdir()
             yield part
 
     monkeypatch.setattr(results, "write_whole", last)
     dendrofx.map_batches(strays(), it.path, output=out, batch_size=PER_CALL)
+    assert {p.name for p in out.iterdir() if not p.name.startswith("part-0000")} == foreign | {
+        "folder",
+        "_dendrofx.json",
+    }
+
+
+def test_two_runs_have_not_one_folder(it: Data, out: Path) -> None:
+    refused = pytest.raises(InputError, match=r"out belongs to a run that has not ended.*delete \.dendrofx-run and")
+
+    def parts() -> Any:
+        with refused:
+            dendrofx.map_batches(it.parts(), it.path, output=out)
+        yield from it.parts()
+
+    assert dendrofx.map_batches(parts(), it.path, output=out).rows == 332
     assert len(list(out.iterdir())) == 13
+    with pytest.raises(InputError, match=r"out holds _dendrofx.json: name an empty folder"):
+        dendrofx.map_batches(it.parts(), it.path, output=out)
+    (out / "file").touch()
+    with pytest.raises(InputError, match=r"cannot write to the folder .*file: it is a file"):
+        dendrofx.map_batches([], it.path, output=out / "file")
 
 
 def test_a_run_that_fails_leaves_no_manifest_and_its_folder_is_not_taken_again(it: Data, out: Path) -> None:
     given = [*it.parts()[:3], {"id": np.zeros(3)}]
     with pytest.raises(InputError, match="batch 3 of the dataset has no column input"):
         dendrofx.map_batches(given, it.path, output=out)
-    assert not (out / "_dendrofx.json").exists()
+    assert not [p for p in out.iterdir() if not p.name.startswith("part-")]
     with pytest.raises(InputError, match=r"out holds .*part-.*: name an empty folder, or one that is not there"):
         dendrofx.map_batches(it.parts(), it.path, output=out)
 
