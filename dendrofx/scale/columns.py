@@ -31,8 +31,8 @@ def as_tensor(column: Any, dtype: str | None, axes: Axes | None) -> Tensor:  # n
         axes: sizes that the input has, a letter for one that varies; the first, of rows, is not looked at. None takes any.
 
     Raises:
-        InputError: no tensor can be made of it, or one of another shape, or of a dtype that would lose more than digits. The text
-            says what is wrong with the column, not which it is.
+        InputError: no tensor can be made of it, or one of another shape, or of a dtype that has not its values; of floats it may
+            lose digits. The text says what is wrong with the column, not which it is.
     """
     tensor = column if isinstance(column, Tensor) else _from_array(as_array(column, filled=True))
     wanted = tensor.dtype if dtype is None else getattr(torch, dtype)
@@ -43,7 +43,29 @@ def as_tensor(column: Any, dtype: str | None, axes: Axes | None) -> Tensor:  # n
     if not fits or not torch.can_cast(tensor.dtype, wanted):
         sizes = ", ".join(["N", *map(str, tensor.shape[1:])])
         raise InputError(f"is {str(tensor.dtype).removeprefix('torch.')}[{sizes}]")
-    return tensor.to(wanted)
+    return cast(tensor, wanted)
+
+
+def cast(tensor: Tensor, wanted: torch.dtype) -> Tensor:
+    """Return numbers in another dtype; raise `InputError` where torch would wrap one round. Floats may lose digits."""
+    made = tensor.to(wanted)
+    if made.dtype != tensor.dtype and (lost := _lost(tensor, made)).any():
+        value, name = tensor[tuple(lost.nonzero()[0].tolist())].item(), str(wanted).removeprefix("torch.")
+        raise InputError(f"holds {value}, which {name} cannot hold")
+    return made
+
+
+def _lost(tensor: Tensor, made: Tensor) -> Tensor:
+    """Return which values are not what they were."""
+    if tensor.is_floating_point() or tensor.is_complex():
+        return tensor.isfinite() & ~made.isfinite()
+    whole = tensor.long()
+    lost = made.long() != whole
+    if torch.uint64 in (tensor.dtype, made.dtype):
+        lost |= whole < 0  # what one of int64 and uint64 has and the other has not
+    if made.is_floating_point():  # as int64 these may be anything, what they were too
+        lost |= made.isinf() | (made.double() >= 2.0**63)
+    return lost
 
 
 def as_array(column: Any, *, filled: bool = False) -> np.ndarray:  # noqa: ANN401

@@ -1,5 +1,6 @@
 """Runs in this process, on dicts: order, counts, what is carried through, and what is refused."""
 
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from torch import nn
 
 import dendrofx
 from dendrofx import DendrofxError, InputError
+from dendrofx.scale.columns import as_tensor
 from dendrofx.scale.local import run_here
 from dendrofx.scale.parts import Given
 from dendrofx.scale.result import result_of
@@ -88,6 +90,27 @@ def test_several_inputs_and_outputs_go_by_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(result.answers["best"], wanted["best"].numpy())
 
 
+@pytest.mark.parametrize(("value", "given", "wanted", "held"), [
+    (255, "int64", "uint8", True), (256, "int64", "uint8", False), (-1, "int64", "uint8", False),
+    (2**32 + 7, "int64", "int32", False), (2**31, "uint32", "int32", False), (-1, "int8", "uint64", False),
+    (2**63 - 1, "uint64", "int64", True), (2**63, "uint64", "int64", False), (2**63, "uint64", "float64", False),
+    (2**40, "int64", "float32", True), (2**24 + 1, "int64", "float32", False), (2**63 - 1, "int64", "float32", False),
+    (-(2**63), "int64", "float32", True), (-(2**63), "int64", "float16", False), (True, "bool", "float32", True),
+    (1 / 3, "float64", "float32", True), (1e300, "float64", "float32", False), (np.inf, "float64", "float32", True),
+    (np.nan, "float64", "float16", True), (70000.0, "float32", "float16", False), (-1e300, "complex128", "complex64", False),
+])  # fmt: skip
+def test_a_column_is_cast_where_the_dtype_has_its_values(value: Any, given: str, wanted: str, *, held: bool) -> None:
+    column = (
+        np.array([[0, 1], [0, value]]).astype(given) if given != "uint64" else np.array([[0, 1], [0, value]], given)
+    )
+    if held:
+        made, dtype = as_tensor(column, wanted, ("N", 2)).numpy(), np.dtype(wanted)
+        np.testing.assert_array_equal(made, column.astype(dtype))
+        return
+    with pytest.raises(InputError, match=f"^holds {re.escape(str(column[1, 1].item()))}, which {wanted} cannot hold"):
+        as_tensor(column, wanted, None)
+
+
 def _changed(it: Data, **columns: Any) -> dict[str, Any]:
     return {name: c for name, c in ({**it.parts()[0], **columns}).items() if c is not None}
 
@@ -98,6 +121,8 @@ def _changed(it: Data, **columns: Any) -> dict[str, Any]:
     ({"input": np.zeros((30, 2, 64))}, r"column input is float64\[N, 2, 64\]; .* takes input: float32\[N, 64\]"),
     ({"input": np.zeros((30, 64), complex)}, r"column input is complex128\[N, 64\]"),
     ({"input": np.full((30, 64), "a")}, "column input holds <U1, of which no tensor is made"),
+    ({"input": np.full((30, 64), 1e300)}, r"column input holds 1e\+300, which float32 cannot hold; .* takes input: float32"),
+    ({"input": np.full((30, 64), 2**40 + 1)}, "column input holds 1099511627777, which float32 cannot hold"),
     ({"id": np.zeros(3)}, "columns of several lengths: input 30, id 3, name 30"),
     ({"output": np.zeros(30)}, "has a column output, and so have the answers of .*model.pt: rename it"),
 ])  # fmt: skip
