@@ -8,7 +8,7 @@ A column is a tensor, a numpy array, or Arrow's; pyarrow itself is imported only
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dendrofx.errors import InputError
+from dendrofx.graph.show import first_line
 from dendrofx.values.lists import unpacked
 
 Axes = tuple[int | str, ...]
@@ -87,33 +88,50 @@ def as_array(column: Any, *, filled: bool = False) -> np.ndarray:  # noqa: ANN40
         shape, values = [*shape, *values.type.shape], unpacked(values.storage, [], filled=filled)
     else:
         values = unpacked(values, shape, filled=filled)
-    made: np.ndarray = values.to_numpy(zero_copy_only=False).reshape(shape)
-    return made
+    return _numpy(values).reshape(shape)
 
 
 def as_table(columns: Mapping[str, Any]) -> Any:  # noqa: ANN401  (Arrow's)
-    """Return columns as an Arrow table: Arrow's own as they are, arrays of more than one axis as lists of fixed size."""
+    """Return columns as an Arrow table: Arrow's own as they are, arrays of more than one axis as lists of fixed size.
+
+    Raises:
+        InputError: Arrow has no such column.
+    """
     arrow = import_module("pyarrow")
     return arrow.table(
-        {n: c if hasattr(c, "null_count") else _as_lists(arrow, as_array(c)) for n, c in columns.items()}
+        {n: c if hasattr(c, "null_count") else _as_lists(arrow, n, as_array(c)) for n, c in columns.items()}
     )
 
 
-def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return the columns of parts, one after another.
+def copied(column: Any) -> Any:  # noqa: ANN401
+    """Return a column in memory of its own, which whoever gave it may write to again; Arrow's, which is not written to, as it is.
 
     Raises:
-        InputError: they have not the same columns, or arrays that cannot be joined.
+        InputError: it is no array, but a sparse tensor or one value, say.
     """
-    if not parts:
-        return {}
-    names = list(parts[0])
+    if hasattr(column, "null_count"):
+        return column
+    if isinstance(column, Tensor) and column.layout != torch.strided:
+        raise InputError("is a sparse tensor: give its .to_dense()")
     try:
-        return {name: np.concatenate([part[name] for part in parts]) for name in names}
-    except (KeyError, ValueError) as error:
-        raise InputError(
-            f"the answers of two parts cannot be joined: {error}. Take output=, which keeps them apart"
-        ) from error
+        made = column.detach().cpu().clone() if isinstance(column, Tensor) else np.array(column, order="C")
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"is no array: {first_line(error)}") from error
+    if made.ndim == 0:
+        raise InputError("is one value: give an array with one for each row")
+    if isinstance(made, np.ndarray) and not made.dtype.isnative:
+        return made.astype(made.dtype.newbyteorder("="))
+    return made
+
+
+def _numpy(values: Any) -> np.ndarray:  # noqa: ANN401
+    """Return Arrow's values as numpy's; integers some of which are missing as objects: Arrow makes floats of them."""
+    if hasattr(values, "dictionary_decode"):
+        values = values.dictionary_decode()
+    if values.null_count and import_module("pyarrow.types").is_integer(values.type):
+        return np.array(values.to_pylist(), object)
+    made: np.ndarray = values.to_numpy(zero_copy_only=False)
+    return made
 
 
 def _from_array(array: np.ndarray) -> Tensor:
@@ -123,8 +141,11 @@ def _from_array(array: np.ndarray) -> Tensor:
         raise InputError(f"holds {array.dtype}, of which no tensor is made") from error
 
 
-def _as_lists(arrow: Any, array: np.ndarray) -> Any:  # noqa: ANN401
-    made = arrow.array(array.reshape(-1))
-    for size in reversed(array.shape[1:]):
-        made = arrow.FixedSizeListArray.from_arrays(made, size)
+def _as_lists(arrow: Any, name: str, array: np.ndarray) -> Any:  # noqa: ANN401
+    try:
+        made = arrow.array(array.reshape(-1))
+        for size in reversed(array.shape[1:]):
+            made = arrow.FixedSizeListArray.from_arrays(made, size)
+    except (arrow.ArrowException, ValueError) as error:
+        raise InputError(f"column {name}, {array.dtype}{list(array.shape)}: {first_line(error)}") from error
     return made

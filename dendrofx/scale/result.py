@@ -12,8 +12,8 @@ import numpy as np
 
 from dendrofx.errors import DendrofxError
 from dendrofx.machine.files import write_whole
-from dendrofx.scale.columns import joined
 from dendrofx.scale.folder import delete_others
+from dendrofx.scale.joining import joined
 from dendrofx.scale.worker import Row
 from dendrofx.values.counts import Counts, add_counts
 
@@ -55,6 +55,7 @@ def result_of(found: Iterable[Row], output: Path | None, seconds: float, parts: 
 
     Raises:
         DendrofxError: a part is missing, or there twice.
+        InputError: see `joined`.
     """
     rows = sorted(found, key=lambda r: -1 if r.place is None else r.place)
     if parts is not None and [r.place for r in rows] != list(range(parts)):
@@ -65,7 +66,7 @@ def result_of(found: Iterable[Row], output: Path | None, seconds: float, parts: 
     for row in rows:
         add_counts(counts, row.counts)
     files = () if output is None else tuple(output / r.file for r in rows if r.file)
-    answers = joined([r.answers for r in rows if r.answers])
+    answers = joined({i if r.place is None else r.place: r.answers for i, r in enumerate(rows) if r.answers})
     return MapResult(sum(r.rows for r in rows), counts, files, seconds, answers)
 
 
