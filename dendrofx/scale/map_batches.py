@@ -35,7 +35,8 @@ def map_batches(
 
     A dataset is answered in parts: a row group of a Parquet file, a block of a Ray Dataset, or one dict. A part that a dying actor
     had is done again, and its answers count once. Columns have the names of the module's inputs; a list of one length in each row
-    is [N, length], and numbers are cast to the input's dtype where it can hold them. Other columns, such as ids, are carried through.
+    is [N, length], and numbers are cast to the input's dtype, where it can hold them. Other columns, such as ids, are carried
+    through.
 
     Args:
         dataset: a Parquet file or a folder of them; a Ray Dataset; or, here, an iterable of dicts of arrays or tensors.
