@@ -80,7 +80,10 @@ def as_array(column: Any, *, filled: bool = False) -> np.ndarray:  # noqa: ANN40
         InputError: lists of several lengths; or, where `filled`, a missing value.
     """
     if isinstance(column, Tensor):
-        return (column.float() if column.dtype == torch.bfloat16 else column).detach().numpy()
+        try:
+            return (column.float() if column.dtype == torch.bfloat16 else column).detach().numpy()
+        except TypeError as error:
+            raise InputError(f"is {column.dtype}, of which no array is made") from error
     if not hasattr(column, "null_count"):
         return np.asarray(column)
     shape, values = [len(column)], column.combine_chunks() if hasattr(column, "combine_chunks") else column
@@ -98,30 +101,34 @@ def as_table(columns: Mapping[str, Any]) -> Any:  # noqa: ANN401  (Arrow's)
         InputError: Arrow has no such column.
     """
     arrow = import_module("pyarrow")
-    return arrow.table(
-        {n: c if hasattr(c, "null_count") else _as_lists(arrow, n, as_array(c)) for n, c in columns.items()}
-    )
+    return arrow.table({n: c if hasattr(c, "null_count") else _as_lists(arrow, n, c) for n, c in columns.items()})
 
 
 def copied(column: Any) -> Any:  # noqa: ANN401
     """Return a column in memory of its own, which whoever gave it may write to again; Arrow's, which is not written to, as it is.
 
     Raises:
-        InputError: it is no array, but a sparse tensor or one value, say.
+        InputError: it is no array, but a sparse tensor or one value, say; or it has values that are not there.
     """
     if hasattr(column, "null_count"):
         return column
-    if isinstance(column, Tensor) and column.layout != torch.strided:
-        raise InputError("is a sparse tensor: give its .to_dense()")
+    if isinstance(column, Tensor) and (column.layout != torch.strided or column.is_nested or column.is_quantized):
+        raise InputError("is a sparse, nested or quantized tensor: give a dense one, such as its .to_dense()")
+    if np.ma.is_masked(column):
+        raise InputError("has masked values: fill them in, or leave their rows out")
     try:
         made = column.detach().cpu().clone() if isinstance(column, Tensor) else np.array(column, order="C")
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"is no array: {first_line(error)}") from error
     if made.ndim == 0:
         raise InputError("is one value: give an array with one for each row")
-    if isinstance(made, np.ndarray) and not made.dtype.isnative:
-        return made.astype(made.dtype.newbyteorder("="))
-    return made
+    if not isinstance(made, np.ndarray):
+        return made
+    if made.dtype.kind == "f" and getattr(getattr(column, "dtype", None), "kind", "f") in "iu":  # as pandas has them
+        raise InputError(
+            "holds integers, some of which are missing, and numpy makes floats of them: give an object array"
+        )
+    return made if made.dtype.isnative else made.astype(made.dtype.newbyteorder("="))
 
 
 def _numpy(values: Any) -> np.ndarray:  # noqa: ANN401
@@ -141,11 +148,12 @@ def _from_array(array: np.ndarray) -> Tensor:
         raise InputError(f"holds {array.dtype}, of which no tensor is made") from error
 
 
-def _as_lists(arrow: Any, name: str, array: np.ndarray) -> Any:  # noqa: ANN401
+def _as_lists(arrow: Any, name: str, column: Any) -> Any:  # noqa: ANN401
     try:
+        array = as_array(column)
         made = arrow.array(array.reshape(-1))
         for size in reversed(array.shape[1:]):
             made = arrow.FixedSizeListArray.from_arrays(made, size)
-    except (arrow.ArrowException, ValueError) as error:
-        raise InputError(f"column {name}, {array.dtype}{list(array.shape)}: {first_line(error)}") from error
+    except (arrow.ArrowException, ValueError, OverflowError) as error:
+        raise InputError(f"column {name}, {column.dtype}{list(column.shape)}: {first_line(error)}") from error
     return made

@@ -148,7 +148,8 @@ def _arrays(columns: Columns, part: Part) -> dict[str, np.ndarray]:
         try:
             made[name] = as_array(column)
         except InputError as error:
-            raise InputError(f"{part}: column {name} {error}. Or take output=, which carries it as it is") from error
+            also = ". Or take output=, which carries it as it is" if hasattr(column, "null_count") else ""
+            raise InputError(f"{part}: column {name} {error}{also}") from error
     return made
 
 

@@ -101,6 +101,15 @@ def test_several_inputs_and_outputs_go_by_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(result.answers["best"], wanted["best"].numpy())
 
 
+class Missing:
+    """As a column of pandas' `Int64` is, with a value that is missing."""
+
+    dtype = np.dtype(np.int64)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array([np.nan, *range(29)], dtype)
+
+
 def _changed(it: Data, **columns: Any) -> dict[str, Any]:
     return {name: c for name, c in ({**it.parts()[0], **columns}).items() if c is not None}
 
@@ -113,7 +122,10 @@ def _changed(it: Data, **columns: Any) -> dict[str, Any]:
     ({"input": np.full((30, 64), "a")}, "column input holds <U1, of which no tensor is made"),
     ({"input": np.full((30, 64), 1e300)}, r"column input holds 1e\+300, which float32 cannot hold; .* takes input: float32"),
     ({"input": np.full((30, 64), 2**40 + 1)}, "column input holds 1099511627777, which float32 cannot hold"),
-    ({"input": torch.zeros(30, 64).to_sparse()}, r"dataset: column input is a sparse tensor: give its .to_dense\(\)"),
+    ({"input": torch.zeros(30, 64).to_sparse()}, r"dataset: column input is a sparse, nested or"),
+    ({"id": torch.zeros(30).to(torch.float8_e4m3fn)}, "column id is torch.float8_e4m3fn, of which no array is made"),
+    ({"id": np.ma.masked_equal(np.arange(30), 3)}, "column id has masked values: fill them in"),
+    ({"id": Missing()}, "column id holds integers, some of which are missing"),
     ({"id": 5}, "batch 0 of the dataset: column id is one value: give an array with one for each row"),
     ({"id": torch.tensor(5)}, "batch 0 of the dataset: column id is one value"),
     ({"id": [[1], [1, 2]] * 15}, "batch 0 of the dataset: column id is no array: "),
