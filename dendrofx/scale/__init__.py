@@ -10,8 +10,10 @@ calibration  what `transform` fits to: some samples of a dataset, and statistics
 tally        what is kept of a part, and what is added up
 parts        a dataset as parts: row groups of Parquet files, dicts of arrays
 columns      columns as the tensors that a module takes, and its answers as columns
+joining      the answers of parts as one array for each column
 worker       a part's answers, written whole or not at all
 local        parts by the threads of this process
 on_ray       parts by Ray's actors, on many machines
+folder       that a run's files are written to, one run's alone
 result       what a run returns, and the manifest that it ends with
 """

@@ -8,7 +8,7 @@ A column is a tensor, a numpy array, or Arrow's; pyarrow itself is imported only
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dendrofx.errors import InputError
+from dendrofx.graph.show import first_line
 from dendrofx.values.lists import unpacked
 
 Axes = tuple[int | str, ...]
@@ -31,8 +32,8 @@ def as_tensor(column: Any, dtype: str | None, axes: Axes | None) -> Tensor:  # n
         axes: sizes that the input has, a letter for one that varies; the first, of rows, is not looked at. None takes any.
 
     Raises:
-        InputError: no tensor can be made of it, or one of another shape, or of a dtype that would lose more than digits. The text
-            says what is wrong with the column, not which it is.
+        InputError: no tensor can be made of it, or one of another shape, or of a dtype that has not its values; of floats it may
+            lose digits. The text says what is wrong with the column, not which it is.
     """
     tensor = column if isinstance(column, Tensor) else _from_array(as_array(column, filled=True))
     wanted = tensor.dtype if dtype is None else getattr(torch, dtype)
@@ -43,7 +44,29 @@ def as_tensor(column: Any, dtype: str | None, axes: Axes | None) -> Tensor:  # n
     if not fits or not torch.can_cast(tensor.dtype, wanted):
         sizes = ", ".join(["N", *map(str, tensor.shape[1:])])
         raise InputError(f"is {str(tensor.dtype).removeprefix('torch.')}[{sizes}]")
-    return tensor.to(wanted)
+    return cast(tensor, wanted)
+
+
+def cast(tensor: Tensor, wanted: torch.dtype) -> Tensor:
+    """Return numbers in another dtype; raise `InputError` where torch would wrap one round. Floats may lose digits."""
+    made = tensor.to(wanted)
+    if made.dtype != tensor.dtype and (lost := _lost(tensor, made)).any():
+        value, name = tensor[tuple(lost.nonzero()[0].tolist())].item(), str(wanted).removeprefix("torch.")
+        raise InputError(f"holds {value}, which {name} cannot hold")
+    return made
+
+
+def _lost(tensor: Tensor, made: Tensor) -> Tensor:
+    """Return which values are not what they were."""
+    if tensor.is_floating_point() or tensor.is_complex():
+        return tensor.isfinite() & ~made.isfinite()
+    whole = tensor.long()
+    lost = made.long() != whole
+    if torch.uint64 in (tensor.dtype, made.dtype):
+        lost |= whole < 0  # what one of int64 and uint64 has and the other has not
+    if made.is_floating_point():  # as int64 these may be anything, what they were too
+        lost |= made.isinf() | (made.double() >= 2.0**63)
+    return lost
 
 
 def as_array(column: Any, *, filled: bool = False) -> np.ndarray:  # noqa: ANN401
@@ -57,7 +80,10 @@ def as_array(column: Any, *, filled: bool = False) -> np.ndarray:  # noqa: ANN40
         InputError: lists of several lengths; or, where `filled`, a missing value.
     """
     if isinstance(column, Tensor):
-        return (column.float() if column.dtype == torch.bfloat16 else column).detach().numpy()
+        try:
+            return (column.float() if column.dtype == torch.bfloat16 else column).detach().numpy()
+        except TypeError as error:
+            raise InputError(f"is {column.dtype}, of which no array is made") from error
     if not hasattr(column, "null_count"):
         return np.asarray(column)
     shape, values = [len(column)], column.combine_chunks() if hasattr(column, "combine_chunks") else column
@@ -65,33 +91,54 @@ def as_array(column: Any, *, filled: bool = False) -> np.ndarray:  # noqa: ANN40
         shape, values = [*shape, *values.type.shape], unpacked(values.storage, [], filled=filled)
     else:
         values = unpacked(values, shape, filled=filled)
-    made: np.ndarray = values.to_numpy(zero_copy_only=False).reshape(shape)
-    return made
+    return _numpy(values).reshape(shape)
 
 
 def as_table(columns: Mapping[str, Any]) -> Any:  # noqa: ANN401  (Arrow's)
-    """Return columns as an Arrow table: Arrow's own as they are, arrays of more than one axis as lists of fixed size."""
-    arrow = import_module("pyarrow")
-    return arrow.table(
-        {n: c if hasattr(c, "null_count") else _as_lists(arrow, as_array(c)) for n, c in columns.items()}
-    )
-
-
-def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return the columns of parts, one after another.
+    """Return columns as an Arrow table: Arrow's own as they are, arrays of more than one axis as lists of fixed size.
 
     Raises:
-        InputError: they have not the same columns, or arrays that cannot be joined.
+        InputError: Arrow has no such column.
     """
-    if not parts:
-        return {}
-    names = list(parts[0])
+    arrow = import_module("pyarrow")
+    return arrow.table({n: c if hasattr(c, "null_count") else _as_lists(arrow, n, c) for n, c in columns.items()})
+
+
+def copied(column: Any) -> Any:  # noqa: ANN401
+    """Return a column in memory of its own, which whoever gave it may write to again; Arrow's, which is not written to, as it is.
+
+    Raises:
+        InputError: it is no array, but a sparse tensor or one value, say; or it has values that are not there.
+    """
+    if hasattr(column, "null_count"):
+        return column
+    if isinstance(column, Tensor) and (column.layout != torch.strided or column.is_nested or column.is_quantized):
+        raise InputError("is a sparse, nested or quantized tensor: give a dense one, such as its .to_dense()")
+    if np.ma.is_masked(column):
+        raise InputError("has masked values: fill them in, or leave their rows out")
     try:
-        return {name: np.concatenate([part[name] for part in parts]) for name in names}
-    except (KeyError, ValueError) as error:
+        made = column.detach().cpu().clone() if isinstance(column, Tensor) else np.array(column, order="C")
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"is no array: {first_line(error)}") from error
+    if made.ndim == 0:
+        raise InputError("is one value: give an array with one for each row")
+    if not isinstance(made, np.ndarray):
+        return made
+    if made.dtype.kind == "f" and getattr(getattr(column, "dtype", None), "kind", "f") in "iu":  # as pandas has them
         raise InputError(
-            f"the answers of two parts cannot be joined: {error}. Take output=, which keeps them apart"
-        ) from error
+            "holds integers, some of which are missing, and numpy makes floats of them: give an object array"
+        )
+    return made if made.dtype.isnative else made.astype(made.dtype.newbyteorder("="))
+
+
+def _numpy(values: Any) -> np.ndarray:  # noqa: ANN401
+    """Return Arrow's values as numpy's; integers some of which are missing as objects: Arrow makes floats of them."""
+    if hasattr(values, "dictionary_decode"):
+        values = values.dictionary_decode()
+    if values.null_count and import_module("pyarrow.types").is_integer(values.type):
+        return np.array(values.to_pylist(), object)
+    made: np.ndarray = values.to_numpy(zero_copy_only=False)
+    return made
 
 
 def _from_array(array: np.ndarray) -> Tensor:
@@ -101,8 +148,12 @@ def _from_array(array: np.ndarray) -> Tensor:
         raise InputError(f"holds {array.dtype}, of which no tensor is made") from error
 
 
-def _as_lists(arrow: Any, array: np.ndarray) -> Any:  # noqa: ANN401
-    made = arrow.array(array.reshape(-1))
-    for size in reversed(array.shape[1:]):
-        made = arrow.FixedSizeListArray.from_arrays(made, size)
+def _as_lists(arrow: Any, name: str, column: Any) -> Any:  # noqa: ANN401
+    try:
+        array = as_array(column)
+        made = arrow.array(array.reshape(-1))
+        for size in reversed(array.shape[1:]):
+            made = arrow.FixedSizeListArray.from_arrays(made, size)
+    except (arrow.ArrowException, ValueError, OverflowError) as error:
+        raise InputError(f"column {name}, {column.dtype}{list(column.shape)}: {first_line(error)}") from error
     return made

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dendrofx.errors import InputError
-from dendrofx.machine.needed import needed
 from dendrofx.machine.progress import progress
 from dendrofx.scale import on_ray
+from dendrofx.scale.folder import claimed
 from dendrofx.scale.local import run_here
-from dendrofx.scale.parts import EXTRA, WHAT, check_columns, given, row_groups
-from dendrofx.scale.result import MapResult, empty_folder, finish, result_of
+from dendrofx.scale.parts import check_columns, given, row_groups
+from dendrofx.scale.result import MapResult, finish, result_of
 from dendrofx.scale.worker import Worker, digest
 from dendrofx.version import VERSION
 
@@ -35,7 +35,8 @@ def map_batches(
 
     A dataset is answered in parts: a row group of a Parquet file, a block of a Ray Dataset, or one dict. A part that a dying actor
     had is done again, and its answers count once. Columns have the names of the module's inputs; a list of one length in each row
-    is [N, length], and numbers are cast to the input's dtype. Other columns, such as ids, are carried through.
+    is [N, length], and numbers are cast to the input's dtype, where it can hold them. Other columns, such as ids, are carried
+    through.
 
     Args:
         dataset: a Parquet file or a folder of them; a Ray Dataset; or, here, an iterable of dicts of arrays or tensors.
@@ -52,8 +53,9 @@ def map_batches(
         columns by name in the order of the data.
 
     Raises:
-        InputError: a column is missing or is no such input, with what the file takes; `output` holds something; the cluster has
-            too few cores; a package is missing, with its extra. What was written until then stays, without a manifest.
+        InputError: a column is missing or is no such input, with what the file takes; `output` holds something, or another run has
+            it; the cluster has too few cores; a package is missing, with its extra. What was written until then stays, without a
+            manifest.
         ArtifactError: see `load`.
 
     Example:
@@ -67,21 +69,21 @@ def map_batches(
     parts = _parts(dataset, engine, first)
     asked: dict[str, Any] = {"path": str(Path(path).absolute()), "threads": threads, "batch_size": batch_size}
     asked["sha256"] = digest(path)
-    folder = None if output is None else _folder(output)
     total = len(parts) if isinstance(parts, list) else None
-    start = time.perf_counter()
-    if engine == "ray":
-        asked["output"] = None if folder is None else folder.absolute()
-        made = on_ray.run_on_ray(parts, asked, workers, threads)
-    else:
-        first.output = folder
-        made = run_here(first, parts, workers)
-    rows = list(progress(made, "answering parts", "part", total))
-    result = result_of(rows, folder, time.perf_counter() - start, total)
-    if folder is not None:
-        module = {"name": Path(path).name, "sha256": asked["sha256"]}
-        run = {"engine": engine, "workers": workers, "threads": threads, "batch_size": batch_size}
-        finish(result, folder, rows, {"versions": _versions(engine), "module": module, **run})
+    with claimed(output) as folder:
+        start = time.perf_counter()
+        if engine == "ray":
+            asked["output"] = None if folder is None else folder.absolute()
+            made = on_ray.run_on_ray(parts, asked, workers, threads)
+        else:
+            first.output = folder
+            made = run_here(first, parts, workers)
+        rows = list(progress(made, "answering parts", "part", total))
+        result = result_of(rows, folder, time.perf_counter() - start, total)
+        if folder is not None:
+            module = {"name": Path(path).name, "sha256": asked["sha256"]}
+            run = {"engine": engine, "workers": workers, "threads": threads, "batch_size": batch_size}
+            finish(result, folder, rows, {"versions": _versions(engine), "module": module, **run})
     return result
 
 
@@ -112,11 +114,6 @@ def _parts(dataset: Any, engine: Engine, worker: Worker) -> Any:  # noqa: ANN401
             f'engine="{engine}" takes a Parquet file or folder{also or " or a Ray Dataset"}, got {type(dataset).__name__}'
         )
     return given(dataset)
-
-
-def _folder(output: str | Path) -> Path:
-    needed("pyarrow", WHAT, EXTRA)
-    return empty_folder(output)
 
 
 def _versions(engine: Engine) -> dict[str, str]:

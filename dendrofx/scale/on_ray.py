@@ -15,7 +15,7 @@ from typing import Any
 
 from dendrofx.errors import DendrofxError, InputError
 from dendrofx.machine.needed import needed
-from dendrofx.scale.parts import Given, Part, RowGroup
+from dendrofx.scale.parts import Given, Part, RowGroup, check_names
 from dendrofx.scale.worker import Worker
 
 WHAT, EXTRA = "a run on Ray", "dendrofx[ray]"
@@ -140,6 +140,7 @@ def _parts(table: Any) -> list[tuple[int | None, RowGroup | Given]]:  # noqa: AN
     if table.column_names == ["place", "group"]:
         rows = table.to_pylist()
         return [(row["place"], pickle.loads(row["group"])) for row in rows]
+    check_names(table.column_names, "a block of the Dataset")
     return [(None, Given(dict(zip(table.column_names, table.columns, strict=True)), 0))]
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from dendrofx.errors import DendrofxError, InputError
+from dendrofx.errors import DendrofxError
 from dendrofx.machine.files import write_whole
-from dendrofx.scale.columns import joined
+from dendrofx.scale.folder import delete_others
+from dendrofx.scale.joining import joined
 from dendrofx.scale.worker import Row
 from dendrofx.values.counts import Counts, add_counts
 
@@ -43,19 +44,6 @@ class MapResult:
         return f"{self.rows:,} rows in {self.seconds:.1f} s{files}"
 
 
-def empty_folder(path: str | Path) -> Path:
-    """Return a folder for the files of a run, made where it is missing; raise `InputError` where something is in it."""
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        first = next(folder.iterdir(), None)
-    except OSError as error:
-        raise InputError(f"cannot write to the folder {path}: {error.strerror or error}") from error
-    if first is not None:
-        raise InputError(f"{path} holds {first.name}: name an empty folder, or one that is not there")
-    return folder
-
-
 def result_of(found: Iterable[Row], output: Path | None, seconds: float, parts: int | None) -> MapResult:
     """Add up the rows of all parts.
 
@@ -67,6 +55,7 @@ def result_of(found: Iterable[Row], output: Path | None, seconds: float, parts: 
 
     Raises:
         DendrofxError: a part is missing, or there twice.
+        InputError: see `joined`.
     """
     rows = sorted(found, key=lambda r: -1 if r.place is None else r.place)
     if parts is not None and [r.place for r in rows] != list(range(parts)):
@@ -77,7 +66,7 @@ def result_of(found: Iterable[Row], output: Path | None, seconds: float, parts: 
     for row in rows:
         add_counts(counts, row.counts)
     files = () if output is None else tuple(output / r.file for r in rows if r.file)
-    answers = joined([r.answers for r in rows if r.answers])
+    answers = joined({i if r.place is None else r.place: r.answers for i, r in enumerate(rows) if r.answers})
     return MapResult(sum(r.rows for r in rows), counts, files, seconds, answers)
 
 
@@ -86,14 +75,11 @@ def finish(result: MapResult, output: Path, rows: Sequence[Row], said: Mapping[s
 
     Args:
         result: of the run.
-        output: its folder, which was empty.
+        output: its folder, which it has claimed.
         rows: see `result_of`.
         said: what else the manifest says: versions, the saved module, how it was run.
     """
-    count = {path.name for path in result.files}
-    for path in output.iterdir():
-        if path.name not in count:
-            path.unlink(missing_ok=True)
+    delete_others(output, {path.name for path in result.files})
     sizes = {r.file: r.rows for r in rows}
     files = [{"name": path.name, "rows": sizes[path.name]} for path in result.files]
     made = {

@@ -19,7 +19,7 @@ from dendrofx.graph.pickling import unpacked
 from dendrofx.graph.show import first_line
 from dendrofx.graph.site_moments import site_moments
 from dendrofx.rewriting.score_counts import score_counts
-from dendrofx.scale.columns import as_tensor
+from dendrofx.scale.columns import as_tensor, cast
 from dendrofx.scale.parts import Part, check_columns, row_count
 from dendrofx.statistics.sample import Sample, dealt, sample_keys
 from dendrofx.values.drop_in import call_form
@@ -52,9 +52,9 @@ class Reading:
         for name in self.takes:
             try:
                 tensor = as_tensor(found[name], None, None)
+                made[name] = cast(tensor, getattr(torch, self.floats)) if tensor.is_floating_point() else tensor
             except InputError as error:
                 raise InputError(f"{part}: column {name} {error}") from error
-            made[name] = tensor.to(getattr(torch, self.floats)) if tensor.is_floating_point() else tensor
         row_count(made, part)
         return made
 

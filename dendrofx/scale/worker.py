@@ -96,9 +96,9 @@ class Worker:
         if both := sorted(set(extra) & set(answers)):
             raise InputError(f"{part} has a column {both[0]}, and so have the answers of {self.path}: rename it")
         if self.output is None:
-            return Row(place, attempt, rows, counts, answers={n: as_array(c) for n, c in (extra | answers).items()})
+            return Row(place, attempt, rows, counts, answers=_arrays(extra | answers, part))
         file = f"part-{attempt}.parquet" if place is None else f"part-{place:06d}-{attempt}.parquet"
-        write_whole(self.output / file, _parquet(extra | answers))
+        write_whole(self.output / file, _parquet(extra | answers, part))
         return Row(place, attempt, rows, counts, file)
 
     def _input(self, column: Any, one: Any, part: Part) -> Tensor:  # noqa: ANN401
@@ -142,7 +142,21 @@ def digest(path: str | Path) -> str:
     return hashlib.sha256(content(path)).hexdigest()
 
 
-def _parquet(columns: Columns) -> bytes:
+def _arrays(columns: Columns, part: Part) -> dict[str, np.ndarray]:
+    made = {}
+    for name, column in columns.items():
+        try:
+            made[name] = as_array(column)
+        except InputError as error:
+            also = ". Or take output=, which carries it as it is" if hasattr(column, "null_count") else ""
+            raise InputError(f"{part}: column {name} {error}{also}") from error
+    return made
+
+
+def _parquet(columns: Columns, part: Part) -> bytes:
     buffer = io.BytesIO()
-    import_module("pyarrow.parquet").write_table(as_table(columns), buffer)
+    try:
+        import_module("pyarrow.parquet").write_table(as_table(columns), buffer)
+    except (ValueError, TypeError, NotImplementedError) as error:  # Arrow's own are of these
+        raise InputError(f"{part} cannot be written as Parquet: {first_line(error)}") from error
     return buffer.getvalue()

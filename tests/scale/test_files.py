@@ -45,32 +45,56 @@ def test_the_manifest_says_which_files_count_and_what_made_them(it: Data, out: P
     assert {path.name for path in out.iterdir()} == {"_dendrofx.json", *(f["name"] for f in said["files"])}
 
 
-def test_what_no_row_names_is_deleted_before_the_manifest_is_there(
+def test_what_no_row_names_is_deleted_before_the_manifest_is_there_and_nothing_else(
     it: Data, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = results.write_whole
+    written, foreign = results.write_whole, {"part-0.parquet", "notes.txt"}
 
     def last(path: Path, text: str) -> None:
-        assert len(list(out.iterdir())) == 12
+        assert len(list(out.glob("part-*-*"))) == 12
+        assert not list(out.glob(".*.part"))
         written(path, text)
 
     def strays() -> Any:
         for i, part in enumerate(it.parts()):
             if i == 6:
-                (out / "part-000002-f00.parquet").write_bytes(b"of an attempt that died")
-                (out / ".f00.part").write_bytes(b"in the middle of writing")
+                (out / f"part-000002-{'f' * 32}.parquet").write_bytes(b"of an attempt that died")
+                (out / f".{'f' * 32}.part").write_bytes(b"in the middle of writing")
+                for name in foreign:
+                    (out / name).write_bytes(b"of somebody else")
+                (out / "folder").mkdir()
             yield part
 
     monkeypatch.setattr(results, "write_whole", last)
     dendrofx.map_batches(strays(), it.path, output=out, batch_size=PER_CALL)
+    assert {p.name for p in out.iterdir() if not p.name.startswith("part-0000")} == foreign | {
+        "folder",
+        "_dendrofx.json",
+    }
+
+
+def test_two_runs_have_not_one_folder(it: Data, out: Path) -> None:
+    refused = pytest.raises(InputError, match=r"out belongs to a run that has not ended.*delete \.dendrofx-run and")
+
+    def parts() -> Any:
+        with refused:
+            dendrofx.map_batches(it.parts(), it.path, output=out)
+        yield from it.parts()
+
+    assert dendrofx.map_batches(parts(), it.path, output=out).rows == 332
     assert len(list(out.iterdir())) == 13
+    with pytest.raises(InputError, match=r"out holds _dendrofx.json: name an empty folder"):
+        dendrofx.map_batches(it.parts(), it.path, output=out)
+    (out / "file").touch()
+    with pytest.raises(InputError, match=r"cannot write to the folder .*file: it is a file"):
+        dendrofx.map_batches([], it.path, output=out / "file")
 
 
 def test_a_run_that_fails_leaves_no_manifest_and_its_folder_is_not_taken_again(it: Data, out: Path) -> None:
     given = [*it.parts()[:3], {"id": np.zeros(3)}]
     with pytest.raises(InputError, match="batch 3 of the dataset has no column input"):
         dendrofx.map_batches(given, it.path, output=out)
-    assert not (out / "_dendrofx.json").exists()
+    assert not [p for p in out.iterdir() if not p.name.startswith("part-")]
     with pytest.raises(InputError, match=r"out holds .*part-.*: name an empty folder, or one that is not there"):
         dendrofx.map_batches(it.parts(), it.path, output=out)
 
@@ -107,7 +131,7 @@ def test_lists_tensors_and_types_of_arrow(it: Data, tmp_path: Path) -> None:
 
 
 def _table(it: Data, **columns: Any) -> dict[str, Any]:
-    return {name: list(c) for name, c in ({**it.parts()[0], **columns}).items()}
+    return {n: list(c) if isinstance(c, np.ndarray) else c for n, c in ({**it.parts()[0], **columns}).items()}
 
 
 @pytest.mark.parametrize(("column", "message"), [
@@ -141,9 +165,47 @@ def test_files_that_cannot_be_read_are_refused(it: Data, tmp_path: Path) -> None
     (tmp_path / "in" / "b.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"cannot read .*b.parquet as Parquet"):
         dendrofx.map_batches(tmp_path / "in", it.path)
+    pyarrow.parquet.write_table(pyarrow.table([[1], [2], [3]], names=["id", "x", "id"]), tmp_path / "in" / "b.parquet")
+    with pytest.raises(InputError, match=r"b.parquet has several columns id: rename them"):
+        dendrofx.map_batches(tmp_path / "in" / "b.parquet", it.path)
     pyarrow.parquet.write_table(pyarrow.table({"x": [1.0]}), tmp_path / "x.parquet")
     with pytest.raises(InputError, match=r"x.parquet has no column input, but x; .* takes input: float32\[N, 64\]"):
         dendrofx.map_batches(tmp_path / "x.parquet", it.path)
+
+
+@pytest.mark.parametrize("at", [0.5, None])
+def test_a_page_that_is_damaged_is_refused_by_file_and_row_group(it: Data, tmp_path: Path, at: float | None) -> None:
+    import pyarrow.parquet
+
+    file, table = tmp_path / "x.parquet", pyarrow.parquet.read_table(it.parquet(tmp_path / "y.parquet"))
+    pyarrow.parquet.write_table(table, file, write_page_checksum=True, compression="none", use_dictionary=False)
+    found = bytearray(file.read_bytes())
+    if at is None:
+        found[4:1000] = bytes(996)
+    else:
+        found[round(at * table.nbytes)] ^= 1
+    file.write_bytes(found)
+    with pytest.raises(InputError, match=r"cannot read row group 0 of .*x.parquet: "):
+        dendrofx.map_batches(file, it.path)
+
+
+def test_what_is_carried_as_an_array_keeps_its_values(it: Data, tmp_path: Path, out: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    numbers = pyarrow.array([2**53 + 1, None, *range(28)])
+    ragged = [[1], [1, 2]] * 15
+    table = pyarrow.table(_table(it, id=numbers, name=numbers.dictionary_encode()))
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    answers = dendrofx.map_batches(tmp_path / "x.parquet", it.path).answers
+    assert answers["id"].tolist() == answers["name"].tolist() == numbers.to_pylist()
+    pyarrow.parquet.write_table(table.append_column("tags", pyarrow.array(ragged)), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match=r"of .*x.parquet: column tags holds lists of 1 and of 2 values.*take output="):
+        dendrofx.map_batches(tmp_path / "x.parquet", it.path)
+    result = dendrofx.map_batches(tmp_path / "x.parquet", it.path, output=out)
+    assert pyarrow.parquet.read_table(result.files[0])["tags"].to_pylist() == ragged
+    with pytest.raises(InputError, match=r"batch 0 of .* cannot be written as Parquet: column id, complex128\[30\]: "):
+        dendrofx.map_batches([{**it.parts()[0], "id": np.zeros(30, complex)}], it.path, output=tmp_path / "other")
 
 
 def test_answers_of_one_value_are_plain_columns_and_others_lists() -> None:

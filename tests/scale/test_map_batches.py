@@ -52,9 +52,22 @@ def test_routes_are_those_of_one_call(it: Data) -> None:
 
 
 def test_tensors_are_taken_and_other_dtypes_cast(it: Data) -> None:
-    given = [{"input": torch.from_numpy(p["input"]).double()} for p in it.parts()]
-    result = dendrofx.map_batches(iter(given), it.path, batch_size=PER_CALL)
-    np.testing.assert_allclose(result.answers["output"], it.answers, rtol=1e-5, atol=1e-6)
+    for cast in (lambda x: torch.from_numpy(x).double(), lambda x: x.astype(">f8"), lambda x: x[::-1].copy()[::-1]):
+        given = [{"input": cast(p["input"])} for p in it.parts()]
+        result = dendrofx.map_batches(iter(given), it.path, batch_size=PER_CALL)
+        np.testing.assert_allclose(result.answers["output"], it.answers, rtol=1e-5, atol=1e-6)
+
+
+def test_a_loader_may_fill_its_arrays_again(it: Data) -> None:
+    def parts() -> Iterator[dict[str, Any]]:
+        rows, ids = np.empty((2, 64), np.float32), torch.empty(2, dtype=torch.long)
+        for i in range(0, 332, 2):
+            rows[:], ids[:] = it.columns["input"][i : i + 2], torch.from_numpy(it.columns["id"][i : i + 2])
+            yield {"input": rows, "id": ids}
+
+    result = dendrofx.map_batches(parts(), it.path, workers=2)
+    np.testing.assert_array_equal(result.answers["id"], it.columns["id"])
+    np.testing.assert_allclose(result.answers["output"], it.answers, rtol=1e-5, atol=1e-5)
 
 
 def test_parts_without_rows_and_no_parts_at_all(it: Data) -> None:
@@ -88,6 +101,15 @@ def test_several_inputs_and_outputs_go_by_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(result.answers["best"], wanted["best"].numpy())
 
 
+class Missing:
+    """As a column of pandas' `Int64` is, with a value that is missing."""
+
+    dtype = np.dtype(np.int64)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array([np.nan, *range(29)], dtype)
+
+
 def _changed(it: Data, **columns: Any) -> dict[str, Any]:
     return {name: c for name, c in ({**it.parts()[0], **columns}).items() if c is not None}
 
@@ -98,6 +120,15 @@ def _changed(it: Data, **columns: Any) -> dict[str, Any]:
     ({"input": np.zeros((30, 2, 64))}, r"column input is float64\[N, 2, 64\]; .* takes input: float32\[N, 64\]"),
     ({"input": np.zeros((30, 64), complex)}, r"column input is complex128\[N, 64\]"),
     ({"input": np.full((30, 64), "a")}, "column input holds <U1, of which no tensor is made"),
+    ({"input": np.full((30, 64), 1e300)}, r"column input holds 1e\+300, which float32 cannot hold; .* takes input: float32"),
+    ({"input": np.full((30, 64), 2**40 + 1)}, "column input holds 1099511627777, which float32 cannot hold"),
+    ({"input": torch.zeros(30, 64).to_sparse()}, r"dataset: column input is a sparse, nested or"),
+    ({"id": torch.zeros(30).to(torch.float8_e4m3fn)}, "column id is torch.float8_e4m3fn, of which no array is made"),
+    ({"id": np.ma.masked_equal(np.arange(30), 3)}, "column id has masked values: fill them in"),
+    ({"id": Missing()}, "column id holds integers, some of which are missing"),
+    ({"id": 5}, "batch 0 of the dataset: column id is one value: give an array with one for each row"),
+    ({"id": torch.tensor(5)}, "batch 0 of the dataset: column id is one value"),
+    ({"id": [[1], [1, 2]] * 15}, "batch 0 of the dataset: column id is no array: "),
     ({"id": np.zeros(3)}, "columns of several lengths: input 30, id 3, name 30"),
     ({"output": np.zeros(30)}, "has a column output, and so have the answers of .*model.pt: rename it"),
 ])  # fmt: skip
@@ -108,6 +139,7 @@ def test_columns_that_do_not_fit_are_refused_with_what_the_file_takes(it: Data, 
 
 @pytest.mark.parametrize(("given", "options", "message"), [
     ([torch.zeros(2, 64)], {}, "batch 0 of the dataset is Tensor: give dicts of arrays or tensors"),
+    ([{3: np.zeros(2)}], {}, "batch 0 of the dataset has a column 3: name columns by strings"),
     (3, {}, "takes a Parquet file or folder, or an iterable of dicts of arrays or tensors, got int"),
     ([], {"engine": "spark"}, "engine is 'local' or 'ray', got 'spark'"),
     ([], {"workers": 0}, "workers is a whole number of at least 1, got 0"),
