@@ -54,11 +54,12 @@ def _not_finite(rows: Tensor) -> Tensor:
     return found
 
 
+@pytest.mark.parametrize("construct", ["mlp", "bounds"])
 @pytest.mark.parametrize("format", [*FORMATS, COMPILED])
-def test_rows_that_are_not_finite_take_the_full_branch(format: str, tmp_path: Path) -> None:
-    module, rows = made("mlp").module, _not_finite(made("mlp").rows)
-    got = loaded(tmp_path, saved("mlp", format))(rows)
-    torch.testing.assert_close(got, module(rows), equal_nan=True, **CLOSE)
+def test_rows_that_are_not_finite_take_the_full_branch(format: str, construct: str, tmp_path: Path) -> None:
+    module, rows = constructed(construct)
+    got = loaded(tmp_path, saved(construct, format))(_not_finite(rows))
+    torch.testing.assert_close(got, module(_not_finite(rows)), equal_nan=True, **CLOSE)
 
 
 @pytest.mark.parametrize(
