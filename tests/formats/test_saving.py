@@ -69,6 +69,7 @@ class Odd(nn.Module):
         super().__init__()
         self.block, self.odd = compressible(64, 256, 64), odd
         self.register_buffer("zero", torch.zeros(1))
+        self.register_buffer("steep", torch.linspace(-300.0, 300.0, 64))
 
     def forward(self, x: Tensor, ids: Tensor) -> Any:
         return self.odd(self, self.block(x), ids)
@@ -77,7 +78,7 @@ class Odd(nn.Module):
 def odd(kind: str) -> RoutedModule:
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        model = Odd({**ODD, **WITHOUT_FORM}[kind]).eval()
+        model = Odd({**ODD, **STEEP, **WITHOUT_FORM}[kind]).eval()
         batch = {"x": torch.randn(64, 64), "ids": torch.zeros(64, dtype=torch.int64)}
         given: dict[str, Any] = {"calibration": [batch], "budget": 0.2, "light": LOW, "tune_seconds": 0}
         return dendrofx.transform(model, **asked(**given))
@@ -92,13 +93,22 @@ ODD: dict[str, Callable[[Any, Tensor, Tensor], Any]] = {
 }
 
 
+def logs(x: Tensor) -> tuple[Tensor, ...]:
+    none = torch.full_like(x, -torch.inf)
+    by_hand, doubles = torch.log(torch.sigmoid(x / 4)), torch.logaddexp(x.double(), -x)
+    return F.logsigmoid(x), by_hand, torch.logaddexp(x, -2 * x - 3), doubles, torch.logaddexp(F.relu(x).log(), none)
+
+
+STEEP: dict[str, Callable[[Any, Tensor, Tensor], Any]] = {"logs of exps": lambda m, y, ids: logs(y + m.steep)}
+
+
 WITHOUT_FORM: dict[str, Callable[[Any, Tensor, Tensor], Any]] = {
     r"is bfloat16, which ONNX Runtime neither takes": lambda m, y, ids: (y, y.bfloat16()),
     r"no form in ONNX: No ONNX function found for .*svd": lambda m, y, ids: y + torch.linalg.svdvals(y.t() @ y).sum(),
 }
 
 
-@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("kind", [*ODD, *STEEP])
 @pytest.mark.parametrize("format", FORMATS)
 def test_what_exporters_change_is_as_it_was(format: str, kind: str, tmp_path: Path) -> None:
     module, path = odd(kind), tmp_path / f"model.{SUFFIX[format]}"
