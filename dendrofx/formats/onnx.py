@@ -10,7 +10,8 @@ from torch.export import ExportedProgram
 
 from dendrofx.errors import InputError
 from dendrofx.formats.cause import cause
-from dendrofx.formats.onnx_checks import add_size_checks, name_checks, name_inputs
+from dendrofx.formats.onnx_checks import add_size_checks, name_checks
+from dendrofx.formats.onnx_names import name_values
 from dendrofx.formats.quiet import quietly
 from dendrofx.machine.needed import needed
 
@@ -21,6 +22,7 @@ NO_PLACE = 2**31 - 1  # in no table
 def onnx_bytes(
     program: ExportedProgram,
     names: Sequence[str],
+    returned: Sequence[str],
     messages: Sequence[str],
     guards: Sequence[str],
     about: Mapping[str, str],
@@ -30,6 +32,7 @@ def onnx_bytes(
     Args:
         program: traced within `checks_by_index`; changed.
         names: of its inputs, in order.
+        returned: names of its outputs, in order.
         messages: of its checks, in order; the nodes that check bear them as names, which ONNX Runtime quotes.
         guards: over the sizes of its inputs.
         about: what is written beside the graph, by name.
@@ -50,7 +53,7 @@ def onnx_bytes(
         ) from error
     assert made is not None
     model = made.model_proto
-    name_inputs(model.graph, names)
+    name_values(model.graph, names, returned)
     name_checks(model.graph, messages)
     add_size_checks(model.graph, guards)
     for name, text in about.items():
