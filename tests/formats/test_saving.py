@@ -27,6 +27,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another rank": ({"format": "pt2", "example": {"input": ROWS[None]}}, r"'input' is float32\[1, 4, 64\]"),
     "no samples": ({"format": "pt2", "example": {"input": ROWS[:0]}}, "example has none along axis 0 of 'input'"),
     "TorchScript": ({"example": {"input": ROWS}}, "example= is for the other formats"),
+    "a name of ONNX": ({"name": "m.onnx"}, r'm\.onnx is no name for TorchScript: pass format="onnx", or'),
+    "a name of programs": ({"name": "m.PT2"}, r'pass format="pt2" or "aoti", or name a \.pt file'),
     "frozen": ({"format": "pt2", "freeze": True}, "freeze= is for TorchScript"),
 }
 
@@ -34,8 +36,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("wrong", REFUSED)
 def test_what_cannot_be_written_is_refused(wrong: str, tmp_path: Path) -> None:
     options, said = REFUSED[wrong]
+    path = tmp_path / options.get("name", "model")
     with pytest.raises(InputError, match=said):
-        dendrofx.save(made("mlp").module, tmp_path / "model", **options)
+        dendrofx.save(made("mlp").module, path, **{k: v for k, v in options.items() if k != "name"})
 
 
 def test_an_example_of_one_sample_is_enough(tmp_path: Path) -> None:
@@ -90,6 +93,7 @@ ODD: dict[str, Callable[[Any, Tensor, Tensor], Any]] = {
     "a table of one zero": lambda m, y, ids: y + m.zero.index_select(0, ids).unsqueeze(1),
     "a gather": lambda m, y, ids: y + torch.gather(m.zero.expand(5), 0, ids).unsqueeze(1),
     "an embedding": lambda m, y, ids: y + F.embedding(ids, m.zero.unsqueeze(1)),
+    "names of its own": lambda m, y, ids: {"logits": y, "x": y + 1, "more": [ids, y]},
 }
 
 
@@ -119,7 +123,25 @@ def test_what_exporters_change_is_as_it_was(format: str, kind: str, tmp_path: Pa
     torch.testing.assert_close(got, wanted, **CLOSE)
 
 
-@pytest.mark.parametrize("kind", list(ODD)[2:])
+RETURNED: dict[tuple[str, bool], list[str]] = {
+    ("padded", False): ["output"],
+    ("mlp", True): ["output", "counts.0..2"],
+    ("bounds", False): [f"{place}" for place in range(5)],
+    ("names of its own", False): ["logits", "x_returned", "more.0", "more.1"],
+}
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(("kind", "counts"), RETURNED)
+def test_onnx_outputs_are_named_after_their_place(kind: str, counts: bool, tmp_path: Path) -> None:
+    if kind in ODD:
+        dendrofx.save(odd(kind), tmp_path / "model", format="onnx", counts=counts)
+    data = (tmp_path / "model").read_bytes() if kind in ODD else saved(kind, "onnx", counts)
+    graph = pytest.importorskip("onnx").load_from_string(data).graph
+    assert [value.name for value in graph.output] == RETURNED[kind, counts]
+
+
+@pytest.mark.parametrize("kind", list(ODD)[2:-1])
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_place_below_0_is_refused(format: str, kind: str, tmp_path: Path) -> None:
     module, path = odd(kind), tmp_path / f"model.{SUFFIX[format]}"
