@@ -49,7 +49,7 @@ def save(
 
     Raises:
         CertificateError: the module was changed since it was certified, or `path` names no file.
-        InputError: see `script`; or the format cannot hold the module, with the reason; or TorchScript is to be a `.onnx` or `.pt2`.
+        InputError: see `script`; the format cannot hold the module, with the reason; or TorchScript is to be a `.onnx` or `.pt2`.
         OSError: it cannot be written, on a full disk say: an older file at `path` is as it was.
 
     Example:
