@@ -26,10 +26,12 @@ from dendrofx.artifact.description import versions
 from dendrofx.branchless.checked import checks_by_index
 from dendrofx.formats.compiled import compiled_files
 from dendrofx.formats.onnx import onnx_bytes
+from dendrofx.formats.onnx_names import places
 from dendrofx.formats.program import export_program
 from dendrofx.formats.quiet import quietly
 from dendrofx.formats.sizes import size_guards
 from dendrofx.graph.inputs import inputs_of
+from dendrofx.values.meta import CALL
 
 Format = Literal["torchscript", "pt2", "aoti", "onnx"]
 GUARDS = "dendrofx_guards.json"  # what is assumed about the sizes of the inputs
@@ -52,8 +54,10 @@ def exported_bytes(
     guards = size_guards(program, names)
     about = {**extra, GUARDS: json.dumps(guards)}
     if format == "onnx":
-        about[STRUCTURE] = json.dumps(_structure(program.call_spec.out_spec))
-        return _sealed_onnx(onnx_bytes(program, names, messages, guards, about))
+        structure = _structure(program.call_spec.out_spec)
+        about[STRUCTURE] = json.dumps(structure)
+        returned = _returned(gm, structure, counts)
+        return _sealed_onnx(onnx_bytes(program, names, returned, messages, guards, about))
     parts: dict[str, Any] = {"exported_programs": {"model": program}}
     if format == "aoti":
         parts = {"aoti_files": {"model": compiled_files(program)}}
@@ -95,6 +99,14 @@ def _varint(number: int) -> bytes:
         found.append(number & 127 | 128)
         number >>= 7
     return bytes([*found, number])
+
+
+def _returned(gm: fx.GraphModule, structure: Any, counts: bool) -> list[str]:  # noqa: ANN401
+    """Return the names of an output's tensors: those of the model's own where the graph's is flat."""
+    output, sites = structure[1:] if counts else (structure, {})
+    form, flat = gm.meta.get(CALL), places(output)
+    own = None if form is None or form.output is None else form.output.names
+    return [*(flat if own is None or len(own) != len(flat) else own), *(places(sites, "counts"))]
 
 
 def _structure(spec: Any) -> Any:  # noqa: ANN401

@@ -112,7 +112,7 @@ class LoadedModule(nn.Module):
 
     def _checked(self, given: Inputs) -> dict[str, Tensor]:
         """Return what a file of another format takes; raise `InputError` for what it would not see, or name."""
-        if isinstance(self.scripted, nn.Module) and torch.is_autocast_enabled("cpu"):
+        if torch.is_autocast_enabled("cpu"):
             raise RuntimeError(
                 f"{self.model} from a file is called under torch.autocast, but its tolerances were found in float32: call it"
                 " outside, or under torch.autocast('cpu', enabled=False)"

@@ -49,7 +49,7 @@ def save(
 
     Raises:
         CertificateError: the module was changed since it was certified, or `path` names no file.
-        InputError: see `script`; or the format cannot hold the module, with the reason.
+        InputError: see `script`; the format cannot hold the module, with the reason; or TorchScript is to be a `.onnx` or `.pt2`.
         OSError: it cannot be written, on a full disk say: an older file at `path` is as it was.
 
     Example:
@@ -58,6 +58,7 @@ def save(
         >>> dendrofx.save(routed, "model.onnx", format="onnx")
     """
     check_target(path, CertificateError)
+    check_suffix(path, format)
     if format not in get_args(Format):
         raise InputError(f"format is one of {', '.join(get_args(Format))}, got {format!r}")
     _check_options(module, format, freeze, example)
@@ -76,6 +77,13 @@ def save(
     else:
         raise InputError(f"format={format!r} takes what transform returned, got {type(module).__name__}")
     write_whole(path, data, CertificateError)
+
+
+def check_suffix(path: str | Path, format: str) -> None:
+    """Raise `InputError` where TorchScript would be written under a name by which other runtimes know their files."""
+    other = {".onnx": 'format="onnx"', ".pt2": 'format="pt2" or "aoti"'}.get(Path(path).suffix.lower())
+    if format == "torchscript" and other is not None:
+        raise InputError(f"{path} is no name for TorchScript: pass {other}, or name a .pt file")
 
 
 def _check_options(module: nn.Module, format: Format, freeze: bool, example: Mapping[str, Tensor] | None) -> None:

@@ -56,7 +56,7 @@ def transform(model: str, calibration: Path, budget: str, output: Path, as_json:
     A budget such as flip:0.01:0.95 is certified: at most 1 % of answers change, shown at 95 %. Where that cannot be shown, no file
     is written, and the exit code is 1.
     """
-    from dendrofx.artifact.save import save
+    from dendrofx.artifact.save import check_suffix, save
     from dendrofx.command.data import read_for
     from dendrofx.command.model import read_model
     from dendrofx.guarantee.budget import read_budget
@@ -66,6 +66,7 @@ def transform(model: str, calibration: Path, budget: str, output: Path, as_json:
 
     limit = read_budget(budget)
     check_target(output)  # before the work, not after it
+    check_suffix(output, options["format"])
     read = read_model(model)
     sizes = options["batch"]
     batches = read_for(read, calibration, max(sizes, default=CUT))

@@ -17,11 +17,17 @@ from dendrofx.formats.quiet import quietly
 OPTIONS: dict[str, Any] = {"aot_inductor.package": True, "freezing": True}
 
 aten = torch.ops.aten
+_Bounds = tuple[float | None, float | None]
 # Activations as bounds: what they cut at below and above.
-_FUSED: dict[Any, Callable[..., tuple[float, float | None]]] = {
+_FUSED: dict[Any, Callable[..., _Bounds]] = {
     aten.relu.default: lambda: (0.0, None),
+    aten.relu6.default: lambda: (0.0, 6.0),
     aten.hardtanh.default: lambda low=-1.0, high=1.0: (low, high),
     aten.hardsigmoid.default: lambda: (0.0, 1.0),
+    aten.clamp.default: lambda low=None, high=None: (low, high),
+    aten.clip.default: lambda low=None, high=None: (low, high),
+    aten.clamp_min.default: lambda low: (low, None),
+    aten.clamp_max.default: lambda high: (None, high),
 }
 
 
@@ -30,16 +36,25 @@ def keep_nan(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         if node.op != "call_function" or node.target not in _FUSED:
             continue
-        low, high = _FUSED[node.target](*node.args[1:])
+        x, (low, high) = node.args[0], _FUSED[node.target](*node.args[1:])
+        if low is None and x.target is aten.clamp_min.default:  # two cuts in this order are fused like `clamp`
+            x, low = x.args
+        if isinstance(low, fx.Node) or isinstance(high, fx.Node):  # of a call's sizes: not fused
+            continue
         with graph.inserting_before(node):
-            x = node.args[0]
             if node.target is aten.hardsigmoid.default:
                 x = graph.call_function(aten.add.Tensor, (graph.call_function(aten.div.Tensor, (x, 6.0)), 0.5))
-            if high is not None:
-                x = graph.call_function(aten.clamp_max.default, (x, high))
-            x = graph.call_function(aten.clamp_min.default, (x, low))
+            x = _cut(graph, x, low, high)
         node.replace_all_uses_with(x)
         graph.erase_node(node)
+
+
+def _cut(graph: fx.Graph, x: Any, low: float | None, high: float | None) -> Any:  # noqa: ANN401  (a node, to torch any argument)
+    """Cut above first, which is not fused; where the bounds cross, all is the upper one, as in `clamp`."""
+    if high is not None:
+        x = graph.call_function(aten.clamp_max.default, (x, high))
+        low = None if low is None else min(low, high)
+    return x if low is None else graph.call_function(aten.clamp_min.default, (x, low))
 
 
 def compiled_files(program: ExportedProgram) -> list[Any]:

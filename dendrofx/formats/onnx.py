@@ -10,16 +10,19 @@ from torch.export import ExportedProgram
 
 from dendrofx.errors import InputError
 from dendrofx.formats.cause import cause
-from dendrofx.formats.onnx_checks import add_size_checks, name_checks, name_inputs
+from dendrofx.formats.onnx_checks import add_size_checks, name_checks
+from dendrofx.formats.onnx_names import name_values
 from dendrofx.formats.quiet import quietly
 from dendrofx.machine.needed import needed
 
+aten = torch.ops.aten
 NO_PLACE = 2**31 - 1  # in no table
 
 
 def onnx_bytes(
     program: ExportedProgram,
     names: Sequence[str],
+    returned: Sequence[str],
     messages: Sequence[str],
     guards: Sequence[str],
     about: Mapping[str, str],
@@ -27,8 +30,9 @@ def onnx_bytes(
     """Return a program as a serialised ONNX model, its weights inside.
 
     Args:
-        program: traced within `checks_by_index`.
+        program: traced within `checks_by_index`; changed.
         names: of its inputs, in order.
+        returned: names of its outputs, in order.
         messages: of its checks, in order; the nodes that check bear them as names, which ONNX Runtime quotes.
         guards: over the sizes of its inputs.
         about: what is written beside the graph, by name.
@@ -39,6 +43,7 @@ def onnx_bytes(
     for name in ("onnx", "onnxscript"):
         needed(name, "format='onnx'", "dendrofx[onnx]")
     _refuse_types(program)
+    _join_logs(program)
     try:
         with quietly():
             made = torch.onnx.export(program, (), dynamo=True, custom_translation_table=_translations(), verbose=False)
@@ -48,7 +53,7 @@ def onnx_bytes(
         ) from error
     assert made is not None
     model = made.model_proto
-    name_inputs(model.graph, names)
+    name_values(model.graph, names, returned)
     name_checks(model.graph, messages)
     add_size_checks(model.graph, guards)
     for name, text in about.items():
@@ -71,11 +76,22 @@ def _refuse_types(program: ExportedProgram) -> None:
             )
 
 
+def _join_logs(program: ExportedProgram) -> None:
+    """Make `log(sigmoid(x))` one operator, in place: ONNX Runtime's sigmoid is 0 below -18, whose log is none."""
+    for node in program.graph.find_nodes(op="call_function", target=aten.log.default):
+        given = node.args[0]
+        if given.target is aten.sigmoid.default and given.meta["val"].dtype == given.args[0].meta["val"].dtype:
+            node.target, node.args = aten.log_sigmoid.default, given.args
+
+
 def _translations() -> dict[Any, Callable[..., Any]]:
-    """Return the operators that torch's exporter does not know, or takes for others, and what they are in ONNX."""
+    """Return the operators that torch's exporter does not know, takes for others or inexactly, and what they are in ONNX."""
     from onnxscript import opset18
 
     op: Any = opset18
+
+    def like(number: float, x: Any) -> Any:  # noqa: ANN401
+        return op.CastLike(op.Constant(value_float=number), x)
 
     def int_mm(rows: Any, weight: Any) -> Any:  # noqa: ANN401
         return op.MatMulInteger(rows, weight)
@@ -85,4 +101,22 @@ def _translations() -> dict[Any, Callable[..., Any]]:
         zero, none = (op.CastLike(op.Constant(value_int=number), ids) for number in (0, NO_PLACE))
         return op.Gather(weight, op.Where(op.Less(ids, zero), none, ids))
 
-    return {torch.ops.aten._int_mm.default: int_mm, torch.ops.aten.embedding.default: embedding}
+    def bend(x: Any, single: bool) -> Any:  # noqa: ANN401
+        """Return `log(1 + exp(-|x|))`, with an operator of its own where ONNX Runtime has it."""
+        below = op.Neg(op.Abs(x))
+        return op.Softplus(below) if single else op.Log(op.Add(op.Exp(below), like(1.0, x)))
+
+    def log_sigmoid(x: Any) -> Any:  # noqa: ANN401
+        return op.Sub(op.Min(x, like(0.0, x)), bend(x, x.dtype.name == "FLOAT"))
+
+    def logaddexp(x: Any, y: Any) -> Any:  # noqa: ANN401
+        """Equal infinities are 0 apart, though their difference is none."""
+        apart = op.Where(op.Equal(x, y), like(0.0, x), op.Sub(x, y))
+        return op.Add(op.Max(x, y), bend(apart, x.dtype.name == "FLOAT"))
+
+    return {
+        aten._int_mm.default: int_mm,
+        aten.embedding.default: embedding,
+        aten.log_sigmoid.default: log_sigmoid,
+        aten.logaddexp.default: logaddexp,
+    }

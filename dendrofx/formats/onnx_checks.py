@@ -18,19 +18,6 @@ PREFIX = "dendrofx check "  # of the names of nodes that check; a number follows
 _INT64 = 7  # `TensorProto.INT64`
 
 
-def name_inputs(graph: Any, names: Sequence[str]) -> None:  # noqa: ANN401  (onnx has no types)
-    """Give inputs their names, which the exporter changes of those that are returned too: ONNX has one name for a value."""
-    new = {i.name: name for i, name in zip(graph.input, names, strict=True) if i.name != name}
-    taken = {value for node in graph.node for value in (*node.input, *node.output)} | {o.name for o in graph.output}
-    for name in [n for n in new.values() if n in taken]:
-        new[name] = f"{name}_returned"
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        value.name = new.get(value.name, value.name)
-    for node in graph.node:
-        for values in (node.input, node.output):
-            values[:] = [new.get(value, value) for value in values]
-
-
 def name_checks(graph: Any, messages: Sequence[str]) -> None:  # noqa: ANN401
     """Name the nodes that check after what they say: those that read a tensor of one `MARK`."""
     from onnx import numpy_helper

@@ -14,9 +14,9 @@ from dendrofx.values.inputs import show
 
 
 def taken(inputs: Sequence[Input], given: Mapping[str, Any], what: str) -> dict[str, Tensor]:
-    """Return tensors by name, in the order of a program's inputs and of their types.
+    """Return tensors by name, in the order of a program's inputs.
 
-    Whole numbers and bools are converted where no value changes, such as int32 ids to int64.
+    None is converted: types decide what a model computes, such as where sums of bytes wrap and what `~` makes of a mask.
 
     Args:
         inputs: of the program.
@@ -27,7 +27,7 @@ def taken(inputs: Sequence[Input], given: Mapping[str, Any], what: str) -> dict[
         InputError: another name, type, rank or layout; the message has the input and what it takes.
 
     Example:
-        >>> taken(loaded.inputs, {"ids": torch.ones(2, 5, dtype=torch.int32)}, "this file")
+        >>> taken(loaded.inputs, {"ids": torch.ones(2, 5, dtype=torch.int64)}, "this file")
     """
     names = [one.name for one in inputs]
     if set(names) != set(given):
@@ -43,9 +43,6 @@ def _taken(one: Input, x: Any, what: str) -> Tensor:  # noqa: ANN401
         raise InputError(f"'{one.name}' is a {x.layout} tensor on {x.device}; {what} takes dense ones in main memory")
     if one.axes is not None and x.dim() != len(one.axes):
         raise InputError(said)
-    wanted = x.dtype if one.dtype is None else getattr(torch, one.dtype)
-    if x.dtype == wanted:
-        return x
-    if x.is_floating_point() or x.is_complex() or not torch.equal((made := x.to(wanted)).to(x.dtype), x):
+    if one.dtype is not None and x.dtype != getattr(torch, one.dtype):
         raise InputError(f"{said}: convert it with .to(torch.{one.dtype})")
-    return made
+    return x

@@ -131,6 +131,7 @@ def test_a_budget_that_cannot_be_shown_writes_nothing(rows: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(("changes", "message"), [
+    ({"model": "nowhere", "out": "m.onnx"}, 'm.onnx is no name for TorchScript: pass format="onnx"'),
     ({"model": "nowhere"}, "cannot read the model nowhere: there is nothing of that name"),
     ({"model": "tests.models:nothing"}, "has no attribute 'nothing'. A model is module:callable"),
     ({"model": "math:sqrt"}, "it raised TypeError: math.sqrt() takes exactly one argument (0 given)"),

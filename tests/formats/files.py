@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import dendrofx
-from dendrofx import RoutedModule
+from dendrofx import LearnedGate, RoutedModule
 from tests import padded, repeated
-from tests.made import made
+from tests.asked import asked
+from tests.made import batches, made
+from tests.models import compressible
+from tests.recorded import LOW, rows
 from tests.search.cascade import test_exits as exits
 from tests.search.cascade import test_routed_models as routed
 from tests.search.cascade.models import classifier
@@ -70,6 +74,27 @@ def _first() -> tuple[RoutedModule, Any]:
     return module, given
 
 
+class Bounds(nn.Module):
+    """A block, and Linears with activations that cut: compilers fuse the two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.cut = compressible(), nn.ModuleList(nn.Linear(64, 8) for _ in range(4))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        six, both, chain, crossed = (linear(x) for linear in self.cut)
+        cut = F.relu6(six), both.clamp(-1.0, 0.5), chain.clamp_min(0.0).clamp_max(1.0), crossed.clamp(1.0, 0.5)
+        return self.block(x), *cut
+
+
+def _bounds() -> tuple[RoutedModule, Any]:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = Bounds().eval()
+    given: dict[str, Any] = {"calibration": batches(), "budget": 0.05, "light": LOW, "gate": LearnedGate()}
+    return dendrofx.transform(model, **asked(**given, sites="block*", tune_seconds=0)), rows(40, 99)
+
+
 CONSTRUCTS: dict[str, Callable[[], tuple[RoutedModule, Any]]] = {
     **{
         kind: _of(kind)
@@ -79,6 +104,7 @@ CONSTRUCTS: dict[str, Callable[[], tuple[RoutedModule, Any]]] = {
     "attends-added": lambda: _attends(fills=False),
     "attends-filled": lambda: _attends(fills=True),
     "first": _first,
+    "bounds": _bounds,
     "exit": _exit,
     "routed-cascade": _routed_cascade,
 }

@@ -54,11 +54,12 @@ def _not_finite(rows: Tensor) -> Tensor:
     return found
 
 
+@pytest.mark.parametrize("construct", ["mlp", "bounds"])
 @pytest.mark.parametrize("format", [*FORMATS, COMPILED])
-def test_rows_that_are_not_finite_take_the_full_branch(format: str, tmp_path: Path) -> None:
-    module, rows = made("mlp").module, _not_finite(made("mlp").rows)
-    got = loaded(tmp_path, saved("mlp", format))(rows)
-    torch.testing.assert_close(got, module(rows), equal_nan=True, **CLOSE)
+def test_rows_that_are_not_finite_take_the_full_branch(format: str, construct: str, tmp_path: Path) -> None:
+    module, rows = constructed(construct)
+    got = loaded(tmp_path, saved(construct, format))(_not_finite(rows))
+    torch.testing.assert_close(got, module(_not_finite(rows)), equal_nan=True, **CLOSE)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +139,13 @@ REFUSED: dict[str, tuple[Callable[[Tensor, Tensor], Given], str]] = {
         r"'x' is float32\[\d+, 64\]; this file takes x: float32",
     ),
     "another type": (lambda x, mask: {"x": x.double(), "mask": mask}, r"'x' is float64.*\.to\(torch\.float32\)"),
+    **{
+        f"a mask of {dtype}": (
+            lambda x, mask, dtype=dtype: {"x": x, "mask": mask.to(dtype)},  # type: ignore[misc]
+            r"'mask' is .*\.to\(torch\.int64\)",
+        )
+        for dtype in (torch.int32, torch.bool, torch.uint8)
+    },
     "no dense tensor": (lambda x, mask: {"x": x.to_sparse(), "mask": mask}, r"'x' is a torch\.sparse_coo tensor"),
 }
 
@@ -157,15 +165,6 @@ def test_onnx_runtime_alone_refuses_sizes(call: str, tmp_path: Path) -> None:
     wrong, said = REFUSED[call]
     with pytest.raises(RuntimeError, match=f"^a call is to have {said.partition(';')[0]}$"):
         runner(**wrong(*made("padded").rows.values()))
-
-
-@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.uint8])
-@pytest.mark.parametrize("format", [*FORMATS, COMPILED])
-def test_whole_numbers_of_another_type_are_converted(format: str, dtype: torch.dtype, tmp_path: Path) -> None:
-    x, mask = made("padded").rows.values()
-    assert mask.dtype == torch.int64
-    made_file = loaded(tmp_path, saved("padded", format))
-    torch.testing.assert_close(made_file(x, mask.to(dtype)), made_file(x, mask), rtol=0.0, atol=0.0)
 
 
 FEW = [
@@ -191,8 +190,9 @@ def test_few_samples_and_tokens_are_computed(
         torch.testing.assert_close(made_file(x, mask), module(x, mask), **CLOSE)
 
 
-def test_a_program_is_refused_under_autocast(tmp_path: Path) -> None:
-    module = loaded(tmp_path, saved("mlp", "pt2"))
+@pytest.mark.parametrize("format", [*FORMATS, COMPILED])
+def test_a_file_is_refused_under_autocast(format: str, tmp_path: Path) -> None:
+    module = loaded(tmp_path, saved("mlp", format))
     with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(RuntimeError, match=r"under torch\.autocast"):
         module(made("mlp").rows)
 

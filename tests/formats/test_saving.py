@@ -27,6 +27,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another rank": ({"format": "pt2", "example": {"input": ROWS[None]}}, r"'input' is float32\[1, 4, 64\]"),
     "no samples": ({"format": "pt2", "example": {"input": ROWS[:0]}}, "example has none along axis 0 of 'input'"),
     "TorchScript": ({"example": {"input": ROWS}}, "example= is for the other formats"),
+    "a name of ONNX": ({"name": "m.onnx"}, r'm\.onnx is no name for TorchScript: pass format="onnx", or'),
+    "a name of programs": ({"name": "m.PT2"}, r'pass format="pt2" or "aoti", or name a \.pt file'),
     "frozen": ({"format": "pt2", "freeze": True}, "freeze= is for TorchScript"),
 }
 
@@ -34,8 +36,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("wrong", REFUSED)
 def test_what_cannot_be_written_is_refused(wrong: str, tmp_path: Path) -> None:
     options, said = REFUSED[wrong]
+    path = tmp_path / options.get("name", "model")
     with pytest.raises(InputError, match=said):
-        dendrofx.save(made("mlp").module, tmp_path / "model", **options)
+        dendrofx.save(made("mlp").module, path, **{k: v for k, v in options.items() if k != "name"})
 
 
 def test_an_example_of_one_sample_is_enough(tmp_path: Path) -> None:
@@ -69,6 +72,7 @@ class Odd(nn.Module):
         super().__init__()
         self.block, self.odd = compressible(64, 256, 64), odd
         self.register_buffer("zero", torch.zeros(1))
+        self.register_buffer("steep", torch.linspace(-300.0, 300.0, 64))
 
     def forward(self, x: Tensor, ids: Tensor) -> Any:
         return self.odd(self, self.block(x), ids)
@@ -77,7 +81,7 @@ class Odd(nn.Module):
 def odd(kind: str) -> RoutedModule:
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        model = Odd({**ODD, **WITHOUT_FORM}[kind]).eval()
+        model = Odd({**ODD, **STEEP, **WITHOUT_FORM}[kind]).eval()
         batch = {"x": torch.randn(64, 64), "ids": torch.zeros(64, dtype=torch.int64)}
         given: dict[str, Any] = {"calibration": [batch], "budget": 0.2, "light": LOW, "tune_seconds": 0}
         return dendrofx.transform(model, **asked(**given))
@@ -89,7 +93,17 @@ ODD: dict[str, Callable[[Any, Tensor, Tensor], Any]] = {
     "a table of one zero": lambda m, y, ids: y + m.zero.index_select(0, ids).unsqueeze(1),
     "a gather": lambda m, y, ids: y + torch.gather(m.zero.expand(5), 0, ids).unsqueeze(1),
     "an embedding": lambda m, y, ids: y + F.embedding(ids, m.zero.unsqueeze(1)),
+    "names of its own": lambda m, y, ids: {"logits": y, "x": y + 1, "more": [ids, y]},
 }
+
+
+def logs(x: Tensor) -> tuple[Tensor, ...]:
+    none = torch.full_like(x, -torch.inf)
+    by_hand, doubles = torch.log(torch.sigmoid(x / 4)), torch.logaddexp(x.double(), -x)
+    return F.logsigmoid(x), by_hand, torch.logaddexp(x, -2 * x - 3), doubles, torch.logaddexp(F.relu(x).log(), none)
+
+
+STEEP: dict[str, Callable[[Any, Tensor, Tensor], Any]] = {"logs of exps": lambda m, y, ids: logs(y + m.steep)}
 
 
 WITHOUT_FORM: dict[str, Callable[[Any, Tensor, Tensor], Any]] = {
@@ -98,7 +112,7 @@ WITHOUT_FORM: dict[str, Callable[[Any, Tensor, Tensor], Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("kind", [*ODD, *STEEP])
 @pytest.mark.parametrize("format", FORMATS)
 def test_what_exporters_change_is_as_it_was(format: str, kind: str, tmp_path: Path) -> None:
     module, path = odd(kind), tmp_path / f"model.{SUFFIX[format]}"
@@ -109,7 +123,25 @@ def test_what_exporters_change_is_as_it_was(format: str, kind: str, tmp_path: Pa
     torch.testing.assert_close(got, wanted, **CLOSE)
 
 
-@pytest.mark.parametrize("kind", list(ODD)[2:])
+RETURNED: dict[tuple[str, bool], list[str]] = {
+    ("padded", False): ["output"],
+    ("mlp", True): ["output", "counts.0..2"],
+    ("bounds", False): [f"{place}" for place in range(5)],
+    ("names of its own", False): ["logits", "x_returned", "more.0", "more.1"],
+}
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(("kind", "counts"), RETURNED)
+def test_onnx_outputs_are_named_after_their_place(kind: str, counts: bool, tmp_path: Path) -> None:
+    if kind in ODD:
+        dendrofx.save(odd(kind), tmp_path / "model", format="onnx", counts=counts)
+    data = (tmp_path / "model").read_bytes() if kind in ODD else saved(kind, "onnx", counts)
+    graph = pytest.importorskip("onnx").load_from_string(data).graph
+    assert [value.name for value in graph.output] == RETURNED[kind, counts]
+
+
+@pytest.mark.parametrize("kind", list(ODD)[2:-1])
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_place_below_0_is_refused(format: str, kind: str, tmp_path: Path) -> None:
     module, path = odd(kind), tmp_path / f"model.{SUFFIX[format]}"
