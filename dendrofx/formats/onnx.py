@@ -17,6 +17,8 @@ from dendrofx.machine.needed import needed
 
 aten = torch.ops.aten
 NO_PLACE = 2**31 - 1  # in no table
+# What torch's exporter writes as sums of powers, which are infinite where the operator is not.
+OVERFLOWS = (aten.logaddexp2.default, aten.logcumsumexp.default)
 
 
 def onnx_bytes(
@@ -42,7 +44,7 @@ def onnx_bytes(
     """
     for name in ("onnx", "onnxscript"):
         needed(name, "format='onnx'", "dendrofx[onnx]")
-    _refuse_types(program)
+    _refuse(program)
     _join_logs(program)
     try:
         with quietly():
@@ -63,8 +65,8 @@ def onnx_bytes(
     return data
 
 
-def _refuse_types(program: ExportedProgram) -> None:
-    """Raise where a tensor that goes in or comes out is of a type that ONNX Runtime's Python interface does not have."""
+def _refuse(program: ExportedProgram) -> None:
+    """Raise where an operator would overflow, or a tensor that goes in or comes out is of a type that Python cannot hand over."""
     signature = program.graph_signature
     for node in program.graph.nodes:
         value = node.meta.get("val")
@@ -73,6 +75,10 @@ def _refuse_types(program: ExportedProgram) -> None:
             raise InputError(
                 f"%{node.name} is bfloat16, which ONNX Runtime neither takes from Python nor returns: convert it in the model,"
                 " or write format='pt2'"
+            )
+        if node.target in OVERFLOWS:
+            raise InputError(
+                f"%{node.name}, {node.target}, would be infinite in ONNX for large values: write format='torchscript' or 'pt2'"
             )
 
 

@@ -108,6 +108,8 @@ STEEP: dict[str, Callable[[Any, Tensor, Tensor], Any]] = {"logs of exps": lambda
 
 WITHOUT_FORM: dict[str, Callable[[Any, Tensor, Tensor], Any]] = {
     r"is bfloat16, which ONNX Runtime neither takes": lambda m, y, ids: (y, y.bfloat16()),
+    r"aten\.logcumsumexp\.default, would be infinite in ONNX": lambda m, y, ids: y.logcumsumexp(0),
+    r"aten\.logaddexp2\.default, would be infinite in ONNX": lambda m, y, ids: torch.logaddexp2(y, y + 1),
     r"no form in ONNX: No ONNX function found for .*svd": lambda m, y, ids: y + torch.linalg.svdvals(y.t() @ y).sum(),
 }
 
