@@ -18,7 +18,7 @@ from dendrofx.runtime.live import live_rows
 from dendrofx.runtime.live_counts import count_live_linears, count_live_macs, count_repeats
 from dendrofx.runtime.pairs import count_pairs, joined_pairs
 from dendrofx.runtime.repeats import row_runs, sample_runs
-from dendrofx.runtime.route_counts import count_light, count_live_light, count_live_rows, count_rows, no_counts
+from dendrofx.runtime.route_counts import count_light, count_rows, no_counts, of_live_light, of_live_rows
 from dendrofx.runtime.routing import split_rows
 from dendrofx.runtime.split_linear import count_split, split_linear
 from dendrofx.values.counts import BEHIND_EXIT, DEAD_ROWS, EXIT, REPEATED_ROWS
@@ -76,12 +76,11 @@ def on_live_rows(leaf: fx.Node) -> bool:
 
 
 def counted_graph(gm: fx.GraphModule) -> fx.Graph:
-    """Return the graph of `forward_counted`: `forward`'s nodes, then one `count_rows`, or another count, per routed site."""
+    """Return the graph of `forward_counted`: `forward`'s nodes, then what counts each routed site."""
     graph = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
     result = graph.graph_copy(gm.graph, copied)
     counts: dict[str, fx.Node] = {}
-    count: Callable[..., dict[str, int]]
     live = next((n for n in gm.graph.nodes if n.target is live_rows), None)
     for site, full, split, margin in gated_sites(gm):
         parts = site_modules(gm, full)
@@ -89,14 +88,16 @@ def counted_graph(gm: fx.GraphModule) -> fx.Graph:
         costs = [list(row_cost(parts[part])) for part in ("gate", "light", "full")]
         original = cast(FullOnHardRows, parts["full"]).original_macs
         reads_light = isinstance(parts["light"], LightBeforeGate | LightWithEvidence | LightWithScales)
-        args: tuple[Any, ...] = (split, score, tolerance, margin, reads_light, costs, original)
-        count, args = (count_live_rows, (live, *args)) if live and on_live_rows(full) else (count_rows, args)
-        counts[site] = graph.call_function(count, fx.node.map_arg(args, lambda n: copied[n]))
+        args = fx.node.map_arg((split, score, tolerance, margin, reads_light), lambda n: copied[n])
+        counts[site] = graph.call_function(count_rows, (*args, costs, original))
+        if live is not None and on_live_rows(full):
+            counts[site] = graph.call_function(of_live_rows, (counts[site], copied[live], *args))
     for site, light in ungated_nodes(gm):
         leaf = cast(LightOnly, gm.get_submodule(str(light.target)))
-        args = (light.args[0], list(row_cost(leaf.light)), leaf.original_macs)
-        count, args = (count_live_light, (live, *args)) if live and on_live_rows(light) else (count_light, args)
-        counts[site] = graph.call_function(count, fx.node.map_arg(args, lambda n: copied[n]))
+        rows, cost = copied[cast(fx.Node, light.args[0])], list(row_cost(leaf.light))
+        counts[site] = graph.call_function(count_light, (rows, cost, leaf.original_macs))
+        if live is not None and on_live_rows(light):
+            counts[site] = graph.call_function(of_live_light, (counts[site], copied[live]))
     counts.update(_live_counts(gm, graph, copied))
     counts.update(_repeat_counts(gm, graph, copied))
     counts.update(_exit_counts(gm, graph, copied))

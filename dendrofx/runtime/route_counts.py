@@ -132,21 +132,16 @@ def rows_again(live: LiveRows, rows: int) -> int:
     return rows - live.live if rows == live.index.size(0) else 0
 
 
-def count_live_rows(
+def of_live_rows(
+    counts: Dict[str, int],
     live: LiveRows,
     split: Split,
     score: Tensor,
     tolerance: Tensor,
     margin: float,
     gate_reads_light: bool,
-    costs: List[List[int]],
-    original_macs: int,
 ) -> Dict[str, int]:
-    """Count what one call of a site on live rows did; see `count_rows`.
-
-    Rows that are there again count in the multiply-adds, the original's too, and not among the rows.
-    """
-    counts = count_rows(split, score, tolerance, margin, gate_reads_light, costs, original_macs)
+    """Leave rows that are there again out of what `count_rows` counted; they stay in the multiply-adds, the original's too."""
     again = rows_again(live, split.rows)
     if again > 0:
         scores = score[split.rows - again :]
@@ -158,10 +153,9 @@ def count_live_rows(
     return counts
 
 
-def count_live_light(live: LiveRows, rows: Tensor, cost: List[int], original_macs: int) -> Dict[str, int]:
-    """Count what one call of a site on live rows without gate and full branch did; see `count_live_rows` and `count_light`."""
-    counts = count_light(rows, cost, original_macs)
-    again = rows_again(live, rows.size(0))
+def of_live_light(counts: Dict[str, int], live: LiveRows) -> Dict[str, int]:
+    """Leave rows that are there again out of what `count_light` counted; see `of_live_rows`."""
+    again = rows_again(live, counts["rows"])
     counts["rows"] -= again
     counts["light_rows"] -= again
     return counts

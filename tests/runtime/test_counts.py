@@ -15,7 +15,7 @@ from dendrofx.light import LowRank
 from dendrofx.rewriting.module import RoutedModule
 from dendrofx.rewriting.rewrite import rewrite
 from dendrofx.runtime.live import LiveRows
-from dendrofx.runtime.route_counts import count_live_rows, count_rows
+from dendrofx.runtime.route_counts import count_rows, of_live_rows
 from dendrofx.runtime.routing import MACS_PER_MOVED_VALUE, easy_only_from, split_rows
 from dendrofx.values.counts import executed_macs
 from dendrofx.values.inputs import Inputs
@@ -123,7 +123,7 @@ def test_a_row_that_is_there_again_for_a_kernel_is_none(
     wanted, found = (
         count_rows(split_rows(s, tolerance, share), s, tolerance, 1e-2, False, costs, 7) for s in (alone, score)
     )
-    got = count_live_rows(live, split_rows(score, tolerance, share), score, tolerance, 1e-2, False, costs, 7)
+    got = of_live_rows(dict(found), live, split_rows(score, tolerance, share), score, tolerance, 1e-2, False)
     rows = {} if heads else {name: wanted[name] for name in ("rows", "hard_rows", "near_rows", "light_rows")}
     assert got == {**found, **rows}
 
